@@ -1,0 +1,97 @@
+// Writes files so that a reader, a crash or a full disk never meets half of one: temporary file in the same folder,
+// write, fsync, rename over the old, fsync the folder. On any failure the temporary file goes and the old file stays.
+
+import { randomBytes } from "node:crypto";
+import { type FileHandle, mkdir, open, rename, unlink } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { UserError } from "../util/errors.ts";
+
+/** One write call takes at most 2^31 - 1 bytes; longer ones loop in pieces of this size. */
+const PIECE_BYTES = 1 << 28;
+
+/** Appends bytes to the file being written. */
+export type Append = (bytes: Uint8Array) => Promise<void>;
+
+/** Replaces `path` by what `produce` appends. Missing parent folders are created. */
+export async function writeAtomically(
+  path: string,
+  produce: (append: Append) => Promise<void>,
+): Promise<void> {
+  const folder = dirname(path);
+  const temporary = join(folder, `.${basename(path)}.${process.pid}-${randomBytes(4).toString("hex")}.tmp`);
+  let file: FileHandle | undefined;
+  let created = false;
+  try {
+    await mkdir(folder, { recursive: true });
+    file = await open(temporary, "wx");
+    created = true;
+    const handle = file;
+    await produce((bytes) => appendAll(handle, bytes));
+    await file.sync();
+    await file.close();
+    file = undefined;
+    await rename(temporary, path);
+    created = false;
+    await syncFolder(folder);
+  } catch (error) {
+    await file?.close().catch(() => {});
+    if (created) await unlink(temporary).catch(() => {});
+    throw writeProblem(error, path);
+  }
+}
+
+/** Replaces `path` by these bytes, or this text as UTF-8. */
+export function writeFileAtomic(path: string, content: Uint8Array | string): Promise<void> {
+  const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+  return writeAtomically(path, (append) => append(bytes));
+}
+
+async function appendAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  let done = 0;
+  while (done < bytes.byteLength) {
+    const { bytesWritten } = await file.write(bytes, done, Math.min(PIECE_BYTES, bytes.byteLength - done));
+    done += bytesWritten;
+  }
+}
+
+/** Makes the rename itself durable. Some systems cannot sync a folder; the rename is then as durable as they make it. */
+async function syncFolder(folder: string): Promise<void> {
+  try {
+    const handle = await open(folder, "r");
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (
+      code !== "EISDIR" &&
+      code !== "EPERM" &&
+      code !== "EINVAL" &&
+      code !== "EACCES" &&
+      code !== "ENOTSUP"
+    ) {
+      throw error;
+    }
+  }
+}
+
+const problems: Record<string, string> = {
+  ENOSPC:
+    "the disk is full. Free some space or write elsewhere; the previous file, if there was one, is untouched.",
+  EDQUOT: "the disk quota is used up. Free some space or write elsewhere; the previous file is untouched.",
+  EFBIG: "the file is larger than this file system or the process's limit allows.",
+  EACCES: "no permission to write here.",
+  EPERM: "no permission to write here.",
+  EROFS: "the file system is read-only.",
+  ENOTDIR: "a part of this path is a file, not a folder.",
+  EEXIST: "a part of this path is a file, not a folder.",
+  EISDIR: "this is a folder; expected a file's name.",
+  ENOTEMPTY: "this is a folder; expected a file's name.",
+};
+
+function writeProblem(error: unknown, path: string): unknown {
+  const problem = problems[(error as NodeJS.ErrnoException)?.code ?? ""];
+  return problem ? new UserError(`${path}: cannot be written: ${problem}`) : error;
+}
