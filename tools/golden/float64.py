@@ -1,0 +1,30 @@
+"""Runs transformers' LLaMA-family models in float64.
+
+Their code casts norms and the softmax to torch.float32 whatever the model's dtype; here those casts become
+float64. RoPE tables stay float32, as in every engine compared.
+"""
+import contextlib
+import torch
+from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
+from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
+
+
+class Float64Torch:
+    float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+@contextlib.contextmanager
+def float64_arithmetic():
+    modules = [modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3]
+    for module in modules:
+        module.torch = Float64Torch()
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.torch = torch
