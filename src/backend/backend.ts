@@ -232,6 +232,8 @@ export interface Backend extends Kernels {
   /** For people: instruction set and threads, or adapter and tier. */
   readonly description: string;
   readonly precision: Precision;
+  /** dtype of activations, gradients, norms and trained parameters: f32; f64 only on the f64 reference. */
+  readonly floatType: "f32" | "f64";
   readonly liveBytes: number;
   readonly peakBytes: number;
   /** Live and peak bytes by category. */

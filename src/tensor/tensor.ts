@@ -2,7 +2,7 @@
 // (the tape for intermediates, nn/module.ts for weights, optim/ for state). All tensors are contiguous
 // and row-major.
 
-import { dtypeBytes, type DType } from "./dtype.ts";
+import { type DType, dtypeBytes } from "./dtype.ts";
 
 /** Memory on a device; opaque. `id` is the device's own handle (an address on the CPU backend). */
 export interface DeviceBuffer {

@@ -49,9 +49,22 @@ function mulHigh(a: number, b: number): number {
 }
 
 /** The 32 random bits of element `index` (below 2^53) in stream (seed, stream): word index&3 of block index>>2. */
-export function randomBits(seed: number, stream: number, index: number, scratch = new Uint32Array(4)): number {
+export function randomBits(
+  seed: number,
+  stream: number,
+  index: number,
+  scratch = new Uint32Array(4),
+): number {
   const block = Math.floor(index / 4);
-  philox(block >>> 0, Math.floor(block / 2 ** 32), stream >>> 0, 0, seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0, scratch);
+  philox(
+    block >>> 0,
+    Math.floor(block / 2 ** 32),
+    stream >>> 0,
+    0,
+    seed >>> 0,
+    Math.floor(seed / 2 ** 32) >>> 0,
+    scratch,
+  );
   return scratch[index % 4]!;
 }
 
@@ -72,7 +85,15 @@ export class Random {
   }
 
   private refill(index: number): void {
-    philox(index >>> 0, Math.floor(index / 2 ** 32), this.stream >>> 0, 1, this.seed >>> 0, Math.floor(this.seed / 2 ** 32) >>> 0, this.block);
+    philox(
+      index >>> 0,
+      Math.floor(index / 2 ** 32),
+      this.stream >>> 0,
+      1,
+      this.seed >>> 0,
+      Math.floor(this.seed / 2 ** 32) >>> 0,
+      this.block,
+    );
   }
 
   /** Next unsigned 32-bit integer. */

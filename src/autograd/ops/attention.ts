@@ -1,0 +1,113 @@
+// Rotary position embedding and causal attention over packed sequences, forward and backward.
+
+import type { Segments, Tensor } from "../../backend/backend.ts";
+import { invariant } from "../../util/errors.ts";
+import type { Tape, Value } from "../tape.ts";
+
+export interface RopeTables {
+  readonly cos: Tensor; // [P, D/2]
+  readonly sin: Tensor;
+}
+
+/** Rotates x [T, heads * D] in its own memory, which the result takes over: x must have no other reader. */
+export function rope(tape: Tape, x: Value, headWidth: number, positions: Tensor, tables: RopeTables): Value {
+  const y = tape.value(x.shape, x.needsGrad);
+  const shape = [x.shape[0]!, x.shape[1]! / headWidth, headWidth];
+  tape.record({
+    name: "rope",
+    inputs: [x],
+    outputs: [],
+    forward() {
+      invariant(x.readers === 1 && x.holders === 0 && x.owned, "rope in place on a value that others read");
+      const memory = tape.takeData(x);
+      const view = { ...memory, shape };
+      tape.backend.rope(view, positions, tables.cos, tables.sin, 1, view);
+      tape.giveData(y, memory);
+    },
+    backward: x.needsGrad
+      ? () => {
+          if (!y.grad) return;
+          const view = { ...y.grad, shape };
+          tape.backend.rope(view, positions, tables.cos, tables.sin, -1, view);
+          tape.passGrad(y, x);
+        }
+      : undefined,
+  });
+  return y;
+}
+
+export interface AttentionSpec {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headWidth: number;
+  readonly segments: Segments;
+  /** 0: every earlier key of the segment; else only the last `window`. */
+  readonly window: number;
+  /** Multiplies the scores; 1 / sqrt(D) unless the architecture says otherwise. */
+  readonly scale: number;
+}
+
+/** q [Tq, H*D], k and v [Tk, G*D] -> [Tq, H*D]. */
+export function attention(tape: Tape, q: Value, k: Value, v: Value, spec: AttentionSpec): Value {
+  const { heads, kvHeads, headWidth, segments, window, scale } = spec;
+  const { backend } = tape;
+  const needsGrad = q.needsGrad || k.needsGrad || v.needsGrad;
+  const out = tape.value(q.shape, needsGrad);
+  const lse = tape.value([q.shape[0]!, heads], false);
+  const asQueries = (t: Tensor): Tensor => ({ ...t, shape: [t.shape[0]!, heads, headWidth] });
+  const asKeys = (t: Tensor): Tensor => ({ ...t, shape: [t.shape[0]!, kvHeads, headWidth] });
+  tape.record({
+    name: "attention",
+    inputs: [q, k, v],
+    outputs: [out, lse],
+    saves: [q, k, v, out, lse],
+    forward() {
+      backend.attention(
+        asQueries(q.data),
+        asKeys(k.data),
+        asKeys(v.data),
+        segments,
+        scale,
+        window,
+        asQueries(out.data),
+        lse.data,
+      );
+    },
+    backward: needsGrad
+      ? () => {
+          if (!out.grad) return;
+          const grads = [q, k, v].map((value) => gradTarget(tape, value));
+          const [dq, dk, dv] = grads.map((g) => g.tensor) as [Tensor, Tensor, Tensor];
+          backend.attentionBackward(
+            asQueries(q.data),
+            asKeys(k.data),
+            asKeys(v.data),
+            asQueries(out.data),
+            lse.data,
+            asQueries(out.grad),
+            segments,
+            scale,
+            window,
+            asQueries(dq),
+            asKeys(dk),
+            asKeys(dv),
+          );
+          for (const grad of grads) grad.finish();
+        }
+      : undefined,
+  });
+  return out;
+}
+
+/** Memory the kernel may overwrite for a value's gradient, and what to do with it afterwards. */
+function gradTarget(tape: Tape, value: Value): { tensor: Tensor; finish(): void } {
+  if (value.needsGrad && !value.grad) return { tensor: tape.gradOf(value).tensor, finish: () => {} };
+  const tensor = tape.allocateTensor(value.shape, "activations");
+  return {
+    tensor,
+    finish() {
+      if (value.grad) tape.backend.addInPlace(tensor, value.grad);
+      tape.backend.free(tensor.buffer);
+    },
+  };
+}

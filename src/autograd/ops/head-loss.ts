@@ -1,0 +1,89 @@
+// Output head and cross-entropy together, chunk by chunk over the tokens that have a target: all logits never
+// exist at once, and tokens without a target never meet the head. The gradient is made in the forward pass,
+// while a chunk's logits are there; the backward pass only hands it on.
+
+import type { Matrix, Tensor } from "../../backend/backend.ts";
+import { rows } from "../../tensor/tensor.ts";
+import { BugError } from "../../util/errors.ts";
+import type { Tape, Value } from "../tape.ts";
+import type { LinearWeight } from "./linear.ts";
+
+export interface HeadLossSpec {
+  readonly weight: LinearWeight; // [V, C]
+  /** Rows of x that have a target, i32 [N]; and their targets, i32 [N]. */
+  readonly rows: Tensor;
+  readonly targets: Tensor;
+  /** Gradient of the step's loss by each token's loss: 1 / target tokens of the whole step. */
+  readonly gradScale: number;
+  /** Logits of at most this many bytes exist at a time. */
+  readonly chunkBytes: number;
+}
+
+/** Losses [N], one a target; x [T, C]. The caller keeps the result through run(). */
+export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
+  const { backend } = tape;
+  const count = spec.rows.shape[0]!;
+  const weight: Matrix = "frozen" in spec.weight ? spec.weight.frozen : spec.weight.parameter.tensor;
+  const dWeight = "parameter" in spec.weight ? spec.weight.parameter.grad : undefined;
+  const [vocabulary, width] = weight.shape as [number, number];
+  const wantsGrad = tape.recording && (x.needsGrad || dWeight !== undefined);
+  const losses = tape.value([count], false);
+  const all = count === x.shape[0]!;
+  let dx: Tensor | undefined;
+  tape.record({
+    name: "headLoss",
+    inputs: [x],
+    outputs: [losses],
+    forward() {
+      const selected = all ? x.data : tape.allocateTensor([count, width], "activations");
+      if (!all) backend.gatherRows(x.data, spec.rows, selected);
+      const dSelected =
+        wantsGrad && x.needsGrad ? tape.allocateTensor([count, width], "activations") : undefined;
+      const chunk = Math.max(1, Math.min(count, Math.floor(spec.chunkBytes / (4 * vocabulary))));
+      const logits = tape.allocateTensor([chunk, vocabulary], "logits");
+      for (let start = 0; start < count; start += chunk) {
+        const end = Math.min(count, start + chunk);
+        const part = rows(logits, 0, end - start);
+        const input = rows(selected, start, end);
+        backend.linear(input, [{ weight, y: part }]);
+        backend.crossEntropy(
+          part,
+          rows(spec.targets, start, end),
+          rows(losses.data, start, end),
+          wantsGrad ? part : undefined,
+          spec.gradScale,
+        );
+        if (wantsGrad) {
+          const target = dSelected && rows(dSelected, start, end);
+          backend.linearBackward(dWeight ? input : undefined, [{ weight, dy: part, dWeight }], target, false);
+        }
+      }
+      backend.free(logits.buffer);
+      if (!all) backend.free(selected.buffer);
+      if (!dSelected) return;
+      if (all) {
+        dx = dSelected;
+      } else {
+        dx = tape.allocateTensor(x.shape, "activations");
+        backend.fill(dx, 0);
+        backend.scatterRows(dSelected, spec.rows, dx);
+        backend.free(dSelected.buffer);
+      }
+    },
+    backward: x.needsGrad
+      ? () => {
+          if (!dx) throw new BugError("headLoss: backward without forward");
+          if (x.grad) {
+            backend.addInPlace(dx, x.grad);
+            backend.free(dx.buffer);
+          } else tape.giveGrad(x, dx);
+          dx = undefined;
+        }
+      : undefined,
+    dispose() {
+      if (dx) backend.free(dx.buffer);
+      dx = undefined;
+    },
+  });
+  return losses;
+}

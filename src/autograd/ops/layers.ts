@@ -1,0 +1,100 @@
+// Embedding lookup, RMSNorm and the gated MLP activation, forward and backward.
+
+import type { ActivationKind, Tensor } from "../../backend/backend.ts";
+import { reshape } from "../../tensor/tensor.ts";
+import type { Parameter, Tape, Value } from "../tape.ts";
+
+/** Rows of table [V, C] named by ids i32 [T] -> [T, C]. */
+export function embedding(tape: Tape, ids: Tensor, table: Parameter): Value {
+  const y = tape.value([ids.shape[0]!, table.tensor.shape[1]!], table.grad !== undefined);
+  const tableGrad = table.grad;
+  tape.record({
+    name: "embedding",
+    inputs: [],
+    outputs: [y],
+    forward: () => tape.backend.embedding(ids, table.tensor, y.data),
+    backward: tableGrad
+      ? () => {
+          if (y.grad) tape.backend.embeddingBackward(ids, y.grad, tableGrad);
+        }
+      : undefined,
+  });
+  return y;
+}
+
+/** RMSNorm over groups of w.length elements: x [T, n * w.length]. */
+export function rmsNorm(tape: Tape, x: Value, w: Parameter, epsilon: number): Value {
+  const { backend } = tape;
+  const width = w.tensor.shape[0]!;
+  const grouped = [(x.shape[0]! * x.shape[1]!) / width, width];
+  const y = tape.value(x.shape, x.needsGrad || w.grad !== undefined);
+  const rstd = tape.value([grouped[0]!], false);
+  tape.record({
+    name: "rmsNorm",
+    inputs: [x],
+    outputs: [y, rstd],
+    saves: [x, rstd],
+    forward: () =>
+      backend.rmsNorm(reshape(x.data, grouped), w.tensor, epsilon, reshape(y.data, grouped), rstd.data),
+    backward: y.needsGrad
+      ? () => {
+          if (!y.grad) return;
+          const dx = x.needsGrad ? tape.gradOf(x) : undefined;
+          backend.rmsNormBackward(
+            reshape(x.data, grouped),
+            w.tensor,
+            rstd.data,
+            reshape(y.grad, grouped),
+            dx && reshape(dx.tensor, grouped),
+            dx?.accumulate ?? false,
+            w.grad,
+          );
+        }
+      : undefined,
+  });
+  return y;
+}
+
+/** act(gate) * up; Shazeer 2020, "GLU variants improve transformer". */
+export function gatedActivation(tape: Tape, kind: ActivationKind, gate: Value, up: Value): Value {
+  const { backend } = tape;
+  const y = tape.value(gate.shape, gate.needsGrad || up.needsGrad);
+  tape.record({
+    name: "gatedActivation",
+    inputs: [gate, up],
+    outputs: [y],
+    saves: [gate, up],
+    forward: () => backend.gatedActivation(kind, gate.data, up.data, y.data),
+    backward: y.needsGrad
+      ? () => {
+          if (!y.grad) return;
+          // gate and up are read here for the last time, so their own memory receives the gradients.
+          const [dGate, dUp] = [gate, up].map((value) => {
+            const moved =
+              value.needsGrad && value.owned && !value.grad && value.holders === 1 && value.readers === 0;
+            if (moved) tape.giveGrad(value, tape.takeData(value));
+            return { value, moved };
+          }) as [{ value: Value; moved: boolean }, { value: Value; moved: boolean }];
+          const source = (v: { value: Value; moved: boolean }) => (v.moved ? v.value.grad! : v.value.data);
+          const target = (v: { value: Value; moved: boolean }) =>
+            v.moved ? v.value.grad! : tape.allocateTensor(v.value.shape, "activations");
+          const [gateSource, upSource] = [source(dGate), source(dUp)];
+          const [gateTarget, upTarget] = [target(dGate), target(dUp)];
+          backend.gatedActivationBackward(kind, gateSource, upSource, y.grad, gateTarget, upTarget);
+          for (const [v, tensor] of [
+            [dGate, gateTarget],
+            [dUp, upTarget],
+          ] as const) {
+            if (v.moved) continue;
+            if (v.value.needsGrad && !v.value.grad) {
+              tape.giveGrad(v.value, tensor);
+              continue;
+            }
+            if (v.value.grad) backend.addInPlace(tensor, v.value.grad);
+            backend.free(tensor.buffer);
+          }
+        }
+      : undefined,
+  });
+  return y;
+}

@@ -1,0 +1,126 @@
+// Reference attention, forward and backward: one query at a time over its segment's visible keys.
+// The backward pass recomputes probabilities from the saved log-sum-exp, as FlashAttention (Dao 2022).
+
+import type { Tensor } from "../../tensor/tensor.ts";
+import { invariant } from "../../util/errors.ts";
+import type { Segments } from "../backend.ts";
+import type { ReferenceMemory } from "./memory.ts";
+
+/** Calls visit(query row, first visible key row, end key row) for every query of every segment. */
+function forEachQuery(
+  table: Int32Array,
+  count: number,
+  window: number,
+  visit: (query: number, keyStart: number, keyEnd: number) => void,
+): void {
+  for (let s = 0; s < count; s++) {
+    const [qStart, qLength, kStart, kLength] = table.subarray(4 * s, 4 * s + 4) as unknown as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    for (let i = 0; i < qLength; i++) {
+      const position = kLength - qLength + i;
+      const first = window > 0 ? Math.max(0, position - window + 1) : 0;
+      visit(qStart + i, kStart + first, kStart + position + 1);
+    }
+  }
+}
+
+export function attention(
+  memory: ReferenceMemory,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  segments: Segments,
+  scale: number,
+  window: number,
+  out: Tensor,
+  lse: Tensor,
+): void {
+  const [, heads, width] = q.shape as [number, number, number];
+  const kvHeads = k.shape[1]!;
+  const [qs, ks, vs, outs, lses] = [q, k, v, out, lse].map((t) => memory.floats(t)) as [
+    never,
+    never,
+    never,
+    never,
+    never,
+  ];
+  const scores: number[] = [];
+  forEachQuery(memory.ints(segments.table), segments.count, window, (query, keyStart, keyEnd) => {
+    for (let h = 0; h < heads; h++) {
+      const g = Math.floor((h * kvHeads) / heads);
+      let max = Number.NEGATIVE_INFINITY;
+      for (let key = keyStart; key < keyEnd; key++) {
+        const score = scale * dot(qs, (query * heads + h) * width, ks, (key * kvHeads + g) * width, width);
+        scores[key - keyStart] = score;
+        max = Math.max(max, score);
+      }
+      let total = 0;
+      const acc = new Float64Array(width);
+      for (let key = keyStart; key < keyEnd; key++) {
+        const weight = Math.exp(scores[key - keyStart]! - max);
+        total += weight;
+        const row = (key * kvHeads + g) * width;
+        for (let d = 0; d < width; d++) acc[d]! += weight * vs[row + d]!;
+      }
+      const outRow = (query * heads + h) * width;
+      for (let d = 0; d < width; d++) (outs as Float64Array)[outRow + d] = acc[d]! / total;
+      (lses as Float64Array)[query * heads + h] = max + Math.log(total);
+    }
+  });
+}
+
+export function attentionBackward(
+  memory: ReferenceMemory,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  out: Tensor,
+  lse: Tensor,
+  dOut: Tensor,
+  segments: Segments,
+  scale: number,
+  window: number,
+  dq: Tensor,
+  dk: Tensor,
+  dv: Tensor,
+): void {
+  const [, heads, width] = q.shape as [number, number, number];
+  const kvHeads = k.shape[1]!;
+  const [qs, ks, vs, outs, lses, dOuts] = [q, k, v, out, lse, dOut].map((t) =>
+    memory.floats(t),
+  ) as Float64Array[];
+  invariant(qs && ks && vs && outs && lses && dOuts, "attentionBackward: inputs");
+  const dqs = new Float64Array(qs.length);
+  const dks = new Float64Array(ks.length);
+  const dvs = new Float64Array(vs.length);
+  forEachQuery(memory.ints(segments.table), segments.count, window, (query, keyStart, keyEnd) => {
+    for (let h = 0; h < heads; h++) {
+      const g = Math.floor((h * kvHeads) / heads);
+      const qRow = (query * heads + h) * width;
+      const delta = dot(dOuts, qRow, outs, qRow, width);
+      for (let key = keyStart; key < keyEnd; key++) {
+        const kRow = (key * kvHeads + g) * width;
+        const probability = Math.exp(scale * dot(qs, qRow, ks, kRow, width) - lses[query * heads + h]!);
+        const dScore = scale * probability * (dot(dOuts, qRow, vs, kRow, width) - delta);
+        for (let d = 0; d < width; d++) {
+          dvs[kRow + d]! += probability * dOuts[qRow + d]!;
+          dqs[qRow + d]! += dScore * ks[kRow + d]!;
+          dks[kRow + d]! += dScore * qs[qRow + d]!;
+        }
+      }
+    }
+  });
+  memory.floats(dq).set(dqs);
+  memory.floats(dk).set(dks);
+  memory.floats(dv).set(dvs);
+}
+
+function dot(a: ArrayLike<number>, aStart: number, b: ArrayLike<number>, bStart: number, n: number): number {
+  let sum = 0;
+  for (let i = 0; i < n; i++) sum += a[aStart + i]! * b[bStart + i]!;
+  return sum;
+}

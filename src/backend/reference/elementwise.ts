@@ -1,0 +1,197 @@
+// Reference kernels that work element by element or row by row: norms, rotary embedding, gated activations,
+// cross-entropy, AdamW. Formulas carry their sources in backend.ts.
+
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { ActivationKind, AdamwUpdate } from "../backend.ts";
+import type { ReferenceMemory } from "./memory.ts";
+
+export function rmsNorm(
+  memory: ReferenceMemory,
+  x: Tensor,
+  w: Tensor,
+  eps: number,
+  y: Tensor,
+  rstd: Tensor,
+): void {
+  const width = x.shape.at(-1)!;
+  const [xs, ws, ys, rs] = [memory.floats(x), memory.floats(w), memory.floats(y), memory.floats(rstd)];
+  for (let row = 0; row < xs.length / width; row++) {
+    let squares = 0;
+    for (let c = 0; c < width; c++) squares += xs[row * width + c]! ** 2;
+    const r = 1 / Math.sqrt(squares / width + eps);
+    rs[row] = r;
+    for (let c = 0; c < width; c++) ys[row * width + c] = xs[row * width + c]! * r * ws[c]!;
+  }
+}
+
+/** dx_c = r * w_c dy_c - x_c r^3 / C * sum_j(x_j w_j dy_j). */
+export function rmsNormBackward(
+  memory: ReferenceMemory,
+  x: Tensor,
+  w: Tensor,
+  rstd: Tensor,
+  dy: Tensor,
+  dx: Tensor | undefined,
+  accumulate: boolean,
+  dw?: Tensor,
+): void {
+  const width = x.shape.at(-1)!;
+  const [xs, ws, rs, dys] = [memory.floats(x), memory.floats(w), memory.floats(rstd), memory.floats(dy)];
+  const dxs = dx && memory.floats(dx);
+  const dwSums = dw && Float64Array.from(memory.floats(dw));
+  for (let row = 0; row < xs.length / width; row++) {
+    const r = rs[row]!;
+    const start = row * width;
+    let projection = 0;
+    for (let c = 0; c < width; c++) projection += xs[start + c]! * ws[c]! * dys[start + c]!;
+    for (let c = 0; c < width; c++) {
+      const grad = r * ws[c]! * dys[start + c]! - (xs[start + c]! * r ** 3 * projection) / width;
+      if (dxs) dxs[start + c] = (accumulate ? dxs[start + c]! : 0) + grad;
+      if (dwSums) dwSums[c]! += dys[start + c]! * xs[start + c]! * r;
+    }
+  }
+  if (dw && dwSums) memory.floats(dw).set(dwSums);
+}
+
+export function rope(
+  memory: ReferenceMemory,
+  x: Tensor,
+  positions: Tensor,
+  cos: Tensor,
+  sin: Tensor,
+  direction: 1 | -1,
+  y: Tensor,
+): void {
+  const [tokens, heads, width] = x.shape as [number, number, number];
+  const half = width / 2;
+  const [xs, ys, cosines, sines] = [
+    memory.floats(x),
+    memory.floats(y),
+    memory.floats(cos),
+    memory.floats(sin),
+  ];
+  const ps = memory.ints(positions);
+  for (let t = 0; t < tokens; t++) {
+    for (let h = 0; h < heads; h++) {
+      const row = (t * heads + h) * width;
+      for (let i = 0; i < half; i++) {
+        const c = cosines[ps[t]! * half + i]!;
+        const s = direction * sines[ps[t]! * half + i]!;
+        const low = xs[row + i]!;
+        const high = xs[row + half + i]!;
+        ys[row + i] = low * c - high * s;
+        ys[row + half + i] = high * c + low * s;
+      }
+    }
+  }
+}
+
+/** Value and derivative of an activation. */
+function activate(kind: ActivationKind, x: number): [number, number] {
+  if (kind === "silu") {
+    const s = 1 / (1 + Math.exp(-x));
+    return [x * s, s * (1 + x * (1 - s))];
+  }
+  if (kind === "geluTanh") {
+    const c = Math.sqrt(2 / Math.PI);
+    const t = Math.tanh(c * (x + 0.044715 * x ** 3));
+    return [0.5 * x * (1 + t), 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x)];
+  }
+  const cdf = 0.5 * erfc(-x / Math.SQRT2);
+  return [x * cdf, cdf + (x * Math.exp(-0.5 * x * x)) / Math.sqrt(2 * Math.PI)];
+}
+
+/** Complementary error function: Taylor series near zero, continued fraction beyond; relative error near 1e-15. */
+export function erfc(x: number): number {
+  if (x < 0) return 2 - erfc(-x);
+  if (x < 2.5) {
+    let term = x;
+    let sum = x;
+    for (let n = 1; n < 120 && Math.abs(term) > 1e-18 * Math.abs(sum); n++) {
+      term *= (-x * x) / n;
+      sum += term / (2 * n + 1);
+    }
+    return 1 - (2 / Math.sqrt(Math.PI)) * sum;
+  }
+  if (x > 27) return 0;
+  let fraction = 0;
+  for (let k = 60; k > 0; k--) fraction = k / 2 / (x + fraction);
+  return Math.exp(-x * x) / Math.sqrt(Math.PI) / (x + fraction);
+}
+
+export function gatedActivation(
+  memory: ReferenceMemory,
+  kind: ActivationKind,
+  gate: Tensor,
+  up: Tensor,
+  y: Tensor,
+): void {
+  const [gs, us, ys] = [memory.floats(gate), memory.floats(up), memory.floats(y)];
+  for (let i = 0; i < ys.length; i++) ys[i] = activate(kind, gs[i]!)[0] * us[i]!;
+}
+
+export function gatedActivationBackward(
+  memory: ReferenceMemory,
+  kind: ActivationKind,
+  gate: Tensor,
+  up: Tensor,
+  dy: Tensor,
+  dGate: Tensor,
+  dUp: Tensor,
+): void {
+  const [gs, us, dys, dgs, dus] = [gate, up, dy, dGate, dUp].map((t) => memory.floats(t)) as Float64Array[];
+  for (let i = 0; i < gs!.length; i++) {
+    const [value, slope] = activate(kind, gs![i]!);
+    const upstream = dys![i]!;
+    const u = us![i]!;
+    dgs![i] = upstream * u * slope;
+    dus![i] = upstream * value;
+  }
+}
+
+export function crossEntropy(
+  memory: ReferenceMemory,
+  logits: Tensor,
+  targets: Tensor,
+  loss: Tensor,
+  dLogits: Tensor | undefined,
+  gradScale: number,
+): void {
+  const [count, vocabulary] = logits.shape as [number, number];
+  const [values, losses, ts] = [memory.floats(logits), memory.floats(loss), memory.ints(targets)];
+  const grads = dLogits && memory.floats(dLogits);
+  for (let i = 0; i < count; i++) {
+    const start = i * vocabulary;
+    let max = Number.NEGATIVE_INFINITY;
+    for (let j = 0; j < vocabulary; j++) max = Math.max(max, values[start + j]!);
+    let total = 0;
+    for (let j = 0; j < vocabulary; j++) total += Math.exp(values[start + j]! - max);
+    const logSum = max + Math.log(total);
+    losses[i] = logSum - values[start + ts[i]!]!;
+    if (!grads) continue;
+    for (let j = 0; j < vocabulary; j++) {
+      const probability = Math.exp(values[start + j]! - logSum);
+      grads[start + j] = (probability - (j === ts[i] ? 1 : 0)) * gradScale;
+    }
+  }
+}
+
+/** Loshchilov & Hutter 2019 in torch's order of operations. */
+export function adamw(memory: ReferenceMemory, update: AdamwUpdate): void {
+  const { learningRate, beta1, beta2, epsilon, weightDecay, step, clip } = update;
+  const [ps, gs, ms, vs] = [update.params, update.grads, update.m, update.v].map((t) =>
+    memory.floats(t),
+  ) as Float64Array[];
+  const correction1 = 1 - beta1 ** step;
+  const rootCorrection2 = Math.sqrt(1 - beta2 ** step);
+  const factor = clip
+    ? Math.min(1, clip.maxNorm / (Math.sqrt(memory.floats(clip.sumSquares)[0]!) + 1e-6))
+    : 1;
+  for (let i = 0; i < ps!.length; i++) {
+    const g = gs![i]! * factor;
+    ps![i]! *= 1 - learningRate * weightDecay;
+    ms![i] = beta1 * ms![i]! + (1 - beta1) * g;
+    vs![i] = beta2 * vs![i]! + (1 - beta2) * g * g;
+    ps![i]! -= ((learningRate / correction1) * ms![i]!) / (Math.sqrt(vs![i]!) / rootCorrection2 + epsilon);
+  }
+}
