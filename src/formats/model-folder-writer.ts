@@ -1,0 +1,107 @@
+// Writes a model folder in Hugging Face layout: config.json, and the weights as one file, or as shards with their
+// index where they are large. Each file replaces its predecessor atomically; weight files of an earlier model in the
+// same folder, which a reader would take for part of this one, go last. The reader is model-folder.ts.
+
+import { copyFile, readdir, unlink } from "node:fs/promises";
+import { join } from "node:path";
+import { writeFileAtomic } from "./atomic-file.ts";
+import type { JsonObject } from "./json.ts";
+import { CONFIG_FILE, GENERATION_CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE } from "./model-folder.ts";
+import { type TensorToWrite, tensorBytesOf, writeSafetensors } from "./safetensors-writer.ts";
+
+/** transformers' own bound was 5 GB for years, and every reader copes with it. */
+const SHARD_BYTES = 5e9;
+
+export interface ModelToWrite {
+  readonly config: JsonObject;
+  readonly generationConfig?: JsonObject;
+  /** Shards are filled in this order; each tensor's data() is called once, when it is written. */
+  readonly tensors: readonly TensorToWrite[];
+}
+
+/** Writes the folder, making it if need be; returns the names of the weight files. */
+export async function writeModelFolder(
+  path: string,
+  model: ModelToWrite,
+  options: { readonly shardBytes?: number } = {},
+): Promise<string[]> {
+  const shards = splitIntoShards(model.tensors, options.shardBytes ?? SHARD_BYTES);
+  const names =
+    shards.length === 1
+      ? [WEIGHTS_FILE]
+      : shards.map((_, i) => `model-${pad(i + 1)}-of-${pad(shards.length)}.safetensors`);
+  for (const [i, shard] of shards.entries()) await writeSafetensors(join(path, names[i]!), shard);
+  if (shards.length > 1) await writeFileAtomic(join(path, INDEX_FILE), jsonText(indexOf(shards, names)));
+  await writeFileAtomic(join(path, CONFIG_FILE), jsonText(model.config));
+  if (model.generationConfig) {
+    await writeFileAtomic(join(path, GENERATION_CONFIG_FILE), jsonText(model.generationConfig));
+  }
+  await removeStaleWeights(path, names);
+  return names;
+}
+
+/** Files beside the weights that a derived model (merged, quantised, tuned) takes over unchanged. */
+const SIDE_FILES = new Set([
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "tokenizer.model",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+  "chat_template.jinja",
+  "chat_template.json",
+  "generation_config.json",
+]);
+
+/** Copies tokenizer, chat template and generation settings from one model folder to another; returns their names. */
+export async function copySideFiles(from: string, to: string): Promise<string[]> {
+  const names = (await readdir(from)).filter((name) => SIDE_FILES.has(name)).sort();
+  for (const name of names) await copyFile(join(from, name), join(to, name));
+  return names;
+}
+
+function splitIntoShards(tensors: readonly TensorToWrite[], shardBytes: number): TensorToWrite[][] {
+  const shards: TensorToWrite[][] = [[]];
+  let size = 0;
+  for (const tensor of tensors) {
+    const bytes = tensorBytesOf(tensor);
+    if (size > 0 && size + bytes > shardBytes) {
+      shards.push([]);
+      size = 0;
+    }
+    shards.at(-1)!.push(tensor);
+    size += bytes;
+  }
+  return shards;
+}
+
+function indexOf(shards: readonly TensorToWrite[][], names: readonly string[]): JsonObject {
+  const weightMap: Record<string, string> = {};
+  let totalBytes = 0;
+  for (const [i, shard] of shards.entries()) {
+    for (const tensor of shard) {
+      weightMap[tensor.name] = names[i]!;
+      totalBytes += tensorBytesOf(tensor);
+    }
+  }
+  return { metadata: { total_size: totalBytes }, weight_map: weightMap };
+}
+
+async function removeStaleWeights(path: string, current: readonly string[]): Promise<void> {
+  const keep = new Set(current);
+  if (current.length > 1) keep.add(INDEX_FILE);
+  for (const name of await readdir(path)) {
+    const isWeights =
+      name === WEIGHTS_FILE || name === INDEX_FILE || /^model-\d{5}-of-\d{5}\.safetensors$/.test(name);
+    if (isWeights && !keep.has(name)) await unlink(join(path, name));
+  }
+}
+
+function jsonText(value: JsonObject): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+function pad(n: number): string {
+  return String(n).padStart(5, "0");
+}

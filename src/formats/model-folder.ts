@@ -1,0 +1,197 @@
+// Opens a model folder in Hugging Face layout: config.json, and the weights in one model.safetensors or in shards
+// that model.safetensors.index.json lists. It knows names, shapes and bytes, not what a config or a tensor means:
+// that is for models/. The writer is model-folder-writer.ts, the content hash model-hash.ts.
+
+import { UserError } from "../util/errors.ts";
+import type { ByteSource, Folder } from "./byte-source.ts";
+import { isJsonObject, type JsonObject, readJsonObject } from "./json.ts";
+import { openSafetensors, type SafetensorsFile, type TensorEntry } from "./safetensors.ts";
+
+export const CONFIG_FILE = "config.json";
+export const GENERATION_CONFIG_FILE = "generation_config.json";
+export const WEIGHTS_FILE = "model.safetensors";
+export const INDEX_FILE = "model.safetensors.index.json";
+
+const CONFIG_CAP_BYTES = 16 << 20;
+/** An index has about 100 bytes a tensor; the largest public mixtures of experts have under 10 MB. */
+const INDEX_CAP_BYTES = 64 << 20;
+const SHARDS_CAP = 4096;
+
+export interface ModelFolder {
+  readonly path: string;
+  readonly config: JsonObject;
+  /** Absent when the folder has no generation_config.json. */
+  readonly generationConfig: JsonObject | undefined;
+  /** In the order of the bytes on disk, so that reading them in turn is sequential. */
+  readonly tensors: ReadonlyMap<string, TensorEntry>;
+  /** Bytes of all tensors. */
+  readonly weightBytes: number;
+  /** The weight files, in order. */
+  readonly files: readonly { readonly name: string; readonly source: ByteSource }[];
+  /** The whole tensor in an ArrayBuffer of its own. */
+  read(name: string): Promise<Uint8Array<ArrayBuffer>>;
+  /** Fills `into`, which is as long as the tensor. */
+  readInto(name: string, into: Uint8Array): Promise<void>;
+  readRange(name: string, begin: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+  readChunks(name: string, chunkBytes: number): AsyncGenerator<Uint8Array<ArrayBuffer>>;
+  close(): Promise<void>;
+}
+
+/** Opens a folder by its path on disk, or any Folder. UserError says what is missing or broken. */
+export async function openModelFolder(from: string | Folder): Promise<ModelFolder> {
+  // Loaded only for a path, so that a browser never meets node:fs.
+  const folder = typeof from === "string" ? await (await import("./disk.ts")).openFolder(from) : from;
+  const names = new Set(await folder.list());
+  if (!names.has(CONFIG_FILE)) throw new UserError(noConfig(folder.path, names));
+  const config = await readJsonFile(folder, CONFIG_FILE, CONFIG_CAP_BYTES);
+  const generationConfig = names.has(GENERATION_CONFIG_FILE)
+    ? await readJsonFile(folder, GENERATION_CONFIG_FILE, CONFIG_CAP_BYTES)
+    : undefined;
+  // Where both are there, transformers too takes the single file.
+  const map = names.has(WEIGHTS_FILE) ? undefined : await readIndex(folder, names);
+  const fileNames = map ? [...new Set(map.values())].sort() : [WEIGHTS_FILE];
+
+  const opened: { name: string; file: SafetensorsFile }[] = [];
+  try {
+    for (const name of fileNames) {
+      opened.push({ name, file: await openSafetensors(await folder.open(name)) });
+    }
+    return new OpenFolder(folder.path, config, generationConfig, opened, map);
+  } catch (error) {
+    await Promise.all(opened.map(({ file }) => file.close()));
+    throw error;
+  }
+}
+
+class OpenFolder implements ModelFolder {
+  readonly tensors: ReadonlyMap<string, TensorEntry>;
+  readonly weightBytes: number;
+  readonly files: { readonly name: string; readonly source: ByteSource }[];
+  private readonly fileOf = new Map<string, SafetensorsFile>();
+
+  constructor(
+    readonly path: string,
+    readonly config: JsonObject,
+    readonly generationConfig: JsonObject | undefined,
+    private readonly opened: readonly { readonly name: string; readonly file: SafetensorsFile }[],
+    map: ReadonlyMap<string, string> | undefined,
+  ) {
+    this.files = opened.map(({ name, file }) => ({ name, source: file.source }));
+    const tensors = new Map<string, TensorEntry>();
+    for (const { name: fileName, file } of opened) {
+      for (const [name, entry] of file.tensors) {
+        if (map && map.get(name) !== fileName) continue;
+        tensors.set(name, entry);
+        this.fileOf.set(name, file);
+      }
+    }
+    for (const [name, fileName] of map ?? []) {
+      if (!tensors.has(name)) {
+        throw new UserError(
+          `${path}/${INDEX_FILE}: it says that tensor "${name}" is in ${fileName}, and ${fileName} has no such tensor. The shards and the index are not of the same model; fetch the folder again.`,
+        );
+      }
+    }
+    this.tensors = tensors;
+    this.weightBytes = [...tensors.values()].reduce((sum, entry) => sum + entry.sizeBytes, 0);
+  }
+
+  private file(name: string): SafetensorsFile {
+    const file = this.fileOf.get(name);
+    if (!file) throw new UserError(`${this.path}: the model has no tensor "${name}".`);
+    return file;
+  }
+
+  async read(name: string): Promise<Uint8Array<ArrayBuffer>> {
+    return this.file(name).readTensor(name);
+  }
+
+  async readInto(name: string, into: Uint8Array): Promise<void> {
+    return this.file(name).readTensorInto(name, into);
+  }
+
+  async readRange(name: string, begin: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    return this.file(name).readRange(name, begin, length);
+  }
+
+  readChunks(name: string, chunkBytes: number): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+    return this.file(name).readChunks(name, chunkBytes);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.opened.map(({ file }) => file.close()));
+  }
+}
+
+async function readJsonFile(folder: Folder, name: string, capBytes: number): Promise<JsonObject> {
+  const source = await folder.open(name);
+  try {
+    return await readJsonObject(source, capBytes);
+  } finally {
+    await source.close();
+  }
+}
+
+/** Tensor name to shard file name. */
+async function readIndex(folder: Folder, names: ReadonlySet<string>): Promise<Map<string, string>> {
+  if (!names.has(INDEX_FILE)) throw new UserError(noWeights(folder.path, names));
+  const where = `${folder.path}/${INDEX_FILE}`;
+  const { weight_map: weightMap } = await readJsonFile(folder, INDEX_FILE, INDEX_CAP_BYTES);
+  if (!isJsonObject(weightMap) || Object.keys(weightMap).length === 0) {
+    throw new UserError(`${where}: expected a "weight_map" from tensor names to shard files.`);
+  }
+  const map = new Map<string, string>();
+  const shards = new Set<string>();
+  for (const [tensor, shard] of Object.entries(weightMap)) {
+    if (typeof shard !== "string" || !isPlainShardName(shard)) {
+      throw new UserError(
+        `${where}: tensor "${tensor}" is said to be in ${JSON.stringify(shard)}; expected the plain name of a .safetensors file in this folder.`,
+      );
+    }
+    map.set(tensor, shard);
+    shards.add(shard);
+  }
+  if (shards.size > SHARDS_CAP)
+    throw new UserError(`${where}: ${shards.size} shards are more than ${SHARDS_CAP}.`);
+  const missing = [...shards].filter((shard) => !names.has(shard)).sort();
+  if (missing.length > 0) {
+    const more = missing.length > 3 ? ` and ${missing.length - 3} more` : "";
+    throw new UserError(
+      `${folder.path}: ${missing.length} of the ${shards.size} shards that ${INDEX_FILE} lists are missing: ${missing.slice(0, 3).join(", ")}${more}. Fetch the folder again.`,
+    );
+  }
+  return map;
+}
+
+/** No separator, no parent, no control character: the name cannot lead out of the folder. */
+function isPlainShardName(name: string): boolean {
+  return /^[\w][\w.+-]*\.safetensors$/.test(name) && name.length <= 255;
+}
+
+function noConfig(path: string, names: ReadonlySet<string>): string {
+  if (names.has("adapter_config.json")) {
+    return `${path}: this is an adapter, not a model: give the base model with --model and this folder with --adapter.`;
+  }
+  const gguf = [...names].find((name) => name.endsWith(".gguf"));
+  if (gguf) {
+    return `${path}: there is no config.json, only a GGUF file (${gguf}); lowrank reads models in Hugging Face layout (config.json and *.safetensors).`;
+  }
+  return `${path}: there is no config.json; expected a model folder in Hugging Face layout (config.json, *.safetensors, tokenizer.json).`;
+}
+
+function noWeights(path: string, names: ReadonlySet<string>): string {
+  const list = [...names].sort();
+  const pytorch = list.find(
+    (name) => /\.(bin|pth|pt)$/.test(name) && !/^(training_args|optimizer)/.test(name),
+  );
+  if (pytorch) {
+    return `${path}: the weights are there only as a PyTorch pickle (${pytorch}), which lowrank does not read because opening it can run code. Save the model again as safetensors (save_pretrained in transformers does).`;
+  }
+  const gguf = list.find((name) => name.endsWith(".gguf"));
+  if (gguf) {
+    return `${path}: the weights are there only as GGUF (${gguf}); lowrank trains from safetensors. Fetch the original model.`;
+  }
+  const other = list.filter((name) => name.endsWith(".safetensors"));
+  const found = other.length > 0 ? ` It has ${other.slice(0, 3).join(", ")}, which neither names.` : "";
+  return `${path}: there are no weights: expected ${WEIGHTS_FILE} or ${INDEX_FILE}.${found}`;
+}
