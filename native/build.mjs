@@ -1,0 +1,203 @@
+// Compiles the native CPU engine: the system's C++ compiler and node-api-headers, nothing else. `npm install` runs
+// it; `node native/build.mjs` builds again what changed. Sources in native/ are compiled once, those in gemm/ and
+// kernels/ once per instruction set, all under native/build/, cached by content. Names for sources: isa.h.
+
+import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { availableParallelism, platform } from "node:os";
+import { basename, dirname, join, relative, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(fileURLToPath(import.meta.url));
+const objectsFolder = join(root, "build", "obj");
+const target = join(root, "build", "lowrank.node");
+const headers = join(
+  dirname(createRequire(import.meta.url).resolve("node-api-headers/package.json")),
+  "include",
+);
+
+const avx2 = ["-mavx2", "-mfma", "-mf16c"];
+const avx512 = [...avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"];
+const avx512bf16 = [...avx512, "-mavx512bf16"];
+const amx = [...avx512bf16, "-mamx-tile", "-mamx-bf16"];
+
+/** Instruction sets by architecture, lowest first: the linker keeps the first of equal inline functions. */
+const instructionSets = {
+  x64: [
+    { suffix: "Portable", flags: [] },
+    { suffix: "Avx2", flags: avx2 },
+    { suffix: "Avx512", flags: avx512 },
+    { suffix: "Avx512Bf16", flags: avx512bf16 },
+    { suffix: "Amx", flags: amx },
+  ],
+  arm64: [
+    { suffix: "Portable", flags: [] },
+    { suffix: "Neon", flags: ["-march=armv8-a"] },
+  ],
+};
+
+const baseFlags = [
+  "-std=c++20",
+  "-O3",
+  "-fPIC",
+  "-fvisibility=hidden",
+  "-fno-math-errno",
+  "-fno-trapping-math",
+  "-ffp-contract=fast",
+  "-pthread",
+  "-Wall",
+  "-Wextra",
+  "-Wno-psabi",
+  `-I${root}`,
+  `-isystem${headers}`,
+];
+
+function findCompiler() {
+  const candidates = process.env.CXX ? [process.env.CXX] : ["c++", "g++", "clang++"];
+  for (const candidate of candidates) {
+    const [command, ...args] = candidate.trim().split(/\s+/);
+    const probe = spawnSync(command, [...args, "--version"], { encoding: "utf8" });
+    if (probe.status === 0) return { command, args, version: probe.stdout };
+  }
+  return null;
+}
+
+function accepts(compiler, flags) {
+  const args = [...compiler.args, ...flags, "-Werror", "-std=c++20", "-fsyntax-only", "-x", "c++", "-"];
+  return spawnSync(compiler.command, args, { input: "int main() { return 0; }\n" }).status === 0;
+}
+
+/** The source and every header of ours that it reaches, as one text. */
+function closureOf(path, seen = new Map()) {
+  if (seen.has(path) || !existsSync(path)) return seen;
+  const text = readFileSync(path, "utf8");
+  seen.set(path, text);
+  for (const [, name] of text.matchAll(/^\s*#include "([^"]+)"/gm)) {
+    closureOf(resolve(dirname(path), name), seen);
+    closureOf(resolve(root, name), seen);
+  }
+  return seen;
+}
+
+function sourcesIn(folder) {
+  if (!existsSync(folder)) return [];
+  const files = readdirSync(folder).filter((name) => name.endsWith(".cc"));
+  return files.sort().map((name) => join(folder, name));
+}
+
+/** One compilation: source, flags, object path (named by the hash of all that goes in). */
+function unit(compiler, source, label, flags) {
+  const hash = createHash("sha256").update(compiler.version).update(flags.join("\0"));
+  for (const [path, text] of closureOf(source)) hash.update(relative(root, path)).update("\0").update(text);
+  const stem = `${label}-${basename(source, ".cc")}`;
+  return { source, flags, stem, object: join(objectsFolder, `${stem}.${hash.digest("hex").slice(0, 20)}.o`) };
+}
+
+function planUnits(compiler) {
+  const known = instructionSets[process.arch] ?? [{ suffix: "Portable", flags: [] }];
+  const sets = known.filter((set) => set.flags.length === 0 || accepts(compiler, set.flags));
+  const perSet = [...sourcesIn(join(root, "gemm")), ...sourcesIn(join(root, "kernels"))];
+  const have = sets.map((set) => `-DLOWRANK_HAVE_${set.suffix.toUpperCase()}`);
+  if (existsSync(join(root, "kernels", "table.cc"))) have.push("-DLOWRANK_HAVE_KERNELS");
+  const units = sourcesIn(root).map((source) => unit(compiler, source, "all", [...baseFlags, ...have]));
+  for (const set of sets) {
+    const names = [`-DLOWRANK_ISA_SUFFIX=${set.suffix}`, `-DLOWRANK_ISA_${set.suffix.toUpperCase()}`];
+    const flags = [...baseFlags, ...set.flags, ...names];
+    for (const source of perSet) units.push(unit(compiler, source, set.suffix, flags));
+  }
+  return units;
+}
+
+/** Runs the compiler into a temporary file, then renames: builds that overlap do no harm. */
+function produce(compiler, args, output) {
+  const temporary = `${output}.${process.pid}.tmp`;
+  return new Promise((done) => {
+    const child = spawn(compiler.command, [...compiler.args, ...args, "-o", temporary], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    let messages = "";
+    child.stderr.on("data", (chunk) => {
+      messages += chunk;
+    });
+    child.on("close", (code) => {
+      if (code === 0) renameSync(temporary, output);
+      else rmSync(temporary, { force: true });
+      done({ ok: code === 0, messages });
+    });
+  });
+}
+
+async function compileAll(compiler, units) {
+  const pending = units.filter((u) => !existsSync(u.object));
+  let failed = false;
+  const lane = async () => {
+    for (let next = pending.shift(); next && !failed; next = pending.shift()) {
+      const result = await produce(compiler, [...next.flags, "-c", next.source], next.object);
+      if (result.messages) process.stderr.write(result.messages);
+      if (!result.ok) failed = true;
+    }
+  };
+  const count = pending.length;
+  await Promise.all(Array.from({ length: availableParallelism() }, lane));
+  return { ok: !failed, count };
+}
+
+async function link(compiler, units) {
+  const objects = units.map((u) => u.object);
+  const base = ["-shared", "-pthread"];
+  const variants =
+    platform() === "darwin"
+      ? [["-undefined", "dynamic_lookup"]]
+      : [["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"], []];
+  let result = { ok: false, messages: "" };
+  for (const variant of variants) {
+    result = await produce(compiler, [...base, ...objects, ...variant], target);
+    if (result.ok) return true;
+  }
+  process.stderr.write(result.messages);
+  return false;
+}
+
+/** Removes objects of sources and flags that no longer exist. */
+function sweep(units) {
+  const kept = new Set(units.map((u) => basename(u.object)));
+  for (const name of readdirSync(objectsFolder)) {
+    if (name.endsWith(".o") && !kept.has(name)) rmSync(join(objectsFolder, name), { force: true });
+  }
+}
+
+async function main() {
+  const compiler = platform() === "win32" ? null : findCompiler();
+  if (!compiler) {
+    console.error(
+      "lowrank: no C++ compiler found, so the CPU backend is not built. Install one (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), then run `node native/build.mjs` in the lowrank folder.",
+    );
+    // An installation goes on: the WebGPU backend needs no compiler, and the CPU backend says this again.
+    return process.env.npm_lifecycle_event === "install" ? 0 : 1;
+  }
+  mkdirSync(objectsFolder, { recursive: true });
+  const units = planUnits(compiler);
+  const stamp = createHash("sha256")
+    .update(units.map((u) => basename(u.object)).join("\n"))
+    .digest("hex");
+  const stampFile = join(root, "build", "stamp");
+  const { ok, count } = await compileAll(compiler, units);
+  if (!ok) return 1;
+  const current = existsSync(target) && existsSync(stampFile) && readFileSync(stampFile, "utf8") === stamp;
+  if (current) return 0;
+  if (!(await link(compiler, units))) return 1;
+  writeStamp(stampFile, stamp);
+  sweep(units);
+  console.log(`lowrank: native engine built (${count} of ${units.length} files compiled)`);
+  return 0;
+}
+
+function writeStamp(path, stamp) {
+  const temporary = `${path}.${process.pid}.tmp`;
+  writeFileSync(temporary, stamp);
+  renameSync(temporary, path);
+}
+
+process.exitCode = await main();

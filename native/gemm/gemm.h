@@ -1,0 +1,85 @@
+// The matrix products of the native engine: what linear.cc of one instruction set offers, over raw pointers.
+// Shapes and meanings are those of `linear` and `linearBackward` in src/backend/backend.ts. Sizes are int64_t;
+// activations, gradients, adapters and biases f32. Not here: element-wise kernels (../kernels.h).
+#pragma once
+#include <cstdint>
+
+namespace lowrank {
+
+/** Arithmetic of products: f32 throughout, or bf16 inputs with f32 accumulation. */
+enum class Precision : int { F32 = 0, BF16 = 1 };
+
+/** A stored weight [rows, cols], row-major. */
+struct Weight {
+  enum class Kind : int { F32 = 0, BF16 = 1, Quantized = 2 };
+  Kind kind;
+  int64_t rows, cols;
+  const void* data;  // f32, bf16, or codes: two elements a byte, the even one in the high nibble
+  // Quantized: element i = codebook[code_i] * scale(i / blockSize).
+  const float* codebook;  // [16]
+  int64_t blockSize;
+  const void* absmax;           // f32 [blocks]; u8 [blocks] when nestedCodebook is given
+  const float* nestedCodebook;  // [256] or null
+  const float* nestedAbsmax;
+  int64_t nestedBlockSize;
+  float nestedOffset;
+
+  float scale(int64_t block) const {
+    if (!nestedCodebook) return static_cast<const float*>(absmax)[block];
+    return nestedCodebook[static_cast<const uint8_t*>(absmax)[block]] * nestedAbsmax[block / nestedBlockSize] +
+           nestedOffset;
+  }
+};
+
+/** Element i of x is kept iff its random word >= threshold, and then scaled by keptScale. threshold 0: no dropout. */
+struct Dropout {
+  uint32_t threshold;
+  float keptScale;
+  uint64_t seed;
+  uint32_t stream;
+};
+
+struct Adapter {
+  int64_t rank;  // 0: no adapter
+  const float *a, *b;  // [rank, in], [out, rank]
+  float scale;
+  Dropout dropout;
+  float* u;        // [T, rank]: written forward, read backward
+  float *dA, *dB;  // backward, +=; may be null
+};
+
+struct LinearPart {
+  Weight weight;
+  const float *bias, *residual;  // may be null; residual may be y
+  Adapter adapter;
+  float* y;
+};
+
+struct LinearGradPart {
+  Weight weight;
+  const float* dy;
+  Adapter adapter;
+  float *dWeight, *dBias;  // +=; may be null
+};
+
+struct LinearTable {
+  const char* isa;
+  /** Whether Precision::BF16 has instructions of its own here (it is computed by f32 arithmetic elsewhere). */
+  bool hasBf16;
+  void (*linear)(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count);
+  /** x may be null when no part asks for dA or dWeight; dx may be null. */
+  void (*linearBackward)(Precision precision, const float* x, int64_t t, int64_t in, const LinearGradPart* parts,
+                         int64_t count, float* dx, bool accumulate);
+  /** Multiply-adds from registers alone on the calling thread for about `seconds`; returns GFLOP/s. */
+  double (*peak)(Precision precision, double seconds);
+};
+
+/** One of these is compiled per instruction set. */
+const LinearTable* linearTablePortable();
+const LinearTable* linearTableAvx2();
+const LinearTable* linearTableAvx512();
+const LinearTable* linearTableAvx512Bf16();
+const LinearTable* linearTableAmx();
+const LinearTable* linearTableNeon();
+
+}  // namespace lowrank
