@@ -1,0 +1,208 @@
+// The forward pass that the LLaMA family shares: embedding, blocks of attention and gated MLP around residuals,
+// final norm, head. Recorded on a tape; backward comes from the ops. Sequences lie end to end, [T, C].
+
+import { attention, rope } from "../autograd/ops/attention.ts";
+import { headLoss } from "../autograd/ops/head-loss.ts";
+import { embedding, gatedActivation, rmsNorm } from "../autograd/ops/layers.ts";
+import { type LinearWeight, linear } from "../autograd/ops/linear.ts";
+import { checkpoint, type Parameter, type Tape, Value } from "../autograd/tape.ts";
+import type { Backend, Segments, Tensor } from "../backend/backend.ts";
+import { type Linear, type PassContext, specOf } from "../nn/module.ts";
+import { RopeCache } from "../nn/rope-tables.ts";
+import { invariant } from "../util/errors.ts";
+import type { DecoderConfig } from "./decoder-config.ts";
+import { embeddingName, finalNormName, headName } from "./decoder-weights.ts";
+
+/** Weights by checkpoint name: matrices frozen or trained, vectors and the embedding as parameters. */
+export interface DecoderWeights {
+  linear(name: string): LinearWeight;
+  parameter(name: string): Parameter;
+}
+
+interface Block {
+  readonly window: number;
+  readonly attentionNorm: Parameter;
+  readonly q: Linear;
+  readonly k: Linear;
+  readonly v: Linear;
+  readonly qNorm?: Parameter;
+  readonly kNorm?: Parameter;
+  readonly o: Linear;
+  readonly mlpNorm: Parameter;
+  readonly gate: Linear;
+  readonly up: Linear;
+  readonly down: Linear;
+}
+
+/** Token ids and where they stand. */
+export interface TokenBatch {
+  readonly ids: Tensor; // i32 [T]
+  readonly positions: Tensor; // i32 [T]
+  readonly segments: Segments;
+  /** One more than the largest position. */
+  readonly length: number;
+}
+
+/** Keys and values of earlier tokens, for generation; see generate/kv-cache.ts. */
+export interface KeyValueStore {
+  /** Stores this layer's new keys and values [T, G*D] and returns all that queries may attend to. */
+  extend(layer: number, k: Tensor, v: Tensor): { k: Tensor; v: Tensor };
+}
+
+export interface ForwardOptions {
+  readonly context: PassContext;
+  /** Keep only each block's input and run its forward pass again in the backward pass. */
+  readonly checkpointing?: boolean;
+  readonly cache?: KeyValueStore;
+}
+
+export class Decoder {
+  embeddingTable: Parameter;
+  head: LinearWeight;
+  readonly finalNorm: Parameter;
+  readonly blocks: readonly Block[];
+  readonly ropeCache: RopeCache;
+
+  constructor(
+    readonly backend: Backend,
+    readonly config: DecoderConfig,
+    weights: DecoderWeights,
+  ) {
+    this.embeddingTable = weights.parameter(`${embeddingName}.weight`);
+    this.finalNorm = weights.parameter(`${finalNormName}.weight`);
+    this.head = config.tied ? tiedHead(this.embeddingTable) : weights.linear(`${headName}.weight`);
+    this.blocks = Array.from({ length: config.layers }, (_, i) => makeBlock(config, weights, i));
+    this.ropeCache = new RopeCache(backend, config.rope, config.headWidth);
+  }
+
+  /** Every linear layer of the blocks, in order; the ones adapters can attach to. */
+  get linears(): Linear[] {
+    return this.blocks.flatMap((b) => [b.q, b.k, b.v, b.o, b.gate, b.up, b.down]);
+  }
+
+  /** Last hidden states after the final norm: [T, C]. */
+  forward(tape: Tape, batch: TokenBatch, options: ForwardOptions): Value {
+    let x = embedding(tape, batch.ids, this.embeddingTable);
+    for (const [i, block] of this.blocks.entries()) {
+      const run = (t: Tape, input: Value) => this.runBlock(t, input, block, i, batch, options);
+      x = options.checkpointing ? checkpoint(tape, x, run) : run(tape, x);
+    }
+    return rmsNorm(tape, x, this.finalNorm, this.config.normEpsilon);
+  }
+
+  /** Losses [N] of the targets; see autograd/ops/head-loss.ts. */
+  loss(
+    tape: Tape,
+    hidden: Value,
+    spec: { rows: Tensor; targets: Tensor; gradScale: number; chunkBytes: number },
+  ): Value {
+    return headLoss(tape, hidden, { weight: this.head, ...spec });
+  }
+
+  /** Logits [T, V] of hidden states [T, C]. */
+  logits(tape: Tape, hidden: Value): Value {
+    return linear(tape, hidden, [{ weight: this.head }])[0]!;
+  }
+
+  private runBlock(
+    tape: Tape,
+    x: Value,
+    block: Block,
+    index: number,
+    batch: TokenBatch,
+    options: ForwardOptions,
+  ): Value {
+    const { config } = this;
+    const { context } = options;
+    const { normEpsilon: epsilon, headWidth } = config;
+    const tables = this.ropeCache.upTo(batch.length);
+
+    const h = rmsNorm(tape, x, block.attentionNorm, epsilon);
+    let [q, k, v] = linear(
+      tape,
+      h,
+      [block.q, block.k, block.v].map((l) => specOf(l, context)),
+    ) as [Value, Value, Value];
+    if (block.qNorm) q = rmsNorm(tape, q, block.qNorm, epsilon);
+    if (block.kNorm) k = rmsNorm(tape, k, block.kNorm, epsilon);
+    q = rope(tape, q, headWidth, batch.positions, tables);
+    k = rope(tape, k, headWidth, batch.positions, tables);
+    if (options.cache) [k, v] = extendCache(tape, options.cache, index, k, v, batch.segments);
+    const mixed = attention(tape, q, k, v, {
+      heads: config.heads,
+      kvHeads: config.kvHeads,
+      headWidth,
+      segments: batch.segments,
+      window: block.window,
+      scale: 1 / Math.sqrt(headWidth),
+    });
+    const [middle] = linear(tape, mixed, [specOf(block.o, context, x)]) as [Value];
+
+    const h2 = rmsNorm(tape, middle, block.mlpNorm, epsilon);
+    const [gate, up] = linear(tape, h2, [specOf(block.gate, context), specOf(block.up, context)]) as [
+      Value,
+      Value,
+    ];
+    const activated = gatedActivation(tape, config.activation, gate, up);
+    return linear(tape, activated, [specOf(block.down, context, middle)])[0]!;
+  }
+}
+
+/** A tied head reads the embedding table; when the table trains, both uses add to its gradient. */
+function tiedHead(table: Parameter): LinearWeight {
+  return table.grad ? { parameter: table } : { frozen: table.tensor };
+}
+
+function makeBlock(config: DecoderConfig, weights: DecoderWeights, index: number): Block {
+  const prefix = `model.layers.${index}`;
+  const linearAt = (path: string, bias: boolean): Linear => {
+    const name = `${prefix}.${path}`;
+    const weight = weights.linear(`${name}.weight`);
+    const [outputs, inputs] = ("frozen" in weight ? weight.frozen : weight.parameter.tensor).shape as [
+      number,
+      number,
+    ];
+    return { name, inputs, outputs, weight, bias: bias ? weights.parameter(`${name}.bias`) : undefined };
+  };
+  const vector = (path: string) => weights.parameter(`${prefix}.${path}.weight`);
+  return {
+    window: config.windows[index]!,
+    attentionNorm: vector("input_layernorm"),
+    q: linearAt("self_attn.q_proj", config.qkvBias),
+    k: linearAt("self_attn.k_proj", config.qkvBias),
+    v: linearAt("self_attn.v_proj", config.qkvBias),
+    qNorm: config.qkNorm ? vector("self_attn.q_norm") : undefined,
+    kNorm: config.qkNorm ? vector("self_attn.k_norm") : undefined,
+    o: linearAt("self_attn.o_proj", config.outputBias),
+    mlpNorm: vector("post_attention_layernorm"),
+    gate: linearAt("mlp.gate_proj", config.mlpBias),
+    up: linearAt("mlp.up_proj", config.mlpBias),
+    down: linearAt("mlp.down_proj", config.mlpBias),
+  };
+}
+
+/** Puts new keys and values into the cache; attention then reads the cache's own memory. */
+function extendCache(
+  tape: Tape,
+  cache: KeyValueStore,
+  layer: number,
+  k: Value,
+  v: Value,
+  segments: Segments,
+): [Value, Value] {
+  invariant(!tape.recording, "a key/value cache serves generation, not training");
+  invariant(segments.count > 0, "cache without segments");
+  // The cache owns this memory, not the tape.
+  const outputs = [k, v].map((value) => new Value(value.shape, value.dtype, false, false)) as [Value, Value];
+  tape.record({
+    name: "extendCache",
+    inputs: [k, v],
+    outputs: [],
+    forward() {
+      const stored = cache.extend(layer, k.data, v.data);
+      outputs[0].tensor = stored.k;
+      outputs[1].tensor = stored.v;
+    },
+  });
+  return outputs;
+}

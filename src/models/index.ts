@@ -1,0 +1,26 @@
+// Registry of architectures by model_type. Adding one = one file + one line here.
+
+import { UserError } from "../util/errors.ts";
+import type { Architecture } from "./architecture.ts";
+import type { DecoderConfig, Json } from "./decoder-config.ts";
+import { llama } from "./llama.ts";
+import { mistral } from "./mistral.ts";
+import { qwen2 } from "./qwen2.ts";
+import { qwen3 } from "./qwen3.ts";
+
+export const architectures = { llama, mistral, qwen2, qwen3 } satisfies Record<string, Architecture>;
+
+/** Reads a config.json of any supported architecture. Throws UserError naming the supported ones. */
+export function readModelConfig(json: Json): DecoderConfig {
+  const modelType = json.model_type;
+  const supported = Object.keys(architectures).join(", ");
+  if (typeof modelType !== "string") {
+    throw new UserError(`config.json: "model_type" is missing; supported are ${supported}`);
+  }
+  if (!Object.hasOwn(architectures, modelType)) {
+    throw new UserError(
+      `config.json: model_type "${modelType}" is not supported; supported are ${supported}`,
+    );
+  }
+  return architectures[modelType as keyof typeof architectures].readConfig(json);
+}

@@ -1,0 +1,219 @@
+// Loads a decoder's weights onto a device, tensor by tensor in bounded pieces: peak memory is the model plus one
+// piece. Frozen matrices arrive in the backend's own precision, vectors in its float type; with `train` the
+// weights arrive in one flat trainable buffer instead. Where weights come from (a folder, memory, a random
+// generator) is behind WeightSource.
+
+import type { LinearWeight } from "../autograd/ops/linear.ts";
+import type { Parameter } from "../autograd/tape.ts";
+import type { Backend, Matrix, Tensor } from "../backend/backend.ts";
+import { FlatParameters } from "../nn/parameters.ts";
+import { type DType, dtypeBytes } from "../tensor/dtype.ts";
+import { elementCount, viewOf } from "../tensor/tensor.ts";
+import { BugError, UserError } from "../util/errors.ts";
+import { Decoder } from "./decoder.ts";
+import type { DecoderConfig } from "./decoder-config.ts";
+import { type WeightSpec, weightSpecs } from "./decoder-weights.ts";
+
+/** Where weights come from. */
+export interface WeightSource {
+  /** Undefined when there is no such tensor. */
+  find(name: string): { readonly dtype: DType; readonly shape: readonly number[] } | undefined;
+  /** Bytes [offset, offset + length) of a tensor that find() knows. */
+  read(name: string, offset: number, length: number): Promise<Uint8Array>;
+  /** A matrix that is already on the device in quantised form, for checkpoints stored so. */
+  quantized?(name: string, shape: readonly number[]): Promise<Matrix | undefined>;
+  /** For messages. */
+  readonly path: string;
+}
+
+/** Turns a frozen linear weight into its quantised form; gets the weight in f32 or bf16 on the device. */
+export type QuantizeOnArrival = (name: string, dense: Tensor) => Promise<Matrix>;
+
+export interface LoadOptions {
+  /** All weights train (full fine-tuning). */
+  readonly train?: boolean;
+  readonly quantize?: QuantizeOnArrival;
+}
+
+export interface LoadedDecoder {
+  readonly decoder: Decoder;
+  /** Set when `train`: every weight, flat. */
+  readonly trained?: FlatParameters;
+  readonly totalParameters: number;
+  free(): void;
+}
+
+const pieceBytes = 32 * 2 ** 20;
+
+/** Loads a decoder. Throws UserError for a missing, misshapen or non-finite tensor. */
+export async function loadDecoder(
+  backend: Backend,
+  config: DecoderConfig,
+  source: WeightSource,
+  options: LoadOptions = {},
+): Promise<LoadedDecoder> {
+  const specs = weightSpecs(config);
+  const trained = options.train ? new FlatParameters(backend, specs, "weights") : undefined;
+  const frozen = new Map<string, Matrix>();
+  const uploader = new Uploader(backend, source);
+  const free = () => {
+    for (const matrix of frozen.values()) freeMatrix(backend, matrix);
+    trained?.free();
+    uploader.free();
+  };
+  try {
+    for (const spec of specs) {
+      if (trained) await uploader.upload(spec, trained.get(spec.name)!.tensor);
+      else frozen.set(spec.name, await loadFrozen(backend, source, uploader, spec, options.quantize));
+    }
+  } catch (error) {
+    free();
+    throw error;
+  }
+  uploader.free();
+  const decoder = new Decoder(backend, config, weightsFrom(frozen, trained));
+  return {
+    decoder,
+    trained,
+    totalParameters: specs.reduce((sum, spec) => sum + elementCount(spec.shape), 0),
+    free() {
+      decoder.ropeCache.free();
+      for (const matrix of frozen.values()) freeMatrix(backend, matrix);
+      trained?.free();
+    },
+  };
+}
+
+function weightsFrom(frozen: ReadonlyMap<string, Matrix>, trained: FlatParameters | undefined) {
+  const parameter = (name: string): Parameter => {
+    const found = trained?.get(name) ?? frozen.get(name);
+    if (!found || "kind" in found) throw new BugError(`weight ${name} was not loaded as a dense tensor`);
+    return "tensor" in found ? found : { name, tensor: found };
+  };
+  const linear = (name: string): LinearWeight => {
+    const matrix = frozen.get(name);
+    return matrix ? { frozen: matrix } : { parameter: parameter(name) };
+  };
+  return { parameter, linear };
+}
+
+async function loadFrozen(
+  backend: Backend,
+  source: WeightSource,
+  uploader: Uploader,
+  spec: WeightSpec,
+  quantize: QuantizeOnArrival | undefined,
+): Promise<Matrix> {
+  if (spec.kind === "linear") {
+    const stored = await source.quantized?.(spec.name, spec.shape);
+    if (stored) return stored;
+  }
+  const dtype = spec.kind === "vector" ? backend.floatType : matrixDType(backend);
+  const quantized = spec.kind === "linear" && quantize !== undefined;
+  const tensor = viewOf(
+    backend.allocate(elementCount(spec.shape) * dtypeBytes[dtype], quantized ? "workspace" : "weights"),
+    spec.shape,
+    dtype,
+  );
+  try {
+    await uploader.upload(spec, tensor);
+    if (!quantized) return tensor;
+    const matrix = await quantize(spec.name, tensor);
+    backend.free(tensor.buffer);
+    return matrix;
+  } catch (error) {
+    backend.free(tensor.buffer);
+    throw error;
+  }
+}
+
+/** How frozen matrices are kept for the backend's arithmetic. */
+export function matrixDType(backend: Backend): DType {
+  if (backend.precision === "bf16") return "bf16";
+  return backend.precision === "fp16" ? "f16" : backend.floatType;
+}
+
+/** Frees whatever a matrix holds on the device. */
+export function freeMatrix(backend: Backend, matrix: Matrix): void {
+  if (!("kind" in matrix)) {
+    backend.free(matrix.buffer);
+    return;
+  }
+  for (const tensor of [
+    matrix.codes,
+    matrix.codebook,
+    matrix.absmax,
+    matrix.nested?.codebook,
+    matrix.nested?.absmax,
+  ]) {
+    if (tensor) backend.free(tensor.buffer);
+  }
+}
+
+/** Streams tensors from a source into device tensors, converting on the device where dtypes differ. */
+class Uploader {
+  private staging: Tensor["buffer"] | undefined;
+  private count: Tensor | undefined;
+  constructor(
+    private readonly backend: Backend,
+    private readonly source: WeightSource,
+  ) {}
+
+  async upload(spec: WeightSpec, target: Tensor): Promise<void> {
+    const { backend, source } = this;
+    const found = source.find(spec.name);
+    if (!found) {
+      throw new UserError(
+        `${source.path}: tensor "${spec.name}" is missing; config.json asks for it with shape [${spec.shape}]`,
+      );
+    }
+    if (found.shape.length !== spec.shape.length || found.shape.some((size, i) => size !== spec.shape[i])) {
+      throw new UserError(
+        `${source.path}: tensor "${spec.name}" has shape [${found.shape}], but config.json makes it [${spec.shape}]`,
+      );
+    }
+    const sourceBytes = dtypeBytes[found.dtype];
+    const total = elementCount(spec.shape);
+    const pieceElements = Math.floor(pieceBytes / 4 / 64) * 64;
+    for (let start = 0; start < total; start += pieceElements) {
+      const count = Math.min(pieceElements, total - start);
+      const bytes = await source.read(spec.name, start * sourceBytes, count * sourceBytes);
+      const piece = {
+        ...target,
+        shape: [count],
+        byteOffset: target.byteOffset + start * dtypeBytes[target.dtype],
+      };
+      if (found.dtype === target.dtype) {
+        backend.write(target.buffer, bytes, piece.byteOffset);
+      } else {
+        this.staging ??= backend.allocate(pieceBytes * 2, "workspace");
+        backend.write(this.staging, bytes);
+        backend.cast(viewOf(this.staging, [count], found.dtype), piece);
+      }
+      await this.refuseNonFinite(spec, piece);
+    }
+  }
+
+  private async refuseNonFinite(spec: WeightSpec, piece: Tensor): Promise<void> {
+    const { backend } = this;
+    this.count ??= viewOf(backend.allocate(8, "workspace"), [1], backend.floatType);
+    backend.countNonFinite(piece, this.count);
+    const bytes = await backend.read(this.count.buffer);
+    const found =
+      backend.floatType === "f32"
+        ? new Float32Array(bytes.buffer, bytes.byteOffset, 1)[0]!
+        : new Float64Array(bytes.buffer, bytes.byteOffset, 1)[0]!;
+    if (found > 0) {
+      throw new UserError(
+        `${this.source.path}: tensor "${spec.name}" holds ${found} values that are NaN or infinite; the checkpoint is damaged or overflowed when it was converted`,
+      );
+    }
+  }
+
+  free(): void {
+    if (this.staging) this.backend.free(this.staging);
+    if (this.count) this.backend.free(this.count.buffer);
+    this.staging = undefined;
+    this.count = undefined;
+  }
+}

@@ -1,0 +1,60 @@
+// Attaches LoRA adapters (Hu et al. 2021) to linear layers: A starts uniform in +-1/sqrt(in), B at zero, so that
+// training starts from the base model exactly. Which layers and ranks: formats/peft.ts matches targets.
+
+import type { Backend } from "../backend/backend.ts";
+import { BugError, UserError } from "../util/errors.ts";
+import { Random } from "../util/rng.ts";
+import type { Linear } from "./module.ts";
+import { FlatParameters, type ParameterSpec } from "./parameters.ts";
+
+export interface AdapterChoice {
+  readonly rank: number;
+  /** s in y += s B A x: alpha / rank, or alpha / sqrt(rank) when rank-stabilised. */
+  readonly scale: number;
+}
+
+export interface AttachOptions {
+  /** By layer name; layers not named stay bare. */
+  readonly choices: ReadonlyMap<string, AdapterChoice>;
+  readonly dropout: number;
+  readonly seed: number;
+  /** Further parameters that train in full, e.g. the embedding: appended to the flat buffer. */
+  readonly extra?: readonly ParameterSpec[];
+}
+
+/** Creates the flat trainable buffer, attaches an adapter to each chosen layer and initialises it. */
+export function attachAdapters(
+  backend: Backend,
+  layers: readonly Linear[],
+  options: AttachOptions,
+): FlatParameters {
+  const chosen = layers.filter((layer) => options.choices.has(layer.name));
+  for (const layer of chosen) {
+    const { rank } = options.choices.get(layer.name)!;
+    const largest = Math.min(layer.inputs, layer.outputs);
+    if (rank > largest) {
+      throw new UserError(
+        `rank ${rank} is larger than ${layer.name} [${layer.outputs}, ${layer.inputs}] allows; use a rank of at most ${largest}, or leave that layer out of the targets`,
+      );
+    }
+  }
+  const specs = chosen.flatMap((layer) => {
+    const { rank } = options.choices.get(layer.name)!;
+    return [
+      { name: `${layer.name}.lora_a`, shape: [rank, layer.inputs] },
+      { name: `${layer.name}.lora_b`, shape: [layer.outputs, rank] },
+    ];
+  });
+  const flat = new FlatParameters(backend, [...specs, ...(options.extra ?? [])], "adapters");
+  const random = new Random(options.seed, 0x10a0);
+  for (const [index, layer] of chosen.entries()) {
+    const [a, b] = [flat.get(`${layer.name}.lora_a`), flat.get(`${layer.name}.lora_b`)];
+    if (!a || !b) throw new BugError(`adapter of ${layer.name} is missing from the flat buffer`);
+    const bound = 1 / Math.sqrt(layer.inputs);
+    const values = new Float32Array(a.tensor.shape[0]! * layer.inputs);
+    for (let i = 0; i < values.length; i++) values[i] = (2 * random.nextFloat() - 1) * bound;
+    flat.set(a, values);
+    layer.adapter = { a, b, scale: options.choices.get(layer.name)!.scale, dropout: options.dropout, index };
+  }
+  return flat;
+}

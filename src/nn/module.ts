@@ -1,0 +1,57 @@
+// The layers a model is made of, as plain data: where each weight lives and what is attached to it. Operations on
+// them are in autograd/ops; models/ arranges them; lora.ts attaches adapters.
+
+import type { LinearSpec, LinearWeight } from "../autograd/ops/linear.ts";
+import type { Parameter, Value } from "../autograd/tape.ts";
+
+/** A LoRA adapter attached to a linear layer. */
+export interface AttachedAdapter {
+  readonly a: Parameter; // [R, in]
+  readonly b: Parameter; // [out, R]
+  readonly scale: number;
+  readonly dropout: number;
+  /** Distinguishes this layer's dropout masks from all others'. */
+  readonly index: number;
+}
+
+/** A linear layer under its checkpoint name without ".weight", e.g. model.layers.0.self_attn.q_proj. */
+export interface Linear {
+  readonly name: string;
+  readonly inputs: number;
+  readonly outputs: number;
+  weight: LinearWeight;
+  readonly bias?: Parameter;
+  adapter?: AttachedAdapter;
+}
+
+/** What varies from one forward pass to the next. */
+export interface PassContext {
+  /** Training: dropout acts. */
+  readonly training: boolean;
+  readonly seed: number;
+  /** Counts micro-batches over the whole run, so that every pass has masks of its own. */
+  readonly pass: number;
+}
+
+/** How many dropout layers a model may have: streams of one pass never meet the next pass's. */
+const streamsPerPass = 4096;
+
+/** The operation a layer stands for in this pass. */
+export function specOf(layer: Linear, context: PassContext, residual?: Value): LinearSpec {
+  const { adapter } = layer;
+  if (!adapter) return { weight: layer.weight, bias: layer.bias, residual };
+  const dropout =
+    context.training && adapter.dropout > 0
+      ? {
+          p: adapter.dropout,
+          seed: context.seed,
+          stream: (context.pass * streamsPerPass + adapter.index) % 2 ** 32,
+        }
+      : undefined;
+  return {
+    weight: layer.weight,
+    bias: layer.bias,
+    residual,
+    adapter: { a: adapter.a, b: adapter.b, scale: adapter.scale, dropout },
+  };
+}
