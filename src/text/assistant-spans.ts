@@ -1,0 +1,184 @@
+// Finds what the assistant says in a rendered conversation when the template does not mark it: renders ever
+// longer beginnings of the conversation and compares them with the whole. Nothing about any model is assumed;
+// where the comparison does not come out, it says so instead of guessing. Used by chat-template.ts.
+//
+//   full:     [system][user][header]answer<end>[user][header]answer<end>
+//   before:   [system][user][header]                 messages so far, asked for an answer: the turn starts here
+//   through:  [system][user][header]answer<end>      messages up to and with the answer: and ends here
+
+import { UserError } from "../util/errors.ts";
+import type { ChatMessage } from "./chat-template.ts";
+import type { Span } from "./generation-marks.ts";
+
+export interface PartialRenderer {
+  render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string;
+  /** Some templates close every complete rendering with it, and not each turn. */
+  readonly eosToken: string | undefined;
+}
+
+export type FoundSpans =
+  | { readonly spans: readonly Span[]; readonly promptAgrees: boolean }
+  | { readonly problem: string };
+
+export function findAssistantSpans(
+  messages: readonly ChatMessage[],
+  full: string,
+  renderer: PartialRenderer,
+): FoundSpans {
+  const spans: Span[] = [];
+  let promptAgrees = true;
+  let from = 0;
+  for (const [i, message] of messages.entries()) {
+    if (message.role !== "assistant") continue;
+    const start = turnStart(messages, i, full, renderer);
+    if (start === undefined || start.at < from) {
+      return { problem: `turn ${i + 1} does not follow the text rendered before it` };
+    }
+    promptAgrees &&= start.agrees;
+    const last = i === messages.length - 1;
+    const end = last ? full.length : turnEnd(messages, i, full, start.at, renderer);
+    if (end === undefined || end < start.at) {
+      return { problem: `turn ${i + 1} is rendered differently once more turns follow` };
+    }
+    if (!says(full.slice(start.at, end), message)) {
+      return { problem: `turn ${i + 1} loses its answer or its tool call in rendering` };
+    }
+    spans.push({ start: start.at, end });
+    from = end;
+  }
+  return { spans, promptAgrees };
+}
+
+function turnStart(
+  messages: readonly ChatMessage[],
+  i: number,
+  full: string,
+  renderer: PartialRenderer,
+): { at: number; agrees: boolean } | undefined {
+  const before = attempt(() => renderer.render(messages.slice(0, i), true));
+  const bare = attempt(() => renderer.render(messages.slice(0, i), false));
+  if (before !== undefined && full.startsWith(before)) return { at: before.length, agrees: true };
+  // Reasoning models open a thought in the prompt that a finished turn does not show: the turn starts where the
+  // two part, which must lie behind the messages themselves.
+  if (before !== undefined && bare !== undefined) {
+    const shared = commonPrefix(before, full);
+    for (const body of withAndWithout(bare, renderer.eosToken)) {
+      if (full.startsWith(body) && shared >= body.length && before.startsWith(body)) {
+        return { at: body.length + wholeMarkup(full.slice(body.length, shared)).length, agrees: false };
+      }
+    }
+  }
+  // Templates that move the system prompt to the last user turn: the answer itself can still be found.
+  const content = locateContent(messages, i, full, renderer);
+  return content && { at: content.start, agrees: false };
+}
+
+function turnEnd(
+  messages: readonly ChatMessage[],
+  i: number,
+  full: string,
+  start: number,
+  renderer: PartialRenderer,
+): number | undefined {
+  const upTo = messages.slice(0, i + 1);
+  const through = attempt(() => renderer.render(upTo, false));
+  if (through === undefined) return undefined;
+  const candidates = withAndWithout(through, renderer.eosToken);
+  for (const candidate of candidates) {
+    if (candidate.length > start && full.startsWith(candidate)) return candidate.length;
+  }
+  // The turn may open differently while it is the last (an empty thought, say) and yet say and end the same:
+  // the longest text from `start` on that ends `through`.
+  for (const candidate of candidates) {
+    const length = longestBorder(full.slice(start, start + candidate.length), candidate);
+    if (length > 0 && says(full.slice(start, start + length), messages[i]!)) return start + length;
+  }
+  // Or it ends differently while it is the last: keep what both endings share.
+  const inFull = locateContent(messages, i, full, renderer);
+  const ending = probe(upTo, i, renderer)?.tail;
+  if (inFull === undefined || ending === undefined || !through.endsWith(ending)) return undefined;
+  const after = full.slice(inFull.end);
+  return inFull.end + wholeMarkup(after.slice(0, commonPrefix(after, ending))).length;
+}
+
+/** Where message i's content stands in `text`, found by rendering another content in its place. */
+function locateContent(
+  messages: readonly ChatMessage[],
+  i: number,
+  text: string,
+  renderer: PartialRenderer,
+): Span | undefined {
+  const around = probe(messages, i, renderer);
+  if (around === undefined) return undefined;
+  const { head, tail } = around;
+  if (!text.startsWith(head) || !text.endsWith(tail) || head.length + tail.length > text.length)
+    return undefined;
+  return { start: head.length, end: text.length - tail.length };
+}
+
+/** What the template puts before and after message i's content, or undefined when it shows it not exactly once. */
+function probe(
+  messages: readonly ChatMessage[],
+  i: number,
+  renderer: PartialRenderer,
+): { head: string; tail: string } | undefined {
+  const mark = "\u{f5a1c}";
+  const probed = messages.map((message, j) => (j === i ? { ...message, content: mark } : message));
+  const parts = attempt(() => renderer.render(probed, false))?.split(mark);
+  return parts?.length === 2 ? { head: parts[0]!, tail: parts[1]! } : undefined;
+}
+
+/** A template may refuse a beginning that ends oddly; that is no error of the conversation itself. */
+function attempt(render: () => string): string | undefined {
+  try {
+    return render();
+  } catch (error) {
+    if (error instanceof UserError) return undefined;
+    throw error;
+  }
+}
+
+function withAndWithout(text: string, eosToken: string | undefined): string[] {
+  return eosToken !== undefined && text.endsWith(eosToken) ? [text, text.slice(0, -eosToken.length)] : [text];
+}
+
+/** Guards against an accidental overlap: the text must hold the end of the answer, or the tool it calls. */
+function says(text: string, message: ChatMessage): boolean {
+  const lastLine = (message.content ?? "").trim().split("\n").at(-1)!.trim();
+  if (lastLine !== "") return text.includes(lastLine.slice(-24));
+  const calls = message.tool_calls;
+  if (!Array.isArray(calls) || calls.length === 0) return true;
+  const call = calls[calls.length - 1] as { name?: unknown; function?: { name?: unknown } };
+  const name = call.function?.name ?? call.name;
+  return typeof name === "string" && text.includes(name);
+}
+
+function commonPrefix(a: string, b: string): number {
+  const limit = Math.min(a.length, b.length);
+  let i = 0;
+  while (i < limit && a.charCodeAt(i) === b.charCodeAt(i)) i++;
+  return i;
+}
+
+/** `text` without a special token cut in half at its end: "<|im" of two texts that go on differently. */
+function wholeMarkup(text: string): string {
+  const opened = Math.max(text.lastIndexOf("<"), text.lastIndexOf("["));
+  const closed = Math.max(text.lastIndexOf(">"), text.lastIndexOf("]"));
+  return opened > closed ? text.slice(0, opened) : text;
+}
+
+/** Length of the longest prefix of `head` that is a suffix of `tail` (Knuth, Morris and Pratt 1977). */
+function longestBorder(head: string, tail: string): number {
+  const failure = new Int32Array(head.length);
+  for (let i = 1, k = 0; i < head.length; i++) {
+    while (k > 0 && head[i] !== head[k]) k = failure[k - 1]!;
+    if (head[i] === head[k]) k++;
+    failure[i] = k;
+  }
+  let k = 0;
+  for (let i = 0; i < tail.length; i++) {
+    while (k > 0 && (k === head.length || tail[i] !== head[k])) k = failure[k - 1]!;
+    if (tail[i] === head[k]) k++;
+  }
+  return k;
+}

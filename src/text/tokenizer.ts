@@ -1,0 +1,207 @@
+// Text to token ids and back: our face on @huggingface/tokenizers, plus what training needs to know about a
+// tokenizer: which ids begin and end a text, which chat template belongs to it, and a hash for caches.
+// Built from parsed JSON, so it runs in a browser; load-tokenizer.ts reads a model folder, streaming-decode.ts
+// decodes while ids arrive, chat-template.ts turns conversations into text.
+
+import { Tokenizer as Engine } from "@huggingface/tokenizers";
+import { UserError } from "../util/errors.ts";
+import { readSpecialTokens, type SpecialTokens } from "./special-tokens.ts";
+
+/** The parsed JSON files of a model folder that say how its text is tokenised. Only `tokenizer` is required. */
+export interface TokenizerFiles {
+  /** Begins error messages: the folder or model name. */
+  readonly name: string;
+  /** tokenizer.json */
+  readonly tokenizer: unknown;
+  /** tokenizer_config.json */
+  readonly tokenizerConfig?: unknown;
+  /** special_tokens_map.json */
+  readonly specialTokensMap?: unknown;
+  /** generation_config.json: may name several EOS ids. */
+  readonly generationConfig?: unknown;
+  /** config.json: asked for EOS only when no other file names one. */
+  readonly modelConfig?: unknown;
+  /** chat_template.jinja; wins over the one inside tokenizer_config.json. */
+  readonly chatTemplate?: string;
+}
+
+const LONE_SURROGATE = /\p{Surrogate}/gu;
+
+export class Tokenizer {
+  readonly name: string;
+  /** Highest id + 1. The model's embedding may have more rows. */
+  readonly vocabSize: number;
+  /** Names of special tokens as chat templates see them: bos_token, eos_token, unk_token, ... */
+  readonly specialTokens: Readonly<Record<string, string>>;
+  readonly bosId: number | undefined;
+  /** The id that training appends at the end of a text. */
+  readonly eosId: number;
+  /** Every id that ends generation; `eosId` first. */
+  readonly eosIds: readonly number[];
+  readonly padId: number | undefined;
+  /** What the post-processor puts before a text (usually the BOS id or nothing). */
+  readonly prefixIds: readonly number[];
+  /** Jinja source of the model's own chat template. */
+  readonly chatTemplate: string | undefined;
+  /** Hex; equal for equal tokenizers, templates included. Not cryptographic. */
+  readonly hash: string;
+  private readonly engine: Engine;
+
+  constructor(files: TokenizerFiles) {
+    this.name = files.name;
+    const config = asObject(files.tokenizerConfig ?? {}, `${files.name}: tokenizer_config.json`);
+    const json = withAddedTokens(asObject(files.tokenizer, `${files.name}: tokenizer.json`), config);
+    try {
+      this.engine = new Engine(json, config);
+    } catch (error) {
+      throw new UserError(
+        `${files.name}: tokenizer.json cannot be used: ${(error as Error).message}. Expected the file that transformers' save_pretrained writes.`,
+      );
+    }
+    this.vocabSize = vocabSizeOf(this.engine);
+    this.prefixIds = this.findPrefix();
+    const special: SpecialTokens = readSpecialTokens(files, {
+      idOf: (token) => this.engine.token_to_id(token),
+      tokenOf: (id) => this.engine.id_to_token(id),
+      prefixIds: this.prefixIds,
+    });
+    this.specialTokens = special.names;
+    this.bosId = special.bosId;
+    this.eosId = special.eosIds[0]!;
+    this.eosIds = special.eosIds;
+    this.padId = special.padId;
+    this.chatTemplate = files.chatTemplate ?? templateIn(config, files.name);
+    this.hash = contentHash(JSON.stringify([json, config, special, this.chatTemplate ?? null]));
+  }
+
+  /** Whether the tokenizer itself puts a BOS token before a text. */
+  get addsBos(): boolean {
+    return this.prefixIds.length > 0;
+  }
+
+  /** Token ids of a text. With `addSpecialTokens` the post-processor runs: BOS where the tokenizer adds one. */
+  encode(text: string, options: { addSpecialTokens?: boolean } = {}): number[] {
+    // JSON may hold half a surrogate pair, which has no UTF-8 form.
+    const wellFormed = text.replace(LONE_SURROGATE, "\ufffd");
+    const ids = this.engine.encode(wellFormed, {
+      add_special_tokens: options.addSpecialTokens ?? true,
+    }).ids;
+    for (const id of ids) {
+      if (id === undefined) {
+        throw new UserError(
+          `${this.name}: the tokenizer has no token for a part of ${JSON.stringify(text.slice(0, 40))} and no unknown token.`,
+        );
+      }
+    }
+    return ids;
+  }
+
+  /** Text of token ids. Ids that no token has (the padding rows of an embedding) are passed over. */
+  decode(ids: readonly number[], options: { skipSpecialTokens?: boolean } = {}): string {
+    const known = ids.filter((id) => this.engine.id_to_token(id) !== undefined);
+    if (known.length === 0) return "";
+    const skip = options.skipSpecialTokens ?? true;
+    if (skip) {
+      const kept = known.filter((id) => !this.isSpecial(id));
+      if (kept.length === 0) return "";
+      return this.decodeKnown(kept);
+    }
+    return this.decodeKnown(known);
+  }
+
+  /** The token's own spelling in the vocabulary, undefined where the id has none. */
+  tokenOf(id: number): string | undefined {
+    return this.engine.id_to_token(id);
+  }
+
+  idOf(token: string): number | undefined {
+    return this.engine.token_to_id(token);
+  }
+
+  private specialIds: ReadonlySet<number> | undefined;
+
+  isSpecial(id: number): boolean {
+    this.specialIds ??= new Set(
+      [...this.engine.get_added_tokens_decoder()]
+        .filter(([, token]) => token.special)
+        .map(([tokenId]) => tokenId),
+    );
+    return this.specialIds.has(id);
+  }
+
+  // The clean-up of spaces before punctuation changes text that the model never saw: always off.
+  private decodeKnown(ids: number[]): string {
+    return this.engine.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false });
+  }
+
+  private findPrefix(): number[] {
+    const probe = "a";
+    const bare = this.engine.encode(probe, { add_special_tokens: false }).ids;
+    const full = this.engine.encode(probe, { add_special_tokens: true }).ids;
+    for (let start = 0; start + bare.length <= full.length; start++) {
+      if (bare.every((id, i) => full[start + i] === id)) return full.slice(0, start);
+    }
+    return [];
+  }
+}
+
+type JsonRecord = Record<string, unknown>;
+
+function asObject(value: unknown, where: string): JsonRecord {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new UserError(`${where}: expected a JSON object.`);
+  }
+  return value as JsonRecord;
+}
+
+/** tokenizer.json with the tokens that only tokenizer_config.json declares; where both speak, tokenizer.json wins. */
+function withAddedTokens(json: JsonRecord, config: JsonRecord): JsonRecord {
+  const listed = Array.isArray(json.added_tokens) ? (json.added_tokens as JsonRecord[]) : [];
+  const ids = new Set(listed.map((token) => token.id));
+  const contents = new Set(listed.map((token) => token.content));
+  const declared = config.added_tokens_decoder;
+  const extra: JsonRecord[] = [];
+  if (typeof declared === "object" && declared !== null) {
+    for (const [key, token] of Object.entries(declared as Record<string, JsonRecord>)) {
+      const id = Number(key);
+      if (!Number.isSafeInteger(id) || id < 0 || typeof token?.content !== "string") continue;
+      if (!ids.has(id) && !contents.has(token.content)) extra.push({ ...token, id });
+    }
+  }
+  return { ...json, added_tokens: [...listed, ...extra] };
+}
+
+function vocabSizeOf(engine: Engine): number {
+  let highest = -1;
+  for (const id of engine.get_vocab(true).values()) if (id > highest) highest = id;
+  return highest + 1;
+}
+
+/** chat_template of tokenizer_config.json: a string, or a list of {name, template} whose "default" counts. */
+function templateIn(config: JsonRecord, name: string): string | undefined {
+  const template = config.chat_template;
+  if (template === undefined || template === null) return undefined;
+  if (typeof template === "string") return template;
+  if (Array.isArray(template)) {
+    const entries = template as { name?: unknown; template?: unknown }[];
+    const chosen = entries.find((entry) => entry?.name === "default");
+    if (typeof chosen?.template === "string") return chosen.template;
+    throw new UserError(
+      `${name}: tokenizer_config.json lists chat templates ${entries.map((entry) => JSON.stringify(entry?.name)).join(", ")} but none named "default". Pass one with --chat-template.`,
+    );
+  }
+  throw new UserError(`${name}: tokenizer_config.json: "chat_template" must be a string or a list.`);
+}
+
+/** Two independent 32-bit FNV-1a sums over UTF-16 units, as 16 hex digits. Offsets: FNV's own, and its bits reversed. */
+function contentHash(text: string): string {
+  let low = 0x811c9dc5;
+  let high = 0xa3b93881;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    low = Math.imul(low ^ unit, 0x01000193);
+    high = Math.imul(high ^ (unit + i), 0x01000193);
+  }
+  const hex = (word: number) => (word >>> 0).toString(16).padStart(8, "0");
+  return hex(high) + hex(low);
+}
