@@ -1,0 +1,56 @@
+// What a file in this folder exports: a command, made of its options' definition and the function that runs it.
+// The way from argv to frozen options is here, once for all commands. Not here: the table of commands (main.ts).
+
+import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { jsonSchemaOf, type OptionsDefinition } from "../config/define.ts";
+import { resolveOptions } from "../config/resolve.ts";
+import { type ConfigFile, maxConfigBytes, parseConfig } from "../config/yaml.ts";
+import { UserError } from "../util/errors.ts";
+import { parseCommandLine } from "./command-line.ts";
+import { createTerminal, type ExitCode, exitCodes, type Terminal } from "./terminal.ts";
+
+export interface CliCommand {
+  /** Runs the words after the command's name. */
+  main(argv: readonly string[]): Promise<ExitCode>;
+}
+
+/** Joins options and action. */
+export function defineCommand<Options extends { readonly json?: boolean }>(
+  definition: OptionsDefinition<Options>,
+  run: (options: Readonly<Options>, terminal: Terminal) => Promise<ExitCode>,
+): CliCommand {
+  return {
+    async main(argv) {
+      const line = parseCommandLine(definition, argv);
+      if (line.kind === "help") {
+        createTerminal(false).print(line.text);
+        return exitCodes.done;
+      }
+      if (line.kind === "schema") {
+        createTerminal(false).print(JSON.stringify(jsonSchemaOf(definition), null, 2));
+        return exitCodes.done;
+      }
+      const file = line.configFile === undefined ? undefined : readConfigFile(line.configFile);
+      const options = resolveOptions(definition, line.flags, file);
+      return run(options, createTerminal(options.json === true));
+    },
+  };
+}
+
+function readConfigFile(path: string): ConfigFile {
+  let descriptor: number | undefined;
+  try {
+    descriptor = openSync(path, "r");
+    const status = fstatSync(descriptor);
+    if (!status.isFile()) throw new UserError(`${path}: expected a YAML file.`);
+    if (status.size > maxConfigBytes) {
+      throw new UserError(`${path}: expected a YAML configuration of at most ${maxConfigBytes} bytes.`);
+    }
+    return parseConfig(path, readFileSync(descriptor, "utf8"));
+  } catch (error) {
+    if (error instanceof UserError) throw error;
+    throw new UserError(`${path}: the configuration cannot be read: ${(error as Error).message}.`);
+  } finally {
+    if (descriptor !== undefined) closeSync(descriptor);
+  }
+}

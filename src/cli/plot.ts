@@ -1,0 +1,52 @@
+// The loss curve as text. Not here: where the numbers come from (train/events.ts) or who prints it (train.ts).
+
+import plot from "simple-ascii-chart";
+import { formatLoss } from "./format.ts";
+
+export interface Point {
+  readonly step: number;
+  readonly loss: number;
+}
+
+/** A curve `columns` wide; undefined where there are too few points to draw. */
+export function lossPlot(points: readonly Point[], columns: number): string | undefined {
+  const finite = points.filter(({ loss }) => Number.isFinite(loss));
+  if (finite.length < 2) return undefined;
+  const width = Math.max(20, Math.min(72, columns - 12));
+  const means = averaged(finite, width);
+  if (means.length < 2) return undefined;
+  const losses = means.map(({ loss }) => loss);
+  const low = Math.min(...losses);
+  const high = Math.max(...losses);
+  // A flat line has no range to draw.
+  if (high - low < 1e-9 * Math.max(1, Math.abs(high))) return undefined;
+  const text = plot(
+    means.map(({ step, loss }): [number, number] => [step, loss]),
+    {
+      width,
+      height: 10,
+      title: "loss by step",
+      formatter: (value, { axis }) => (axis === "y" ? formatLoss(value) : Math.round(value)),
+      customYAxisTicks: [low, (low + high) / 2, high],
+      customXAxisTicks: [means[0]!.step, means[means.length - 1]!.step],
+    },
+  );
+  return text
+    .split("\n")
+    .map((line) => line.trimEnd())
+    .join("\n")
+    .replace(/^\n+|\n+$/g, "");
+}
+
+/** At most `count` points: each the mean of its share of neighbours, so that noise does not hide the course. */
+function averaged(points: readonly Point[], count: number): Point[] {
+  if (points.length <= count) return [...points];
+  return Array.from({ length: count }, (_, bin) => {
+    const share = points.slice(
+      Math.floor((bin * points.length) / count),
+      Math.floor(((bin + 1) * points.length) / count),
+    );
+    const mean = share.reduce((sum, { loss }) => sum + loss, 0) / share.length;
+    return { step: share[share.length - 1]!.step, loss: mean };
+  });
+}

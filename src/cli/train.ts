@@ -1,0 +1,141 @@
+// `lowrank train`: starts the run on its own thread, tells its events, and ends with where things lie and what to do
+// next. First Ctrl-C: finish the step and save; second: stop at once. Not here: training (train/run.ts).
+
+import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
+import type { DataEvent, ModelEvent, TrainEvent, TrainSummary } from "../train/events.ts";
+import { startTraining, type TrainingRun } from "../train/worker.ts";
+import { defineCommand } from "./command.ts";
+import { formatBytes, formatCount, formatDuration, formatLoss, formatRate, shellQuote } from "./format.ts";
+import type { Point } from "./plot.ts";
+import { type Progress, trackProgress } from "./progress.ts";
+import { exitCodes, exitNow, type Terminal } from "./terminal.ts";
+
+export const command = defineCommand(trainDefinition, async (options, terminal) => {
+  const losses: Point[] = [];
+  const run = startTraining(options, eventTeller(terminal, losses));
+  const stopListening = interruptOnSignals(run, terminal);
+  const summary = await run.finished.finally(() => {
+    stopListening();
+    terminal.status("");
+  });
+  if (terminal.json) terminal.document(summary);
+  else await tellSummary(options, summary, losses, terminal);
+  return summary.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
+});
+
+function interruptOnSignals(run: TrainingRun, terminal: Terminal): () => void {
+  let asked = false;
+  const onSignal = () => {
+    if (asked) exitNow(exitCodes.interrupted);
+    asked = true;
+    run.interrupt();
+    terminal.note("Stopping: finishing this step and saving. Once more to stop at once, unsaved.");
+  };
+  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
+  return () => void process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
+}
+
+/** Tells each event on stderr, and collects the losses for the plot. */
+export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainEvent) => void {
+  let progress: Progress | undefined;
+  return (event) => {
+    switch (event.type) {
+      case "info":
+        return terminal.note(event.message);
+      case "warning":
+        return terminal.warn(event.message);
+      case "model":
+        return terminal.note(modelLine(event));
+      case "data":
+        progress = trackProgress(terminal, event.firstStep, event.totalSteps);
+        return terminal.note(dataLine(event));
+      case "train":
+        losses.push({ step: event.step, loss: event.loss });
+        return progress?.update(event);
+      case "eval":
+        return terminal.note(
+          `step ${event.step}: evaluation loss ${formatLoss(event.loss)}, perplexity ${event.perplexity.toFixed(2)}`,
+        );
+      case "sample":
+        return terminal.note(
+          `step ${event.step}: ${JSON.stringify(event.prompt)} -> ${JSON.stringify(event.text)}`,
+        );
+      case "checkpoint":
+        return terminal.note(`step ${event.step}: saved ${event.path}`);
+      case "done":
+        return progress?.end();
+    }
+  };
+}
+
+function modelLine(event: ModelEvent): string {
+  const part = (100 * event.trainableParameters) / event.totalParameters;
+  return (
+    `model: ${event.architecture}, ${formatCount(event.totalParameters)} parameters, ` +
+    `${formatCount(event.trainableParameters)} of them train (${part.toPrecision(3)}%); ` +
+    `${formatBytes(event.liveBytes)} on ${event.device}`
+  );
+}
+
+function dataLine(event: DataEvent): string {
+  const held = event.evalRows > 0 ? `, ${event.evalRows} rows for evaluation` : "";
+  const from = event.firstStep > 1 ? `, continuing at step ${event.firstStep}` : "";
+  return (
+    `data: ${event.rows} rows, ${formatCount(event.tokens)} tokens, ` +
+    `${formatCount(event.targetTokens)} of them targets${held}; ${event.totalSteps} steps${from}`
+  );
+}
+
+async function tellSummary(
+  options: TrainOptions,
+  summary: TrainSummary,
+  losses: readonly Point[],
+  terminal: Terminal,
+): Promise<void> {
+  const { lossPlot } = await import("./plot.ts");
+  const plot = lossPlot(losses, terminal.columns);
+  if (plot) terminal.print(`${plot}\n`);
+  for (const line of summaryLines(options, summary)) terminal.print(line);
+}
+
+/** The last words of a run: figures, files, next commands. */
+export function summaryLines(options: TrainOptions, summary: TrainSummary): string[] {
+  const { out } = summary;
+  const course = [summary.firstLoss, summary.finalLoss].filter((loss) => loss !== undefined).map(formatLoss);
+  const figures = [
+    `${summary.steps} steps in ${formatDuration(summary.elapsedMs)}`,
+    ...(course.length > 0 ? [`loss ${course.join(" -> ")}`] : []),
+    ...(summary.evalLoss === undefined
+      ? []
+      : [
+          `evaluation loss ${formatLoss(summary.evalLoss)} (perplexity ${(summary.perplexity ?? Math.exp(summary.evalLoss)).toFixed(2)})`,
+        ]),
+    `${formatRate(summary.tokensPerSecond)} tokens/s`,
+  ];
+  const memory = `Peak memory: ${formatBytes(summary.peakBytes)} on ${summary.device}, ${formatBytes(summary.peakRssBytes)} of the process.`;
+  if (summary.status === "interrupted") {
+    const where = summary.checkpoint ?? `${out}/checkpoints`;
+    return [
+      `Interrupted: ${figures.join(", ")}.`,
+      memory,
+      `Saved in ${where}. The same command with --resume continues from there.`,
+    ];
+  }
+  const full = options.method === "full";
+  const asModel = full
+    ? `--model ${shellQuote(out)}`
+    : `--model ${shellQuote(options.model)} --adapter ${shellQuote(out)}`;
+  const evalData = shellQuote(options.evalData ?? options.data);
+  return [
+    `Done: ${figures.join(", ")}.`,
+    memory,
+    "",
+    full ? `  model    ${out}/` : `  adapter  ${out}/adapter_model.safetensors (and adapter_config.json)`,
+    `  metrics  ${out}/metrics.jsonl`,
+    `  record   ${out}/run.json`,
+    "",
+    "Next:",
+    `  npx lowrank generate ${asModel} --prompt ${shellQuote(options.sample ?? "your prompt")}`,
+    `  npx lowrank eval ${asModel} --data ${evalData} --metrics perplexity`,
+  ];
+}

@@ -1,0 +1,257 @@
+// How a command declares its options: each field is one line that holds its kind, its meaning, its range and its
+// default, and everything else is derived from it: the YAML keys, the flags and their help (cli/command-line.ts),
+// the merging and checking (resolve.ts), the JSON Schema and the TypeScript type. Not here: the fields of any one
+// command (train-options.ts and its siblings), or those that commands share (fields.ts).
+
+import { z } from "zod";
+
+export type FieldKind = "text" | "number" | "switch" | "choice" | "list" | "size";
+
+/** One option of a command: a key in YAML, a flag on the command line. */
+export interface Field<T> {
+  readonly kind: FieldKind;
+  readonly description: string;
+  /** What a value must be, as the object of "expected": "a whole number of at least 1". */
+  readonly expected: string;
+  /** What the value is called in help: DIR, N. Empty for a switch. */
+  readonly placeholder: string;
+  readonly required: boolean;
+  /** The default as help shows it; absent when there is none to show. */
+  readonly defaultText?: string;
+  /** The default of a switch decides whether help shows --x or --no-x. */
+  readonly defaultOn: boolean;
+  readonly choices?: readonly string[];
+  /** On the command line, takes every word up to the next flag. */
+  readonly variadic: boolean;
+  readonly schema: z.ZodType<T>;
+}
+
+export type Fields = Readonly<Record<string, Field<unknown>>>;
+
+/** The checked values of a set of fields. */
+export type Values<F extends Fields> = {
+  readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never;
+};
+
+/** A command's options: fields under headings, and the rules that concern several of them. */
+export interface OptionsDefinition<Options> {
+  readonly command: string;
+  /** One sentence for help. */
+  readonly summary: string;
+  /** Fields under the headings of the help text. */
+  readonly groups: Readonly<Record<string, Fields>>;
+  /** All groups in one. */
+  readonly fields: Fields;
+  readonly schema: z.ZodType;
+  /** Command lines shown under help. */
+  readonly examples: readonly string[];
+  /** From checked single values to the options: defaults that depend on other fields, and rules between fields. */
+  finish(values: Readonly<Record<string, unknown>>): Options;
+}
+
+/** Declares a command's options. `finish` throws UsageError where fields contradict each other. */
+export function defineOptions<const G extends Record<string, Fields>, Options = MergedValues<G>>(definition: {
+  command: string;
+  summary: string;
+  groups: G;
+  examples?: readonly string[];
+  finish?: (values: MergedValues<G>) => Options;
+}): OptionsDefinition<Options> {
+  const fields: Fields = Object.assign({}, ...Object.values(definition.groups));
+  const shape = Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, field.schema]));
+  const finish = definition.finish ?? ((values: MergedValues<G>) => values as unknown as Options);
+  return {
+    command: definition.command,
+    summary: definition.summary,
+    groups: definition.groups,
+    fields,
+    schema: z.strictObject(shape),
+    examples: definition.examples ?? [],
+    finish: (values) => finish(values as MergedValues<G>),
+  };
+}
+
+/** The values of all groups together. */
+export type MergedValues<G extends Record<string, Fields>> = Flatten<UnionToIntersection<ValuesOf<G>>>;
+type ValuesOf<G extends Record<string, Fields>> = { [K in keyof G]: Values<G[K]> }[keyof G];
+type UnionToIntersection<U> = (U extends unknown ? (u: U) => void : never) extends (i: infer I) => void
+  ? I
+  : never;
+type Flatten<T> = { readonly [K in keyof T]: T[K] };
+
+/** The options that a definition leads to. */
+export type OptionsOf<D> = D extends OptionsDefinition<infer Options> ? Options : never;
+
+/** JSON Schema of the YAML file: what an editor needs to complete and check it. */
+export function jsonSchemaOf(definition: OptionsDefinition<unknown>): unknown {
+  return { title: `lowrank ${definition.command}`, ...z.toJSONSchema(definition.schema, { io: "input" }) };
+}
+
+interface More<T> {
+  readonly default?: T;
+  readonly required?: true;
+  readonly placeholder?: string;
+  /** Shown as the default where the real one depends on other fields. */
+  readonly defaultText?: string;
+}
+type Present<T, M> = M extends { default: T } | { required: true } ? T : T | undefined;
+
+/** Free text: a path, a name, a prompt. */
+export function text<const M extends More<string>>(description: string, more?: M): Field<Present<string, M>> {
+  const schema = z.string().min(1);
+  return field("text", "text", schema, description, { placeholder: "TEXT", ...more });
+}
+
+/** Text that YAML may also give as a list; the list's items are joined with commas. */
+export function commaText<const M extends More<string>>(
+  description: string,
+  more?: M,
+): Field<Present<string, M>> {
+  const schema = z
+    .union([z.string().min(1), z.array(z.string().min(1)).min(1)])
+    .transform((value) => (typeof value === "string" ? value : value.join(",")));
+  return field("text", "text, or a list of texts", schema, description, { placeholder: "LIST", ...more });
+}
+
+/** A whole number within [min, max]. */
+export function whole<const M extends More<number> & { min?: number; max?: number }>(
+  description: string,
+  more?: M,
+): Field<Present<number, M>> {
+  const min = more?.min ?? 0;
+  const max = more?.max ?? Number.MAX_SAFE_INTEGER;
+  const upTo = more?.max === undefined ? `of at least ${min}` : `from ${min} to ${max}`;
+  const schema = z.int().min(min).max(max);
+  return field("number", `a whole number ${upTo}`, schema, description, { placeholder: "N", ...more });
+}
+
+/** A finite number within [min, max], or within the open interval when `open`. */
+export function real<const M extends More<number> & { min: number; max?: number; open?: true }>(
+  description: string,
+  more: M,
+): Field<Present<number, M>> {
+  const { min, max, open } = more;
+  let schema = open ? z.number().gt(min) : z.number().min(min);
+  if (max !== undefined) schema = open ? schema.lt(max) : schema.max(max);
+  const low = open ? `above ${min}` : `of at least ${min}`;
+  const high = max === undefined ? "" : open ? ` and below ${max}` : ` and at most ${max}`;
+  return field("number", `a number ${low}${high}`, schema, description, { placeholder: "X", ...more });
+}
+
+/** Yes or no: --name and --no-name; true and false in YAML. */
+export function toggle(description: string, on: boolean): Field<boolean> {
+  const more = { default: on, placeholder: "", defaultText: "" };
+  return field("switch", "true or false", z.boolean(), description, more);
+}
+
+/** One of a few names. */
+export function choice<const C extends readonly string[], const M extends More<C[number]>>(
+  choices: C,
+  description: string,
+  more?: M,
+): Field<Present<C[number], M>> {
+  const schema = z.enum(choices as unknown as [C[number], ...C[number][]]);
+  const placeholder = more?.placeholder ?? choices.join("|");
+  const expected = `one of ${choices.join(", ")}`;
+  return { ...field("choice", expected, schema, description, { ...more, placeholder }), choices } as Field<
+    Present<C[number], M>
+  >;
+}
+
+/** Several texts: a YAML list, or words separated by commas; on the command line also the flag repeated. */
+export function list<const M extends More<readonly string[]> & { variadic?: true }>(
+  description: string,
+  more?: M,
+): Field<Present<readonly string[], M>> {
+  const schema = z.preprocess(splitCommas, z.array(z.string().min(1)).min(1));
+  return field("list", "a list of texts", schema, description, { placeholder: "LIST", ...more });
+}
+
+/** Several of a few names, in any order, none twice. */
+export function choices<const C extends readonly string[], const M extends More<readonly C[number][]>>(
+  allowed: C,
+  description: string,
+  more?: M,
+): Field<Present<readonly C[number][], M>> {
+  const names = z.enum(allowed as unknown as [C[number], ...C[number][]]);
+  const distinct = z
+    .array(names)
+    .min(1)
+    .refine((given) => new Set(given).size === given.length);
+  const schema = z.preprocess(splitCommas, distinct);
+  const expected = `a list of ${allowed.join(", ")}, none twice`;
+  return field("list", expected, schema, description, { placeholder: allowed.join(","), ...more });
+}
+
+/** Several whole numbers of at least 1: a YAML list, or numbers separated by commas. */
+export function wholes<const M extends More<readonly number[]>>(
+  description: string,
+  more?: M,
+): Field<Present<readonly number[], M>> {
+  const toNumbers = (value: unknown) => {
+    const items = splitCommas(typeof value === "number" ? [value] : value);
+    return Array.isArray(items)
+      ? items.map((item) => (typeof item === "string" ? Number(item) : item))
+      : items;
+  };
+  const schema = z.preprocess(toNumbers, z.array(z.int().min(1)).min(1));
+  return field("list", "a list of whole numbers of at least 1", schema, description, {
+    placeholder: "N,N,..",
+    ...more,
+  });
+}
+
+/** An amount of memory in bytes, written 24GB, 512MiB or as a plain number. */
+export function size<const M extends More<number>>(description: string, more?: M): Field<Present<number, M>> {
+  const schema = z.union([z.int().min(1), z.string().regex(sizePattern)]).transform((value) => {
+    if (typeof value === "number") return value;
+    const [, amount, unit] = sizePattern.exec(value)!;
+    return Math.floor(Number(amount) * (sizeUnits[(unit || "B").toUpperCase()] ?? 1));
+  });
+  const expected = "an amount of memory such as 24GB, 512MiB or 800000000";
+  return field("size", expected, schema, description, { placeholder: "SIZE", ...more });
+}
+
+const sizePattern = /^(\d{1,12}(?:\.\d{1,6})?) ?(B|KB|MB|GB|TB|KIB|MIB|GIB|TIB)?$/i;
+const sizeUnits: Readonly<Record<string, number>> = {
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+};
+
+/** "a,b" -> ["a", "b"]; ["a,b", "c"] (a repeated flag) -> ["a", "b", "c"]; anything else stays for the schema to refuse. */
+function splitCommas(value: unknown): unknown {
+  const split = (item: unknown) =>
+    typeof item === "string" ? item.split(",").map((part) => part.trim()) : [item];
+  if (Array.isArray(value)) return value.flatMap(split);
+  return typeof value === "string" ? split(value) : value;
+}
+
+function field<T, V>(
+  kind: FieldKind,
+  expected: string,
+  bare: z.ZodType<V>,
+  description: string,
+  more: More<V> & { variadic?: true },
+): Field<T> {
+  const present =
+    more.default !== undefined ? bare.default(more.default as never) : more.required ? bare : bare.optional();
+  const defaultText = more.defaultText ?? (more.default === undefined ? undefined : String(more.default));
+  return {
+    kind,
+    description,
+    expected,
+    placeholder: more.placeholder ?? "",
+    required: more.required === true,
+    defaultText: defaultText === "" ? undefined : defaultText,
+    defaultOn: (more.default as unknown) === true,
+    variadic: more.variadic === true,
+    schema: present.describe(description) as unknown as z.ZodType<T>,
+  };
+}

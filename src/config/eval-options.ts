@@ -1,0 +1,36 @@
+// The options of `lowrank eval`: which rows, which metrics. Not here: what a metric is (metrics/).
+
+import { choices, defineOptions, type OptionsOf, text } from "./define.ts";
+import {
+  batchFields,
+  chatTemplate,
+  deviceFields,
+  maxNewTokens,
+  modelFields,
+  overLength,
+  trainOn,
+} from "./fields.ts";
+
+export const metricNames = ["perplexity", "exact-match", "rouge", "bleu"] as const;
+
+export const evalDefinition = defineOptions({
+  command: "eval",
+  summary: "Measure a model, with or without an adapter, on rows of data.",
+  groups: {
+    Model: modelFields,
+    "Data and metrics": {
+      data: text("rows: a JSONL, JSON, CSV or Parquet file", { required: true, placeholder: "F" }),
+      metrics: choices(metricNames, "what to measure", { default: ["perplexity"] }),
+      maxNewTokens,
+      predictions: text("JSONL file to write each row's generated text to", { placeholder: "F.jsonl" }),
+      trainOn,
+      chatTemplate,
+      overLength,
+      ...batchFields,
+    },
+    "Device and output": deviceFields,
+  },
+  examples: ["lowrank eval --model tiny --adapter runs/first --data test.jsonl --metrics perplexity,rouge"],
+});
+
+export type EvalOptions = OptionsOf<typeof evalDefinition>;

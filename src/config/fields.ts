@@ -1,0 +1,84 @@
+// Fields that several commands share, so that --rank means, defaults and reads the same everywhere. Not here: how
+// fields work (define.ts), or the fields of one command alone (train-options.ts and its siblings).
+
+import { choice, commaText, real, size, text, toggle, whole } from "./define.ts";
+
+export const methods = ["lora", "qlora", "full"] as const;
+export type Method = (typeof methods)[number];
+
+/** Which model, and an adapter to put on it. */
+export const modelFields = {
+  model: text("a folder in Hugging Face layout, a hub name owner/name[@revision], or tiny", {
+    required: true,
+    placeholder: "M",
+  }),
+  adapter: text("folder of a LoRA adapter in PEFT layout to use with the model", { placeholder: "DIR" }),
+};
+
+/** What trains. */
+export const adapterFields = {
+  method: choice(methods, "train LoRA adapters, LoRA adapters over 4-bit weights, or every weight", {
+    default: "lora",
+  }),
+  rank: whole("rank of the adapters", { min: 1, max: 65536, default: 8 }),
+  alpha: real("scale of the adapters: their product counts alpha / rank", {
+    min: 0,
+    open: true,
+    default: 16,
+  }),
+  dropout: real("part of the adapters' inputs that is dropped in training", {
+    min: 0,
+    max: 0.99,
+    default: 0,
+  }),
+  targets: commaText("layers that get adapters: all-linear, attention, names such as q,v, or a /regex/", {
+    default: "all-linear",
+    placeholder: "T",
+  }),
+  rslora: toggle("scale adapters by alpha / sqrt(rank) (rank-stabilized LoRA)", false),
+};
+
+/** How much goes through the model at once. */
+export const batchFields = {
+  batchSize: whole("sequences (or packs) in a micro-batch", { min: 1, max: 65536, default: 4 }),
+  sequenceLength: whole("most tokens in a sequence (or pack)", { min: 2, max: 2 ** 24, default: 1024 }),
+};
+
+export const gradientCheckpointing = choice(
+  ["auto", "on", "off"],
+  "recompute activations in the backward pass instead of keeping them: less memory, more time",
+  { default: "auto" },
+);
+
+export const optimizer = choice(["adamw", "adamw8bit"], "optimizer; adamw8bit keeps its state in 8 bits", {
+  default: "adamw",
+});
+
+export const overLength = choice(
+  ["error", "drop", "truncate"],
+  "what to do with a row longer than the sequence length",
+  { default: "error" },
+);
+
+export const trainOn = choice(
+  ["completions", "assistant", "all"],
+  "tokens that count in the loss: completions, every assistant turn, or all tokens",
+  { default: "completions" },
+);
+
+export const chatTemplate = text("Jinja file to use in place of the model's own chat template", {
+  placeholder: "F",
+});
+
+export const maxNewTokens = whole("most tokens to generate", { min: 1, max: 2 ** 24, default: 128 });
+
+export const vram = size("device memory to stay within, for example 24GB");
+
+/** Where it runs, and how it reports. */
+export const deviceFields = {
+  backend: choice(["auto", "cpu", "webgpu", "reference"], "device", { default: "auto" }),
+  precision: choice(["auto", "fp32", "bf16", "fp16"], "arithmetic of matrix products", { default: "auto" }),
+  threads: whole("CPU threads", { min: 0, max: 4096, default: 0, defaultText: "0, one for each core" }),
+  seed: whole("seed of everything random", { default: 0 }),
+  json: toggle("print one JSON document on stdout and nothing else there", false),
+};

@@ -1,0 +1,87 @@
+// Turns what a user gave into a command's options: defaults < YAML < flags, every value checked once, the result
+// frozen. Complaints say where the value stands, what was expected and what was found. Not here: reading argv
+// (cli/command-line.ts) or YAML (yaml.ts).
+
+import { nearestName, UsageError } from "../util/errors.ts";
+import type { Field, OptionsDefinition } from "./define.ts";
+import type { ConfigFile } from "./yaml.ts";
+
+/** What the command line gave: keys in camelCase; words still as text, switches as booleans. */
+export type FlagValues = Readonly<Record<string, unknown>>;
+
+/** learningRate -> --learning-rate */
+export function flagName(key: string): string {
+  return `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}
+
+/** The checked, frozen options. Throws UsageError on an unknown key or a wrong value, with the nearest right one. */
+export function resolveOptions<Options>(
+  definition: OptionsDefinition<Options>,
+  flags: FlagValues,
+  file?: ConfigFile,
+): Readonly<Options> {
+  const { fields } = definition;
+  const given = new Map<string, unknown>();
+  for (const [key, value] of Object.entries(file?.values ?? {})) {
+    if (!Object.hasOwn(fields, key)) throw unknownKey(definition, key, file!);
+    given.set(key, value);
+  }
+  for (const [key, value] of Object.entries(flags)) {
+    if (value !== undefined) given.set(key, fromFlag(fields[key], value));
+  }
+
+  const parsed = definition.schema.safeParse(Object.fromEntries(given));
+  if (!parsed.success) {
+    const keys = [...new Set(parsed.error.issues.map((issue) => String(issue.path[0] ?? "")))];
+    const complaints = keys.map((key) => complaint(definition, key, given, flags, file));
+    throw new UsageError(complaints.join("\n"));
+  }
+  return Object.freeze(definition.finish(parsed.data as Record<string, unknown>));
+}
+
+/** A flag's word as its field's kind; a word that is no number stays text, for the schema to refuse. */
+function fromFlag(field: Field<unknown> | undefined, value: unknown): unknown {
+  if (field?.kind !== "number" || typeof value !== "string") return value;
+  return value.trim() === "" || Number.isNaN(Number(value)) ? value : Number(value);
+}
+
+function unknownKey(definition: OptionsDefinition<unknown>, key: string, file: ConfigFile): UsageError {
+  const near = nearestName(key, Object.keys(definition.fields));
+  const hint = near
+    ? `Did you mean "${near}"?`
+    : `\`lowrank ${definition.command} --help\` lists what there is.`;
+  return new UsageError(`${place(key, file)}unknown key "${key}" for lowrank ${definition.command}. ${hint}`);
+}
+
+function complaint(
+  definition: OptionsDefinition<unknown>,
+  key: string,
+  given: ReadonlyMap<string, unknown>,
+  flags: FlagValues,
+  file: ConfigFile | undefined,
+): string {
+  const field = definition.fields[key];
+  if (!field) return `lowrank ${definition.command}: unknown option "${key}".`;
+  if (!given.has(key)) {
+    const how = `${flagName(key)} ${field.placeholder}`;
+    return `lowrank ${definition.command} needs ${how} (or "${key}:" in a YAML file): ${field.description}.`;
+  }
+  const fromCommandLine = flags[key] !== undefined || !file;
+  const where = fromCommandLine ? `${flagName(key)}: ` : `${place(key, file)}${key}: `;
+  const value = given.get(key);
+  const near = field.choices && typeof value === "string" ? nearestName(value, field.choices) : undefined;
+  const hint = near ? ` Did you mean ${near}?` : "";
+  return `${where}expected ${field.expected}; got ${show(value)}.${hint}`;
+}
+
+function place(key: string, file: ConfigFile): string {
+  const line = file.lines[key];
+  return line === undefined ? `${file.name}: ` : `${file.name} line ${line}: `;
+}
+
+/** A value as a short piece of JSON. */
+function show(value: unknown): string {
+  if (value === null) return "nothing";
+  const json = typeof value === "number" ? String(value) : (JSON.stringify(value) ?? String(value));
+  return json.length > 80 ? `${json.slice(0, 77)}...` : json;
+}

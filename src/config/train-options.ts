@@ -1,0 +1,117 @@
+// The options of `lowrank train`, each in one place with its meaning, range and default. Where a default is a
+// choice: the schedule is linear and the moments' constants are those of torch.optim.AdamW, weight decay included;
+// adapters go on all linear layers; the learning rate depends on the method, because adapters want about ten times
+// that of full fine-tuning. Not here: what the options do (train/run.ts).
+
+import { UsageError } from "../util/errors.ts";
+import { choice, defineOptions, type OptionsOf, real, text, toggle, whole } from "./define.ts";
+import {
+  adapterFields,
+  batchFields,
+  chatTemplate,
+  deviceFields,
+  gradientCheckpointing,
+  type Method,
+  modelFields,
+  optimizer,
+  overLength,
+  trainOn,
+  vram,
+} from "./fields.ts";
+
+const learningRates: Readonly<Record<Method, number>> = { lora: 2e-4, qlora: 2e-4, full: 2e-5 };
+const defaultEpochs = 3;
+
+export const trainDefinition = defineOptions({
+  command: "train",
+  summary: "Fine-tune a model with LoRA, QLoRA or in full.",
+  groups: {
+    "Model and adapter": {
+      model: modelFields.model,
+      out: text("folder to write the result to", { required: true, placeholder: "DIR" }),
+      ...adapterFields,
+      initAdapter: text("adapter in PEFT layout to continue from", { placeholder: "DIR" }),
+    },
+    Data: {
+      data: text("training rows: a JSONL, JSON, CSV or Parquet file", { required: true, placeholder: "F" }),
+      trainOn,
+      chatTemplate,
+      overLength,
+      packing: toggle("fill each sequence with several rows that do not see each other", false),
+      shuffle: toggle("visit rows in a new random order each epoch", true),
+    },
+    Steps: {
+      epochs: whole("passes over the data", {
+        min: 1,
+        defaultText: `${defaultEpochs}, unless --max-steps is given`,
+      }),
+      maxSteps: whole("optimizer steps, in place of epochs", { min: 1 }),
+      ...batchFields,
+      gradientAccumulation: whole("micro-batches in an optimizer step", { min: 1, max: 2 ** 24, default: 1 }),
+    },
+    Optimizer: {
+      optimizer,
+      learningRate: real("highest learning rate", {
+        min: 0,
+        open: true,
+        defaultText: `${learningRates.lora} for lora and qlora, ${learningRates.full} for full`,
+      }),
+      schedule: choice(["constant", "linear", "cosine"], "course of the learning rate after warm-up", {
+        default: "linear",
+      }),
+      warmupSteps: whole("steps over which the learning rate rises from 0", { default: 0 }),
+      beta1: real("decay of AdamW's first moment", { min: 0, max: 0.999999, default: 0.9 }),
+      beta2: real("decay of AdamW's second moment", { min: 0, max: 0.99999999, default: 0.999 }),
+      epsilon: real("AdamW's epsilon", { min: 0, open: true, default: 1e-8 }),
+      weightDecay: real("decoupled weight decay", { min: 0, default: 0.01 }),
+      maxGradNorm: real("clip gradients to this norm; 0 clips nothing", { min: 0, default: 1 }),
+    },
+    "Evaluation and checkpoints": {
+      evalData: text("rows to evaluate on", { placeholder: "F" }),
+      evalFraction: real("part of the training rows to set aside for evaluation", {
+        min: 0,
+        max: 1,
+        open: true,
+      }),
+      evalEvery: whole("steps between evaluations", { min: 1, defaultText: "once, at the end" }),
+      sample: text("prompt to complete at each evaluation"),
+      saveEvery: whole("steps between checkpoints", { min: 1, defaultText: "only when interrupted" }),
+      keep: whole("checkpoints to keep", { min: 1, default: 2 }),
+      resume: toggle("continue from the newest checkpoint in --out", false),
+    },
+    "Memory, device and output": {
+      gradientCheckpointing,
+      paged: toggle("let optimizer state leave the device's memory when it is short", false),
+      vram,
+      ...deviceFields,
+    },
+  },
+  examples: [
+    "lowrank train --model tiny --data rows.jsonl --out runs/first",
+    "lowrank train train.yaml --method qlora --rank 16",
+  ],
+  finish(values) {
+    if (values.epochs !== undefined && values.maxSteps !== undefined) {
+      throw new UsageError("--epochs and --max-steps exclude each other: give the length of training once.");
+    }
+    if (values.evalData !== undefined && values.evalFraction !== undefined) {
+      throw new UsageError(
+        "--eval-data and --eval-fraction exclude each other: name the evaluation rows once.",
+      );
+    }
+    const evaluates = values.evalData ?? values.evalFraction ?? values.sample;
+    if (values.evalEvery !== undefined && evaluates === undefined) {
+      throw new UsageError(
+        "--eval-every has nothing to evaluate: add --eval-data F, --eval-fraction X or --sample TEXT.",
+      );
+    }
+    if (values.method === "full" && values.initAdapter !== undefined) {
+      throw new UsageError("--init-adapter needs --method lora or qlora: full fine-tuning has no adapter.");
+    }
+    const epochs = values.epochs ?? (values.maxSteps === undefined ? defaultEpochs : undefined);
+    return { ...values, epochs, learningRate: values.learningRate ?? learningRates[values.method] };
+  },
+});
+
+/** Checked and frozen options of one run: exactly one of epochs and maxSteps is given. */
+export type TrainOptions = OptionsOf<typeof trainDefinition>;

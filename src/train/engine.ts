@@ -1,0 +1,20 @@
+// The signature of a training engine: what run.ts exports and worker.ts hosts. Types only.
+
+import type { TrainOptions } from "../config/train-options.ts";
+import type { TrainEvent, TrainSummary } from "./events.ts";
+
+/** Read once a step: when it turns true the engine finishes the step, saves a checkpoint and returns "interrupted". */
+export interface StopSignal {
+  readonly interrupted: boolean;
+}
+
+export type RunTraining = (
+  options: TrainOptions,
+  emit: (event: TrainEvent) => void,
+  signal: StopSignal,
+) => Promise<TrainSummary>;
+
+/** A module that exports an engine. */
+export interface EngineModule {
+  readonly runTraining: RunTraining;
+}

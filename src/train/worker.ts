@@ -1,0 +1,129 @@
+// Hosts the training engine on a thread of its own, so that kernels that block for seconds never stall the terminal
+// or a server. Both sides of the port live here: startTraining() is the parent's, the last lines are the worker's.
+// Events go up as messages. The wish to stop goes down as one shared integer, because a thread inside a kernel
+// reads no messages. Errors cross as data and arrive as the class they were. Not here: training itself (run.ts).
+
+import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+import type { TrainOptions } from "../config/train-options.ts";
+import { BugError, UsageError, UserError } from "../util/errors.ts";
+import type { EngineModule } from "./engine.ts";
+import type { TrainEvent, TrainSummary } from "./events.ts";
+
+/** A run in progress. */
+export interface TrainingRun {
+  /** Resolves with the summary; rejects with the engine's error. */
+  readonly finished: Promise<TrainSummary>;
+  /** Asks the engine to finish its step, save and return. */
+  interrupt(): void;
+  /** Ends the thread at once; nothing is saved. `finished` rejects. */
+  kill(): Promise<void>;
+}
+
+/** An error as data. */
+interface SentError {
+  readonly name: string;
+  readonly message: string;
+  readonly stack?: string;
+}
+
+type Message =
+  | { readonly kind: "event"; readonly event: TrainEvent }
+  | { readonly kind: "summary"; readonly summary: TrainSummary }
+  | { readonly kind: "error"; readonly error: SentError };
+
+interface Job {
+  readonly lowrankTraining: true;
+  readonly options: TrainOptions;
+  readonly stop: Int32Array;
+  readonly engine?: string;
+}
+
+/** Starts training on its own thread. `engine` is the URL of another module that exports runTraining (tests). */
+export function startTraining(
+  options: TrainOptions,
+  emit: (event: TrainEvent) => void,
+  engine?: string,
+): TrainingRun {
+  const stop = new Int32Array(new SharedArrayBuffer(4));
+  const job: Job = { lowrankTraining: true, options, stop, engine };
+  // stdout and stderr of the thread stay apart from ours: under --json, stdout carries the result alone.
+  const worker = new Worker(new URL(import.meta.url), { workerData: job, stdout: true, stderr: true });
+  for (const [stream, type] of [
+    [worker.stdout, "info"],
+    [worker.stderr, "warning"],
+  ] as const) {
+    stream.setEncoding("utf8");
+    stream.on("data", (text: string) => {
+      for (const message of text.split("\n")) if (message.trim() !== "") emit({ type, message });
+    });
+  }
+
+  const finished = new Promise<TrainSummary>((resolve, reject) => {
+    worker.on("message", (message: Message) => {
+      if (message.kind === "event") emit(message.event);
+      else if (message.kind === "summary") resolve(message.summary);
+      else reject(receiveError(message.error));
+    });
+    worker.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "ERR_WORKER_OUT_OF_MEMORY") {
+        reject(
+          new UserError("Training ran out of JavaScript memory: give Node more with --max-old-space-size."),
+        );
+      } else reject(receiveError(error));
+    });
+    worker.on("exit", (code) => reject(new BugError(`The training thread ended early, with code ${code}.`)));
+  });
+  return {
+    finished,
+    interrupt: () => void Atomics.store(stop, 0, 1),
+    kill: async () => void (await worker.terminate()),
+  };
+}
+
+function sendError(thrown: unknown): SentError {
+  const error =
+    thrown instanceof Error ? thrown : new BugError(`Something thrown is no error: ${String(thrown)}`);
+  return { name: error.name, message: error.message, stack: error.stack };
+}
+
+function receiveError(sent: SentError): Error {
+  const classes: Readonly<Record<string, new (message: string) => Error>> = {
+    UserError,
+    UsageError,
+    BugError,
+  };
+  const error = new (classes[sent.name] ?? Error)(sent.message);
+  if (!classes[sent.name]) error.name = sent.name;
+  if (sent.stack !== undefined) error.stack = sent.stack;
+  return error;
+}
+
+/** The worker's side: runs the engine and reports. */
+async function host(job: Job, post: (message: Message) => void): Promise<void> {
+  const signal = {
+    get interrupted() {
+      return Atomics.load(job.stop, 0) !== 0;
+    },
+  };
+  try {
+    const engine: EngineModule = await import(job.engine ?? defaultEngine());
+    const summary = await engine.runTraining(
+      Object.freeze(job.options),
+      (event) => post({ kind: "event", event }),
+      signal,
+    );
+    post({ kind: "summary", summary });
+  } catch (error) {
+    post({ kind: "error", error: sendError(error) });
+  } finally {
+    // Lets the thread end even where a device's polling would keep it alive; messages already posted still arrive.
+    parentPort?.close();
+  }
+}
+
+const defaultEngine = () => new URL(`./run${import.meta.url.slice(-3)}`, import.meta.url).href;
+
+if (!isMainThread && parentPort && (workerData as Job | undefined)?.lowrankTraining) {
+  const port = parentPort;
+  void host(workerData as Job, (message) => port.postMessage(message));
+}
