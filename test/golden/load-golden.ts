@@ -172,11 +172,14 @@ export function goldenWeights(golden: Pick<ModelGolden, "seed" | "tensors">): Ma
 const adapterStream = 1000;
 const adapterBound = 0.25;
 
-/** Adapter weights by PEFT's saved names; `adapter` is sorted by name. */
+/** Adapter weights by PEFT's saved names; `adapter` is sorted by name. DoRA's magnitudes lie around 1. */
 export function goldenAdapter(seed: number, adapter: readonly NamedShape[]): Map<string, Float32Array> {
-  return new Map(
-    adapter.map(({ name, shape }, n) => [name, formulaTensor(seed, adapterStream + n, shape, adapterBound)]),
-  );
+  const weights = new Map<string, Float32Array>();
+  adapter.forEach(({ name, shape }, n) => {
+    const center = name.includes("lora_magnitude_vector") ? 1 : 0;
+    weights.set(name, formulaTensor(seed, adapterStream + n, shape, adapterBound, center));
+  });
+  return weights;
 }
 
 export interface ModelFolderOptions {

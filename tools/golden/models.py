@@ -159,25 +159,37 @@ def written_config(model):
     return config
 
 
+def packed_sequences(seed, vocab):
+    return [sequence(seed, 2001 + i, n, vocab, p) for i, (n, p) in enumerate([(13, 3), (7, 0), (18, 6)])]
+
+
+def training_batches(seed, vocab):
+    """Five batches seen twice, so that the second half tests what the first half learned."""
+    return [[sequence(seed, 2100 + 2 * (s % 5) + i, n, vocab, p) for i, (n, p) in enumerate([(14, 2), (9, 4)])]
+            for s in range(STEPS)]
+
+
+def description(model, seed):
+    """What load-golden.ts needs to recreate a model folder."""
+    config = written_config(model)
+    state = model.state_dict()
+    return {"config": config, "configTransformers4": old_spelling(config), "seed": seed,
+            "tensors": [{"name": n, "shape": list(state[n].shape)} for n in stored_names(model)]}
+
+
 def golden(name):
     seed, _ = MODELS[name]
     model = build(name)
     vocab = model.config.vocab_size
-    config = written_config(model)
-    state = model.state_dict()
     length = 32 if name == "llama-dynamic" else 40
     sample = sequence(seed, 2000, length, vocab, 4)
-    packed = [sequence(seed, 2001 + i, n, vocab, p) for i, (n, p) in enumerate([(13, 3), (7, 0), (18, 6)])]
-    # Five batches seen twice, so that the second half tests what the first half learned.
-    batches = [[sequence(seed, 2100 + 2 * (s % 5) + i, n, vocab, p) for i, (n, p) in enumerate([(14, 2), (9, 4)])]
-               for s in range(STEPS)]
+    packed, batches = packed_sequences(seed, vocab), training_batches(seed, vocab)
     with torch.no_grad():
         mean, mean32 = both(lambda dtype: loss_of(build(name, dtype), [sample]).item())
         pack, pack32 = both(lambda dtype: loss_of(build(name, dtype), packed).item())
     content = {
         "name": name, "versions": versions("torch", "transformers", "peft", "numpy"),
-        "config": config, "configTransformers4": old_spelling(config),
-        "seed": seed, "tensors": [{"name": n, "shape": list(state[n].shape)} for n in stored_names(model)],
+        **description(model, seed),
         "sequence": {**sample, **evaluate(lambda d: build(name, d), sample["ids"]),
                      "loss": number(mean, 12), "lossFloat32": number(mean32)},
         "packed": {"sequences": packed, "loss": number(pack, 12), "lossFloat32": number(pack32)},

@@ -56,6 +56,11 @@ MODELS = {
         rope_parameters={"rope_type": "default", "rope_theta": 1000000.0})),
 }
 
+# Not a golden of its own: rows are multiples of 64, as bitsandbytes' CPU decoder needs them (see qlora.py).
+UNLISTED = {
+    "llama-rows-64": (111, lambda: shape(LlamaConfig, hidden_size=64, intermediate_size=128, num_key_value_heads=2)),
+}
+
 
 def weight(name: str, size: tuple, seed: int, stream: int) -> np.ndarray:
     if len(size) == 2:
@@ -73,7 +78,7 @@ def stored_names(model) -> list:
 
 def build(name: str, dtype=torch.float32):
     """The tiny model `name` with its formula weights, eager attention."""
-    seed, make = MODELS[name]
+    seed, make = {**MODELS, **UNLISTED}[name]
     model = AutoModelForCausalLM.from_config(make(), attn_implementation="eager", dtype=torch.float32)
     state = model.state_dict()
     with torch.no_grad():

@@ -1,0 +1,124 @@
+"""Goldens of optimizers and schedules.
+
+optim/adamw.json       torch.optim.AdamW, in float64, with the float32 run's distance
+optim/schedules.json   factors of transformers' get_*_schedule_with_warmup, and of a constant rate
+optim/adamw-8bit.json  bitsandbytes' AdamW8bit on the CPU: parameters, codes and scales after some of ten steps
+
+Parameters are stream 0, the gradient of step s (from 1) is stream s, both unit * their scale.
+"""
+import torch
+import bitsandbytes as bnb
+from torch.nn import Parameter
+from transformers import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+from models import deviation
+from philox import uniform
+from record import array, number, numbers, versions, write
+
+STEPS = 10
+DEFAULTS = dict(learningRate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8, weightDecay=0.01, maxGradNorm=None,
+                paramScale=1.0, gradScale=1.0, count=37)
+ADAMW = {
+    "defaults": {},
+    "no-decay": dict(weightDecay=0.0, learningRate=1e-2),
+    "betas": dict(beta1=0.8, beta2=0.95, weightDecay=0.1, learningRate=3e-2),
+    "tiny-gradients": dict(gradScale=1e-7, epsilon=1e-6),
+    "huge-gradients": dict(gradScale=1e6, epsilon=1e-8),
+    "clipped": dict(gradScale=3.0, maxGradNorm=1.0, learningRate=1e-2),
+    "clip-not-reached": dict(gradScale=0.01, maxGradNorm=1.0),
+    "zero-gradients": dict(gradScale=0.0, weightDecay=0.1, learningRate=1e-2),
+}
+
+
+def tensor(seed, stream, count, scale, dtype=torch.float32):
+    return torch.from_numpy(uniform(seed, stream, (count,), scale)).to(dtype)
+
+
+def adamw(seed, s):
+    def run(dtype):
+        p = Parameter(tensor(seed, 0, s["count"], s["paramScale"], dtype))
+        optimizer = torch.optim.AdamW([p], lr=s["learningRate"], betas=(s["beta1"], s["beta2"]),
+                                      eps=s["epsilon"], weight_decay=s["weightDecay"])
+        params, norms = [], []
+        for step in range(1, STEPS + 1):
+            p.grad = tensor(seed, step, s["count"], s["gradScale"], dtype)
+            norms.append(p.grad.norm().item())
+            if s["maxGradNorm"] is not None:
+                torch.nn.utils.clip_grad_norm_([p], s["maxGradNorm"])
+            optimizer.step()
+            params.append(p.detach().clone())
+        state = optimizer.state[p]
+        return torch.stack(params), norms, state["exp_avg"], state["exp_avg_sq"]
+
+    params, norms, m, v = run(torch.float64)
+    return {**s, "seed": seed, "params": array(params), "gradNorms": numbers(norms), "m": array(m), "v": array(v),
+            "float32Deviation": deviation(params, run(torch.float32)[0])}
+
+
+def schedule(make, warmup, total):
+    p = Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([p], lr=1.0)
+    scheduler = make(optimizer, warmup, total)
+    factors = []
+    for _ in range(total):
+        factors.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return {"warmupSteps": warmup, "totalSteps": total, "factors": numbers(factors, 12)}
+
+
+SCHEDULES = {
+    "constant": lambda o, w, t: get_constant_schedule_with_warmup(o, w),
+    "linear": get_linear_schedule_with_warmup,
+    "cosine": get_cosine_schedule_with_warmup,
+}
+
+# 700 elements: two full blocks of 256 and a tail. "zeroBlock": gradients of elements 256..511 are 0.
+ADAMW_8BIT = {
+    "defaults": dict(zeroBlock=False),
+    "decay": dict(learningRate=1e-2, weightDecay=0.1, zeroBlock=False),
+    "tiny-gradients": dict(gradScale=1e-6, zeroBlock=False),
+    "zero-block": dict(zeroBlock=True),
+}
+
+KEPT_STEPS = (1, 2, 3, 10)
+
+
+def adamw_8bit(seed, s):
+    p = Parameter(tensor(seed, 0, s["count"], s["paramScale"]))
+    optimizer = bnb.optim.AdamW8bit([p], lr=s["learningRate"], betas=(s["beta1"], s["beta2"]), eps=s["epsilon"],
+                                    weight_decay=s["weightDecay"], min_8bit_size=1)
+    steps = []
+    for step in range(1, STEPS + 1):
+        p.grad = tensor(seed, step, s["count"], s["gradScale"])
+        if s["zeroBlock"]:
+            p.grad[256:512] = 0
+        optimizer.step()
+        state = optimizer.state[p]
+        assert state["state1"].dtype == torch.uint8
+        if step in KEPT_STEPS:
+            steps.append({"step": step, "params": array(p), "m": array(state["state1"]), "v": array(state["state2"]),
+                          "mScales": array(state["absmax1"]), "vScales": array(state["absmax2"])})
+    return {**s, "seed": seed, "steps": steps}
+
+
+def main():
+    torch.set_num_threads(1)
+    write("optim/adamw.json", {
+        "versions": versions("torch", "numpy"), "steps": STEPS,
+        "cases": {name: adamw(700 + i, {**DEFAULTS, **s}) for i, (name, s) in enumerate(ADAMW.items())},
+    })
+    write("optim/schedules.json", {
+        "versions": versions("torch", "transformers"),
+        "meaning": "factors[s] multiplies the learning rate of update s, counted from 0",
+        "cases": {name: [schedule(make, w, t) for w, t in ((0, 12), (3, 12), (1, 1), (5, 5), (8, 5))]
+                  for name, make in SCHEDULES.items()},
+    })
+    write("optim/adamw-8bit.json", {
+        "versions": versions("bitsandbytes", "torch", "numpy"), "blockSize": 256,
+        "cases": {name: adamw_8bit(750 + i, {**DEFAULTS, "count": 700, **s})
+                  for i, (name, s) in enumerate(ADAMW_8BIT.items())},
+    })
+
+
+if __name__ == "__main__":
+    main()
