@@ -3,7 +3,7 @@
 
 import { attention, rope } from "../autograd/ops/attention.ts";
 import { headLoss } from "../autograd/ops/head-loss.ts";
-import { embedding, gatedActivation, rmsNorm } from "../autograd/ops/layers.ts";
+import { embedding, gatedActivation, gather, rmsNorm } from "../autograd/ops/layers.ts";
 import { type LinearWeight, linear } from "../autograd/ops/linear.ts";
 import { checkpoint, type Parameter, type Tape, Value } from "../autograd/tape.ts";
 import type { Backend, Segments, Tensor } from "../backend/backend.ts";
@@ -99,9 +99,10 @@ export class Decoder {
     return headLoss(tape, hidden, { weight: this.head, ...spec });
   }
 
-  /** Logits [T, V] of hidden states [T, C]. */
-  logits(tape: Tape, hidden: Value): Value {
-    return linear(tape, hidden, [{ weight: this.head }])[0]!;
+  /** Logits [n, V] of the hidden states [T, C] that `rows` (i32 [n]) names; of all when it is absent. */
+  logits(tape: Tape, hidden: Value, rows?: Tensor): Value {
+    const selected = rows ? gather(tape, hidden, rows) : hidden;
+    return linear(tape, selected, [{ weight: this.head }])[0]!;
   }
 
   private runBlock(

@@ -2,6 +2,7 @@
 
 import type { ActivationKind, Tensor } from "../../backend/backend.ts";
 import { reshape } from "../../tensor/tensor.ts";
+import { invariant } from "../../util/errors.ts";
 import type { Parameter, Tape, Value } from "../tape.ts";
 
 /** Rows of table [V, C] named by ids i32 [T] -> [T, C]. */
@@ -95,6 +96,19 @@ export function gatedActivation(tape: Tape, kind: ActivationKind, gate: Value, u
           }
         }
       : undefined,
+  });
+  return y;
+}
+
+/** Rows of x [T, C] named by index i32 [n] -> [n, C]; for generation, so it has no backward pass. */
+export function gather(tape: Tape, x: Value, index: Tensor): Value {
+  invariant(!tape.recording, "gather has no backward pass");
+  const y = tape.value([index.shape[0]!, x.shape[1]!], false);
+  tape.record({
+    name: "gather",
+    inputs: [x],
+    outputs: [y],
+    forward: () => tape.backend.gatherRows(x.data, index, y.data),
   });
   return y;
 }

@@ -1,0 +1,113 @@
+// Keys and values of the tokens that a batch of growing sequences has seen, one slot of rows a sequence. The
+// decoder hands new keys and values over; attention reads the cache's own memory through segments.
+
+import type { Backend, Segments, Tensor } from "../backend/backend.ts";
+import type { KeyValueStore } from "../models/decoder.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
+import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
+import { tensorBytes, viewOf } from "../tensor/tensor.ts";
+import { invariant, UserError } from "../util/errors.ts";
+
+/** New tokens of one slot in the coming pass. */
+export interface SlotTokens {
+  readonly slot: number;
+  readonly count: number;
+}
+
+export class KeyValueCache implements KeyValueStore {
+  private readonly keys: Tensor[];
+  private readonly values: Tensor[];
+  /** Tokens that each slot holds. */
+  readonly lengths: number[];
+  private rowIndex: Tensor | undefined;
+  private table: Tensor | undefined;
+
+  constructor(
+    private readonly backend: Backend,
+    config: DecoderConfig,
+    readonly slots: number,
+    /** Most tokens of one sequence. */
+    readonly capacity: number,
+  ) {
+    const shape = [slots * capacity, config.kvHeads * config.headWidth];
+    const make = () =>
+      viewOf(
+        backend.allocate(tensorBytes(shape, backend.floatType), "activations"),
+        shape,
+        backend.floatType,
+      );
+    this.keys = Array.from({ length: config.layers }, make);
+    this.values = Array.from({ length: config.layers }, make);
+    this.lengths = Array<number>(slots).fill(0);
+  }
+
+  /** Bytes a cache of this size takes. */
+  static sizeBytes(backend: Backend, config: DecoderConfig, slots: number, capacity: number): number {
+    return (
+      2 * config.layers * slots * capacity * config.kvHeads * config.headWidth * dtypeBytes[backend.floatType]
+    );
+  }
+
+  /** Prepares the next pass: where its tokens go, and what they may attend to. */
+  begin(tokens: readonly SlotTokens[]): { segments: Segments; positions: Int32Array } {
+    const rows: number[] = [];
+    const positions: number[] = [];
+    const table: number[] = [];
+    let maxQueries = 0;
+    let maxKeys = 0;
+    for (const { slot, count } of tokens) {
+      const start = this.lengths[slot]!;
+      if (start + count > this.capacity) {
+        throw new UserError(
+          `a sequence of ${start + count} tokens does not fit a key/value cache of ${this.capacity}`,
+        );
+      }
+      table.push(rows.length, count, slot * this.capacity, start + count);
+      for (let i = 0; i < count; i++) {
+        rows.push(slot * this.capacity + start + i);
+        positions.push(start + i);
+      }
+      this.lengths[slot] = start + count;
+      maxQueries = Math.max(maxQueries, count);
+      maxKeys = Math.max(maxKeys, start + count);
+    }
+    this.end();
+    this.rowIndex = this.upload(rows, [rows.length]);
+    this.table = this.upload(table, [tokens.length, 4]);
+    return {
+      segments: { table: this.table, count: tokens.length, maxQueries, maxKeys },
+      positions: Int32Array.from(positions),
+    };
+  }
+
+  extend(layer: number, k: Tensor, v: Tensor): { k: Tensor; v: Tensor } {
+    const [keys, values] = [this.keys[layer], this.values[layer]];
+    invariant(keys && values && this.rowIndex, "key/value cache used before begin()");
+    this.backend.scatterRows(k, this.rowIndex, keys);
+    this.backend.scatterRows(v, this.rowIndex, values);
+    return { k: keys, v: values };
+  }
+
+  /** Forgets a slot's sequence. */
+  clear(slot: number): void {
+    this.lengths[slot] = 0;
+  }
+
+  private upload(values: readonly number[], shape: readonly number[]): Tensor {
+    const buffer = this.backend.allocate(4 * values.length, "workspace");
+    this.backend.write(buffer, encodeFrom(values, "i32"));
+    return viewOf(buffer, shape, "i32");
+  }
+
+  private end(): void {
+    if (this.rowIndex) this.backend.free(this.rowIndex.buffer);
+    if (this.table) this.backend.free(this.table.buffer);
+    this.rowIndex = undefined;
+    this.table = undefined;
+  }
+
+  free(): void {
+    this.end();
+    for (const tensor of [...this.keys, ...this.values]) this.backend.free(tensor.buffer);
+  }
+}
