@@ -3,7 +3,7 @@
 // Every row is generated here from a seed; nothing is taken from elsewhere.
 // Held out by construction: no test story occurs in train, and no answer in test pairs a name with a place,
 // or a place with a thing, that any answer in train pairs. Wording is shared by both sides.
-// Usage: node examples/quickstart/make-data.mjs [OUT_DIR] [TRAIN_ROWS] [TEST_ROWS]   (after npm run build)
+// Usage: node examples/quickstart/make-data.mjs [OUT_DIR]   (after npm run build; run.mjs calls it)
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -144,20 +144,25 @@ export function makeRows(count, { heldOut, seed = 7 }) {
   return [...rows.values()];
 }
 
-/** Writes train.jsonl and test.jsonl into `outDir` and returns both paths and the test rows. */
-export function writeQuickstartData(outDir, trainRows = 2000, testRows = 200) {
-  const train = makeRows(trainRows, { heldOut: false });
-  const test = makeRows(testRows, { heldOut: true });
+/** Writes train.jsonl, validation.jsonl and test.jsonl into `outDir`; the last two are held out and share no row. */
+export function writeQuickstartData(outDir, { trainRows = 2000, validationRows = 100, testRows = 100 } = {}) {
+  const heldOut = makeRows(validationRows + testRows, { heldOut: true });
+  const files = {
+    train: makeRows(trainRows, { heldOut: false }),
+    validation: heldOut.slice(0, validationRows),
+    test: heldOut.slice(validationRows),
+  };
   mkdirSync(outDir, { recursive: true });
-  const trainPath = join(outDir, "train.jsonl");
-  const testPath = join(outDir, "test.jsonl");
-  writeFileSync(trainPath, train.map((row) => `${JSON.stringify(row)}\n`).join(""));
-  writeFileSync(testPath, test.map((row) => `${JSON.stringify(row)}\n`).join(""));
-  return { trainPath, testPath, train, test };
+  for (const [name, rows] of Object.entries(files)) {
+    const lines = rows.map((row) => `${JSON.stringify(row)}\n`);
+    writeFileSync(join(outDir, `${name}.jsonl`), lines.join(""));
+  }
+  return files;
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const [outDir = "runs/quickstart/data", trainRows = "2000", testRows = "200"] = process.argv.slice(2);
-  const { trainPath, testPath } = writeQuickstartData(outDir, Number(trainRows), Number(testRows));
-  console.log(`${trainPath}: ${trainRows} rows\n${testPath}: ${testRows} rows`);
+  const [outDir = "runs/quickstart/data"] = process.argv.slice(2);
+  const files = writeQuickstartData(outDir);
+  for (const [name, rows] of Object.entries(files))
+    console.log(`${join(outDir, name)}.jsonl: ${rows.length} rows`);
 }

@@ -11,6 +11,8 @@ import { generatedRows } from "./generated-text.mjs";
 const END = "<|endoftext|>";
 /** Shorter pieces are lines of speech torn off a story, not stories. */
 const MIN_STORY_CHARACTERS = 200;
+/** Longer stories are cut between paragraphs: a piece stays below 512 tokens, the longest sequence of the base. */
+const MAX_PIECE_CHARACTERS = 1500;
 /** Share of stories kept out of training. */
 const HELD_OUT_SHARE = 0.04;
 /** Share of training stories told as an answer in the chat template, so that chat markers are learned. */
@@ -77,6 +79,19 @@ export function splitHeldOut(stories, seed) {
   return { train: shuffled.slice(count), heldOut: shuffled.slice(0, count) };
 }
 
+/** A story as one piece, or as several of whole paragraphs where it is long. */
+export function inPieces(story) {
+  const pieces = [];
+  let piece = "";
+  for (const paragraph of story.split("\n")) {
+    if (piece !== "" && piece.length + 1 + paragraph.length > MAX_PIECE_CHARACTERS) {
+      pieces.push(piece);
+      piece = paragraph;
+    } else piece = piece === "" ? paragraph : `${piece}\n${paragraph}`;
+  }
+  return [...pieces, piece].filter((text) => text.length <= MAX_PIECE_CHARACTERS);
+}
+
 /** Some stories become the answer to a request, in the text that the chat template renders. */
 function asChat(story, random) {
   const name = /\b(?:named|called) ([A-Z][a-z]+)\b/.exec(story)?.[1];
@@ -92,14 +107,17 @@ export function writeCorpus({ storyPaths, outDir, seed, generatedCount }) {
   const stories = readStories(storyPaths);
   const { train, heldOut } = splitHeldOut(stories, seed);
   const random = new Random(seed, 2);
-  const told = train.map((story) => (random.nextFloat() < CHAT_SHARE ? asChat(story, random) : story));
-  const generated = generatedRows(generatedCount, seed);
-  const rows = random.shuffle([...told, ...generated]);
+  const told = train.flatMap((story) => {
+    const [first, ...rest] = inPieces(story);
+    if (first === undefined) return [];
+    return [random.nextFloat() < CHAT_SHARE ? asChat(first, random) : first, ...rest];
+  });
+  const rows = random.shuffle([...told, ...generatedRows(generatedCount, seed)]);
   mkdirSync(outDir, { recursive: true });
   const trainPath = join(outDir, "train.jsonl");
   const heldOutPath = join(outDir, "held-out.jsonl");
   writeJsonl(trainPath, rows);
-  writeJsonl(heldOutPath, heldOut);
+  writeJsonl(heldOutPath, heldOut.flatMap(inPieces));
   return {
     trainPath,
     heldOutPath,

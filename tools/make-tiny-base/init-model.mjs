@@ -3,11 +3,10 @@
 // down by sqrt(2 layers) as in GPT-2; norms are one; the head shares the embedding.
 // Training follows in make.mjs. Usage: node tools/make-tiny-base/init-model.mjs OUT_DIR [SEED]
 
-import { mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { mkdirSync } from "node:fs";
 import { pathToFileURL } from "node:url";
+import { writeModelFolder } from "../../dist/formats/model-folder-writer.js";
 import { Random } from "../../dist/util/rng.js";
-import { writeSafetensors } from "./tensor-file.mjs";
 
 /** The shape. Every width is a multiple of 64, so that NF4 blocks never straddle rows. */
 export const SHAPE = {
@@ -77,18 +76,21 @@ export function parameterCount() {
 }
 
 /** Writes a freshly initialised model folder (without tokenizer). */
-export function writeRandomModel(outDir, seed) {
+export async function writeRandomModel(outDir, seed) {
   mkdirSync(outDir, { recursive: true });
-  const tensors = weightPlan().map(({ name, shape, deviation }, stream) => {
-    const values = new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(1);
-    if (deviation > 0) {
-      const random = new Random(seed, 100 + stream);
-      for (let i = 0; i < values.length; i++) values[i] = deviation * random.nextNormal();
-    }
-    return { name, dtype: "F32", shape, bytes: new Uint8Array(values.buffer) };
-  });
-  writeSafetensors(join(outDir, "model.safetensors"), tensors);
-  writeFileSync(join(outDir, "config.json"), `${JSON.stringify(modelConfig("float32"), null, 2)}\n`);
+  const tensors = weightPlan().map(({ name, shape, deviation }, index) => ({
+    name,
+    dtype: "F32",
+    shape,
+    data: () => new Uint8Array(randomValues(shape, deviation, new Random(seed, 100 + index)).buffer),
+  }));
+  await writeModelFolder(outDir, { config: modelConfig("float32"), tensors });
+}
+
+function randomValues(shape, deviation, random) {
+  const values = new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(1);
+  if (deviation > 0) for (let i = 0; i < values.length; i++) values[i] = deviation * random.nextNormal();
+  return values;
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
@@ -97,6 +99,6 @@ if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.a
     console.error("Usage: node tools/make-tiny-base/init-model.mjs OUT_DIR [SEED]");
     process.exit(2);
   }
-  writeRandomModel(outDir, Number(seed));
+  await writeRandomModel(outDir, Number(seed));
   console.log(`${parameterCount()} parameters -> ${outDir}`);
 }
