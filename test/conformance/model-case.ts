@@ -93,7 +93,9 @@ export function makeBatch(backend: Backend, sequences: readonly GoldenSequence[]
     rows: tensors[3]!,
     targets: tensors[4]!,
     count: rows.length,
-    free: () => tensors.forEach((t) => backend.free(t.buffer)),
+    free() {
+      for (const tensor of tensors) backend.free(tensor.buffer);
+    },
   };
 }
 
