@@ -6,6 +6,7 @@ import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { randomBits } from "../../src/util/rng.ts";
 import {
+  bytesOf,
   type FloatArray,
   floatsOf,
   formulaTensor,
@@ -15,6 +16,7 @@ import {
   readGolden,
   writeModelFolder,
 } from "./load-golden.ts";
+import { checksumOf, loadQuantGolden, quantInput } from "./quant-golden.ts";
 
 interface FormulaGolden {
   readonly bits: readonly {
@@ -50,10 +52,8 @@ describe("golden formula", () => {
 
   it.each(goldenModelNames)("recreates the weights of %s", (name) => {
     let sum = 0;
-    for (const values of goldenWeights(loadModelGolden(name)).values()) {
-      const words = new Uint32Array(values.buffer);
-      for (const word of words) sum = (sum + word) >>> 0;
-    }
+    for (const values of goldenWeights(loadModelGolden(name)).values())
+      sum = (sum + checksumOf(values)) >>> 0;
     expect(sum).toBe(golden.checksums[name]);
   });
 
@@ -72,6 +72,48 @@ describe("golden formula", () => {
       expect((8 + headerSize) % 8).toBe(0);
     } finally {
       rmSync(folder, { recursive: true });
+    }
+  });
+});
+
+describe("quant golden", () => {
+  const golden = loadQuantGolden();
+
+  // The definition of both families, value = map[code] * scale; so codes, scales and checksums belong together.
+  it("decodes to its checksums", () => {
+    for (const item of golden.fourBit) {
+      const map = floatsOf(golden.maps[item.quantType]);
+      const codes = bytesOf(item.codes);
+      const scales = floatsOf(item.scales);
+      const values = Float32Array.from({ length: item.count }, (_, i) => {
+        const pair = codes[i >> 1]!;
+        return map[i % 2 === 0 ? pair >> 4 : pair & 15]! * scales[Math.floor(i / item.blockSize)]!;
+      });
+      expect(checksumOf(values)).toBe(item.dequantizedChecksum);
+    }
+    for (const item of golden.eightBit) {
+      const map = floatsOf(item.signed ? golden.maps.dynamicSigned : golden.maps.dynamicUnsigned);
+      const scales = floatsOf(item.scales);
+      const values = Float32Array.from(
+        bytesOf(item.codes),
+        (code, i) => map[code]! * scales[Math.floor(i / item.blockSize)]!,
+      );
+      expect(checksumOf(values)).toBe(item.dequantizedChecksum);
+    }
+  });
+
+  it("recreates inputs whose block maxima are the recorded scales", () => {
+    for (const item of [...golden.fourBit, ...golden.eightBit]) {
+      if ("scaleCodes" in item) continue; // nested scales are themselves rounded
+      const values = quantInput(golden.seed, item);
+      expect(values.length).toBe(item.count);
+      floatsOf(item.scales).forEach((scale, block) => {
+        const part = values.subarray(block * item.blockSize, (block + 1) * item.blockSize);
+        const largest = part.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+        // bitsandbytes keeps the scale of a short last block at 1e-38 or above.
+        const floor = part.length < item.blockSize && "quantType" in item ? Math.fround(1e-38) : 0;
+        expect(scale).toBe(Math.max(largest, floor));
+      });
     }
   });
 });
