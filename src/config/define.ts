@@ -45,6 +45,8 @@ export interface OptionsDefinition<Options> {
   readonly schema: z.ZodType;
   /** Command lines shown under help. */
   readonly examples: readonly string[];
+  /** Pairs of keys of which at most one may be given; a flag displaces the other in YAML. */
+  readonly alternatives: readonly (readonly [string, string])[];
   /** From checked single values to the options: defaults that depend on other fields, and rules between fields. */
   finish(values: Readonly<Record<string, unknown>>): Options;
 }
@@ -55,6 +57,7 @@ export function defineOptions<const G extends Record<string, Fields>, Options = 
   summary: string;
   groups: G;
   examples?: readonly string[];
+  alternatives?: readonly (readonly [keyof MergedValues<G> & string, keyof MergedValues<G> & string])[];
   finish?: (values: MergedValues<G>) => Options;
 }): OptionsDefinition<Options> {
   const fields: Fields = Object.assign({}, ...Object.values(definition.groups));
@@ -67,6 +70,7 @@ export function defineOptions<const G extends Record<string, Fields>, Options = 
     fields,
     schema: z.strictObject(shape),
     examples: definition.examples ?? [],
+    alternatives: definition.alternatives ?? [],
     finish: (values) => finish(values as MergedValues<G>),
   };
 }

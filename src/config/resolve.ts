@@ -30,6 +30,17 @@ export function resolveOptions<Options>(
     if (value !== undefined) given.set(key, fromFlag(fields[key], value));
   }
 
+  for (const pair of definition.alternatives) {
+    if (!pair.every((key) => given.has(key))) continue;
+    const flagged = pair.filter((key) => flags[key] !== undefined);
+    if (flagged.length !== 1) {
+      throw new UsageError(
+        `${flagName(pair[0])} and ${flagName(pair[1])} exclude each other: give one of them.`,
+      );
+    }
+    given.delete(pair.find((key) => key !== flagged[0])!);
+  }
+
   const parsed = definition.schema.safeParse(Object.fromEntries(given));
   if (!parsed.success) {
     const keys = [...new Set(parsed.error.issues.map((issue) => String(issue.path[0] ?? "")))];

@@ -90,15 +90,11 @@ export const trainDefinition = defineOptions({
     "lowrank train --model tiny --data rows.jsonl --out runs/first",
     "lowrank train train.yaml --method qlora --rank 16",
   ],
+  alternatives: [
+    ["epochs", "maxSteps"],
+    ["evalData", "evalFraction"],
+  ],
   finish(values) {
-    if (values.epochs !== undefined && values.maxSteps !== undefined) {
-      throw new UsageError("--epochs and --max-steps exclude each other: give the length of training once.");
-    }
-    if (values.evalData !== undefined && values.evalFraction !== undefined) {
-      throw new UsageError(
-        "--eval-data and --eval-fraction exclude each other: name the evaluation rows once.",
-      );
-    }
     const evaluates = values.evalData ?? values.evalFraction ?? values.sample;
     if (values.evalEvery !== undefined && evaluates === undefined) {
       throw new UsageError(

@@ -38,6 +38,9 @@ interface Job {
   readonly engine?: string;
 }
 
+/** How long the thread may take to end by itself. */
+const graceMs = 1000;
+
 /** Starts training on its own thread. `engine` is the URL of another module that exports runTraining (tests). */
 export function startTraining(
   options: TrainOptions,
@@ -58,20 +61,32 @@ export function startTraining(
     });
   }
 
+  // Settles once the thread is gone, and with it the device's memory. A thread that reported its result and still
+  // does not end (an open handle, a device's polling) is ended.
+  let settle: (() => void) | undefined;
   const finished = new Promise<TrainSummary>((resolve, reject) => {
+    let grace: NodeJS.Timeout | undefined;
+    const end = (settlement: () => void) => {
+      settle ??= settlement;
+      grace ??= setTimeout(() => void worker.terminate(), graceMs);
+    };
     worker.on("message", (message: Message) => {
       if (message.kind === "event") emit(message.event);
-      else if (message.kind === "summary") resolve(message.summary);
-      else reject(receiveError(message.error));
+      else if (message.kind === "summary") end(() => resolve(message.summary));
+      else end(() => reject(receiveError(message.error)));
     });
     worker.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "ERR_WORKER_OUT_OF_MEMORY") {
-        reject(
-          new UserError("Training ran out of JavaScript memory: give Node more with --max-old-space-size."),
-        );
-      } else reject(receiveError(error));
+      const outOfMemory = error.code === "ERR_WORKER_OUT_OF_MEMORY";
+      const told = new UserError(
+        "Training ran out of JavaScript memory: give Node more with NODE_OPTIONS=--max-old-space-size=8192.",
+      );
+      end(() => reject(outOfMemory ? told : receiveError(error)));
     });
-    worker.on("exit", (code) => reject(new BugError(`The training thread ended early, with code ${code}.`)));
+    worker.on("exit", (code) => {
+      clearTimeout(grace);
+      if (settle) settle();
+      else reject(new BugError(`The training thread ended early, with code ${code}.`));
+    });
   });
   return {
     finished,
@@ -116,7 +131,7 @@ async function host(job: Job, post: (message: Message) => void): Promise<void> {
   } catch (error) {
     post({ kind: "error", error: sendError(error) });
   } finally {
-    // Lets the thread end even where a device's polling would keep it alive; messages already posted still arrive.
+    // Messages already posted still arrive; without the port, nothing of ours keeps the thread alive.
     parentPort?.close();
   }
 }

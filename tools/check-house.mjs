@@ -1,0 +1,130 @@
+// Checks that the source keeps to the architecture: who may import whom, and who alone may touch the network, the
+// addon, the screen or Node itself. The tables below are the rules; ARCHITECTURE.md tells why. Reads import lines
+// with regular expressions, because the compiler has no JavaScript API. Not here: types (tsc) and style (biome).
+
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative, sep } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** A file imports from its own room and from rooms on earlier lines; rooms on one line never import each other. */
+const ORDER = [
+  ["util"],
+  ["tensor"],
+  ["quant"],
+  ["backend"],
+  ["autograd"],
+  ["nn", "optim"],
+  ["formats", "text"],
+  ["models", "data", "metrics"],
+  ["generate"],
+  ["config"],
+  ["plan", "train"],
+  ["serve"],
+  ["cli"],
+];
+
+/** Things that only some files may do: a pattern over code without comments, and the files that may. */
+const PRIVILEGES = [
+  { what: 'import "webgpu"', pattern: /(?:from|import|import\()\s*"webgpu"/, where: /^backend\/webgpu/ },
+  {
+    what: "load the native addon",
+    pattern: /process\.dlopen|\.node["'`]/,
+    where: /^backend\/(cpu|native-addon)\.ts$/,
+  },
+  {
+    what: "reach the network",
+    pattern: /(?<![\w.])fetch\(|"(?:node:)?(?:http2?|https|net|tls|dgram|dns)"|"undici"|"@huggingface\/hub"/,
+    where: /^formats\/hub\.ts$/,
+  },
+  { what: "print", pattern: /(?<!\w)console\.\w|process\.std(out|err)/, where: /^cli\// },
+  {
+    what: "end the process",
+    pattern: /process\.(exit|abort|reallyExit)\b|process\.exitCode/,
+    where: /^cli\//,
+  },
+  {
+    what: "use Node's own modules",
+    pattern: /(?:from|import|import\(|require\()\s*"node:/,
+    where:
+      /^(cli|serve|formats)\/|^train\/(worker|checkpoint|run|metrics-log|run-record)\.ts$|^backend\/(cpu|native-addon)\.ts$|^data\/read-rows\.ts$/,
+  },
+];
+/** serve/ listens on loopback: it answers, and calls nobody. */
+const SERVER_MODULES = /^serve\//;
+
+const LONG_FILE_LINES = 400;
+const IMPORT = /(?:^|[;\n])\s*(?:import|export)\b[^;"'`]*?\bfrom\s*"([^"]+)"|\bimport\s*\(?\s*"([^"]+)"/g;
+
+/** Complaints about one file: `path` relative to src/, with forward slashes. */
+export function checkFile(path, source) {
+  const errors = [];
+  const warnings = [];
+  const body = source.replace(/^#!.*\n/, "");
+  if (!/^(\/\/|\/\*)/.test(body))
+    errors.push("must open with a comment: what it is, what it is not, where to look");
+  const lines = source.split("\n").length;
+  if (lines > LONG_FILE_LINES) warnings.push(`has ${lines} lines; about ${LONG_FILE_LINES} is the most`);
+
+  const code = withoutComments(body);
+  const room = path.includes("/") ? path.split("/")[0] : undefined;
+  const rank = rankOf(room);
+  if (room !== undefined && rank < 0)
+    errors.push(`lies in "${room}", which is no room of the table in tools/check-house.mjs`);
+  for (const match of code.matchAll(IMPORT)) {
+    const target = match[1] ?? match[2];
+    if (!target.startsWith(".") || room === undefined || rank < 0) continue;
+    const resolved = resolveFrom(path, target);
+    const other = resolved.includes("/") ? resolved.split("/")[0] : undefined;
+    if (other === room) continue;
+    if (other === undefined) errors.push(`imports ${target}: src/index.ts is for users of the package only`);
+    else if (other === "..") continue;
+    else if (rankOf(other) < 0) errors.push(`imports ${target}: no such room`);
+    else if (rankOf(other) >= rank) errors.push(`imports ${target}: ${room}/ may not depend on ${other}/`);
+  }
+  for (const { what, pattern, where } of PRIVILEGES) {
+    if (
+      where.test(path) ||
+      (what === "reach the network" && SERVER_MODULES.test(path) && !/\bfetch\(/.test(code))
+    )
+      continue;
+    const found = pattern.exec(code);
+    if (found) errors.push(`may not ${what} (${found[0].trim()})`);
+  }
+  return { errors, warnings };
+}
+
+function rankOf(room) {
+  return ORDER.findIndex((line) => line.includes(room));
+}
+
+/** The path, relative to src/, that a relative import in `path` names; ".." first where it leaves src/. */
+function resolveFrom(path, target) {
+  return relative("/src", join("/src", dirname(path), target))
+    .split(sep)
+    .join("/");
+}
+
+/** Code without comments. Strings are kept: imports live in them. */
+function withoutComments(source) {
+  const token = /"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`|\/\/[^\n]*|\/\*[\s\S]*?\*\//g;
+  return source.replace(token, (found) => (found.startsWith("//") || found.startsWith("/*") ? " " : found));
+}
+
+function main() {
+  const root = join(dirname(fileURLToPath(import.meta.url)), "..", "src");
+  const files = readdirSync(root, { recursive: true })
+    .map((path) => path.split(sep).join("/"))
+    .filter((path) => path.endsWith(".ts"))
+    .sort();
+  let broken = 0;
+  for (const path of files) {
+    const { errors, warnings } = checkFile(path, readFileSync(join(root, path), "utf8"));
+    for (const warning of warnings) console.warn(`warning: src/${path} ${warning}`);
+    for (const error of errors) console.error(`error: src/${path} ${error}`);
+    broken += errors.length;
+  }
+  console.log(`check-house: ${files.length} files, ${broken} broken rules`);
+  process.exitCode = broken > 0 ? 1 : 0;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) main();
