@@ -5,6 +5,7 @@
 import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
 import { UserError } from "../util/errors.ts";
 import { findAssistantSpans } from "./assistant-spans.ts";
+import { contentHash } from "./content-hash.ts";
 import { markGeneration, type Span, splitAtMarks } from "./generation-marks.ts";
 import { strftime } from "./strftime.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -38,6 +39,8 @@ export interface RenderedChat {
 }
 
 export class ChatTemplate {
+  /** Hex; for cache keys. */
+  readonly hash: string;
   private readonly template: Program;
   private readonly marked: ReturnType<typeof markGeneration>;
   private markedTemplate: Program | undefined;
@@ -51,6 +54,7 @@ export class ChatTemplate {
     const normalized = source.replaceAll("\r\n", "\n");
     this.marked = markGeneration(normalized);
     this.template = compile(normalized, name);
+    this.hash = contentHash(JSON.stringify([normalized, variables]));
   }
 
   /** A tokenizer's own template, or `source` (--chat-template) in its place; undefined when there is neither. */

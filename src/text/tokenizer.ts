@@ -5,6 +5,7 @@
 
 import { Tokenizer as Engine } from "@huggingface/tokenizers";
 import { UserError } from "../util/errors.ts";
+import { contentHash } from "./content-hash.ts";
 import { readSpecialTokens, type SpecialTokens } from "./special-tokens.ts";
 
 /** The parsed JSON files of a model folder that say how its text is tokenised. Only `tokenizer` is required. */
@@ -191,17 +192,4 @@ function templateIn(config: JsonRecord, name: string): string | undefined {
     );
   }
   throw new UserError(`${name}: tokenizer_config.json: "chat_template" must be a string or a list.`);
-}
-
-/** Two independent 32-bit FNV-1a sums over UTF-16 units, as 16 hex digits. Offsets: FNV's own, and its bits reversed. */
-function contentHash(text: string): string {
-  let low = 0x811c9dc5;
-  let high = 0xa3b93881;
-  for (let i = 0; i < text.length; i++) {
-    const unit = text.charCodeAt(i);
-    low = Math.imul(low ^ unit, 0x01000193);
-    high = Math.imul(high ^ (unit + i), 0x01000193);
-  }
-  const hex = (word: number) => (word >>> 0).toString(16).padStart(8, "0");
-  return hex(high) + hex(low);
 }

@@ -1,0 +1,176 @@
+// Which samples train together, in which order: a plan of micro-batches for each epoch, decided by sample lengths,
+// seed and epoch alone, and a cursor through it that a checkpoint can hold and resume exactly. Packing puts short
+// samples into packs of at most sequenceLength tokens. Token arrays are made in assemble.ts.
+
+import { UserError } from "../util/errors.ts";
+import { Random } from "../util/rng.ts";
+import { packInOrder, packTightly } from "./pack.ts";
+
+export interface BatchOptions {
+  /** Sequences, or packs, of a micro-batch. */
+  readonly batchSize: number;
+  /** Most tokens of a pack. */
+  readonly sequenceLength: number;
+  readonly packing: boolean;
+  readonly shuffle: boolean;
+  readonly seed: number;
+}
+
+/** Indices of the samples of one micro-batch. */
+export type MicroBatch = readonly number[];
+
+/** Streams of the seed that shuffling uses; dropout and initialisation use streams far below. */
+const SHUFFLE_STREAM = 0x5af00000;
+
+/** Samples are packed, or sorted by length, among this many neighbours of the shuffled order, so that epochs differ. */
+const WINDOW_SAMPLES = 4096;
+const WINDOW_BATCHES = 64;
+
+export class BatchPlan {
+  /** Tells two plans apart: a cursor of one means nothing to another. */
+  readonly fingerprint: string;
+  private cached: { epoch: number; batches: readonly MicroBatch[] } | undefined;
+
+  constructor(
+    private readonly lengths: readonly number[],
+    private readonly options: BatchOptions,
+  ) {
+    const { batchSize, sequenceLength } = options;
+    if (lengths.length === 0) throw new UserError("there are no samples to train on.");
+    if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
+      throw new UserError(`--batch-size ${batchSize}: expected a whole number of at least 1.`);
+    }
+    const long = lengths.findIndex((length) => length > sequenceLength);
+    if (long >= 0) {
+      throw new UserError(
+        `sample ${long + 1} has ${lengths[long]} tokens, over --sequence-length ${sequenceLength}.`,
+      );
+    }
+    this.fingerprint = fingerprint(lengths, options);
+  }
+
+  /** The micro-batches of an epoch, from 0; the last may be smaller. Every sample is in exactly one. */
+  epoch(epoch: number): readonly MicroBatch[] {
+    if (this.cached?.epoch !== epoch) this.cached = { epoch, batches: this.plan(epoch) };
+    return this.cached.batches;
+  }
+
+  /** Optimizer steps of `epochs` epochs: gradients never accumulate across the end of an epoch. */
+  countSteps(epochs: number, gradientAccumulation: number): number {
+    let steps = 0;
+    // Without packing, each epoch has the same number of batches.
+    if (!this.options.packing) return epochs * Math.ceil(this.epoch(0).length / gradientAccumulation);
+    for (let e = 0; e < epochs; e++) steps += Math.ceil(this.plan(e).length / gradientAccumulation);
+    return steps;
+  }
+
+  private plan(epoch: number): MicroBatch[] {
+    const { shuffle, packing, batchSize } = this.options;
+    const order = this.lengths.map((_, i) => i);
+    if (!shuffle) {
+      return packing
+        ? join(packInOrder(order, this.lengths, this.options.sequenceLength), batchSize)
+        : chunk(order, batchSize);
+    }
+    const random = new Random(this.options.seed, SHUFFLE_STREAM + epoch);
+    random.shuffle(order);
+    if (packing) {
+      const packs = chunk(order, WINDOW_SAMPLES).flatMap((window) =>
+        packTightly(window, this.lengths, this.options.sequenceLength),
+      );
+      return join(random.shuffle(packs), batchSize);
+    }
+    // Batches of like lengths take like time and memory; sort() is stable, so the shuffle decides among equals.
+    const sorted = chunk(order, batchSize * WINDOW_BATCHES).flatMap((window) =>
+      chunk(
+        window.sort((a, b) => this.lengths[a]! - this.lengths[b]!),
+        batchSize,
+      ),
+    );
+    return random.shuffle(sorted);
+  }
+}
+
+/** A place in the plan. Plain data: goes into checkpoints as JSON. */
+export interface CursorState {
+  readonly epoch: number;
+  /** Micro-batches already taken from the epoch. */
+  readonly index: number;
+  readonly plan: string;
+}
+
+export class BatchCursor {
+  private epoch = 0;
+  private index = 0;
+
+  /** Starts at the beginning, or where `state` says. UserError when the state belongs to other data or options. */
+  constructor(
+    private readonly plan: BatchPlan,
+    state?: CursorState,
+  ) {
+    if (state === undefined) return;
+    if (state.plan !== plan.fingerprint) {
+      throw new UserError(
+        "the checkpoint was made with other data, batch size, sequence length, packing or seed; resume with the same, or start anew.",
+      );
+    }
+    const { epoch, index } = state;
+    if (!isCount(epoch) || !isCount(index) || index > plan.epoch(epoch).length) {
+      throw new UserError(
+        `the checkpoint's data position {epoch ${epoch}, index ${index}} lies outside the data.`,
+      );
+    }
+    this.epoch = epoch;
+    this.index = index;
+  }
+
+  /** The next micro-batch; epochs follow each other without end. */
+  next(): { readonly samples: MicroBatch; readonly epoch: number; readonly endsEpoch: boolean } {
+    if (this.index === this.plan.epoch(this.epoch).length) {
+      this.epoch++;
+      this.index = 0;
+    }
+    const batches = this.plan.epoch(this.epoch);
+    const samples = batches[this.index]!;
+    this.index++;
+    return { samples, epoch: this.epoch, endsEpoch: this.index === batches.length };
+  }
+
+  /** Epochs done, with the fraction of the present one. */
+  get epochsDone(): number {
+    return this.epoch + this.index / this.plan.epoch(this.epoch).length;
+  }
+
+  state(): CursorState {
+    return { epoch: this.epoch, index: this.index, plan: this.plan.fingerprint };
+  }
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function chunk<T>(items: readonly T[], size: number): T[][] {
+  const chunks: T[][] = [];
+  for (let i = 0; i < items.length; i += size) chunks.push(items.slice(i, i + size));
+  return chunks;
+}
+
+/** `batchSize` packs are one micro-batch. */
+function join(packs: readonly (readonly number[])[], batchSize: number): MicroBatch[] {
+  return chunk(packs, batchSize).map((group) => group.flat());
+}
+
+/** FNV-1a over what the plan depends on. */
+function fingerprint(lengths: readonly number[], options: BatchOptions): string {
+  const { batchSize, sequenceLength, packing, shuffle, seed } = options;
+  let sum = 0x811c9dc5;
+  const add = (value: number) => {
+    sum = Math.imul(sum ^ (value >>> 0), 0x01000193);
+  };
+  [batchSize, sequenceLength, Number(packing), Number(shuffle), seed, Math.floor(seed / 2 ** 32)].forEach(
+    add,
+  );
+  lengths.forEach(add);
+  return `${lengths.length}-${(sum >>> 0).toString(16).padStart(8, "0")}`;
+}

@@ -1,0 +1,215 @@
+// From a data file to training samples, with a report of everything that happened on the way: what was dropped, cut,
+// or teaches nothing. Nothing is cut silently. Tokenising is slow, so samples are cached by the hash of the data, the
+// tokenizer and the options. Rendering of one example: render.ts; order and batches: batches.ts.
+
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { UserError } from "../util/errors.ts";
+import { type ExampleRow, toExamples } from "./index.ts";
+import { openDataFile } from "./read-rows.ts";
+import { type Rendering, renderExample, type Sample } from "./render.ts";
+import { type Row, type RowId, rowLabel } from "./row.ts";
+import { readSampleCache, SAMPLE_CACHE_VERSION, writeSampleCache } from "./sample-cache.ts";
+
+export type OverLength = "error" | "drop" | "truncate";
+
+export interface LengthBucket {
+  /** Sequences longer than half of this and no longer than this, in tokens. */
+  readonly upTo: number;
+  readonly count: number;
+}
+
+export interface DatasetReport {
+  readonly file: string;
+  /** Name of the row format. */
+  readonly format: string;
+  readonly trainOn: "completions" | "assistant" | "all";
+  /** What turned rows into text: the chat template's name, "headings" (Alpaca rows without one) or "as written". */
+  readonly rendering: string;
+  readonly rows: number;
+  /** What is left to train on. */
+  readonly samples: number;
+  /** Rows longer than the sequence length. */
+  readonly dropped: number;
+  readonly truncated: number;
+  /** Rows left out because no token of theirs is a target. */
+  readonly withoutTargets: number;
+  /** Samples whose targets hold no EOS: they do not teach the model to stop. */
+  readonly withoutEos: number;
+  /** Conversations in which the template's prompt for an answer differs from what precedes the answer. */
+  readonly promptDisagrees: number;
+  readonly tokens: number;
+  readonly targetTokens: number;
+  /** Of all rows, before dropping and cutting. */
+  readonly longestRow: { readonly tokens: number; readonly row: string };
+  readonly lengths: readonly LengthBucket[];
+  readonly sequenceLength: number;
+  readonly ignoredKeys: Readonly<Record<string, number>>;
+  /** SHA-256 of the data's bytes; "" when rows did not come from a file. */
+  readonly dataHash: string;
+}
+
+export interface Dataset {
+  readonly samples: readonly Sample[];
+  readonly report: DatasetReport;
+}
+
+export interface DatasetOptions extends Rendering {
+  readonly sequenceLength: number;
+  readonly overLength: OverLength;
+  /** Folder for tokenised samples; absent: no cache. */
+  readonly cacheFolder?: string;
+  /** Called now and then while rows are tokenised. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** Reads, renders and tokenises a data file, or loads what an earlier run made of the same bytes and options. */
+export async function loadDataset(path: string, options: DatasetOptions): Promise<Dataset> {
+  const file = await openDataFile(path);
+  if (options.cacheFolder === undefined) return build(file.name, file.hash, await file.rows(), options);
+  const cachePath = join(options.cacheFolder, `${cacheKey(file.name, file.hash, options)}.samples`);
+  const cached = await readSampleCache(cachePath, options.tokenizer.vocabSize);
+  if (cached !== undefined) return cached;
+  const dataset = build(file.name, file.hash, await file.rows(), options);
+  await writeSampleCache(cachePath, dataset);
+  return dataset;
+}
+
+function build(
+  file: string,
+  dataHash: string,
+  rows: readonly Row[],
+  options: DatasetOptions,
+): Dataset {
+  const { format, rows: examples, ignoredKeys } = toExamples(rows);
+  return prepareSamples(examples, options, { file, dataHash, format: format.name, ignoredKeys });
+}
+
+export interface DatasetOrigin {
+  readonly file: string;
+  readonly dataHash: string;
+  readonly format: string;
+  readonly ignoredKeys: Readonly<Record<string, number>>;
+}
+
+/** Examples as samples. UserError for rows over the sequence length under "error", naming the longest. */
+export function prepareSamples(
+  examples: readonly ExampleRow[],
+  options: DatasetOptions,
+  origin: DatasetOrigin,
+): Dataset {
+  const { sequenceLength, overLength } = options;
+  if (!Number.isSafeInteger(sequenceLength) || sequenceLength < 2) {
+    throw new UserError(`--sequence-length ${sequenceLength}: expected a whole number of at least 2.`);
+  }
+  const samples: Sample[] = [];
+  const buckets = new Map<number, number>();
+  const count = { over: 0, withoutTargets: 0, withoutEos: 0, promptDisagrees: 0, tokens: 0, targetTokens: 0 };
+  let longest: { tokens: number; id: RowId } | undefined;
+  for (const [done, { id, example }] of examples.entries()) {
+    if (done % 256 === 0) options.onProgress?.(done, examples.length);
+    const rendered = renderRow(example, id, options);
+    const length = rendered.ids.length;
+    if (longest === undefined || length > longest.tokens) longest = { tokens: length, id };
+    const bucket = 2 ** Math.ceil(Math.log2(Math.max(1, length)));
+    buckets.set(bucket, (buckets.get(bucket) ?? 0) + 1);
+    if (!rendered.promptAgrees) count.promptDisagrees++;
+    if (length > sequenceLength) {
+      count.over++;
+      if (overLength !== "truncate") continue;
+    }
+    const ids = rendered.ids.slice(0, sequenceLength);
+    const targetMask = rendered.targetMask.slice(0, sequenceLength);
+    const targets = targetMask.reduce((sum, flag) => sum + flag, 0);
+    if (targets === 0) {
+      count.withoutTargets++;
+      continue;
+    }
+    if (!ids.some((token, i) => targetMask[i] === 1 && options.tokenizer.eosIds.includes(token))) {
+      count.withoutEos++;
+    }
+    count.tokens += ids.length;
+    count.targetTokens += targets;
+    samples.push({ ids, targetMask, rowId: id });
+  }
+  options.onProgress?.(examples.length, examples.length);
+  if (overLength === "error" && count.over > 0) {
+    throw new UserError(
+      `${origin.file}: ${count.over} of ${examples.length} rows are longer than --sequence-length ${sequenceLength}; the longest is ${rowLabel(longest!.id)} with ${longest!.tokens} tokens. Raise --sequence-length, or pass --over-length drop or truncate.`,
+    );
+  }
+  return {
+    samples,
+    report: {
+      ...origin,
+      trainOn: trainOnOf(examples, options),
+      rendering: renderingOf(examples, options),
+      rows: examples.length,
+      samples: samples.length,
+      dropped: overLength === "drop" ? count.over : 0,
+      truncated: overLength === "truncate" ? count.over : 0,
+      withoutTargets: count.withoutTargets,
+      withoutEos: count.withoutEos,
+      promptDisagrees: count.promptDisagrees,
+      tokens: count.tokens,
+      targetTokens: count.targetTokens,
+      longestRow: { tokens: longest?.tokens ?? 0, row: longest === undefined ? "" : rowLabel(longest.id) },
+      lengths: [...buckets].sort(([a], [b]) => a - b).map(([upTo, n]) => ({ upTo, count: n })),
+      sequenceLength,
+    },
+  };
+}
+
+/** UserError when there is nothing to learn, which would otherwise be a run with loss 0 or NaN. */
+export function refuseWithoutTargets(report: DatasetReport): void {
+  if (report.targetTokens > 0) return;
+  const reasons = [
+    report.dropped > 0
+      ? `${report.dropped} rows were longer than --sequence-length ${report.sequenceLength}`
+      : "",
+    report.withoutTargets > 0
+      ? `${report.withoutTargets} rows have no target token under --train-on ${report.trainOn}`
+      : "",
+  ].filter((reason) => reason !== "");
+  throw new UserError(
+    `${report.file}: nothing to train on: ${reasons.join(" and ") || "no rows"}. Each row needs a completion, an answer of the assistant or a text within the sequence length.`,
+  );
+}
+
+function renderRow(example: ExampleRow["example"], id: RowId, options: DatasetOptions) {
+  try {
+    return renderExample(example, options);
+  } catch (error) {
+    if (error instanceof UserError) throw new UserError(`${rowLabel(id)}: ${error.message}`);
+    throw error;
+  }
+}
+
+function trainOnOf(examples: readonly ExampleRow[], options: Rendering): DatasetReport["trainOn"] {
+  const kind = examples[0]?.example.kind;
+  if (kind === "text") return "all";
+  return options.trainOn ?? (kind === "chat" ? "assistant" : "completions");
+}
+
+function renderingOf(examples: readonly ExampleRow[], options: Rendering): string {
+  const kind = examples[0]?.example.kind;
+  if (kind === "chat") return options.template?.name ?? "as written";
+  if (kind === "instruction") return options.template?.name ?? "headings";
+  return "as written";
+}
+
+/** Everything that samples depend on. The file's name is in it because rows carry it. */
+function cacheKey(file: string, dataHash: string, options: DatasetOptions): string {
+  const parts = [
+    SAMPLE_CACHE_VERSION,
+    file,
+    dataHash,
+    options.tokenizer.hash,
+    options.template?.hash ?? "",
+    options.trainOn ?? "",
+    options.date?.toISOString() ?? "",
+    options.sequenceLength,
+    options.overLength,
+  ];
+  return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
+}
