@@ -10,7 +10,22 @@ const NAMES = (
   "Jane Billy Molly Jill Mark Ella Fred Nina Pete Ruby Adam Eva Luke Meg Ned Ivy Hugo Tess"
 ).split(" ");
 const PETS = "dog cat bird fish frog bunny duck mouse turtle pony hen goat".split(" ");
-const COLOURS = "red blue green yellow white black brown pink".split(" ");
+/** What each colour is known for. Without such ties the colours would be interchangeable to the model. */
+const COLOUR_OF = {
+  red: "apple,rose,fire truck,cherry,stop sign,strawberry",
+  blue: "sky,sea,river,lake,whale,rain cloud",
+  green: "frog,grass,leaf,pea,tree,turtle",
+  yellow: "sun,banana,lemon,duck,corn,cheese",
+  white: "snow,milk,cloud,egg,rice,goat",
+  black: "night,crow,coal,hole,spider,shadow",
+  brown: "bear,mud,bread,dirt,wood,nut",
+  pink: "pig,flower,nose,sunset,cake,worm",
+};
+const COLOURS = Object.keys(COLOUR_OF);
+const QUALITIES =
+  "big small little old new shiny soft round long heavy tiny pretty warm cold clean dirty broken sweet strange loud".split(
+    " ",
+  );
 const THINGS = (
   "ball kite book hat doll drum cup box boat car key bell coin lamp rope spoon flower stone shell ring " +
   "coat map toy leaf basket blanket bag cake"
@@ -32,6 +47,7 @@ const makers = [
   tidyRoom,
   mapRecord,
   whoHas,
+  colourFacts,
   countRow,
 ];
 
@@ -61,13 +77,18 @@ function withArticle(words) {
   return `${/^[aeiou]/.test(words) ? "an" : "a"} ${words}`;
 }
 
+/** A colour a third of the time, else another quality. */
+function quality(random) {
+  return random.nextInt(3) === 0 ? pick(random, COLOURS) : pick(random, QUALITIES);
+}
+
 function thing(random) {
-  return withArticle(`${pick(random, COLOURS)} ${pick(random, THINGS)}`);
+  return withArticle(`${quality(random)} ${pick(random, THINGS)}`);
 }
 
 function petRecord(random) {
   const name = pick(random, NAMES);
-  const pet = `${pick(random, COLOURS)} ${pick(random, PETS)}`;
+  const pet = `${quality(random)} ${pick(random, PETS)}`;
   const age = 3 + random.nextInt(7);
   const record = JSON.stringify({ name, age, pet: withArticle(pet) });
   return `${record}\n${name} is ${age} years old. ${name} has ${withArticle(pet)}.`;
@@ -126,6 +147,18 @@ function whoHas(random) {
   const asked = random.nextInt(3);
   const facts = names.map((name, i) => `${name} has ${items[i]}.`).join(" ");
   return `${facts}\n"Who has ${items[asked]}?" asked Mom.\n"${names[asked]} has ${items[asked]}," said Dad.`;
+}
+
+function colourFacts(random) {
+  const facts = pickSome(random, COLOURS, 3).map((colour) => {
+    const [first, second] = pickSome(random, COLOUR_OF[colour].split(","), 2);
+    const says = [
+      `The ${first} is ${colour}.`,
+      `What is ${colour}? The ${first} is ${colour}, and so is the ${second}.`,
+    ];
+    return pick(random, says);
+  });
+  return facts.join(" ");
 }
 
 function countRow(random) {
