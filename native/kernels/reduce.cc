@@ -1,0 +1,83 @@
+// sum, sumSquares and countNonFinite. Sums are of doubles, per chunk of fixed size and then over chunks in order, so
+// they do not depend on the number of threads. Not here: row-wise reductions (norm.cc, cross-entropy.cc).
+#include "../simd.h"
+#include "../threads.h"
+#include "declarations.h"
+#include "workspace.h"
+
+namespace lowrank::LOWRANK_ISA_NAMESPACE {
+namespace {
+
+constexpr int64_t kChunk = 32768;
+constexpr int kSums = 8;
+
+typedef double DoubleVec __attribute__((vector_size(kSums * 8)));
+typedef float FloatVec __attribute__((vector_size(kSums * 4)));
+
+/** Sum of f(x) over n elements in eight (twice, to hide latency) lanes of doubles. */
+template <class Map>
+LOWRANK_INLINE double sumChunk(const float* x, int64_t n, const Map& map) {
+  DoubleVec even = {}, odd = {};
+  int64_t i = 0;
+  for (; i + 2 * kSums <= n; i += 2 * kSums) {
+    FloatVec a, b;
+    std::memcpy(&a, x + i, sizeof a);
+    std::memcpy(&b, x + i + kSums, sizeof b);
+    even += map(__builtin_convertvector(a, DoubleVec));
+    odd += map(__builtin_convertvector(b, DoubleVec));
+  }
+  for (; i < n; i++) even[i % kSums] += map(static_cast<double>(x[i]));
+  even += odd;
+  double total = 0;
+  for (int lane = 0; lane < kSums; lane++) total += even[lane];
+  return total;
+}
+
+/** The sum over chunks of chunk(begin, length), in order. */
+template <class OfChunk>
+LOWRANK_INLINE double sumChunks(int64_t n, const OfChunk& ofChunk) {
+  if (n <= kChunk) return ofChunk(0, n);
+  const int64_t chunks = divideUp(n, kChunk);
+  Workspace<double> partial(chunks);
+  parallelTasks(chunks, [&](int64_t chunk, int) {
+    const int64_t begin = chunk * kChunk;
+    partial[chunk] = ofChunk(begin, smaller(kChunk, n - begin));
+  });
+  double total = 0;
+  for (int64_t chunk = 0; chunk < chunks; chunk++) total += partial[chunk];
+  return total;
+}
+
+/** Elements whose exponent bits are all ones. */
+template <class Bits>
+int64_t countExponent(const Bits* x, int64_t n, Bits exponent) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i++) count += (x[i] & exponent) == exponent;
+  return count;
+}
+
+}  // namespace
+
+void sum(const float* x, int64_t n, float* out) {
+  *out = static_cast<float>(sumChunks(n, [&](int64_t begin, int64_t length) {
+    return sumChunk(x + begin, length, [](auto v) { return v; });
+  }));
+}
+
+void sumSquares(const float* x, int64_t n, float* out) {
+  *out = static_cast<float>(sumChunks(n, [&](int64_t begin, int64_t length) {
+    return sumChunk(x + begin, length, [](auto v) { return v * v; });
+  }));
+}
+
+void countNonFinite(const void* x, DType type, int64_t n, float* out) {
+  *out = static_cast<float>(sumChunks(n, [&](int64_t begin, int64_t length) -> double {
+    if (type == DType::F32) {
+      return static_cast<double>(countExponent(static_cast<const uint32_t*>(x) + begin, length, 0x7f800000u));
+    }
+    const auto exponent = static_cast<uint16_t>(type == DType::BF16 ? 0x7f80 : 0x7c00);
+    return static_cast<double>(countExponent(static_cast<const uint16_t*>(x) + begin, length, exponent));
+  }));
+}
+
+}  // namespace lowrank::LOWRANK_ISA_NAMESPACE
