@@ -174,4 +174,5 @@ def main():
         file.write("{\n" + ",\n".join(parts) + "\n}\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
