@@ -8,11 +8,18 @@ import { defineCommand } from "./command.ts";
 import { formatBytes, formatCount, formatDuration, formatLoss, formatRate, shellQuote } from "./format.ts";
 import type { Point } from "./plot.ts";
 import { type Progress, trackProgress } from "./progress.ts";
-import { exitCodes, exitNow, type Terminal } from "./terminal.ts";
+import { type ExitCode, exitCodes, exitNow, type Terminal } from "./terminal.ts";
 
-export const command = defineCommand(trainDefinition, async (options, terminal) => {
+export const command = defineCommand(trainDefinition, (options, terminal) => trainAndTell(options, terminal));
+
+/** Trains, telling all of it. `engine` as in startTraining. */
+export async function trainAndTell(
+  options: TrainOptions,
+  terminal: Terminal,
+  engine?: string,
+): Promise<ExitCode> {
   const losses: Point[] = [];
-  const run = startTraining(options, eventTeller(terminal, losses));
+  const run = startTraining(options, eventTeller(terminal, losses), engine);
   const stopListening = interruptOnSignals(run, terminal);
   const summary = await run.finished.finally(() => {
     stopListening();
@@ -21,7 +28,7 @@ export const command = defineCommand(trainDefinition, async (options, terminal) 
   if (terminal.json) terminal.document(summary);
   else await tellSummary(options, summary, losses, terminal);
   return summary.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
-});
+}
 
 function interruptOnSignals(run: TrainingRun, terminal: Terminal): () => void {
   let asked = false;

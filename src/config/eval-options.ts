@@ -1,5 +1,6 @@
 // The options of `lowrank eval`: which rows, which metrics. Not here: what a metric is (metrics/).
 
+import { type TextMetricName, textMetrics } from "../metrics/index.ts";
 import { choices, defineOptions, type OptionsOf, text } from "./define.ts";
 import {
   batchFields,
@@ -11,7 +12,11 @@ import {
   trainOn,
 } from "./fields.ts";
 
-export const metricNames = ["perplexity", "exact-match", "rouge", "bleu"] as const;
+export type MetricName = "perplexity" | TextMetricName;
+export const metricNames: readonly MetricName[] = [
+  "perplexity",
+  ...(Object.keys(textMetrics) as TextMetricName[]),
+];
 
 export const evalDefinition = defineOptions({
   command: "eval",

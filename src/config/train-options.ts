@@ -3,6 +3,7 @@
 // adapters go on all linear layers; the learning rate depends on the method, because adapters want about ten times
 // that of full fine-tuning. Not here: what the options do (train/run.ts).
 
+import { scheduleNames } from "../optim/schedule.ts";
 import { UsageError } from "../util/errors.ts";
 import { choice, defineOptions, type OptionsOf, real, text, toggle, whole } from "./define.ts";
 import {
@@ -56,7 +57,7 @@ export const trainDefinition = defineOptions({
         open: true,
         defaultText: `${learningRates.lora} for lora and qlora, ${learningRates.full} for full`,
       }),
-      schedule: choice(["constant", "linear", "cosine"], "course of the learning rate after warm-up", {
+      schedule: choice(scheduleNames, "course of the learning rate after warm-up", {
         default: "linear",
       }),
       warmupSteps: whole("steps over which the learning rate rises from 0", { default: 0 }),

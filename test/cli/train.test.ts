@@ -1,7 +1,7 @@
 // `lowrank train` around a stand-in engine: the thread, its events, errors and interruption; and the real command's
 // exit codes. The engine runs on a thread, which Node 20 can start only from the compiled files in dist/.
 
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -109,6 +109,51 @@ describe("the training thread", () => {
     await startTraining(options, (event) => events.push(event), url).finished;
     expect(events).toContainEqual({ type: "info", message: "noise" });
     expect(events).toContainEqual({ type: "warning", message: "trouble" });
+  });
+});
+
+describe("Ctrl-C", () => {
+  /** Runs train with a stand-in engine in a process of its own; its first `times` words on stderr each earn a SIGINT. */
+  async function interrupted(name: string, body: string, times: number, json: boolean) {
+    const script = join(folder, `${name}-main.mjs`);
+    const from = (path: string) => JSON.stringify(pathToFileURL(join(dist, path)).href);
+    writeFileSync(
+      script,
+      `import { trainAndTell } from ${from("cli/train.js")};
+       import { createTerminal, runToExit } from ${from("cli/terminal.js")};
+       const options = ${JSON.stringify(options)};
+       await runToExit(() => trainAndTell(options, createTerminal(${json}), ${JSON.stringify(engine(name, body))}));`,
+    );
+    const child = spawn(process.execPath, [script]);
+    let stdout = "";
+    let stderr = "";
+    child.stdout.on("data", (data) => (stdout += data));
+    child.stderr.on("data", (data) => {
+      stderr += data;
+      if (times-- > 0) child.kill("SIGINT");
+    });
+    const status = await new Promise((resolve) => child.on("exit", resolve));
+    return { status, stdout, stderr };
+  }
+
+  it("once lets the step end and the checkpoint stand: code 130 and one document", async () => {
+    const { status, stdout, stderr } = await interrupted(
+      "once",
+      `emit({ type: "info", message: "started" });
+       while (!signal.interrupted);
+       return { ...${JSON.stringify(summary)}, status: "interrupted" };`,
+      1,
+      true,
+    );
+    expect(status).toBe(130);
+    expect(JSON.parse(stdout).status).toBe("interrupted");
+    expect(stderr).toContain("Stopping: finishing this step");
+  });
+
+  it("twice ends at once", async () => {
+    const body = `emit({ type: "info", message: "started" }); while (true);`;
+    const { status, stdout } = await interrupted("twice", body, 2, false);
+    expect({ status, stdout }).toEqual({ status: 130, stdout: "" });
   });
 });
 
