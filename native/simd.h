@@ -9,6 +9,8 @@
 #include "isa.h"
 
 #if defined(__x86_64__)
+// GCC 12 takes the "undefined" operands inside its own AVX-512 intrinsics for mistakes.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
