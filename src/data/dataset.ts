@@ -75,12 +75,7 @@ export async function loadDataset(path: string, options: DatasetOptions): Promis
   return dataset;
 }
 
-function build(
-  file: string,
-  dataHash: string,
-  rows: readonly Row[],
-  options: DatasetOptions,
-): Dataset {
+function build(file: string, dataHash: string, rows: readonly Row[], options: DatasetOptions): Dataset {
   const { format, rows: examples, ignoredKeys } = toExamples(rows);
   return prepareSamples(examples, options, { file, dataHash, format: format.name, ignoredKeys });
 }
