@@ -66,7 +66,7 @@ export const overLength = choice(
 export const trainOn = choice(
   ["completions", "assistant", "all"],
   "tokens that count in the loss: completions, every assistant turn, or all tokens",
-  { default: "completions" },
+  { defaultText: "assistant for conversations, else completions" },
 );
 
 export const chatTemplate = text("Jinja file to use in place of the model's own chat template", {

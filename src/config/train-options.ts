@@ -77,6 +77,7 @@ export const trainDefinition = defineOptions({
       evalEvery: whole("steps between evaluations", { min: 1, defaultText: "once, at the end" }),
       sample: text("prompt to complete at each evaluation"),
       saveEvery: whole("steps between checkpoints", { min: 1, defaultText: "only when interrupted" }),
+      timing: toggle("write tokens per second and elapsed time into metrics.jsonl", true),
       keep: whole("checkpoints to keep", { min: 1, default: 2 }),
       resume: toggle("continue from the newest checkpoint in --out", false),
     },

@@ -20,6 +20,8 @@ export interface AttachOptions {
   readonly seed: number;
   /** Further parameters that train in full, e.g. the embedding: appended to the flat buffer. */
   readonly extra?: readonly ParameterSpec[];
+  /** False: inference; no gradients. */
+  readonly trains?: boolean;
 }
 
 /** Creates the flat trainable buffer, attaches an adapter to each chosen layer and initialises it. */
@@ -45,7 +47,12 @@ export function attachAdapters(
       { name: `${layer.name}.lora_b`, shape: [layer.outputs, rank] },
     ];
   });
-  const flat = new FlatParameters(backend, [...specs, ...(options.extra ?? [])], "adapters");
+  const flat = new FlatParameters(
+    backend,
+    [...specs, ...(options.extra ?? [])],
+    "adapters",
+    options.trains ?? true,
+  );
   const random = new Random(options.seed, 0x10a0);
   for (const [index, layer] of chosen.entries()) {
     const [a, b] = [flat.get(`${layer.name}.lora_a`), flat.get(`${layer.name}.lora_b`)];

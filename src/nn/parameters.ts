@@ -6,6 +6,7 @@ import type { Parameter } from "../autograd/tape.ts";
 import type { Backend, MemoryCategory, Tensor } from "../backend/backend.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount, viewOf } from "../tensor/tensor.ts";
+import { BugError } from "../util/errors.ts";
 
 const alignmentBytes = 256;
 
@@ -16,9 +17,9 @@ export interface ParameterSpec {
 
 export class FlatParameters {
   readonly entries: readonly Parameter[];
-  /** All values, all gradients, [n]. */
+  /** All values, [n]. */
   readonly data: Tensor;
-  readonly grad: Tensor;
+  private readonly flatGrad: Tensor | undefined;
   /** Parameters proper, without the gaps. */
   readonly count: number;
   private readonly byName = new Map<string, Parameter>();
@@ -27,6 +28,8 @@ export class FlatParameters {
     private readonly backend: Backend,
     specs: readonly ParameterSpec[],
     category: MemoryCategory,
+    /** False: values only, for inference. */
+    trains = true,
   ) {
     const dtype = backend.floatType;
     const elementBytes = dtypeBytes[dtype];
@@ -36,18 +39,27 @@ export class FlatParameters {
       end += Math.ceil((elementCount(spec.shape) * elementBytes) / alignmentBytes) * alignmentBytes;
       return offset;
     });
-    const flat = () => viewOf(backend.allocate(Math.max(end, 4), category), [end / elementBytes], dtype);
-    this.data = flat();
-    this.grad = viewOf(backend.allocate(Math.max(end, 4), "gradients"), [end / elementBytes], dtype);
-    backend.fill(this.data, 0);
-    backend.fill(this.grad, 0);
+    const flat = (kind: MemoryCategory) => {
+      const tensor = viewOf(backend.allocate(Math.max(end, 4), kind), [end / elementBytes], dtype);
+      backend.fill(tensor, 0);
+      return tensor;
+    };
+    this.data = flat(category);
+    const grad = trains ? flat("gradients") : undefined;
+    this.flatGrad = grad;
     this.count = specs.reduce((sum, spec) => sum + elementCount(spec.shape), 0);
     this.entries = specs.map((spec, i) => ({
       name: spec.name,
       tensor: viewOf(this.data.buffer, spec.shape, dtype, offsets[i]!),
-      grad: viewOf(this.grad.buffer, spec.shape, dtype, offsets[i]!),
+      grad: grad && viewOf(grad.buffer, spec.shape, dtype, offsets[i]!),
     }));
     for (const entry of this.entries) this.byName.set(entry.name, entry);
+  }
+
+  /** All gradients, [n]. */
+  get grad(): Tensor {
+    if (!this.flatGrad) throw new BugError("gradients of parameters that do not train");
+    return this.flatGrad;
   }
 
   get(name: string): Parameter | undefined {
@@ -76,6 +88,6 @@ export class FlatParameters {
 
   free(): void {
     this.backend.free(this.data.buffer);
-    this.backend.free(this.grad.buffer);
+    if (this.flatGrad) this.backend.free(this.flatGrad.buffer);
   }
 }

@@ -1,12 +1,11 @@
 // AdamW (Loshchilov & Hutter 2019) over the flat trainable buffer; the arithmetic is a kernel.
 
 import type { Backend, Tensor } from "../backend/backend.ts";
-import type { FlatParameters } from "../nn/parameters.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
-import type { Optimizer, OptimizerOptions } from "./optimizer.ts";
+import type { Optimizer, OptimizerOptions, Trainables } from "./optimizer.ts";
 
-export function adamw(backend: Backend, parameters: FlatParameters, options: OptimizerOptions): Optimizer {
+export function adamw(backend: Backend, parameters: Trainables, options: OptimizerOptions): Optimizer {
   const { data, grad } = parameters;
   const state = (): Tensor => {
     const tensor = viewOf(

@@ -1,13 +1,18 @@
 // What an optimizer supplies. Registry: index.ts.
 
 import type { AdamwUpdate, Backend, Tensor } from "../backend/backend.ts";
-import type { FlatParameters } from "../nn/parameters.ts";
 
 export interface OptimizerOptions {
   readonly beta1: number;
   readonly beta2: number;
   readonly epsilon: number;
   readonly weightDecay: number;
+}
+
+/** What trains: all values and all gradients, flat, of one length (nn/parameters.ts makes them). */
+export interface Trainables {
+  readonly data: Tensor; // [n]
+  readonly grad: Tensor; // [n]
 }
 
 export interface Optimizer {
@@ -20,6 +25,6 @@ export interface Optimizer {
 
 export type OptimizerFactory = (
   backend: Backend,
-  parameters: FlatParameters,
+  parameters: Trainables,
   options: OptimizerOptions,
 ) => Optimizer;

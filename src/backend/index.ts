@@ -1,0 +1,26 @@
+// Registry of backends and the choice among them. Each is loaded only when asked for: the native addon and WebGPU
+// are heavy, and may be missing. Adding one = one file exporting a BackendFactory + one line here.
+
+import { UserError } from "../util/errors.ts";
+import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
+
+export const backends = {
+  cpu: async () => (await import("./cpu.ts")).cpu,
+  reference: async () => (await import("./reference.ts")).reference,
+} satisfies Record<string, () => Promise<BackendFactory>>;
+
+export type BackendName = keyof typeof backends | "auto";
+
+/** Opens a backend by name. UserError says why it cannot run here. */
+export async function openBackend(name: string, options: BackendOptions = {}): Promise<Backend> {
+  const chosen = name === "auto" ? "cpu" : name;
+  if (!Object.hasOwn(backends, chosen)) {
+    throw new UserError(
+      `backend "${name}" is not available; available are auto, ${Object.keys(backends).join(", ")}`,
+    );
+  }
+  const factory = await backends[chosen as keyof typeof backends]();
+  const backend = await factory.open(options);
+  if (backend) return backend;
+  throw new UserError(`backend "${chosen}" cannot run here: ${factory.reason?.() ?? "no reason given"}`);
+}

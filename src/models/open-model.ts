@@ -1,0 +1,93 @@
+// Opens a model folder for use: configuration, weights on a device, tokenizer, and an adapter when there is one.
+// What train, eval, generate and bench share. Tokenizers and folders are opened by formats/ and text/.
+
+import type { Backend } from "../backend/backend.ts";
+import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
+import { readAdapter } from "../formats/peft.ts";
+import { fromSafetensorsDType } from "../formats/safetensors.ts";
+import { loadTokenizer } from "../text/load-tokenizer.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import { UserError } from "../util/errors.ts";
+import { attachLoadedAdapter, type DecoderAdapter } from "./adapter.ts";
+import type { DecoderConfig } from "./decoder-config.ts";
+import { readModelConfig } from "./index.ts";
+import { type LoadedDecoder, type LoadOptions, loadDecoder, type WeightSource } from "./load-model.ts";
+
+export interface OpenedModel {
+  readonly path: string;
+  readonly folder: ModelFolder;
+  readonly config: DecoderConfig;
+  readonly tokenizer: Tokenizer;
+  readonly loaded: LoadedDecoder;
+  /** Present when an adapter folder was given. */
+  readonly adapter?: DecoderAdapter;
+  /** Frees the device memory and closes the files. */
+  close(): Promise<void>;
+}
+
+export interface OpenOptions extends LoadOptions {
+  /** Folder of a PEFT adapter to attach for inference. */
+  readonly adapter?: string;
+}
+
+/** Opens the model in a folder of Hugging Face layout. Throws UserError for whatever is missing or unsupported. */
+export async function openModel(
+  backend: Backend,
+  path: string,
+  options: OpenOptions = {},
+): Promise<OpenedModel> {
+  const folder = await openModelFolder(path);
+  try {
+    const config = readModelConfig(folder.config);
+    const tokenizer = await loadTokenizer(path);
+    if (tokenizer.vocabSize > config.vocabularySize) {
+      throw new UserError(
+        `${path}: the tokenizer has ${tokenizer.vocabSize} tokens but the model's embedding only ${config.vocabularySize}; they do not belong together`,
+      );
+    }
+    const loaded = await loadDecoder(backend, config, folderSource(folder), options);
+    let adapter: DecoderAdapter | undefined;
+    try {
+      if (options.adapter)
+        adapter = attachLoadedAdapter(loaded, await readAdapter(options.adapter), { trains: false });
+    } catch (error) {
+      loaded.free();
+      throw error;
+    }
+    return {
+      path,
+      folder,
+      config,
+      tokenizer,
+      loaded,
+      adapter,
+      async close() {
+        adapter?.free();
+        loaded.free();
+        await folder.close();
+      },
+    };
+  } catch (error) {
+    await folder.close();
+    throw error;
+  }
+}
+
+/** A model folder as a source of weights. */
+export function folderSource(folder: ModelFolder): WeightSource {
+  return {
+    path: folder.path,
+    find(name) {
+      const entry = folder.tensors.get(name);
+      if (!entry) return undefined;
+      const dtype = fromSafetensorsDType(entry.dtype);
+      if (dtype !== "f32" && dtype !== "bf16" && dtype !== "f16" && dtype !== "f64") {
+        throw new UserError(
+          `${folder.path}: tensor "${name}" has dtype ${entry.dtype}; expected F32, F16 or BF16`,
+        );
+      }
+      return { dtype, shape: entry.shape };
+    },
+    read: (name, offset, length) => folder.readRange(name, offset, length),
+  };
+}

@@ -1,0 +1,54 @@
+// metrics.jsonl: one line an event, appended. Its length goes into checkpoints, so that a resumed run cuts off what
+// an interrupted one wrote after its last checkpoint.
+
+import { type FileHandle, open } from "node:fs/promises";
+import { UserError } from "../util/errors.ts";
+import type { EvalEvent, StepEvent } from "./events.ts";
+
+export class MetricsLog {
+  private constructor(
+    private readonly file: FileHandle,
+    private readonly timing: boolean,
+    /** Length of the file. */
+    public sizeBytes: number,
+  ) {}
+
+  /** Opens the log, keeping its first `keepBytes` bytes. `timing` false leaves wall-clock fields out. */
+  static async open(path: string, keepBytes: number, timing: boolean): Promise<MetricsLog> {
+    const file = await open(path, keepBytes > 0 ? "r+" : "w").catch((error: NodeJS.ErrnoException) => {
+      throw new UserError(`${path}: cannot be written (${error.code})`);
+    });
+    const { size } = await file.stat();
+    if (size < keepBytes) {
+      await file.close();
+      throw new UserError(
+        `${path}: has ${size} bytes, but the checkpoint was saved when it had ${keepBytes}; the run folder was changed`,
+      );
+    }
+    await file.truncate(keepBytes);
+    return new MetricsLog(file, timing, keepBytes);
+  }
+
+  async append(event: StepEvent | EvalEvent): Promise<void> {
+    const { tokensPerSecond, elapsedMs, ...rest } = event as StepEvent;
+    const line = this.timing ? event : rest;
+    const bytes = new TextEncoder().encode(`${JSON.stringify(line)}\n`);
+    try {
+      await this.file.write(bytes, 0, bytes.byteLength, this.sizeBytes);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+      throw new UserError(
+        "metrics.jsonl cannot be written: the disk is full; earlier checkpoints are untouched. Free some space and continue with --resume",
+      );
+    }
+    this.sizeBytes += bytes.byteLength;
+  }
+
+  async sync(): Promise<void> {
+    await this.file.sync();
+  }
+
+  async close(): Promise<void> {
+    await this.file.close();
+  }
+}

@@ -1,0 +1,72 @@
+// run.json: what a run was made of and what came out, for people and scripts. Written when a run starts and again
+// when it ends.
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Backend } from "../backend/backend.ts";
+import type { TrainOptions } from "../config/train-options.ts";
+import type { DatasetReport } from "../data/dataset.ts";
+import { writeFileAtomic } from "../formats/atomic-file.ts";
+import type { TrainSummary } from "./events.ts";
+import type { RunIdentity } from "./run-folder.ts";
+
+export interface RunFacts {
+  readonly status: "running" | "interrupted" | "done";
+  readonly identity: RunIdentity;
+  readonly totalSteps: number;
+  readonly gradientCheckpointing: boolean;
+  readonly data: DatasetReport;
+  readonly evalData?: DatasetReport;
+  readonly summary?: TrainSummary;
+}
+
+export async function writeRunRecord(
+  options: TrainOptions,
+  backend: Backend,
+  facts: RunFacts,
+): Promise<void> {
+  const { summary, identity } = facts;
+  const record = {
+    status: facts.status,
+    lowrank: packageVersion(),
+    node: process.versions.node,
+    options,
+    seed: options.seed,
+    modelHash: identity.modelHash,
+    tokenizerHash: identity.tokenizerHash,
+    dataHash: identity.dataHash,
+    evalDataHash: identity.evalDataHash,
+    backend: backend.name,
+    device: backend.description,
+    precision: backend.precision,
+    gradientCheckpointing: facts.gradientCheckpointing,
+    totalSteps: facts.totalSteps,
+    data: facts.data,
+    evalData: facts.evalData,
+    trainableParameters: summary?.trainableParameters,
+    totalParameters: summary?.totalParameters,
+    peakBytes: backend.peakBytes,
+    peakRssBytes: peakRssBytes(),
+    memory: backend.ledger(),
+    wallMs: summary?.elapsedMs,
+    final: summary && {
+      steps: summary.steps,
+      loss: summary.finalLoss,
+      evalLoss: summary.evalLoss,
+      perplexity: summary.perplexity,
+      tokens: summary.tokens,
+      tokensPerSecond: summary.tokensPerSecond,
+    },
+  };
+  await writeFileAtomic(join(options.out, "run.json"), `${JSON.stringify(record, null, 2)}\n`);
+}
+
+/** Most memory the process has held, in bytes: the kernel's own high-water mark. */
+export function peakRssBytes(): number {
+  return process.resourceUsage().maxRSS * 1024;
+}
+
+export function packageVersion(): string {
+  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
+}

@@ -1,0 +1,383 @@
+// THE MAIN PATH of training; read first. Opens the device, loads the model (setup.ts), attaches what trains, turns
+// rows into samples, then steps (step.ts), evaluates (evaluate.ts), saves (checkpoint.ts) and ends with a PEFT adapter
+// or a model folder (save-result.ts). Runs on a worker thread (worker.ts); tells what happens through `emit`.
+
+import { join } from "node:path";
+import type { Backend } from "../backend/backend.ts";
+import { openBackend } from "../backend/index.ts";
+import type { TrainOptions } from "../config/train-options.ts";
+import { assemble, type Batch } from "../data/assemble.ts";
+import { BatchCursor, BatchPlan } from "../data/batches.ts";
+import { rowLabel } from "../data/row.ts";
+import { generateBatch } from "../generate/generate.ts";
+import { greedy } from "../generate/sampler.ts";
+import { optimizers } from "../optim/index.ts";
+import type { Optimizer } from "../optim/optimizer.ts";
+import { scheduleFactor } from "../optim/schedule.ts";
+import { UserError } from "../util/errors.ts";
+import { type RunState, restoreCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import type { RunTraining } from "./engine.ts";
+import { evaluate } from "./evaluate.ts";
+import type { EvalEvent, StepEvent, TrainEvent, TrainSummary } from "./events.ts";
+import { MetricsLog } from "./metrics-log.ts";
+import { prepareRunFolder, type RunIdentity, requireSameRun } from "./run-folder.ts";
+import { peakRssBytes, writeRunRecord } from "./run-record.ts";
+import { saveResult } from "./save-result.ts";
+import {
+  choosesCheckpointing,
+  loadTrainingData,
+  openTrainable,
+  type TrainableModel,
+  type TrainingData,
+} from "./setup.ts";
+import { Trainer } from "./step.ts";
+
+export const runTraining: RunTraining = async (options, emit, signal) => {
+  const resumed = await prepareRunFolder(options.out, options.resume);
+  const backend = await openBackend(options.backend, {
+    precision: options.precision,
+    threads: options.threads,
+  });
+  try {
+    const trainable = await openTrainable(backend, options);
+    try {
+      emit({
+        type: "model",
+        architecture: trainable.model.config.modelType,
+        device: backend.description,
+        trainableParameters: trainable.parameters.count,
+        totalParameters:
+          trainable.model.loaded.totalParameters + (trainable.adapter ? trainable.parameters.count : 0),
+        liveBytes: backend.liveBytes,
+      });
+      const data = await loadTrainingData(trainable.model, options, emit);
+      const run = new Run(backend, options, trainable, data, emit);
+      return await run.execute(resumed, signal);
+    } finally {
+      await trainable.free();
+    }
+  } finally {
+    backend.close();
+  }
+};
+
+/** Everything that decides a run's course; equal identities give equal adapters. */
+function identityOf(
+  options: TrainOptions,
+  trainable: TrainableModel,
+  data: TrainingData,
+  totalSteps: number,
+): RunIdentity {
+  const {
+    method,
+    rank,
+    alpha,
+    dropout,
+    targets,
+    rslora,
+    initAdapter,
+    trainOn,
+    chatTemplate,
+    overLength,
+    packing,
+    shuffle,
+  } = options;
+  const { batchSize, sequenceLength, gradientAccumulation, optimizer, learningRate, schedule, warmupSteps } =
+    options;
+  const { beta1, beta2, epsilon, weightDecay, maxGradNorm, evalFraction, seed } = options;
+  return {
+    ...{
+      method,
+      rank,
+      alpha,
+      dropout,
+      targets,
+      rslora,
+      initAdapter,
+      trainOn,
+      chatTemplate,
+      overLength,
+      packing,
+      shuffle,
+    },
+    ...{ batchSize, sequenceLength, gradientAccumulation, optimizer, learningRate, schedule, warmupSteps },
+    ...{ beta1, beta2, epsilon, weightDecay, maxGradNorm, evalFraction, seed, totalSteps },
+    modelHash: trainable.modelHash,
+    tokenizerHash: trainable.model.tokenizer.hash,
+    dataHash: data.report.dataHash,
+    evalDataHash: data.evalReport?.dataHash,
+  };
+}
+
+class Run {
+  private readonly plan: BatchPlan;
+  private readonly optimizer: Optimizer;
+  private readonly trainer: Trainer;
+  private readonly totalSteps: number;
+  private readonly checkpointing: boolean;
+  private readonly identity: RunIdentity;
+  private cursor: BatchCursor;
+  private state: RunState;
+  private startedAt = performance.now();
+  private tokensThisTime = 0;
+
+  constructor(
+    private readonly backend: Backend,
+    private readonly options: TrainOptions,
+    private readonly trainable: TrainableModel,
+    private readonly data: TrainingData,
+    private readonly emit: (event: TrainEvent) => void,
+  ) {
+    const lengths = data.train.map((sample) => sample.ids.length);
+    this.plan = new BatchPlan(lengths, options);
+    this.cursor = new BatchCursor(this.plan);
+    this.totalSteps =
+      options.maxSteps ?? this.plan.countSteps(options.epochs ?? 1, options.gradientAccumulation);
+    this.optimizer = optimizers[options.optimizer as keyof typeof optimizers](
+      backend,
+      trainable.parameters,
+      options,
+    );
+    this.trainer = new Trainer(trainable.model.loaded.decoder, trainable.parameters, this.optimizer);
+    this.checkpointing = choosesCheckpointing(backend, trainable.model, options, Math.max(...lengths));
+    this.identity = identityOf(options, trainable, data, this.totalSteps);
+    this.state = {
+      version: 1,
+      step: 0,
+      passes: 0,
+      cursor: this.cursor.state(),
+      tokens: 0,
+      elapsedMs: 0,
+      metricsBytes: 0,
+      identity: this.identity,
+    };
+  }
+
+  async execute(
+    resumed: { folder: string; state: RunState } | undefined,
+    signal: { readonly interrupted: boolean },
+  ): Promise<TrainSummary> {
+    if (resumed) await this.resume(resumed);
+    const { options } = this;
+    const log = await MetricsLog.open(
+      join(options.out, "metrics.jsonl"),
+      this.state.metricsBytes,
+      options.timing,
+    );
+    try {
+      await this.record("running");
+      this.tellData();
+      this.startedAt = performance.now();
+      let checkpoint = resumed?.folder;
+      while (this.state.step < this.totalSteps) {
+        await this.step(log);
+        const { step } = this.state;
+        const last = step === this.totalSteps;
+        if (last || (options.evalEvery !== undefined && step % options.evalEvery === 0))
+          await this.evaluate(log);
+        const due = options.saveEvery !== undefined && step % options.saveEvery === 0;
+        if (due || (signal.interrupted && !last)) checkpoint = await this.save(log);
+        if (signal.interrupted && !last) {
+          const summary = this.summary("interrupted", checkpoint);
+          await this.record("interrupted", summary);
+          return summary;
+        }
+        // A step's kernels hold this thread; give messages a turn.
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      await log.sync();
+      await saveResult(this.trainable, options.out);
+      const summary = this.summary("done", checkpoint);
+      await this.record("done", summary);
+      this.emit({ type: "done", summary });
+      return summary;
+    } finally {
+      await log.close();
+      this.optimizer.free();
+      this.trainer.free();
+    }
+  }
+
+  private async resume({ folder, state }: { folder: string; state: RunState }): Promise<void> {
+    requireSameRun(state, JSON.parse(JSON.stringify(this.identity)), folder);
+    this.cursor = new BatchCursor(this.plan, state.cursor);
+    await restoreCheckpoint(folder, this.backend, this.trainable.parameters, this.optimizer);
+    this.state = state;
+    this.emit({ type: "info", message: `continuing from ${folder}` });
+  }
+
+  private tellData(): void {
+    const { report } = this.data;
+    this.emit({
+      type: "data",
+      rows: report.rows,
+      evalRows: this.data.evaluation.length,
+      tokens: report.tokens,
+      targetTokens: report.targetTokens,
+      stepsPerEpoch: this.plan.countSteps(1, this.options.gradientAccumulation),
+      totalSteps: this.totalSteps,
+      firstStep: this.state.step + 1,
+    });
+    if (this.checkpointing)
+      this.emit({ type: "info", message: "gradient checkpointing is on: activations are recomputed" });
+  }
+
+  /** Micro-batches of one optimizer step; gradients never accumulate across the end of an epoch. */
+  private nextBatches(): Batch[] {
+    const batches: Batch[] = [];
+    for (let i = 0; i < this.options.gradientAccumulation; i++) {
+      const { samples, endsEpoch } = this.cursor.next();
+      batches.push(assemble(samples.map((index) => this.data.train[index]!)));
+      if (endsEpoch) break;
+    }
+    return batches;
+  }
+
+  private async step(log: MetricsLog): Promise<void> {
+    const { options } = this;
+    const step = this.state.step + 1;
+    const before = performance.now();
+    const beforeCursor = this.cursor.state();
+    const batches = this.nextBatches();
+    const { schedule: name, warmupSteps } = options;
+    const learningRate =
+      options.learningRate * scheduleFactor({ name, warmupSteps, totalSteps: this.totalSteps }, step);
+    const result = await this.trainer.step(batches, {
+      step,
+      learningRate,
+      maxGradNorm: options.maxGradNorm,
+      checkpointing: this.checkpointing,
+      seed: options.seed,
+      firstPass: this.state.passes,
+    });
+    if (!result.updated) {
+      this.state = { ...this.state, cursor: beforeCursor };
+      await this.refuseNonFinite(step, result.losses, batches, log);
+    }
+    const now = performance.now();
+    const elapsedMs = this.elapsedMs();
+    this.tokensThisTime += result.tokens;
+    const event: StepEvent = {
+      type: "train",
+      step,
+      loss: result.loss,
+      learningRate,
+      gradNorm: result.gradNorm,
+      targetTokens: result.targetTokens,
+      tokens: result.tokens,
+      tokensPerSecond: Math.round((result.tokens / (now - before)) * 1e5) / 100,
+      elapsedMs: Math.round(elapsedMs),
+    };
+    this.emit(event);
+    await log.append(event);
+    this.state = {
+      ...this.state,
+      step,
+      passes: this.state.passes + batches.length,
+      cursor: this.cursor.state(),
+      tokens: this.state.tokens + result.tokens,
+      firstLoss: this.state.firstLoss ?? result.loss,
+      lastLoss: result.loss,
+    };
+  }
+
+  /** The update was not applied, so what is saved is the last good state. */
+  private async refuseNonFinite(
+    step: number,
+    losses: readonly number[],
+    batches: readonly Batch[],
+    log: MetricsLog,
+  ): Promise<never> {
+    const bad = batches.filter((_, i) => !Number.isFinite(losses[i]));
+    const rows = (bad.length > 0 ? bad : batches).flatMap((batch) => batch.rowIds.map(rowLabel));
+    const shown = rows.slice(0, 8).join(", ") + (rows.length > 8 ? ` and ${rows.length - 8} more` : "");
+    const what = bad.length > 0 ? "the loss" : "the gradient";
+    const saved = this.state.step > 0 ? await this.save(log) : undefined;
+    const kept = saved ? ` The last good state, step ${this.state.step}, is saved in ${saved}.` : "";
+    throw new UserError(
+      `step ${step}: ${what} is not a finite number, on rows: ${shown}.${kept} Lower --learning-rate, or look at these rows`,
+    );
+  }
+
+  private async evaluate(log: MetricsLog): Promise<void> {
+    const { options, data, trainable } = this;
+    const { step } = this.state;
+    const { decoder } = trainable.model.loaded;
+    if (data.evaluation.length > 0) {
+      const tokensPerPass = options.batchSize * options.sequenceLength;
+      const { loss } = await evaluate(decoder, data.evaluation, { tokensPerPass });
+      const event: EvalEvent = { type: "eval", step, loss, perplexity: Math.exp(loss) };
+      this.emit(event);
+      await log.append(event);
+      this.state = { ...this.state, evalLoss: loss };
+    }
+    if (options.sample !== undefined) {
+      const { tokenizer } = trainable.model;
+      const promptIds = tokenizer.encode(options.sample);
+      const [result] = await generateBatch(decoder, [
+        { promptIds, maxNewTokens: 64, stopIds: tokenizer.eosIds, sampling: greedy },
+      ]);
+      const text = tokenizer.decode(result!.tokenIds, { skipSpecialTokens: true });
+      this.emit({ type: "sample", step, prompt: options.sample, text });
+    }
+  }
+
+  private async save(log: MetricsLog): Promise<string> {
+    await log.sync();
+    const { options, trainable } = this;
+    const state = { ...this.state, elapsedMs: this.elapsedMs(), metricsBytes: log.sizeBytes };
+    const path = await saveCheckpoint(
+      options.out,
+      this.backend,
+      trainable.parameters,
+      this.optimizer,
+      state,
+      options.keep,
+      async (folder) => {
+        if (trainable.adapter) await saveResult(trainable, folder);
+      },
+    );
+    this.emit({ type: "checkpoint", step: this.state.step, path });
+    return path;
+  }
+
+  private elapsedMs(): number {
+    return this.state.elapsedMs + (performance.now() - this.startedAt);
+  }
+
+  private async record(status: "running" | "interrupted" | "done", summary?: TrainSummary): Promise<void> {
+    await writeRunRecord(this.options, this.backend, {
+      status,
+      identity: this.identity,
+      totalSteps: this.totalSteps,
+      gradientCheckpointing: this.checkpointing,
+      data: this.data.report,
+      evalData: this.data.evalReport,
+      summary,
+    });
+  }
+
+  private summary(status: TrainSummary["status"], checkpoint: string | undefined): TrainSummary {
+    const { state, trainable } = this;
+    const seconds = (performance.now() - this.startedAt) / 1000;
+    return {
+      status,
+      out: this.options.out,
+      steps: state.step,
+      firstLoss: state.firstLoss,
+      finalLoss: state.lastLoss,
+      evalLoss: state.evalLoss,
+      perplexity: state.evalLoss === undefined ? undefined : Math.exp(state.evalLoss),
+      trainableParameters: trainable.parameters.count,
+      totalParameters:
+        trainable.model.loaded.totalParameters + (trainable.adapter ? trainable.parameters.count : 0),
+      tokens: state.tokens,
+      tokensPerSecond: this.tokensThisTime / seconds,
+      elapsedMs: this.elapsedMs(),
+      device: this.backend.description,
+      peakBytes: this.backend.peakBytes,
+      peakRssBytes: peakRssBytes(),
+      checkpoint,
+    };
+  }
+}

@@ -1,0 +1,31 @@
+// What a run leaves behind: an adapter in PEFT layout, or for full fine-tuning a whole model folder in the base
+// model's own dtypes, with its tokenizer beside it.
+
+import { copySideFiles, writeModelFolder } from "../formats/model-folder-writer.ts";
+import { writeAdapter } from "../formats/peft.ts";
+import { fromSafetensorsDType } from "../formats/safetensors.ts";
+import { encodeFrom } from "../tensor/dtype.ts";
+import { BugError } from "../util/errors.ts";
+import type { TrainableModel } from "./setup.ts";
+
+export async function saveResult(trainable: TrainableModel, out: string): Promise<void> {
+  const { model, adapter, parameters } = trainable;
+  if (adapter) {
+    await writeAdapter(out, adapter.config, await adapter.read());
+    return;
+  }
+  const { folder } = model;
+  const tensors = parameters.entries.map((parameter) => {
+    const entry = folder.tensors.get(parameter.name);
+    const dtype = entry && fromSafetensorsDType(entry.dtype);
+    if (!entry || !dtype) throw new BugError(`trained weight ${parameter.name} is not in the base model`);
+    return {
+      name: parameter.name,
+      dtype: entry.dtype,
+      shape: entry.shape,
+      data: async () => encodeFrom(await parameters.read(parameter), dtype),
+    };
+  });
+  await writeModelFolder(out, { config: folder.config, generationConfig: folder.generationConfig, tensors });
+  await copySideFiles(folder.path, out);
+}

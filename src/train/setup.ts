@@ -1,0 +1,176 @@
+// What a run is made of before its first step: model with what trains, data as samples, optimizer. Messages about
+// the data are emitted here, and a run that could teach nothing is refused here.
+
+import { homedir, totalmem } from "node:os";
+import { join } from "node:path";
+import type { Backend } from "../backend/backend.ts";
+import type { TrainOptions } from "../config/train-options.ts";
+import { type Dataset, type DatasetReport, loadDataset, refuseWithoutTargets } from "../data/dataset.ts";
+import type { Sample } from "../data/render.ts";
+import { splitEval } from "../data/split-eval.ts";
+import { locateModel } from "../formats/locate-model.ts";
+import { hashModelFolder } from "../formats/model-hash.ts";
+import { newAdapterConfig, readAdapter } from "../formats/peft.ts";
+import { activationBytes } from "../models/activation-bytes.ts";
+import {
+  attachLoadedAdapter,
+  attachNewAdapter,
+  type DecoderAdapter,
+  parseTargets,
+} from "../models/adapter.ts";
+import { type OpenedModel, openModel } from "../models/open-model.ts";
+import type { FlatParameters } from "../nn/parameters.ts";
+import { ChatTemplate } from "../text/chat-template.ts";
+import { loadChatTemplate } from "../text/load-tokenizer.ts";
+import { BugError, UserError } from "../util/errors.ts";
+import type { TrainEvent } from "./events.ts";
+
+export interface TrainableModel {
+  readonly model: OpenedModel;
+  readonly modelHash: string;
+  /** What trains, flat. */
+  readonly parameters: FlatParameters;
+  /** Absent for full fine-tuning. */
+  readonly adapter?: DecoderAdapter;
+  free(): Promise<void>;
+}
+
+/** Opens the model and makes trainable what the method trains. */
+export async function openTrainable(backend: Backend, options: TrainOptions): Promise<TrainableModel> {
+  const path = locateModel(options.model);
+  const full = options.method === "full";
+  if (options.method === "qlora")
+    throw new UserError("--method qlora is not available in this version; use lora or full");
+  const model = await openModel(backend, path, { train: full });
+  try {
+    const modelHash = await hashModelFolder(model.folder);
+    if (full) {
+      const parameters = model.loaded.trained;
+      if (!parameters) throw new BugError("full fine-tuning without trainable weights");
+      return { model, modelHash, parameters, free: () => model.close() };
+    }
+    const adapter = await makeAdapter(model, options);
+    return {
+      model,
+      modelHash,
+      parameters: adapter.flat,
+      adapter,
+      async free() {
+        adapter.free();
+        await model.close();
+      },
+    };
+  } catch (error) {
+    await model.close();
+    throw error;
+  }
+}
+
+async function makeAdapter(model: OpenedModel, options: TrainOptions): Promise<DecoderAdapter> {
+  if (options.initAdapter) {
+    return attachLoadedAdapter(model.loaded, await readAdapter(options.initAdapter), {
+      trains: true,
+      dropout: options.dropout,
+    });
+  }
+  const config = newAdapterConfig({
+    rank: options.rank,
+    alpha: options.alpha,
+    dropout: options.dropout,
+    rslora: options.rslora,
+    targets: parseTargets(options.targets),
+    baseModel: options.model,
+  });
+  return attachNewAdapter(model.loaded, config, options.seed);
+}
+
+export interface TrainingData {
+  readonly train: readonly Sample[];
+  readonly evaluation: readonly Sample[];
+  readonly report: DatasetReport;
+  readonly evalReport?: DatasetReport;
+}
+
+/** Reads and renders the data; warns of what would make a run disappoint; refuses what would make it pointless. */
+export async function loadTrainingData(
+  model: OpenedModel,
+  options: TrainOptions,
+  emit: (event: TrainEvent) => void,
+): Promise<TrainingData> {
+  const { tokenizer } = model;
+  const source =
+    options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
+  const load = (path: string): Promise<Dataset> =>
+    loadDataset(path, {
+      tokenizer,
+      template: ChatTemplate.of(tokenizer, source),
+      trainOn: options.trainOn,
+      sequenceLength: options.sequenceLength,
+      overLength: options.overLength,
+      cacheFolder: join(cacheFolder(), "samples"),
+    });
+  const main = await load(options.data);
+  refuseWithoutTargets(main.report);
+  tellOfData(main.report, emit);
+  if (options.evalData !== undefined) {
+    const evaluation = await load(options.evalData);
+    refuseWithoutTargets(evaluation.report);
+    return {
+      train: main.samples,
+      evaluation: evaluation.samples,
+      report: main.report,
+      evalReport: evaluation.report,
+    };
+  }
+  if (options.evalFraction !== undefined) {
+    const split = splitEval(main.samples, options.evalFraction, options.seed);
+    return { ...split, report: main.report };
+  }
+  return { train: main.samples, evaluation: [], report: main.report };
+}
+
+function tellOfData(report: DatasetReport, emit: (event: TrainEvent) => void): void {
+  const warn = (message: string) => emit({ type: "warning", message: `${report.file}: ${message}` });
+  const { rows } = report;
+  if (report.dropped > 0)
+    warn(
+      `${report.dropped} of ${rows} rows are longer than ${report.sequenceLength} tokens and were dropped.`,
+    );
+  if (report.truncated > 0)
+    warn(`${report.truncated} of ${rows} rows are longer than ${report.sequenceLength} tokens and were cut.`);
+  if (report.withoutTargets > 0)
+    warn(`${report.withoutTargets} of ${rows} rows have no target token and were left out.`);
+  if (report.withoutEos > 0) {
+    warn(
+      `${report.withoutEos} of ${report.samples} samples never train the end-of-text token; a model trained on them may not stop.`,
+    );
+  }
+  if (report.promptDisagrees > 0) {
+    warn(
+      `in ${report.promptDisagrees} conversations the chat template prompts for an answer with other text than precedes it in training.`,
+    );
+  }
+  const ignored = Object.entries(report.ignoredKeys).map(([key, count]) => `"${key}" (${count} rows)`);
+  if (ignored.length > 0) warn(`keys that no row format reads were ignored: ${ignored.join(", ")}.`);
+}
+
+/** Where tokenised data is kept between runs: LOWRANK_CACHE, or lowrank's folder in the user's cache. */
+export function cacheFolder(): string {
+  return (
+    process.env.LOWRANK_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "lowrank")
+  );
+}
+
+/** Whether to recompute activations: as asked, or when keeping them would take more than what is left of the budget. */
+export function choosesCheckpointing(
+  backend: Backend,
+  model: OpenedModel,
+  options: Pick<TrainOptions, "gradientCheckpointing" | "batchSize" | "sequenceLength" | "vram">,
+  longest: number,
+): boolean {
+  if (options.gradientCheckpointing !== "auto") return options.gradientCheckpointing === "on";
+  const tokens = options.batchSize * Math.min(options.sequenceLength, longest);
+  // On a CPU the device's memory is the machine's, which others use too.
+  const budget = options.vram ?? 0.6 * totalmem();
+  return backend.liveBytes + activationBytes(model.config, tokens, false) > budget;
+}
