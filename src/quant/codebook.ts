@@ -7,7 +7,7 @@
 //
 // Bytes and scales are those of bitsandbytes 0.50 on the CPU; every product is therefore rounded to f32.
 
-import { UserError } from "../util/errors.ts";
+import { invariant, UserError } from "../util/errors.ts";
 
 /** Block sizes that bitsandbytes accepts; a file with another one could not be read there. */
 export const blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096] as const;
@@ -39,15 +39,11 @@ export function codebookQuantizer(
   codebook: Float32Array,
   ascending: ArrayLike<number> = Uint8Array.from(codebook, (_, code) => code),
 ): CodebookQuantizer {
-  const thresholds = new Float32Array(15); // a value above threshold i is nearer to the (i+1)-th codebook value
-  for (let i = 0; i < 15; i++) {
-    thresholds[i] = Math.fround(codebook[ascending[i]!]! + codebook[ascending[i + 1]!]!) / 2;
-  }
-  const codeByRank = Uint8Array.from(ascending);
+  const search = nearestSearch(codebook, ascending);
   return {
     name,
     codebook,
-    quantize: (values, blockSize) => quantize(values, blockSize, thresholds, codeByRank),
+    quantize: (values, blockSize) => quantize(values, blockSize, search),
     dequantize: (blocks, count, blockSize) => dequantize(blocks, count, blockSize, codebook),
   };
 }
@@ -59,12 +55,41 @@ export function checkBlockSize(blockSize: number): void {
   }
 }
 
-function quantize(
-  values: Float32Array,
-  blockSize: number,
-  thresholds: Float32Array,
-  codeByRank: Uint8Array,
-): QuantizedBlocks {
+/** Finds the nearest codebook value without a branch that depends on the weights, which no processor can predict. */
+interface NearestSearch {
+  /** [-1, 1] is cut into cells; startRank[cell] thresholds lie below the cell, and at most two inside it. */
+  readonly startRank: Uint8Array;
+  /** A value above threshold i is nearer to the (i+1)-th codebook value than to the i-th; two infinities end the list. */
+  readonly thresholds: Float32Array;
+  readonly codeByRank: Uint8Array;
+}
+
+/** Cells in one unit; the width, 1/128, keeps more than two thresholds of any registered codebook apart. */
+const CELLS = 128;
+
+function nearestSearch(codebook: Float32Array, ascending: ArrayLike<number>): NearestSearch {
+  const thresholds = new Float32Array(17).fill(Number.POSITIVE_INFINITY);
+  for (let i = 0; i < 15; i++) {
+    thresholds[i] = Math.fround(codebook[ascending[i]!]! + codebook[ascending[i + 1]!]!) / 2;
+  }
+  const startRank = Uint8Array.from({ length: 2 * CELLS + 1 }, (_, cell) => {
+    const [low, high] = [cell / CELLS - 1, (cell + 1) / CELLS - 1];
+    const inside = thresholds.filter((threshold) => threshold >= low && threshold < high).length;
+    invariant(inside <= 2, `codebook: ${inside} thresholds in one cell of the search`);
+    return thresholds.filter((threshold) => threshold < low).length;
+  });
+  return { startRank, thresholds, codeByRank: Uint8Array.from(ascending) };
+}
+
+/** The code of x in [-1, 1]; a midpoint goes to the lower value. */
+function codeOf(x: number, { startRank, thresholds, codeByRank }: NearestSearch): number {
+  let rank = startRank[((x + 1) * CELLS) | 0]!;
+  rank += Number(x > thresholds[rank]!);
+  rank += Number(x > thresholds[rank]!);
+  return codeByRank[rank]!;
+}
+
+function quantize(values: Float32Array, blockSize: number, search: NearestSearch): QuantizedBlocks {
   checkBlockSize(blockSize);
   const count = values.length;
   const absmax = new Float32Array(Math.ceil(count / blockSize));
@@ -72,22 +97,23 @@ function quantize(
   for (let start = 0, block = 0; start < count; start += blockSize, block++) {
     const end = Math.min(start + blockSize, count);
     const largest = blockAbsmax(values, start, end);
-    const whole = end - start === blockSize;
     const scale = Math.max(largest, SMALLEST_SCALE);
-    absmax[block] = whole ? largest : scale;
-    const inverse = Math.fround(1 / scale);
-    for (let i = start; i < end; i++) {
-      // bitsandbytes multiplies whole blocks by the inverse and divides the partial one.
-      const x = whole ? Math.fround(values[i]! * inverse) : Math.fround(values[i]! / scale);
-      let rank = x > thresholds[7]! ? 8 : 0;
-      if (x > thresholds[rank + 3]!) rank += 4;
-      if (x > thresholds[rank + 1]!) rank += 2;
-      if (x > thresholds[rank]!) rank += 1;
-      const code = codeByRank[rank]!;
-      codes[i >>> 1] = i & 1 ? codes[i >>> 1]! | code : code << 4;
+    if (end - start === blockSize) {
+      absmax[block] = largest;
+      const inverse = Math.fround(1 / scale);
+      for (let i = start; i < end; i += 2) {
+        const even = codeOf(Math.fround(values[i]! * inverse), search);
+        codes[i >>> 1] = (even << 4) | codeOf(Math.fround(values[i + 1]! * inverse), search);
+      }
+    } else {
+      // bitsandbytes divides in the partial block, where it multiplies by the inverse in whole ones.
+      absmax[block] = scale;
+      for (let i = start; i < end; i += 2) {
+        const odd = i + 1 < end ? Math.fround(values[i + 1]! / scale) : 0; // the padding nibble encodes zero
+        codes[i >>> 1] = (codeOf(Math.fround(values[i]! / scale), search) << 4) | codeOf(odd, search);
+      }
     }
   }
-  if (count & 1) codes[count >>> 1]! |= codeByRank[7]!; // the padding nibble encodes zero
   return { codes, absmax };
 }
 

@@ -1,4 +1,5 @@
-// Quantisers against bitsandbytes' CPU build, byte for byte (goldens: tools/golden/quant_golden.py), and their error on
+// Quantisers against bitsandbytes' CPU build, byte for byte (goldens: tools/golden/quant_golden.py for every
+// tensor in every block size, as digests; tools/golden/quant.py for fewer, as bytes), and their error on
 // normal values against the figures that bitsandbytes' own tests state.
 
 import { readFileSync } from "node:fs";
@@ -10,6 +11,8 @@ import { signedDynamicMap, unsignedDynamicMap } from "../../src/quant/dynamic-ma
 import { quantizers } from "../../src/quant/index.ts";
 import { UserError } from "../../src/util/errors.ts";
 import { Random } from "../../src/util/rng.ts";
+import { bytesOf, floatsOf } from "../golden/load-golden.ts";
+import { checksumOf, loadQuantGolden, quantInput } from "../golden/quant-golden.ts";
 import { digest, inputs } from "./inputs.ts";
 
 interface Golden {
@@ -81,6 +84,39 @@ describe("byte for byte as bitsandbytes on the CPU", () => {
     expect(digest(grid.codes)).toBe(row.grid);
     expect(digest(dequantizeBlockwise(grid, map, row.blockSize))).toBe(row.restoredGrid);
     expect(digest(quantizeBlockwise(values, map, row.blockSize).codes)).toBe(row.nearest);
+  });
+});
+
+describe("the stored codes of tools/golden/quant.py", () => {
+  const stored = loadQuantGolden();
+
+  test.each(stored.fourBit)("$quantType, $kind, $count values in blocks of $blockSize", (row) => {
+    const values = quantInput(stored.seed, row);
+    const quantizer = quantizers[row.quantType];
+    const blocks = quantizer.quantize(values, row.blockSize);
+    expect(blocks.codes).toEqual(bytesOf(row.codes));
+    let scales = blocks.absmax;
+    if (row.scaleCodes) {
+      const nested = quantizeScales(blocks.absmax, { offset: row.nestedOffset });
+      expect(nested.codes).toEqual(bytesOf(row.scaleCodes));
+      expect(nested.absmax).toEqual(floatsOf(row.nestedScales!));
+      scales = dequantizeScales(nested);
+    }
+    expect(scales).toEqual(floatsOf(row.scales));
+    const restored = quantizer.dequantize(
+      { codes: blocks.codes, absmax: scales },
+      values.length,
+      row.blockSize,
+    );
+    expect(checksumOf(restored)).toBe(row.dequantizedChecksum);
+  });
+
+  test.each(stored.eightBit)("8 bits, signed $signed, $kind, $count values", (row) => {
+    const map = row.signed ? signedDynamicMap : unsignedDynamicMap;
+    const blocks = quantizeBlockwise(quantInput(stored.seed, row), map, row.blockSize, "grid");
+    expect(blocks.codes).toEqual(bytesOf(row.codes));
+    expect(blocks.absmax).toEqual(floatsOf(row.scales));
+    expect(checksumOf(dequantizeBlockwise(blocks, map, row.blockSize))).toBe(row.dequantizedChecksum);
   });
 });
 
