@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { toExamples } from "../../src/data/index.ts";
 import { readRows } from "../../src/data/read-rows.ts";
+import { UserError } from "../../src/util/errors.ts";
 import { asset, hasAssets, WITHOUT } from "../text/assets.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "lowrank-rows-"));
@@ -83,6 +84,63 @@ describe("CSV", () => {
   ])("refuses %j", async (content, message) => {
     await expect(read("a.csv", content)).rejects.toThrow(message);
   });
+});
+
+/**
+ * Two row groups, Snappy, written by pyarrow 26.0.1 from {"messages": [{"role", "content", "name"}], "stars": int64}:
+ * names and stars may be null.
+ */
+const PARQUET = [
+  "UEFSMRUAFUIVRCwVBBUAFQYVBhwAAAAhFAIAAAADAgEGWAQEBAAAAHVzZXIJAAAAYXNzaXN0YW50FQAVRhVGLBUEFQAVBhUG",
+  "HAAAACMUAgAAAAMCAQYEBAQBBkhIaQ0AAABIZWxsbywgY2Fmw6kuFQAVKhUuLBUEFQAVBhUGHAAAABVQAgAAAAMCBAAAAAMj",
+  "AAADAAAAYm90FQAVHBUgLBUCFQAVBhUGHAAAAA40AgAAAAIBBQAAAAAAAAAVABUoFSwsFQIVABUGFQYcAAAAFEwCAAAAAgAC",
+  "AAAAAgQEAAAAdXNlchUAFSYVKiwVAhUAFQYVBhwAAAATSAIAAAACAAIAAAACBAMAAABCeWUVABUYFRwsFQIVABUGFQYcAAAA",
+  "DCwCAAAAAgACAAAAAgMVABUMFRAsFQIVABUGFQYcAAAABhQCAAAAAgAVBBmMNQAYBnNjaGVtYRUEADUCGAhtZXNzYWdlcxUC",
+  "FQZMPAAAADUEGARsaXN0FQIANQIYB2VsZW1lbnQVBgAVDCUCGARyb2xlJQBMHAAAABUMJQIYB2NvbnRlbnQlAEwcAAAAFQwl",
+  "AhgEbmFtZSUATBwAAAAVBCUCGAVzdGFycwAWBBksGUwmABwVDBklBgAZSAhtZXNzYWdlcwRsaXN0B2VsZW1lbnQEcm9sZRUC",
+  "FgQWaBZqJghJHBUAFQAVAgA8FhoZJgICGVYAAAAABAAAACYAHBUMGSUGABlICG1lc3NhZ2VzBGxpc3QHZWxlbWVudAdjb250",
+  "ZW50FQIWBBZsFmwmckkcFQAVABUCADwWHhkmAgIZVgAAAAAEAAAAJgAcFQwZJQYAGUgIbWVzc2FnZXMEbGlzdAdlbGVtZW50",
+  "BG5hbWUVAhYEFlAWVCbeAUkcFQAVABUCADwWBhkmAgIZVgAAAAICAAAAJgAcFQQZJQYAGRgFc3RhcnMVAhYCFkIWRiayAkkc",
+  "FQAVABUCADwpBhkmAAIAAAAW5gIWAiYIFvACABlMJgAcFQwZJQYAGUgIbWVzc2FnZXMEbGlzdAdlbGVtZW50BHJvbGUVAhYC",
+  "Fk4WUib4AkkcFQAVABUCADwWCBkmAgAZVgAAAAACAAAAJgAcFQwZJQYAGUgIbWVzc2FnZXMEbGlzdAdlbGVtZW50B2NvbnRl",
+  "bnQVAhYCFkwWUCbKA0kcFQAVABUCADwWBhkmAgAZVgAAAAACAAAAJgAcFQwZJQYAGUgIbWVzc2FnZXMEbGlzdAdlbGVtZW50",
+  "BG5hbWUVAhYCFj4WQiaaBEkcFQAVABUCADwWABkmAgAZVgAAAAIAAAAAJgAcFQQZJQYAGRgFc3RhcnMVAhYCFjIWNibcBEkc",
+  "FQAVABUCADwpBhkmAgAAAAAWigIWAib4AhaaAgAoIHBhcnF1ZXQtY3BwLWFycm93IHZlcnNpb24gMjYuMC4xGUwcAAAcAAAc",
+  "AAAcAAAA9QIAAFBBUjE=",
+].join("");
+
+describe("Parquet", () => {
+  const bytes = Buffer.from(PARQUET, "base64");
+
+  it.each(["a.parquet", "a.data.parquet"])(
+    "%s: nested rows, whole numbers as numbers, nulls left out",
+    async (name) => {
+      const rows = await read(name, bytes);
+      expect(rows.map((row) => row.value)).toEqual([
+        {
+          messages: [
+            { role: "user", content: "Hi" },
+            { role: "assistant", content: "Hello, café.", name: "bot" },
+          ],
+          stars: 5,
+        },
+        { messages: [{ role: "user", content: "Bye" }] },
+      ]);
+      expect(rows[1]!.id).toEqual({ file: name, line: 2, unit: "row" });
+      expect(toExamples(rows).ignoredKeys).toEqual({ stars: 1 });
+    },
+  );
+
+  it("is refused, never crashed on, when any byte is cut off or changed", async () => {
+    for (let i = 0; i < bytes.length; i += 7) {
+      const damaged = Buffer.from(bytes);
+      damaged[i]! ^= 0xff;
+      for (const content of [damaged, bytes.subarray(0, i)]) {
+        const outcome = await read("damaged.parquet", content).catch((error: unknown) => error);
+        if (!Array.isArray(outcome)) expect(outcome, `byte ${i}`).toBeInstanceOf(UserError);
+      }
+    }
+  }, 60_000);
 });
 
 describe("other files", () => {
