@@ -26,14 +26,26 @@ const annotations = [
   "format",
 ];
 
-/** Schemas may come from others: nesting is bounded before recursion. */
+/** Schemas and texts may come from others: nesting is bounded before recursion. */
 const MAX_DEPTH = 64;
+const MAX_VALUE_DEPTH = 512;
 const MAX_PATTERN_LENGTH = 1000;
 
 /** Reads a parsed JSON Schema. Throws UserError at the first keyword or value it cannot honour. */
 export function compileSchema(schema: unknown): SchemaCheck {
   const check = compile(schema, "#", 0);
-  return (value) => check(value, "$");
+  return (value) =>
+    isTooDeep(value) ? `$: nested deeper than ${MAX_VALUE_DEPTH} levels` : check(value, "$");
+}
+
+/** Whether a parsed value nests deeper than is checked; level by level, without recursion. */
+function isTooDeep(value: unknown): boolean {
+  let level: unknown[] = [value];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > MAX_VALUE_DEPTH) return true;
+    level = level.flatMap((item) => (typeof item === "object" && item !== null ? Object.values(item) : []));
+  }
+  return false;
 }
 
 function compile(schema: unknown, place: string, depth: number): Check {

@@ -108,6 +108,11 @@ describe("schemas", () => {
     );
   });
 
+  test("a text that nests without end does not conform, and does not crash", () => {
+    const bomb = "[".repeat(100_000) + "]".repeat(100_000);
+    expect(compileSchema({ enum: [1] })(JSON.parse(bomb))).toBe("$: nested deeper than 512 levels");
+  });
+
   test("conformance as a metric", () => {
     const metric = jsonConformance(compileSchema({ type: "object", required: ["a"] }));
     const rows = ['{"a": 1}', "{}", "a"].map((text) => metric.row(text, [""]));
