@@ -243,6 +243,8 @@ export interface Backend extends Kernels {
   write(buffer: DeviceBuffer, data: Uint8Array, offset?: number): void;
   read(buffer: DeviceBuffer, offset?: number, sizeBytes?: number): Promise<Uint8Array>;
   free(buffer: DeviceBuffer): void;
+  /** Multiply-add rate of this device in this precision, in GFLOP/s, measured now. Absent: not measurable. */
+  peakGflops?(): Promise<number>;
   /** Releases the device; every buffer dies with it. */
   close(): void;
 }

@@ -15,6 +15,10 @@ interface Entry {
 
 const commands: Readonly<Record<string, Entry>> = {
   train: { summary: "fine-tune a model with LoRA, QLoRA or in full", load: () => import("./train.ts") },
+  bench: {
+    summary: "time training steps against the device's measured peak",
+    load: () => import("./bench.ts"),
+  },
 };
 
 async function main(argv: readonly string[]): Promise<ExitCode> {

@@ -84,7 +84,8 @@ export async function loadDecoder(
   };
 }
 
-function weightsFrom(frozen: ReadonlyMap<string, Matrix>, trained: FlatParameters | undefined) {
+/** The loaded weights as the decoder asks for them. */
+export function weightsFrom(frozen: ReadonlyMap<string, Matrix>, trained: FlatParameters | undefined) {
   const parameter = (name: string): Parameter => {
     const found = trained?.get(name) ?? frozen.get(name);
     if (!found || "kind" in found) throw new BugError(`weight ${name} was not loaded as a dense tensor`);

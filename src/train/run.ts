@@ -11,6 +11,7 @@ import { BatchCursor, BatchPlan } from "../data/batches.ts";
 import { rowLabel } from "../data/row.ts";
 import { generateBatch } from "../generate/generate.ts";
 import { greedy } from "../generate/sampler.ts";
+import { activationBytes } from "../models/activation-bytes.ts";
 import { optimizers } from "../optim/index.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
 import { scheduleFactor } from "../optim/schedule.ts";
@@ -24,7 +25,7 @@ import { prepareRunFolder, type RunIdentity, requireSameRun } from "./run-folder
 import { peakRssBytes, writeRunRecord } from "./run-record.ts";
 import { saveResult } from "./save-result.ts";
 import {
-  choosesCheckpointing,
+  chooseCheckpointing,
   loadTrainingData,
   openTrainable,
   type TrainableModel,
@@ -139,7 +140,13 @@ class Run {
       options,
     );
     this.trainer = new Trainer(trainable.model.loaded.decoder, trainable.parameters, this.optimizer);
-    this.checkpointing = choosesCheckpointing(backend, trainable.model, options, Math.max(...lengths));
+    const longestPass = options.batchSize * (options.packing ? options.sequenceLength : Math.max(...lengths));
+    this.checkpointing = chooseCheckpointing(
+      options.gradientCheckpointing,
+      backend,
+      activationBytes(trainable.model.config, longestPass, false),
+      options.vram,
+    );
     this.identity = identityOf(options, trainable, data, this.totalSteps);
     this.state = {
       version: 1,

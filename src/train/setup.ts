@@ -11,7 +11,6 @@ import { splitEval } from "../data/split-eval.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { hashModelFolder } from "../formats/model-hash.ts";
 import { newAdapterConfig, readAdapter } from "../formats/peft.ts";
-import { activationBytes } from "../models/activation-bytes.ts";
 import {
   attachLoadedAdapter,
   attachNewAdapter,
@@ -162,15 +161,13 @@ export function cacheFolder(): string {
 }
 
 /** Whether to recompute activations: as asked, or when keeping them would take more than what is left of the budget. */
-export function choosesCheckpointing(
+export function chooseCheckpointing(
+  asked: "auto" | "on" | "off",
   backend: Backend,
-  model: OpenedModel,
-  options: Pick<TrainOptions, "gradientCheckpointing" | "batchSize" | "sequenceLength" | "vram">,
-  longest: number,
+  keptBytes: number,
+  vram?: number,
 ): boolean {
-  if (options.gradientCheckpointing !== "auto") return options.gradientCheckpointing === "on";
-  const tokens = options.batchSize * Math.min(options.sequenceLength, longest);
+  if (asked !== "auto") return asked === "on";
   // On a CPU the device's memory is the machine's, which others use too.
-  const budget = options.vram ?? 0.6 * totalmem();
-  return backend.liveBytes + activationBytes(model.config, tokens, false) > budget;
+  return backend.liveBytes + keptBytes > (vram ?? 0.6 * totalmem());
 }

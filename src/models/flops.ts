@@ -1,0 +1,42 @@
+// Floating-point operations of a training step, from the shapes alone: products only, two operations a
+// multiply-add. What element-wise work costs is not counted, as everywhere in the field (Kaplan et al. 2020, app. B).
+
+import type { DecoderConfig } from "./decoder-config.ts";
+import { weightSpecs } from "./decoder-weights.ts";
+
+export interface StepShape {
+  readonly sequences: number;
+  readonly sequenceLength: number;
+  /** Tokens that meet the output head. */
+  readonly targetTokens: number;
+  readonly adapterParameters: number;
+  /** All weights train: their gradients are products too. */
+  readonly full: boolean;
+  readonly checkpointing: boolean;
+}
+
+/** Operations of one forward and backward pass. */
+export function stepFlops(config: DecoderConfig, shape: StepShape): number {
+  const tokens = shape.sequences * shape.sequenceLength;
+  const linear = weightSpecs(config)
+    .filter((spec) => spec.kind === "linear")
+    .reduce((sum, spec) => sum + spec.shape[0]! * spec.shape[1]!, 0);
+  const head = config.vocabularySize * config.width;
+  // Scores and mixing, forward, over the visible half of each square.
+  const attention = config.layers * 4 * config.heads * config.headWidth * visiblePairs(config, shape);
+  const forward = 2 * tokens * (linear + shape.adapterParameters) + attention;
+  const inputGradient = 2 * tokens * (linear + shape.adapterParameters) + 2.5 * attention;
+  const weightGradient = 2 * tokens * (shape.full ? linear : shape.adapterParameters);
+  const headPasses = shape.full ? 3 : 2;
+  const recomputed = shape.checkpointing ? forward : 0;
+  return forward + inputGradient + weightGradient + recomputed + headPasses * 2 * shape.targetTokens * head;
+}
+
+/** Query-key pairs that a causal mask leaves, averaged over layers' windows. */
+function visiblePairs(config: DecoderConfig, { sequences, sequenceLength }: StepShape): number {
+  const pairs = config.windows.map((window) => {
+    const w = window > 0 ? Math.min(window, sequenceLength) : sequenceLength;
+    return sequences * (w * sequenceLength - (w * (w - 1)) / 2);
+  });
+  return pairs.reduce((sum, n) => sum + n, 0) / pairs.length;
+}

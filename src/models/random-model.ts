@@ -1,0 +1,59 @@
+// A decoder of random weights, made on the device: what `bench` and `plan --probe` run on when only a config.json is
+// there. Speed and memory do not depend on the numbers.
+
+import type { Backend, Matrix, Tensor } from "../backend/backend.ts";
+import { FlatParameters } from "../nn/parameters.ts";
+import { dtypeBytes } from "../tensor/dtype.ts";
+import { elementCount, viewOf } from "../tensor/tensor.ts";
+import { Decoder } from "./decoder.ts";
+import type { DecoderConfig } from "./decoder-config.ts";
+import { weightSpecs } from "./decoder-weights.ts";
+import { freeMatrix, type LoadedDecoder, type LoadOptions, matrixDType, weightsFrom } from "./load-model.ts";
+
+const normWeight = 1;
+/** Standard deviation 0.02 as usual: a uniform's is bound / sqrt(3). */
+const matrixBound = 0.02 * Math.sqrt(3);
+
+/** A decoder of this shape with random weights; equal seeds give equal weights. */
+export async function randomDecoder(
+  backend: Backend,
+  config: DecoderConfig,
+  seed: number,
+  options: LoadOptions = {},
+): Promise<LoadedDecoder> {
+  const specs = weightSpecs(config);
+  const trained = options.train ? new FlatParameters(backend, specs, "weights") : undefined;
+  const frozen = new Map<string, Matrix>();
+  const initialise = (tensor: Tensor, index: number) => {
+    if (tensor.shape.length === 1) backend.fill(tensor, normWeight);
+    else backend.fillUniform(tensor, matrixBound, seed, index);
+  };
+  for (const [index, spec] of specs.entries()) {
+    if (trained) {
+      initialise(trained.get(spec.name)!.tensor, index);
+      continue;
+    }
+    const quantize = spec.kind === "linear" ? options.quantize : undefined;
+    const dtype = spec.kind === "vector" ? backend.floatType : matrixDType(backend);
+    const sizeBytes = elementCount(spec.shape) * dtypeBytes[dtype];
+    const tensor = viewOf(backend.allocate(sizeBytes, quantize ? "workspace" : "weights"), spec.shape, dtype);
+    initialise(tensor, index);
+    if (!quantize) {
+      frozen.set(spec.name, tensor);
+      continue;
+    }
+    frozen.set(spec.name, await quantize(spec.name, tensor));
+    backend.free(tensor.buffer);
+  }
+  const decoder = new Decoder(backend, config, weightsFrom(frozen, trained));
+  return {
+    decoder,
+    trained,
+    totalParameters: specs.reduce((sum, spec) => sum + elementCount(spec.shape), 0),
+    free() {
+      decoder.ropeCache.free();
+      for (const matrix of frozen.values()) freeMatrix(backend, matrix);
+      trained?.free();
+    },
+  };
+}

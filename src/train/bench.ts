@@ -1,0 +1,213 @@
+// Times training steps: the same decoder, trainer and optimizer as a real run, on random tokens. `lowrank bench`
+// prints it, plan's probe uses it, bench/against-peft compares it.
+
+import { readFileSync, statSync } from "node:fs";
+import type { Backend, LedgerReport } from "../backend/backend.ts";
+import { openBackend } from "../backend/index.ts";
+import type { BenchOptions } from "../config/bench-options.ts";
+import { assemble } from "../data/assemble.ts";
+import { locateModel } from "../formats/locate-model.ts";
+import { openModelFolder } from "../formats/model-folder.ts";
+import { newAdapterConfig } from "../formats/peft.ts";
+import { activationBytes } from "../models/activation-bytes.ts";
+import { attachNewAdapter, parseTargets } from "../models/adapter.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
+import { stepFlops } from "../models/flops.ts";
+import { readModelConfig } from "../models/index.ts";
+import { type LoadedDecoder, loadDecoder } from "../models/load-model.ts";
+import { folderSource } from "../models/open-model.ts";
+import { randomDecoder } from "../models/random-model.ts";
+import { optimizers } from "../optim/index.ts";
+import { UserError } from "../util/errors.ts";
+import { Random } from "../util/rng.ts";
+import { peakRssBytes } from "./run-record.ts";
+import { chooseCheckpointing } from "./setup.ts";
+import { Trainer } from "./step.ts";
+
+export interface BenchResult {
+  readonly method: string;
+  readonly backend: string;
+  readonly device: string;
+  readonly precision: string;
+  readonly batchSize: number;
+  readonly sequenceLength: number;
+  readonly gradientCheckpointing: boolean;
+  readonly tokensPerSecond: { readonly best: number; readonly median: number };
+  /** Of the best step. */
+  readonly stepMs: number;
+  readonly stepsMs: readonly number[];
+  /** Products of a step over its best time. */
+  readonly gflops: number;
+  /** What the device does at most in this precision, measured in this run; null where it cannot be measured. */
+  readonly peakGflops: number | null;
+  readonly peakFraction: number | null;
+  readonly peakBytes: number;
+  readonly peakRssBytes: number;
+  readonly memory: LedgerReport;
+  readonly trainableParameters: number;
+  readonly totalParameters: number;
+  readonly loss: number;
+}
+
+/** Runs the steps. `tell` hears what is going on. */
+export async function runBench(options: BenchOptions, tell: (message: string) => void): Promise<BenchResult> {
+  const backend = await openBackend(options.backend, {
+    precision: options.precision,
+    threads: options.threads,
+  });
+  try {
+    tell(`device: ${backend.description}`);
+    const { config, loaded, random } = await openSubject(backend, options);
+    tell(
+      `${random ? "random weights of" : "weights of"} ${config.modelType}, ${loaded.totalParameters} parameters`,
+    );
+    const result = await timeSteps(backend, config, loaded, options, tell);
+    loaded.free();
+    return result;
+  } finally {
+    backend.close();
+  }
+}
+
+async function openSubject(
+  backend: Backend,
+  options: BenchOptions,
+): Promise<{ config: DecoderConfig; loaded: LoadedDecoder; random: boolean }> {
+  const path = locateModel(options.model);
+  const train = options.method === "full";
+  if (options.method === "qlora")
+    throw new UserError("--method qlora is not available in this version; use lora or full");
+  if (statSync(path).isFile()) {
+    const config = readModelConfig(readConfigFile(path));
+    return { config, loaded: await randomDecoder(backend, config, options.seed, { train }), random: true };
+  }
+  const folder = await openModelFolder(path);
+  try {
+    const config = readModelConfig(folder.config);
+    return {
+      config,
+      loaded: await loadDecoder(backend, config, folderSource(folder), { train }),
+      random: false,
+    };
+  } finally {
+    await folder.close();
+  }
+}
+
+function readConfigFile(path: string): Record<string, unknown> {
+  try {
+    return JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>;
+  } catch (error) {
+    throw new UserError(`${path}: expected a config.json: ${(error as Error).message}`);
+  }
+}
+
+async function timeSteps(
+  backend: Backend,
+  config: DecoderConfig,
+  loaded: LoadedDecoder,
+  options: BenchOptions,
+  tell: (message: string) => void,
+): Promise<BenchResult> {
+  const { batchSize, sequenceLength, seed } = options;
+  const adapter = loaded.trained
+    ? undefined
+    : attachNewAdapter(
+        loaded,
+        newAdapterConfig({
+          rank: options.rank,
+          alpha: options.alpha,
+          dropout: options.dropout,
+          rslora: options.rslora,
+          targets: parseTargets(options.targets),
+        }),
+        seed,
+      );
+  const parameters = loaded.trained ?? adapter!.flat;
+  const optimizer = optimizers[options.optimizer as keyof typeof optimizers](backend, parameters, {
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weightDecay: 0.01,
+  });
+  const trainer = new Trainer(loaded.decoder, parameters, optimizer);
+  const tokens = batchSize * sequenceLength;
+  const checkpointing = chooseCheckpointing(
+    options.gradientCheckpointing,
+    backend,
+    activationBytes(config, tokens, false),
+  );
+  const random = new Random(seed, 3);
+  const times: number[] = [];
+  let loss = 0;
+  for (let step = 1; step <= options.warmup + options.steps; step++) {
+    const batch = randomBatch(config, batchSize, sequenceLength, random);
+    const before = performance.now();
+    const result = await trainer.step([batch], {
+      step,
+      learningRate: 1e-4,
+      maxGradNorm: 1,
+      checkpointing,
+      seed,
+      firstPass: step,
+    });
+    const elapsed = performance.now() - before;
+    loss = result.loss;
+    if (step > options.warmup) times.push(elapsed);
+    tell(`step ${step}: ${elapsed.toFixed(0)} ms, ${((1000 * tokens) / elapsed).toFixed(1)} tokens/s`);
+  }
+  const { peakBytes } = backend;
+  const memory = backend.ledger();
+  const rss = peakRssBytes();
+  const sorted = times.toSorted((a, b) => a - b);
+  const best = sorted[0]!;
+  const gflops =
+    stepFlops(config, {
+      sequences: batchSize,
+      sequenceLength,
+      targetTokens: batchSize * (sequenceLength - 1),
+      adapterParameters: adapter ? parameters.count : 0,
+      full: adapter === undefined,
+      checkpointing,
+    }) /
+    best /
+    1e6;
+  const peakGflops = (await backend.peakGflops?.()) ?? null;
+  trainer.free();
+  optimizer.free();
+  adapter?.free();
+  return {
+    method: options.method,
+    backend: backend.name,
+    device: backend.description,
+    precision: backend.precision,
+    batchSize,
+    sequenceLength,
+    gradientCheckpointing: checkpointing,
+    tokensPerSecond: {
+      best: (1000 * tokens) / best,
+      median: (1000 * tokens) / sorted[Math.floor(sorted.length / 2)]!,
+    },
+    stepMs: best,
+    stepsMs: times,
+    gflops,
+    peakGflops,
+    peakFraction: peakGflops === null ? null : gflops / peakGflops,
+    peakBytes,
+    peakRssBytes: rss,
+    memory,
+    trainableParameters: parameters.count,
+    totalParameters: loaded.totalParameters + (adapter ? parameters.count : 0),
+    loss,
+  };
+}
+
+function randomBatch(config: DecoderConfig, sequences: number, length: number, random: Random) {
+  return assemble(
+    Array.from({ length: sequences }, (_, i) => ({
+      ids: Int32Array.from({ length }, () => random.nextInt(config.vocabularySize)),
+      targetMask: Uint8Array.from({ length }, (_, t) => (t > 0 ? 1 : 0)),
+      rowId: { file: "random", line: i + 1, unit: "row" as const },
+    })),
+  );
+}
