@@ -32,22 +32,92 @@ export function parseJson(bytes: Uint8Array, where: string): unknown {
   }
   try {
     return JSON.parse(text);
-  } catch (error) {
-    throw new UserError(`${where}: not valid JSON${placeOf(error, text)}.`);
+  } catch {
+    throw new UserError(`${where}: not valid JSON${placeOf(text)}.`);
   }
 }
 
-// V8 states the position of most mistakes as "at position N" and never that of a cut end.
-function placeOf(error: unknown, text: string): string {
-  const message = (error as Error).message;
+/** Where the mistake is, found anew: V8 states the position of some mistakes only. */
+function placeOf(text: string): string {
   if (text.trim() === "") return ": the text is empty";
-  const match = /^(.*?)(?: in JSON)? at position (\d+)/s.exec(message);
-  if (!match)
-    return /end of JSON/.test(message) ? ": it ends before the last bracket closes" : `: ${message}`;
-  const position = Number(match[2]);
-  if (position >= text.trimEnd().length) return ": it ends before the last bracket closes";
-  const before = text.slice(0, position);
-  const line = before.split("\n").length;
-  const column = position - before.lastIndexOf("\n");
-  return `, line ${line} column ${column}: ${match[1]}`;
+  let position: number;
+  try {
+    position = skipValue(text, 0);
+    position = skipBlank(text, position);
+  } catch (error) {
+    if (!(error instanceof Mistake)) return ""; // nested too deeply to look for it
+    position = error.position;
+  }
+  if (position >= text.length) return ": it ends before the last bracket or quote closes";
+  const line = text.slice(0, position).split("\n").length;
+  const column = position - text.lastIndexOf("\n", position - 1);
+  return `, line ${line} column ${column}: unexpected ${JSON.stringify(text[position])}`;
+}
+
+class Mistake {
+  constructor(readonly position: number) {}
+}
+
+const scalar =
+  /"(?:[^"\\\p{Cc}]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null/uy;
+
+/** The position after the value that starts at `position`, blanks before it skipped. */
+function skipValue(text: string, position: number): number {
+  let at = skipBlank(text, position);
+  const open = text[at];
+  if (open !== "{" && open !== "[") return skipScalar(text, at);
+  const close = open === "{" ? "}" : "]";
+  at = skipBlank(text, at + 1);
+  if (text[at] === close) return at + 1;
+  while (true) {
+    if (open === "{") {
+      at = skipBlank(text, at);
+      if (text[at] !== '"') throw new Mistake(at);
+      at = skipBlank(text, skipScalar(text, at));
+      if (text[at] !== ":") throw new Mistake(at);
+      at++;
+    }
+    at = skipBlank(text, skipValue(text, at));
+    if (text[at] === close) return at + 1;
+    if (text[at] !== ",") throw new Mistake(at);
+    at++;
+  }
+}
+
+function skipScalar(text: string, at: number): number {
+  scalar.lastIndex = at;
+  const found = scalar.exec(text);
+  if (found) return at + found[0].length;
+  // An open string at the end of the text is cut off; elsewhere its start is what can be shown.
+  throw new Mistake(text[at] === '"' && !text.slice(at).includes("\n") ? text.length : at);
+}
+
+function skipBlank(text: string, position: number): number {
+  let at = position;
+  while (at < text.length && " \t\n\r".includes(text[at]!)) at++;
+  return at;
+}
+
+/** Keys that Python's readers of config files want as floats: some refuse or complain of 6 where they expect 6.0. */
+const floatKeys = [
+  "attention_dropout",
+  "attention_factor",
+  "beta_fast",
+  "beta_slow",
+  "factor",
+  "high_freq_factor",
+  "llm_int8_threshold",
+  "lora_dropout",
+  "low_freq_factor",
+  "partial_rotary_factor",
+  "repetition_penalty",
+  "rope_theta",
+  "temperature",
+  "top_p",
+];
+const wholeFloat = new RegExp(`^( *"(?:${floatKeys.join("|")})": -?\\d+)(,?)$`, "gm");
+
+/** Indented JSON with a final newline. JavaScript has lost the ".0" of whole floats; those of `floatKeys` get it back. */
+export function jsonText(value: JsonObject): string {
+  return `${JSON.stringify(value, null, 2).replace(wholeFloat, "$1.0$2")}\n`;
 }

@@ -5,7 +5,7 @@
 import { copyFile, readdir, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "./atomic-file.ts";
-import type { JsonObject } from "./json.ts";
+import { type JsonObject, jsonText } from "./json.ts";
 import { CONFIG_FILE, GENERATION_CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE } from "./model-folder.ts";
 import { type TensorToWrite, tensorBytesOf, writeSafetensors } from "./safetensors-writer.ts";
 
@@ -96,10 +96,6 @@ async function removeStaleWeights(path: string, current: readonly string[]): Pro
       name === WEIGHTS_FILE || name === INDEX_FILE || /^model-\d{5}-of-\d{5}\.safetensors$/.test(name);
     if (isWeights && !keep.has(name)) await unlink(join(path, name));
   }
-}
-
-function jsonText(value: JsonObject): string {
-  return `${JSON.stringify(value, null, 2)}\n`;
 }
 
 function pad(n: number): string {

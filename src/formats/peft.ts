@@ -10,7 +10,7 @@ import { elementCount } from "../tensor/tensor.ts";
 import { invariant, UserError } from "../util/errors.ts";
 import { type AdapterConfig, type ModuleSettings, settingsReader, targetMatcher } from "./adapter-targets.ts";
 import type { Folder } from "./byte-source.ts";
-import { type JsonObject, readJsonObject } from "./json.ts";
+import { type JsonObject, jsonText, readJsonObject } from "./json.ts";
 import { CONFIG_FILE, parseAdapterConfig, toPeftConfig } from "./peft-config.ts";
 import {
   fromSafetensorsDType,
@@ -221,7 +221,7 @@ export async function writeAdapter(
   for (const [name, values] of weights.replacements ?? []) add(name, values);
   const peftConfig = toPeftConfig(namedTargets(config, [...weights.modules.keys()]));
   await writeSafetensors(`${path}/${WEIGHTS_FILE}`, tensors);
-  await writeFileAtomic(`${path}/${CONFIG_FILE}`, `${JSON.stringify(peftConfig, null, 2)}\n`);
+  await writeFileAtomic(`${path}/${CONFIG_FILE}`, jsonText(peftConfig));
 }
 
 /** "all-linear" spelt out as the layers' own names, which serving engines read where they do not know the word. */
