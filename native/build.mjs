@@ -50,6 +50,8 @@ const baseFlags = [
   "-Wall",
   "-Wextra",
   "-Wno-psabi",
+  "-Wno-uninitialized", // gcc 12 warns inside its own AVX-512 header
+  "-Wno-maybe-uninitialized",
   `-I${root}`,
   `-isystem${headers}`,
 ];

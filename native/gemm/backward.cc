@@ -1,0 +1,215 @@
+// linearBackward: dx through frozen weights and adapters, and the gradients of what trains. Adapters of one call share
+// the work: du of all parts stand side by side in one matrix [T, ranks], already multiplied by scale, from which both
+// dx (as extra depth of the main product) and dA (one skinny product against x) are made.
+#include "engines.h"
+#include "product.h"
+
+namespace lowrank::LOWRANK_ISA_NAMESPACE {
+namespace {
+
+bool drops(const Adapter& adapter) { return adapter.dropout.threshold != 0; }
+
+template <typename Engine>
+class Backward {
+  using Element = typename Engine::Element;
+  using Terms = std::vector<Term<Engine>>;
+
+ public:
+  Backward(const float* x, int64_t t, int64_t in, const LinearGradPart* parts, int64_t count)
+      : x_(x), t_(t), in_(in), parts_(parts), count_(count), ranks_(0), width_(0) {
+    for (int64_t p = 0; p < count; p++) {
+      offsets_.push_back(ranks_);
+      ranks_ += parts[p].adapter.rank;
+      width_ += parts[p].weight.rows;
+    }
+  }
+
+  void run(float* dx, bool accumulate) {
+    bool wantsDown = dx != nullptr;
+    for (int64_t p = 0; p < count_; p++) wantsDown |= parts_[p].adapter.dA != nullptr;
+    const Scratch du(std::max<int64_t>(64, wantsDown ? t_ * ranks_ * 4 : 0));
+    du_ = du.as<float>();
+    if (dx || (wantsDown && ranks_ > 0)) inputGradient(dx, accumulate);
+    gradientsOfA();
+    for (int64_t p = 0; p < count_; p++) {
+      const LinearGradPart& part = parts_[p];
+      if (part.adapter.rank > 0 && part.adapter.dB) gradientOfB(part);
+      if (part.dWeight) gradientOfWeight(part);
+      if (part.dBias) gradientOfBias(part);
+    }
+  }
+
+ private:
+  /** du, and dx when asked for, in stretches of rows whose packed dy stays small. */
+  void inputGradient(float* dx, bool accumulate) {
+    const int64_t rowBytes = std::max<int64_t>(1, width_) * static_cast<int64_t>(sizeof(Element));
+    const int64_t most = roundUp(std::max<int64_t>(1, kMostPackedBytes / rowBytes), Engine::kRows);
+    for (int64_t first = 0; first < t_; first += most) stretch(first, std::min(most, t_ - first), dx, accumulate);
+  }
+
+  void stretch(int64_t first, int64_t rows, float* dx, bool accumulate) {
+    std::vector<Left<Engine>> lefts;
+    std::vector<Weight> adapters;
+    lefts.reserve(static_cast<size_t>(2 * count_));
+    adapters.reserve(static_cast<size_t>(count_));
+    Terms terms;
+    for (int64_t p = 0; p < count_; p++) {
+      const LinearGradPart& part = parts_[p];
+      const int64_t out = part.weight.rows;
+      lefts.emplace_back(Activations{part.dy + first * out, rows, out, out});
+      terms.push_back({&lefts.back(), {&part.weight, Right::Way::Straight}});
+      if (part.adapter.rank > 0) down(p, first, rows, lefts.back());
+    }
+    if (!dx) return;
+    for (int64_t p = 0; p < count_; p++) {
+      const Adapter& adapter = parts_[p].adapter;
+      if (adapter.rank == 0 || drops(adapter)) continue;
+      lefts.emplace_back(Activations{downAt(p, first), rows, adapter.rank, ranks_});
+      adapters.push_back(matrixOf(adapter.a, adapter.rank, in_));
+      terms.push_back({&lefts.back(), {&adapters.back(), Right::Way::Straight}});
+    }
+    float* to = dx + first * in_;
+    Product<Engine>(rows, in_, terms, Result{to, in_, accumulate ? to : nullptr, in_});
+    for (int64_t p = 0; p < count_; p++) {
+      if (parts_[p].adapter.rank > 0 && drops(parts_[p].adapter)) addDropped(p, first, rows, to);
+    }
+  }
+
+  float* downAt(int64_t p, int64_t row) const { return du_ + row * ranks_ + offsets_[static_cast<size_t>(p)]; }
+
+  /** du = scale * dy B. */
+  void down(int64_t p, int64_t first, int64_t rows, const Left<Engine>& dy) const {
+    const Adapter& adapter = parts_[p].adapter;
+    const Weight b = matrixOf(adapter.b, parts_[p].weight.rows, adapter.rank);
+    float* du = downAt(p, first);
+    Product<Engine>(rows, adapter.rank, {{&dy, {&b, Right::Way::Straight}}}, Result{du, ranks_});
+    for (int64_t t = 0; t < rows; t++) {
+      for (int64_t r = 0; r < adapter.rank; r++) du[t * ranks_ + r] *= adapter.scale;
+    }
+  }
+
+  /** dx += dropout mask of (du A), a few rows at a time. */
+  void addDropped(int64_t p, int64_t first, int64_t rows, float* dx) const {
+    const Adapter& adapter = parts_[p].adapter;
+    const Weight a = matrixOf(adapter.a, adapter.rank, in_);
+    constexpr int64_t kMostBytes = int64_t{4} << 20;
+    const int64_t most = roundUp(std::max<int64_t>(1, kMostBytes / (in_ * 4)), Engine::kRows);
+    const Scratch through(std::min(most, rows) * in_ * 4);
+    for (int64_t t0 = 0; t0 < rows; t0 += most) {
+      const int64_t n = std::min(most, rows - t0);
+      const Left<Engine> du(Activations{downAt(p, first + t0), n, adapter.rank, ranks_});
+      Product<Engine>(n, in_, {{&du, {&a, Right::Way::Straight}}}, Result{through.as<float>(), in_});
+      parallelRange(n * in_, 4096, [&](int64_t begin, int64_t end, int) {
+        applyDropout<true>(through.as<float>() + begin, (first + t0) * in_ + begin, end - begin, adapter.dropout,
+                           dx + t0 * in_ + begin);
+      });
+    }
+  }
+
+  void gradientsOfA() const {
+    bool plain = false;
+    for (int64_t p = 0; p < count_; p++) {
+      const Adapter& adapter = parts_[p].adapter;
+      if (adapter.rank == 0 || !adapter.dA) continue;
+      if (drops(adapter)) gradientOfDroppedA(p);
+      plain |= !drops(adapter);
+    }
+    if (!plain) return;
+    // All du against x at once; the rows of parts that do not want them are left aside.
+    const Left<Engine> du(Activations{du_, ranks_, t_, ranks_, true});
+    const Weight x = matrixOf(x_, t_, in_);
+    const Scratch all(ranks_ * in_ * 4);
+    Product<Engine>(ranks_, in_, {{&du, {&x, Right::Way::Straight}}}, Result{all.as<float>(), in_});
+    for (int64_t p = 0; p < count_; p++) {
+      const Adapter& adapter = parts_[p].adapter;
+      if (adapter.rank == 0 || !adapter.dA || drops(adapter)) continue;
+      const float* from = all.as<float>() + offsets_[static_cast<size_t>(p)] * in_;
+      parallelRange(adapter.rank * in_, 16384, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; i++) adapter.dA[i] += from[i];
+      });
+    }
+  }
+
+  /** dA += du^T dropout(x), a few columns of x at a time. */
+  void gradientOfDroppedA(int64_t p) const {
+    const Adapter& adapter = parts_[p].adapter;
+    const Left<Engine> du(Activations{downAt(p, 0), adapter.rank, t_, ranks_, true});
+    constexpr int64_t kMostBytes = int64_t{8} << 20;
+    const int64_t most = roundUp(std::max<int64_t>(1, kMostBytes / (t_ * 4)), Engine::kCols);
+    const Scratch masked(t_ * std::min(most, in_) * 4);
+    for (int64_t c = 0; c < in_; c += most) {
+      const int64_t n = std::min(most, in_ - c);
+      parallelRange(t_, std::max<int64_t>(1, 4096 / n), [&](int64_t begin, int64_t end, int) {
+        for (int64_t t = begin; t < end; t++) {
+          applyDropout<false>(x_ + t * in_ + c, t * in_ + c, n, adapter.dropout, masked.as<float>() + t * n);
+        }
+      });
+      const Weight x = matrixOf(masked.as<float>(), t_, n);
+      Product<Engine>(adapter.rank, n, {{&du, {&x, Right::Way::Straight}}},
+                      Result{adapter.dA + c, in_, adapter.dA + c, in_});
+    }
+  }
+
+  /** dB += scale * dy^T u, computed as its transpose: u is the narrow side. */
+  void gradientOfB(const LinearGradPart& part) const {
+    const Adapter& adapter = part.adapter;
+    const int64_t out = part.weight.rows, rank = adapter.rank;
+    Activations up{adapter.u, rank, t_, rank, true};
+    up.factor = adapter.scale;
+    const Left<Engine> u(up);
+    const Weight dy = matrixOf(part.dy, t_, out);
+    const Scratch transposed(rank * out * 4);
+    const float* from = transposed.as<float>();
+    Product<Engine>(rank, out, {{&u, {&dy, Right::Way::Straight}}}, Result{transposed.as<float>(), out});
+    parallelRange(out, std::max<int64_t>(1, 16384 / rank), [&](int64_t begin, int64_t end, int) {
+      for (int64_t o = begin; o < end; o++) {
+        for (int64_t r = 0; r < rank; r++) adapter.dB[o * rank + r] += from[r * out + o];
+      }
+    });
+  }
+
+  /** dW += dy^T x. */
+  void gradientOfWeight(const LinearGradPart& part) const {
+    const int64_t out = part.weight.rows;
+    const Weight x = matrixOf(x_, t_, in_);
+    const int64_t rowBytes = t_ * static_cast<int64_t>(sizeof(Element));
+    const int64_t most = roundUp(std::max<int64_t>(1, kMostPackedBytes / rowBytes), Engine::kRows);
+    for (int64_t o = 0; o < out; o += most) {
+      const int64_t n = std::min(most, out - o);
+      const Left<Engine> dy(Activations{part.dy + o, n, t_, out, true});
+      float* to = part.dWeight + o * in_;
+      Product<Engine>(n, in_, {{&dy, {&x, Right::Way::Straight}}}, Result{to, in_, to, in_});
+    }
+  }
+
+  void gradientOfBias(const LinearGradPart& part) const {
+    const int64_t out = part.weight.rows;
+    parallelRange(out, 64, [&](int64_t begin, int64_t end, int) {
+      for (int64_t t = 0; t < t_; t++) {
+        const float* row = part.dy + t * out;
+        for (int64_t o = begin; o < end; o++) part.dBias[o] += row[o];
+      }
+    });
+  }
+
+  const float* x_;
+  int64_t t_, in_;
+  const LinearGradPart* parts_;
+  int64_t count_, ranks_, width_;
+  std::vector<int64_t> offsets_;
+  float* du_ = nullptr;
+};
+
+}  // namespace
+
+void linearBackward(Precision precision, const float* x, int64_t t, int64_t in, const LinearGradPart* parts,
+                    int64_t count, float* dx, bool accumulate) {
+  if (t <= 0) return;
+  if (precision == Precision::BF16) {
+    Backward<HalfEngine>(x, t, in, parts, count).run(dx, accumulate);
+  } else {
+    Backward<PlainEngine>(x, t, in, parts, count).run(dx, accumulate);
+  }
+}
+
+}  // namespace lowrank::LOWRANK_ISA_NAMESPACE

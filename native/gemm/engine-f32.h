@@ -1,0 +1,97 @@
+// The f32 microkernel, for every instruction set through vector types: kRows rows by Vectors vectors of columns,
+// all in registers. Left panels are row after row; right panels are depth by kCols. With Source RoundedF32 the same
+// arithmetic gives bf16 products (of two bf16, a product is exact in f32).
+#pragma once
+#include "engine.h"
+#include "rows.h"
+
+namespace lowrank::LOWRANK_ISA_NAMESPACE {
+
+#if defined(__AVX512F__)
+constexpr int kF32Rows = 6, kF32Vectors = 4, kF32Depth = 512;  // 24 accumulators of 32 registers
+#elif defined(__AVX2__)
+constexpr int kF32Rows = 6, kF32Vectors = 2, kF32Depth = 256;  // 12 of 16
+#elif defined(__aarch64__)
+constexpr int kF32Rows = 6, kF32Vectors = 4, kF32Depth = 256;  // 24 of 32
+#else
+constexpr int kF32Rows = 3, kF32Vectors = 4, kF32Depth = 256;  // 12 of 16 (SSE2)
+#endif
+
+template <typename SourceType>
+struct F32Engine {
+  using Element = float;
+  using Source = SourceType;
+  static constexpr int kRows = kF32Rows, kCols = kF32Vectors * kLanes, kDepthUnit = 1, kDepth = kF32Depth;
+  static constexpr int kChunk = 256, kRowBlock = 96, kPackRows = 4;
+
+  static int64_t unitRow(int64_t unit, int group) { return unit * kCols + group * kGroup; }
+
+  static void placeRow(const float* row, float factor, int64_t n, int64_t padded, int r, Element* panel) {
+    Element* to = panel + r * padded;
+    if (!row) return std::fill(to, to + padded, 0.0f);
+    convertRow<Source>(row, factor, to, n);
+    std::fill(to + n, to + padded, 0.0f);
+  }
+
+  static void start() {}
+  static void stop() {}
+
+  static void kernel(const Run<Element>* runs, int count, const Tile& tile) {
+    Vf sums[kRows][kF32Vectors];
+    LOWRANK_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      LOWRANK_UNROLL
+      for (int z = 0; z < kF32Vectors; z++) sums[r][z] = Vf{};
+    }
+    for (int r = 0; r < tile.rows; r++) {
+      for (int z = 0; z < kCols; z += 16) __builtin_prefetch(tile.c + r * tile.stride + z, 1);
+    }
+    for (int i = 0; i < count; i++) accumulate(runs[i], sums);
+    LOWRANK_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      if (r >= tile.rows) break;
+      LOWRANK_UNROLL
+      for (int z = 0; z < kF32Vectors; z++) finish(tile, r, z * kLanes, sums[r][z], tile.cols - z * kLanes);
+    }
+  }
+
+  static inline __attribute__((always_inline)) void accumulate(const Run<Element>& run, Vf (&sums)[kRows][kF32Vectors]) {
+    const float* a = run.left;
+    const float* b = run.right;
+    const int64_t depth = run.depth;
+    for (int64_t k = 0; k < depth; k++, b += kCols) {
+      Vf columns[kF32Vectors];
+      LOWRANK_UNROLL
+      for (int z = 0; z < kF32Vectors; z++) columns[z] = load(b + z * kLanes);
+      LOWRANK_UNROLL
+      for (int r = 0; r < kRows; r++) {
+        const Vf value = splat(a[r * depth + k]);
+        LOWRANK_UNROLL
+        for (int z = 0; z < kF32Vectors; z++) sums[r][z] += value * columns[z];
+      }
+    }
+  }
+
+  /** Independent multiply-adds on registers; returns operations done. */
+  static double spin(int64_t rounds) {
+    Vf sums[kRows][kF32Vectors] = {};
+    Vf value = splat(1.0f), columns = splat(0.5f);
+    for (int64_t i = 0; i < rounds; i++) {
+      asm volatile("" : "+m"(*&rounds));
+      LOWRANK_UNROLL
+      for (int r = 0; r < kRows; r++) {
+        LOWRANK_UNROLL
+        for (int z = 0; z < kF32Vectors; z++) sums[r][z] += value * columns;
+      }
+    }
+    Vf total{};
+    for (int r = 0; r < kRows; r++) {
+      for (int z = 0; z < kF32Vectors; z++) total += sums[r][z];
+    }
+    volatile float sink = sumLanes(total);
+    (void)sink;
+    return 2.0 * kRows * kF32Vectors * kLanes * static_cast<double>(rounds);
+  }
+};
+
+}  // namespace lowrank::LOWRANK_ISA_NAMESPACE

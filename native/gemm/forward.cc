@@ -1,0 +1,103 @@
+// linear: y = x W^T + bias + residual + scale * dropout(x) A^T B^T, for all layers that share x. The adapter rides in
+// the main product as extra depth (u beside x, B beside W); the A's of all parts are one skinny product.
+#include "engines.h"
+#include "product.h"
+
+namespace lowrank::LOWRANK_ISA_NAMESPACE {
+namespace {
+
+bool stacks(const Adapter& adapter) { return adapter.rank > 0 && adapter.dropout.threshold == 0; }
+
+/** u = x A^T of every adapter without dropout: the A's under one another, one product, u's cut apart. */
+template <typename Engine>
+void stackedDown(const Left<Engine>& x, int64_t in, const LinearPart* parts, int64_t count) {
+  int64_t ranks = 0, users = 0;
+  const Adapter* only = nullptr;
+  for (int64_t p = 0; p < count; p++) {
+    if (!stacks(parts[p].adapter)) continue;
+    only = &parts[p].adapter;
+    ranks += only->rank;
+    users++;
+  }
+  if (users == 0) return;
+  if (users == 1) {
+    const Weight a = matrixOf(only->a, ranks, in);
+    Product<Engine>(x.rows, ranks, {{&x, {&a, Right::Way::Forward}}}, Result{only->u, ranks});
+    return;
+  }
+  const Scratch stack(ranks * in * 4), together(x.rows * ranks * 4);
+  float* next = stack.as<float>();
+  for (int64_t p = 0; p < count; p++) {
+    const Adapter& adapter = parts[p].adapter;
+    if (stacks(adapter)) next = std::copy(adapter.a, adapter.a + adapter.rank * in, next);
+  }
+  const Weight a = matrixOf(stack.as<float>(), ranks, in);
+  Product<Engine>(x.rows, ranks, {{&x, {&a, Right::Way::Forward}}}, Result{together.as<float>(), ranks});
+  const float* column = together.as<float>();
+  for (int64_t p = 0; p < count; p++) {
+    const Adapter& adapter = parts[p].adapter;
+    if (!stacks(adapter)) continue;
+    for (int64_t t = 0; t < x.rows; t++) {
+      std::copy(column + t * ranks, column + t * ranks + adapter.rank, adapter.u + t * adapter.rank);
+    }
+    column += adapter.rank;
+  }
+}
+
+template <typename Engine>
+void stretch(const float* x, int64_t first, int64_t t, int64_t in, const LinearPart* parts, int64_t count) {
+  const Left<Engine> left(Activations{x, t, in, in});
+  stackedDown(left, in, parts, count);
+  for (int64_t p = 0; p < count; p++) {
+    const LinearPart& part = parts[p];
+    const Adapter& adapter = part.adapter;
+    const int64_t out = part.weight.rows;
+    std::vector<Term<Engine>> terms{{&left, {&part.weight, Right::Way::Forward}}};
+    const Result result{part.y, out, part.residual, out, part.bias};
+    if (adapter.rank == 0) {
+      Product<Engine>(t, out, terms, result);
+      continue;
+    }
+    if (adapter.dropout.threshold != 0) {
+      Activations dropped{x, t, in, in};
+      dropped.dropout = &adapter.dropout;
+      dropped.firstElement = first * in;
+      const Left<Engine> masked(dropped);
+      const Weight a = matrixOf(adapter.a, adapter.rank, in);
+      Product<Engine>(t, adapter.rank, {{&masked, {&a, Right::Way::Forward}}}, Result{adapter.u, adapter.rank});
+    }
+    Activations down{adapter.u, t, adapter.rank, adapter.rank};
+    down.factor = adapter.scale;
+    const Left<Engine> u(down);
+    const Weight b = matrixOf(adapter.b, out, adapter.rank);
+    terms.push_back({&u, {&b, Right::Way::Forward}});
+    Product<Engine>(t, out, terms, result);
+  }
+}
+
+template <typename Engine>
+void forward(const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count) {
+  const int64_t rowBytes = in * static_cast<int64_t>(sizeof(typename Engine::Element));
+  const int64_t most = roundUp(std::max<int64_t>(1, kMostPackedBytes / rowBytes), Engine::kRows);
+  std::vector<LinearPart> moved(parts, parts + count);
+  for (int64_t first = 0; first < t; first += most) {
+    const int64_t rows = std::min(most, t - first);
+    stretch<Engine>(x + first * in, first, rows, in, moved.data(), count);
+    for (LinearPart& part : moved) {
+      part.y += rows * part.weight.rows;
+      if (part.residual) part.residual += rows * part.weight.rows;
+      if (part.adapter.rank > 0) part.adapter.u += rows * part.adapter.rank;
+    }
+  }
+}
+
+}  // namespace
+
+void linearForward(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count) {
+  if (t <= 0) return;
+  if (t <= kMostVectorRows) return linearVectors(x, t, in, parts, count);
+  if (precision == Precision::BF16) return forward<HalfEngine>(x, t, in, parts, count);
+  forward<PlainEngine>(x, t, in, parts, count);
+}
+
+}  // namespace lowrank::LOWRANK_ISA_NAMESPACE

@@ -1,0 +1,164 @@
+// The blocked product: C [M, N] = sum over terms of left [M, depth] x right [depth, N], plus init and bias. Threads
+// split M and N, never depth, and each element of C sums its terms in an order fixed by the shapes alone: results do
+// not depend on the number of threads.
+//
+// The loops (Goto & van de Geijn 2008): tasks of rows x columns; in a task, blocks of depth; for a block the right side
+// is packed for the task's columns, then tile after tile is computed. A block may hold pieces of several terms
+// (the end of a weight and the adapter behind it), so that C is not visited for each.
+#pragma once
+#include <array>
+#include <vector>
+
+#include "pack.h"
+
+namespace lowrank::LOWRANK_ISA_NAMESPACE {
+
+template <typename Engine>
+struct Term {
+  const Left<Engine>* left;
+  Right right;
+};
+
+struct Result {
+  float* c;
+  int64_t stride;
+  const float* init = nullptr;  // [M, N], added; may be c
+  int64_t initStride = 0;
+  const float* bias = nullptr;  // [N], added
+};
+
+template <typename Engine>
+class Product {
+  using Element = typename Engine::Element;
+  static constexpr int kMostRuns = 12;
+
+  struct Piece {
+    const Term<Engine>* term;
+    int64_t leftBlock, begin, depth, padded;
+  };
+  struct Block {
+    std::vector<Piece> pieces;
+    int64_t padded = 0;
+  };
+  struct Grid {
+    int64_t rowPanels, colPanels;  // of a task
+  };
+
+ public:
+  Product(int64_t rows, int64_t cols, const std::vector<Term<Engine>>& terms, const Result& result)
+      : rows_(rows), cols_(cols), result_(result) {
+    if (rows <= 0 || cols <= 0) return;
+    plan(terms);
+    const Grid grid = chooseGrid();
+    const int64_t rowPanels = divideUp(rows, Engine::kRows), colPanels = divideUp(cols, Engine::kCols);
+    const int64_t rowTasks = divideUp(rowPanels, grid.rowPanels), colTasks = divideUp(colPanels, grid.colPanels);
+    parallelTasks(rowTasks * colTasks, [&](int64_t task, int) {
+      const int64_t i = task % rowTasks * grid.rowPanels, j = task / rowTasks * grid.colPanels;
+      runTask(i, std::min(i + grid.rowPanels, rowPanels), j, std::min(j + grid.colPanels, colPanels));
+    });
+  }
+
+ private:
+  /** Cuts the terms' depths into blocks of about kDepth. */
+  void plan(const std::vector<Term<Engine>>& terms) {
+    constexpr int64_t kMost = Engine::kDepth + Engine::kDepth / 4;
+    for (const Term<Engine>& term : terms) {
+      for (int64_t b = 0; b < term.left->blocks; b++) {
+        const int64_t begin = b * term.left->blockDepth;
+        const Piece piece{&term, b, begin, std::min(term.left->blockDepth, term.left->depth - begin),
+                          term.left->depthOf(b)};
+        if (blocks_.empty() || blocks_.back().padded + piece.padded > kMost ||
+            blocks_.back().pieces.size() == kMostRuns) {
+          blocks_.emplace_back();
+        }
+        blocks_.back().pieces.push_back(piece);
+        blocks_.back().padded += piece.padded;
+        deepest_ = std::max(deepest_, blocks_.back().padded);
+      }
+    }
+  }
+
+  /** The split of C that finishes first: packing costs each task kPackRows rows of work a column. */
+  Grid chooseGrid() const {
+    const int64_t rowPanels = divideUp(rows_, Engine::kRows), colPanels = divideUp(cols_, Engine::kCols);
+    const int64_t threads = threadCount();
+    constexpr int64_t kMostCols = Engine::kChunk / Engine::kCols;
+    Grid best{rowPanels, std::min(colPanels, kMostCols)};
+    double bestCost = -1;
+    for (int64_t rowTasks = 1; rowTasks <= std::min(rowPanels, threads); rowTasks++) {
+      for (int64_t width = kMostCols; width >= 1; width--) {
+        const Grid grid{divideUp(rowPanels, rowTasks), std::min(width, colPanels)};
+        const int64_t tasks = divideUp(rowPanels, grid.rowPanels) * divideUp(colPanels, grid.colPanels);
+        const double work = static_cast<double>(grid.rowPanels * Engine::kRows + Engine::kPackRows);
+        const double cost = static_cast<double>(divideUp(tasks, threads) * grid.colPanels) * work;
+        if (bestCost < 0 || cost < bestCost * 0.99) {
+          bestCost = cost;
+          best = grid;
+        }
+      }
+    }
+    return best;
+  }
+
+  void runTask(int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
+    const int64_t c0 = j0 * Engine::kCols, width = std::min(j1 * Engine::kCols, cols_) - c0;
+    const int64_t panelStride = deepest_ * Engine::kCols;
+    auto* packed = static_cast<Element*>(
+        scratch(Slot::PackedB, static_cast<size_t>(panelStride * (j1 - j0)) * sizeof(Element)));
+    Engine::start();
+    bool first = true;
+    for (const Block& block : blocks_) {
+      Element* to = packed;
+      for (const Piece& piece : block.pieces) {
+        RightPacker<Engine>::pack(piece.term->right, c0, width, piece.begin, piece.depth, to, panelStride);
+        to += piece.padded * Engine::kCols;
+      }
+      constexpr int64_t kPanels = Engine::kRowBlock / Engine::kRows;
+      for (int64_t i = i0; i < i1; i += kPanels) {
+        multiply(block, packed, panelStride, i, std::min(i + kPanels, i1), j0, j1, first);
+      }
+      first = false;
+    }
+    Engine::stop();
+  }
+
+  /** All tiles of some row panels with the packed columns, over one block of depth. */
+  void multiply(const Block& block, const Element* packed, int64_t panelStride, int64_t i0, int64_t i1, int64_t j0,
+                int64_t j1, bool first) const {
+    const int count = static_cast<int>(block.pieces.size());
+    std::array<Run<Element>, kMostRuns> runs;
+    Tile tile;
+    tile.stride = result_.stride;
+    tile.initStride = first ? result_.initStride : result_.stride;
+    for (int64_t j = j0; j < j1; j++) {
+      const int64_t col = j * Engine::kCols;
+      const Element* right = packed + (j - j0) * panelStride;
+      for (int r = 0; r < count; r++) {
+        runs[r].right = right;
+        runs[r].depth = block.pieces[r].padded;
+        right += runs[r].depth * Engine::kCols;
+      }
+      tile.cols = static_cast<int>(std::min<int64_t>(Engine::kCols, cols_ - col));
+      tile.bias = first && result_.bias ? result_.bias + col : nullptr;
+      for (int64_t i = i0; i < i1; i++) {
+        const int64_t row = i * Engine::kRows;
+        for (int r = 0; r < count; r++) {
+          const Piece& piece = block.pieces[r];
+          runs[r].left = piece.term->left->panel(piece.leftBlock, i);
+        }
+        tile.rows = static_cast<int>(std::min<int64_t>(Engine::kRows, rows_ - row));
+        tile.c = result_.c + row * result_.stride + col;
+        tile.init = !first          ? tile.c
+                    : result_.init ? result_.init + row * result_.initStride + col
+                                   : nullptr;
+        Engine::kernel(runs.data(), count, tile);
+      }
+    }
+  }
+
+  int64_t rows_, cols_, deepest_ = 0;
+  Result result_;
+  std::vector<Block> blocks_;
+};
+
+}  // namespace lowrank::LOWRANK_ISA_NAMESPACE

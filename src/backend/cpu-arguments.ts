@@ -1,0 +1,114 @@
+// Writes the arguments of native kernel calls: tensors become addresses after their type, size and bounds were checked,
+// so that no mistake in JavaScript reads or writes outside a buffer. The order of arguments is native/call.cc's.
+
+import { type DType, dtypeBytes } from "../tensor/dtype.ts";
+import { elementCount, type Tensor } from "../tensor/tensor.ts";
+import { BugError } from "../util/errors.ts";
+import { type Adapter, isQuantized, type LinearGradPart, type Matrix } from "./backend.ts";
+
+/** As enum DType in native/kernels.h. */
+export const dtypeCodes: Record<DType, number> = { f32: 0, bf16: 1, f16: 2, f64: 3, i32: 4, u8: 5 };
+
+export class CallArguments {
+  private count = 0;
+  constructor(
+    private readonly values: Float64Array,
+    private readonly isLive: (address: number) => boolean,
+  ) {}
+
+  start(): this {
+    this.count = 0;
+    return this;
+  }
+
+  number(value: number): this {
+    if (this.count === this.values.length) throw new BugError("native call: too many arguments");
+    this.values[this.count++] = value;
+    return this;
+  }
+
+  /** The address of a tensor of this dtype with exactly (or, with "atLeast", no fewer than) `count` elements. */
+  tensor(tensor: Tensor, dtype: DType, count: number, atLeast = false): this {
+    if (tensor.dtype !== dtype) throw new BugError(`native call: expected ${dtype}, got ${tensor.dtype}`);
+    const elements = elementCount(tensor.shape);
+    if (atLeast ? elements < count : elements !== count) {
+      throw new BugError(`native call: expected ${count} elements, got shape [${tensor.shape}]`);
+    }
+    return this.address(tensor, elements);
+  }
+
+  f32(tensor: Tensor, count: number): this {
+    return this.tensor(tensor, "f32", count);
+  }
+
+  optional(tensor: Tensor | undefined, count: number): this {
+    return tensor ? this.f32(tensor, count) : this.number(0);
+  }
+
+  /** Address and dtype code of a tensor of any of these types. */
+  typed(tensor: Tensor, allowed: readonly DType[], count: number): this {
+    if (!allowed.includes(tensor.dtype)) {
+      throw new BugError(`native call: expected ${allowed.join(" or ")}, got ${tensor.dtype}`);
+    }
+    return this.tensor(tensor, tensor.dtype, count).number(dtypeCodes[tensor.dtype]);
+  }
+
+  private address(tensor: Tensor, elements: number): this {
+    const { buffer, byteOffset, dtype } = tensor;
+    if (!this.isLive(buffer.id)) throw new BugError("native call: the tensor's buffer was freed");
+    if (byteOffset < 0 || byteOffset + elements * dtypeBytes[dtype] > buffer.sizeBytes) {
+      throw new BugError(`native call: tensor [${tensor.shape}] reaches beyond its buffer`);
+    }
+    return this.number(buffer.id + byteOffset);
+  }
+
+  /** A weight [rows, columns]: kind, shape, data, and what a quantised one needs beside. */
+  matrix(matrix: Matrix): this {
+    const [rows, columns] = matrix.shape as readonly [number, number];
+    const size = rows * columns;
+    if (!isQuantized(matrix)) {
+      if (matrix.dtype !== "f32" && matrix.dtype !== "bf16") {
+        throw new BugError(`native linear: weights are f32, bf16 or quantised, not ${matrix.dtype}`);
+      }
+      this.number(matrix.dtype === "f32" ? 0 : 1)
+        .number(rows)
+        .number(columns);
+      this.tensor(matrix, matrix.dtype, size);
+      for (let i = 0; i < 7; i++) this.number(0);
+      return this;
+    }
+    const { blockSize, nested } = matrix;
+    const blocks = Math.ceil(size / blockSize);
+    this.number(2).number(rows).number(columns);
+    this.tensor(matrix.codes, "u8", Math.ceil(size / 2));
+    this.f32(matrix.codebook, 16).number(blockSize);
+    this.tensor(matrix.absmax, nested ? "u8" : "f32", blocks);
+    if (!nested) return this.number(0).number(0).number(1).number(0);
+    this.f32(nested.codebook, 256).f32(nested.absmax, Math.ceil(blocks / nested.blockSize));
+    return this.number(nested.blockSize).number(nested.offset);
+  }
+
+  adapter(
+    adapter: (Adapter & LinearGradPart["adapter"]) | undefined,
+    t: number,
+    rows: number,
+    columns: number,
+  ): this {
+    if (!adapter) {
+      for (let i = 0; i < 11; i++) this.number(0);
+      return this;
+    }
+    const rank = adapter.a.shape[0]!;
+    this.number(rank)
+      .f32(adapter.a, rank * columns)
+      .f32(adapter.b, rows * rank)
+      .number(adapter.scale);
+    this.f32(adapter.u, t * rank);
+    this.optional(adapter.dA, rank * columns).optional(adapter.dB, rows * rank);
+    const { p, seed, stream } = adapter.dropout ?? { p: 0, seed: 0, stream: 0 };
+    return this.number(Math.floor(p * 2 ** 32))
+      .number(1 / (1 - p))
+      .number(seed)
+      .number(stream);
+  }
+}

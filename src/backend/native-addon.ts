@@ -1,0 +1,58 @@
+// The native engine as JavaScript sees it: types of what native/addon.cc exports, and its loading, once a context.
+// Not here: kernels' arguments (cpu.ts). The addon is built by native/build.mjs, at `npm install`.
+
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import { UserError } from "../util/errors.ts";
+import type { Kernels } from "./backend.ts";
+
+export interface NativeAddon {
+  /** Arguments of the next call(), one number each; addresses are numbers. */
+  readonly args: Float64Array;
+  /** Kernel ids for call(). */
+  readonly kernels: Readonly<Record<keyof Kernels, number>>;
+  /** Instruction sets that this machine runs, best first. */
+  readonly isas: readonly string[];
+  call(kernel: number): void;
+  /** Address of fresh memory, aligned to 64 bytes; 0 when there is none left. */
+  allocate(sizeBytes: number): number;
+  free(address: number, sizeBytes: number): void;
+  write(address: number, data: Uint8Array): void;
+  read(address: number, into: Uint8Array): void;
+  /** 0: one per core. Returns the count in use. */
+  setThreads(count: number): number;
+  /** False when this machine does not run it. */
+  setIsa(name: string): boolean;
+  /** Whether the chosen instruction set has bf16 products of its own. */
+  hasBf16(): boolean;
+  /** GFLOP/s of products from registers, all threads; 0: f32, 1: bf16. Takes about 0.2 s. */
+  peakGflops(precision: 0 | 1): number;
+  /** GB/s of reading memory, all threads. */
+  streamBandwidth(): number;
+  /** Bytes kept beside the tensors: freed blocks for reuse, and the threads' working memory. */
+  memory(): { readonly cachedBytes: number; readonly scratchBytes: number };
+  /** Gives the blocks kept for reuse back to the system. */
+  trim(): void;
+}
+
+const path = fileURLToPath(new URL("../../native/build/lowrank.node", import.meta.url));
+let loaded: NativeAddon | undefined;
+
+/** Loads the addon. UserError when it was not built or cannot be loaded. */
+export function loadNativeAddon(): NativeAddon {
+  if (loaded) return loaded;
+  if (!existsSync(path)) {
+    throw new UserError(
+      "the CPU backend is not built: install a C++ compiler (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), then run `node native/build.mjs` in the lowrank folder",
+    );
+  }
+  try {
+    loaded = createRequire(import.meta.url)(path) as NativeAddon;
+  } catch (error) {
+    throw new UserError(
+      `the CPU backend cannot be loaded (${(error as Error).message}); run \`node native/build.mjs\` in the lowrank folder to build it for this machine`,
+    );
+  }
+  return loaded;
+}
