@@ -62,16 +62,16 @@ export function renderExample(example: Example, rendering: Rendering): RenderedE
 export function renderPrompt(
   example: Example,
   rendering: Rendering,
-): { readonly ids: number[]; readonly references: readonly string[] } | undefined {
+): { readonly text: string; readonly ids: number[]; readonly references: readonly string[] } | undefined {
+  const { tokenizer } = rendering;
   if (example.kind === "text") return undefined;
   if (example.kind === "completion") {
-    return {
-      ids: beginText(rendering.tokenizer, example.prompt),
-      references: example.references ?? [example.completion],
-    };
+    const references = example.references ?? [example.completion];
+    return { text: example.prompt, ids: beginText(tokenizer, example.prompt), references };
   }
   if (example.kind === "instruction" && rendering.template === undefined) {
-    return { ids: beginText(rendering.tokenizer, alpacaPrompt(example)), references: [example.output] };
+    const text = alpacaPrompt(example);
+    return { text, ids: beginText(tokenizer, text), references: [example.output] };
   }
   const messages = example.kind === "chat" ? example.messages : alpacaMessages(example);
   const last = messages.findLastIndex((message) => message.role === "assistant");
@@ -81,10 +81,8 @@ export function renderPrompt(
     addGenerationPrompt: true,
     date: rendering.date ?? TRAINING_DATE,
   });
-  return {
-    ids: rendering.tokenizer.encode(text, { addSpecialTokens: false }),
-    references: [messages[last]!.content ?? ""],
-  };
+  const ids = tokenizer.encode(text, { addSpecialTokens: false });
+  return { text, ids, references: [messages[last]!.content ?? ""] };
 }
 
 function renderText(text: string, { tokenizer }: Rendering): RenderedExample {
@@ -166,8 +164,8 @@ function encodeSegments(tokenizer: Tokenizer, texts: readonly string[]): { ids: 
   return { ids, ends };
 }
 
-/** BOS where the tokenizer adds one and the text does not already spell it. */
-function beginText(tokenizer: Tokenizer, text: string): number[] {
+/** Ids of a text that begins a sequence: BOS where the tokenizer adds one and the text does not already spell it. */
+export function beginText(tokenizer: Tokenizer, text: string): number[] {
   const ids = tokenizer.encode(text, { addSpecialTokens: false });
   const spelled = tokenizer.prefixIds.every((id, i) => ids[i] === id);
   return spelled ? ids : [...tokenizer.prefixIds, ...ids];

@@ -10,6 +10,8 @@ import { DeviceBatch, logitsChunkBytes } from "./step.ts";
 export interface EvaluationOptions {
   /** Tokens that go through the model at a time. */
   readonly tokensPerPass: number;
+  /** Called after each pass with the samples done so far. */
+  readonly onProgress?: (done: number) => void;
 }
 
 export interface Evaluation {
@@ -44,6 +46,7 @@ export async function evaluate(
     targetTokens += group.reduce((sum, sample) => sum + countTargets(sample), 0);
     tokens += size;
     start = end;
+    options.onProgress?.(end);
   }
   const total = sampleLosses.reduce((sum, loss) => sum + loss, 0);
   return { loss: targetTokens > 0 ? total / targetTokens : 0, targetTokens, tokens, sampleLosses };

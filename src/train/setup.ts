@@ -128,7 +128,8 @@ export async function loadTrainingData(
   return { train: main.samples, evaluation: [], report: main.report };
 }
 
-function tellOfData(report: DatasetReport, emit: (event: TrainEvent) => void): void {
+/** Warns of what a reader of the results should know about the rows. */
+export function tellOfData(report: DatasetReport, emit: (event: TrainEvent) => void): void {
   const warn = (message: string) => emit({ type: "warning", message: `${report.file}: ${message}` });
   const { rows } = report;
   if (report.dropped > 0)

@@ -1,0 +1,89 @@
+// `lowrank eval`: measures a model on rows and prints the scores; with --predictions, also what it wrote. Not here:
+// how anything is measured (train/measure.ts).
+
+import { open } from "node:fs/promises";
+import { openBackend } from "../backend/index.ts";
+import { evalDefinition } from "../config/eval-options.ts";
+import { writeAtomically } from "../formats/atomic-file.ts";
+import { locateModel } from "../formats/locate-model.ts";
+import { openModel } from "../models/open-model.ts";
+import type { TextPrediction } from "../train/evaluate-text.ts";
+import { type Measurement, measure } from "../train/measure.ts";
+import { UserError } from "../util/errors.ts";
+import { defineCommand } from "./command.ts";
+import { formatDuration, formatTable } from "./format.ts";
+import { exitCodes, type Terminal } from "./terminal.ts";
+
+export const command = defineCommand(evalDefinition, async (options, terminal) => {
+  const startedAt = performance.now();
+  if (options.predictions !== undefined) await refuseUnwritable(options.predictions);
+  const backend = await openBackend(options.backend, options);
+  try {
+    const model = await openModel(backend, locateModel(options.model), { adapter: options.adapter });
+    try {
+      terminal.note(`model: ${model.config.modelType} on ${backend.description}`);
+      const measurement = await measure(
+        model,
+        { ...options, wantsPredictions: options.predictions !== undefined },
+        { warn: terminal.warn, progress: tellProgress(terminal) },
+      ).finally(() => terminal.status(""));
+      if (options.predictions !== undefined)
+        await writePredictions(options.predictions, measurement.predictions ?? []);
+      tell(measurement, performance.now() - startedAt, terminal);
+      return exitCodes.done;
+    } finally {
+      await model.close();
+    }
+  } finally {
+    backend.close();
+  }
+});
+
+function tell({ rows, tokens, scores, predictions }: Measurement, elapsedMs: number, terminal: Terminal) {
+  const generated = predictions && {
+    prompts: predictions.length,
+    generatedTokens: predictions.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0),
+  };
+  if (terminal.json) {
+    terminal.document({ ...scores, rows, tokens, ...generated, elapsedMs: Math.round(elapsedMs) });
+    return;
+  }
+  const lines = Object.entries(scores).map(([name, score]) => [name, score.toFixed(4)]);
+  terminal.print(formatTable(["metric", "score"], lines));
+  const answers = generated ? `, ${generated.prompts} prompts answered` : "";
+  terminal.print(`\n${rows} rows, ${tokens} target tokens${answers}; ${formatDuration(elapsedMs)}`);
+}
+
+/** A live line where a person watches; elsewhere a line at each tenth. */
+function tellProgress(terminal: Terminal) {
+  let told = "";
+  return (what: "loss" | "answers", done: number, total: number) => {
+    const line = `${what === "loss" ? "loss of rows" : "answers"}: ${done}/${total}`;
+    if (terminal.live) return terminal.status(line);
+    const tenth = `${what} ${Math.floor((10 * done) / total)}`;
+    if (tenth !== told && total >= 100) terminal.note(line);
+    told = tenth;
+  };
+}
+
+/** Finds out before hours of work, not after. An existing file is left as it is. */
+async function refuseUnwritable(path: string): Promise<void> {
+  try {
+    await (await open(path, "a")).close();
+  } catch (error) {
+    throw new UserError(`--predictions ${path}: cannot be written: ${(error as Error).message}`);
+  }
+}
+
+/** One JSON object a line for each prompt that was scored; `rows` where several rows share the prompt. */
+async function writePredictions(path: string, predictions: readonly TextPrediction[]): Promise<void> {
+  const encoder = new TextEncoder();
+  await writeAtomically(path, async (append) => {
+    for (const { text, prediction, references, rows, finishReason } of predictions) {
+      const numbers = rows.map(({ line }) => line);
+      const shared = numbers.length > 1 ? { rows: numbers } : {};
+      const line = { prompt: text, prediction, references, row: numbers[0], ...shared, finishReason };
+      await append(encoder.encode(`${JSON.stringify(line)}\n`));
+    }
+  });
+}

@@ -1,0 +1,67 @@
+// `lowrank generate`: continues one prompt, token by token on stdout, or as one JSON document. Not here: sampling
+// and stop texts (generate/), the options (config/generate-options.ts).
+
+import { openBackend } from "../backend/index.ts";
+import { type GenerateOptions, generateDefinition } from "../config/generate-options.ts";
+import { beginText } from "../data/render.ts";
+import { locateModel } from "../formats/locate-model.ts";
+import { continueText } from "../generate/continue-text.ts";
+import { openModel } from "../models/open-model.ts";
+import { ChatTemplate } from "../text/chat-template.ts";
+import { loadChatTemplate } from "../text/load-tokenizer.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import { UserError } from "../util/errors.ts";
+import { defineCommand } from "./command.ts";
+import { formatRate } from "./format.ts";
+import { exitCodes } from "./terminal.ts";
+
+export const command = defineCommand(generateDefinition, async (options, terminal) => {
+  const backend = await openBackend(options.backend, options);
+  try {
+    const model = await openModel(backend, locateModel(options.model), { adapter: options.adapter });
+    try {
+      const { tokenizer } = model;
+      const promptIds = await promptOf(options, tokenizer);
+      const startedAt = performance.now();
+      const { text, tokenIds, finishReason } = await continueText(
+        model.loaded.decoder,
+        tokenizer,
+        promptIds,
+        {
+          maxNewTokens: options.maxNewTokens,
+          sampling: options,
+          stop: options.stop === undefined ? [] : [options.stop],
+          onText: options.json ? undefined : (piece) => terminal.stream(piece),
+        },
+      );
+      const seconds = (performance.now() - startedAt) / 1000;
+      const tokensPerSecond = Math.round((100 * tokenIds.length) / seconds) / 100;
+      if (options.json) {
+        terminal.document({ text, tokenIds, finishReason, tokensPerSecond, promptTokens: promptIds.length });
+      } else {
+        if (!text.endsWith("\n")) terminal.stream("\n");
+        const why = finishReason === "stop" ? "the model stopped" : "--max-new-tokens was reached";
+        terminal.note(`${tokenIds.length} tokens, ${formatRate(tokensPerSecond)} tokens/s; ${why}`);
+      }
+      return exitCodes.done;
+    } finally {
+      await model.close();
+    }
+  } finally {
+    backend.close();
+  }
+});
+
+async function promptOf(options: GenerateOptions, tokenizer: Tokenizer): Promise<number[]> {
+  if (!options.chat) return beginText(tokenizer, options.prompt);
+  const source =
+    options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
+  const template = ChatTemplate.of(tokenizer, source);
+  if (!template) {
+    throw new UserError(
+      `${tokenizer.name}: --chat needs a chat template, and this model has none; pass the one it was trained with as --chat-template chatml, alpaca or a Jinja file`,
+    );
+  }
+  const text = template.render([{ role: "user", content: options.prompt }], { addGenerationPrompt: true });
+  return tokenizer.encode(text, { addSpecialTokens: false });
+}

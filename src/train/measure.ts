@@ -1,0 +1,144 @@
+// Measures an open model on the rows of a file: perplexity from losses (evaluate.ts), the other metrics from greedy
+// answers (evaluate-text.ts). What `eval` prints and `compare` tabulates. Not here: opening models, printing.
+
+import type { EvalOptions } from "../config/eval-options.ts";
+import { loadDataset, refuseWithoutTargets } from "../data/dataset.ts";
+import { toExamples } from "../data/index.ts";
+import { readRows } from "../data/read-rows.ts";
+import type { Rendering, Sample } from "../data/render.ts";
+import type { TextMetricName } from "../metrics/index.ts";
+import { perplexityOf } from "../metrics/perplexity.ts";
+import type { OpenedModel } from "../models/open-model.ts";
+import { ChatTemplate } from "../text/chat-template.ts";
+import { loadChatTemplate } from "../text/load-tokenizer.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import { UserError } from "../util/errors.ts";
+import { evaluate } from "./evaluate.ts";
+import { groupPrompts, predictTexts, scoreTexts, type TextPrediction } from "./evaluate-text.ts";
+import { cacheFolder, tellOfData } from "./setup.ts";
+
+export type MeasureOptions = Pick<
+  EvalOptions,
+  | "data"
+  | "metrics"
+  | "maxNewTokens"
+  | "trainOn"
+  | "chatTemplate"
+  | "overLength"
+  | "batchSize"
+  | "sequenceLength"
+> & {
+  /** Generate answers even when no metric asks for them. */
+  readonly wantsPredictions?: boolean;
+};
+
+export interface Measurement {
+  /** Rows measured, and their target tokens. */
+  readonly rows: number;
+  readonly tokens: number;
+  /** By name: perplexity, exactMatch, rouge1, ... */
+  readonly scores: Readonly<Record<string, number>>;
+  /** One a prompt, in the order of the data; absent when nothing was generated. */
+  readonly predictions?: readonly TextPrediction[];
+}
+
+export interface MeasureHooks {
+  readonly warn?: (message: string) => void;
+  readonly progress?: (what: "loss" | "answers", done: number, total: number) => void;
+}
+
+/** UserError when the data cannot be measured with these metrics. */
+export async function measure(
+  model: OpenedModel,
+  options: MeasureOptions,
+  hooks: MeasureHooks = {},
+): Promise<Measurement> {
+  const { tokenizer } = model;
+  const source =
+    options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
+  const rendering = {
+    tokenizer,
+    template: ChatTemplate.of(tokenizer, source),
+    trainOn: options.trainOn,
+  };
+  const { samples, report } = await loadDataset(options.data, {
+    ...rendering,
+    sequenceLength: options.sequenceLength,
+    overLength: options.overLength,
+    cacheFolder: `${cacheFolder()}/samples`,
+  });
+  refuseWithoutTargets(report);
+  tellOfData(report, (event) => {
+    if (event.type === "warning") hooks.warn?.(event.message);
+  });
+  const textNames = options.metrics.filter((name): name is TextMetricName => name !== "perplexity");
+  const scores: Record<string, number> = {};
+  if (options.metrics.includes("perplexity"))
+    Object.assign(scores, await measureLoss(model, samples, options, hooks));
+  let predictions: TextPrediction[] | undefined;
+  if (textNames.length > 0 || options.wantsPredictions) {
+    predictions = await answer(model, samples, rendering, options, hooks);
+    Object.assign(scores, scoreTexts(textNames, predictions));
+  }
+  return { rows: samples.length, tokens: report.targetTokens, scores, predictions };
+}
+
+async function measureLoss(
+  model: OpenedModel,
+  samples: readonly Sample[],
+  options: MeasureOptions,
+  hooks: MeasureHooks,
+): Promise<Record<string, number>> {
+  const evaluation = await evaluate(model.loaded.decoder, samples, {
+    tokensPerPass: options.batchSize * options.sequenceLength,
+    onProgress: (done) => hooks.progress?.("loss", done, samples.length),
+  });
+  const { perplexity, bytePerplexity, loss } = perplexityOf({
+    lossSum: evaluation.loss * evaluation.targetTokens,
+    targetTokens: evaluation.targetTokens,
+    targetBytes: countTargetBytes(model.tokenizer, samples),
+  });
+  return { perplexity, ...(bytePerplexity === undefined ? {} : { bytePerplexity }), loss };
+}
+
+/** UTF-8 bytes of the text that the target tokens spell; special tokens spell none. */
+function countTargetBytes(tokenizer: Tokenizer, samples: readonly Sample[]): number {
+  const encoder = new TextEncoder();
+  let bytes = 0;
+  for (const { ids, targetMask } of samples) {
+    const targets = [...ids].filter((_, i) => targetMask[i] === 1);
+    bytes += encoder.encode(tokenizer.decode(targets, { skipSpecialTokens: true })).byteLength;
+  }
+  return bytes;
+}
+
+async function answer(
+  model: OpenedModel,
+  samples: readonly Sample[],
+  rendering: Rendering,
+  options: MeasureOptions,
+  hooks: MeasureHooks,
+): Promise<TextPrediction[]> {
+  // The same rows as the loss is taken on: without those that were dropped for their length.
+  const kept = new Set(samples.map((sample) => sample.rowId.line));
+  const examples = toExamples(await readRows(options.data)).rows.filter(({ id }) => kept.has(id.line));
+  const { prompts, withoutAnswer } = groupPrompts(examples, rendering);
+  if (prompts.length === 0) {
+    throw new UserError(
+      `${options.data}: no row has a prompt to answer, so only perplexity can be measured; other metrics need rows such as {"prompt", "completion"} or {"messages"}`,
+    );
+  }
+  if (withoutAnswer > 0)
+    hooks.warn?.(`${withoutAnswer} rows have no prompt to answer and were left out of the text metrics.`);
+  const { maxPositions } = model.config;
+  const long = prompts.filter(({ ids }) => ids.length + options.maxNewTokens > maxPositions).length;
+  if (long > 0) {
+    hooks.warn?.(
+      `${long} prompts with ${options.maxNewTokens} new tokens go beyond the ${maxPositions} positions the model was trained for.`,
+    );
+  }
+  return predictTexts(model.loaded.decoder, model.tokenizer, prompts, {
+    maxNewTokens: options.maxNewTokens,
+    onProgress: (done, total) => hooks.progress?.("answers", done, total),
+  });
+}
