@@ -1,0 +1,107 @@
+// Training that is killed or interrupted, and resumed: metrics.jsonl and the adapter equal an uninterrupted run's byte
+// for byte. Kills are SIGKILL at random moments: one while the program starts, the others somewhere in or after a
+// random step, so that some fall into the writing of a checkpoint.
+
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect, it } from "vitest";
+import { Random } from "../../src/util/rng.ts";
+import {
+  backendName,
+  makeRows,
+  resultOf,
+  scratchFolder,
+  startLowrank,
+  succeed,
+  writeRows,
+  writeTinyModel,
+} from "./lowrank.ts";
+
+const folder = scratchFolder();
+const model = writeTinyModel(join(folder, "model"));
+const data = writeRows(join(folder, "rows.jsonl"), makeRows(50));
+const steps = 80;
+
+const settings: Record<string, string[]> = {
+  plain: ["--batch-size", "2"],
+  "dropout, packing, accumulation, evaluation": [
+    ..."--dropout 0.2 --packing --sequence-length 64 --batch-size 1 --gradient-accumulation 3".split(" "),
+    ..."--eval-fraction 0.1 --eval-every 7 --weight-decay 0.1 --warmup-steps 5 --rslora".split(" "),
+    ...["--targets", "q,v,down", "--gradient-checkpointing", "on"],
+  ],
+};
+
+const trainArgs = (out: string, more: readonly string[]) => [
+  ...["train", "--model", model, "--data", data, "--out", out, "--backend", backendName],
+  ...[
+    "--max-steps",
+    String(steps),
+    "--save-every",
+    "2",
+    "--keep",
+    "2",
+    "--no-timing",
+    "--rank",
+    "4",
+    ...more,
+  ],
+];
+
+const sizeOf = (path: string) => (existsSync(path) ? statSync(path).size : 0);
+const linesOf = (path: string) =>
+  existsSync(path) ? readFileSync(path, "utf8").split('"type":"train"').length - 1 : 0;
+
+for (const [name, more] of Object.entries(settings)) {
+  it(`killed five times: ${name}`, async () => {
+    const whole = join(folder, `${name} whole`);
+    succeed(...trainArgs(whole, more));
+    const expected = resultOf(whole);
+
+    const seed = Date.now() % 2 ** 31;
+    const random = new Random(seed);
+    const out = join(folder, `${name} killed`);
+    const metrics = join(out, "metrics.jsonl");
+    const args = trainArgs(out, more);
+    const resuming = () => (existsSync(out) ? [...args, "--resume"] : args);
+    // Far from the end, so that no run is over before it is killed.
+    const moments = Array.from({ length: 4 }, () => 1 + random.nextInt(steps - 25)).sort((a, b) => a - b);
+    for (const moment of [0, ...moments]) {
+      const { child, finished } = startLowrank(resuming());
+      let gone = false;
+      void finished.then(() => {
+        gone = true;
+      });
+      if (moment === 0) await sleep(random.nextInt(400));
+      else while (!gone && linesOf(metrics) < moment) await sleep(1);
+      await sleep(random.nextInt(12));
+      child.kill("SIGKILL");
+      const { signal, stderr } = await finished;
+      expect(signal, `seed ${seed}: a run ended before step ${moment}: ${stderr}`).toBe("SIGKILL");
+    }
+    succeed(...resuming());
+    expect(resultOf(out), `seed ${seed}`).toEqual(expected);
+    const leftovers = readdirSync(join(out, "checkpoints")).filter((entry) => !/^step-\d+$/.test(entry));
+    expect(leftovers).toEqual([]);
+  });
+}
+
+it("Ctrl-C finishes the step, saves, exits with 130; the rest is the same run", async () => {
+  const whole = join(folder, "interrupt whole");
+  const more = ["--dropout", "0.1", "--save-every", "1000"];
+  succeed(...trainArgs(whole, more));
+  const out = join(folder, "interrupted");
+  const { child, finished } = startLowrank([...trainArgs(out, more), "--json"]);
+  while (sizeOf(join(out, "metrics.jsonl")) === 0) await sleep(1);
+  child.kill("SIGINT");
+  const { status, stdout, stderr } = await finished;
+  expect(status, stderr).toBe(130);
+  const summary = JSON.parse(stdout);
+  expect(summary).toMatchObject({ status: "interrupted", out });
+  expect(summary.checkpoint).toBe(join(out, "checkpoints", `step-${summary.steps}`));
+  expect(existsSync(join(summary.checkpoint, "adapter_model.safetensors"))).toBe(true);
+  expect(existsSync(join(out, "adapter_model.safetensors"))).toBe(false);
+  expect(JSON.parse(readFileSync(join(out, "run.json"), "utf8")).status).toBe("interrupted");
+  succeed(...trainArgs(out, more), "--resume");
+  expect(resultOf(out)).toEqual(resultOf(whole));
+});
