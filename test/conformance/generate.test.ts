@@ -5,10 +5,10 @@ import { describe, expect, it } from "vitest";
 import { generateBatch } from "../../src/generate/generate.ts";
 import { greedy } from "../../src/generate/sampler.ts";
 import { goldenModelNames, loadModelGolden } from "../golden/load-golden.ts";
-import { conformanceBackends } from "./backends.ts";
+import { exactBackends } from "./backends.ts";
 import { openGolden } from "./model-case.ts";
 
-for (const { name: backendName, open, skip } of conformanceBackends) {
+for (const { name: backendName, open, skip } of exactBackends) {
   describe.skipIf(skip)(`generation on ${backendName}${skip ? ` (skipped: ${skip})` : ""}`, () => {
     for (const name of goldenModelNames) {
       it(name, async () => {

@@ -4,7 +4,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
 import { floatsOf, goldenModelNames, loadModelGolden } from "../golden/load-golden.ts";
-import { conformanceBackends } from "./backends.ts";
+import { exactBackends } from "./backends.ts";
 import {
   attachGoldenAdapter,
   logitsOf,
@@ -21,7 +21,7 @@ const logitsTolerance = 1e-4;
 const lossTolerance = 1e-4;
 const gradientTolerance = 1e-3;
 
-for (const { name: backendName, open, skip } of conformanceBackends) {
+for (const { name: backendName, open, skip } of exactBackends) {
   describe.skipIf(skip)(`models on ${backendName}${skip ? ` (skipped: ${skip})` : ""}`, () => {
     let backend: Backend;
     beforeAll(async () => {
