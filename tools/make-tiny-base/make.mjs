@@ -2,7 +2,7 @@
 // training with lowrank itself, bfloat16 weights, measured loss, model card. Takes about half an hour on
 // two cores. The text and everything in between go to a work folder outside version control.
 // Usage: node tools/make-tiny-base/make.mjs --stories FILE [--stories FILE ...] [--work DIR] [--out DIR]
-//        [--epochs N] [--seed N] [-- more flags for train]
+//        [--steps N] [--seed N] [-- more flags for train]
 
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -19,7 +19,7 @@ import { modelCard } from "./model-card.mjs";
 import { writeTokenizer } from "./train-bpe.mjs";
 
 const GENERATED_ROWS = 3000;
-/** Tokens a step: batch size times sequence length, packed. */
+/** A step sees batch size times sequence length tokens, packed: 2,048. */
 const TRAINING = {
   "sequence-length": "512",
   "batch-size": "4",
@@ -37,7 +37,7 @@ const { values, positionals } = parseArgs({
     stories: { type: "string", multiple: true },
     work: { type: "string", default: "runs/tiny-base" },
     out: { type: "string", default: "models/tiny-base" },
-    epochs: { type: "string", default: "16" },
+    steps: { type: "string", default: "4000" },
     seed: { type: "string", default: "1" },
   },
   allowPositionals: true,
@@ -73,8 +73,8 @@ const flags = Object.entries(TRAINING).flatMap(([name, value]) => [`--${name}`, 
 const startedAt = performance.now();
 lowrank(
   ["train", "--method", "full", "--model", start, "--data", corpus.trainPath, "--out", trained, "--packing"]
-    .concat(flags, ["--epochs", values.epochs, "--seed", values.seed])
-    .concat(["--eval-data", corpus.heldOutPath, "--eval-every", "500"], positionals),
+    .concat(flags, ["--max-steps", values.steps, "--seed", values.seed])
+    .concat(["--eval-data", corpus.heldOutPath, "--eval-every", "500", "--save-every", "500"], positionals),
   "inherit",
 );
 const minutes = (performance.now() - startedAt) / 60000;
@@ -90,7 +90,7 @@ writeFileSync(
   modelCard({
     corpus,
     generatedRows: GENERATED_ROWS,
-    epochs: values.epochs,
+    steps: values.steps,
     seed,
     tokens,
     minutes,

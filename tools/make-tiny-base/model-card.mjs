@@ -3,7 +3,7 @@
 import { parameterCount, SHAPE } from "./init-model.mjs";
 
 /** The model card as Markdown. `before` and `after` are perplexities on the held-out stories. */
-export function modelCard({ corpus, generatedRows, epochs, seed, tokens, minutes, before, after, training }) {
+export function modelCard({ corpus, generatedRows, steps, seed, tokens, minutes, before, after, training }) {
   const settings = Object.entries(training).map(([name, value]) => `${name} ${value}`);
   return `---
 license: apache-2.0
@@ -29,7 +29,7 @@ stories in simple words, badly; it knows nothing and is good for nothing else un
 ## How it was made
 
 From random weights, by lowrank's own full fine-tuning: \`node tools/make-tiny-base/make.mjs --stories FILE ...\`
-with seed ${seed}; ${epochs} passes, ${(tokens / 1e6).toFixed(1)} million tokens, ${minutes.toFixed(0)} minutes
+with seed ${seed}; ${steps} steps, ${(tokens / 1e6).toFixed(1)} million tokens, ${minutes.toFixed(0)} minutes
 (${settings.join(", ")}).
 
 Text: ${corpus.train.toLocaleString("en")} stories from TinyStories (Eldan and Li, 2023; Community Data License Agreement -
