@@ -1,0 +1,76 @@
+// A backend without memory and without arithmetic: it counts what a computation allocates, category by category, and
+// every kernel is a no-op. The real model, optimizer and trainer run on it in milliseconds whatever the model's size,
+// so the ledger it ends with is what the same run will need (train/predict-memory.ts). It is no device: it is not in
+// the registry, and what read() returns are zeros.
+//
+// Devices count the sizes that they were asked for, without rounding (cpu.ts), and so does this one. Kernels' own
+// scratch space is in no device's ledger; the process's share of it is in plan/process-memory.ts.
+
+import { BugError } from "../util/errors.ts";
+import type { Backend, Kernels, Precision } from "./backend.ts";
+import { Ledger, type MemoryCategory } from "./ledger.ts";
+
+const ignore = (): void => {};
+
+/** Every kernel of the contract: one that is missing here does not compile. */
+const kernels: Kernels = {
+  fill: ignore,
+  cast: ignore,
+  addInPlace: ignore,
+  scaleInPlace: ignore,
+  fillUniform: ignore,
+  gatherRows: ignore,
+  scatterRows: ignore,
+  sum: ignore,
+  sumSquares: ignore,
+  countNonFinite: ignore,
+  embedding: ignore,
+  embeddingBackward: ignore,
+  rmsNorm: ignore,
+  rmsNormBackward: ignore,
+  linear: ignore,
+  linearBackward: ignore,
+  rope: ignore,
+  attention: ignore,
+  attentionBackward: ignore,
+  gatedActivation: ignore,
+  gatedActivationBackward: ignore,
+  crossEntropy: ignore,
+  adamw: ignore,
+};
+
+/** Opens a counting backend that keeps frozen matrices as a device of this precision would. */
+export function openCounting(precision: Precision): Backend {
+  const memory = new Ledger();
+  const live = new Map<number, { readonly sizeBytes: number; readonly category: MemoryCategory }>();
+  let lastId = 0;
+  return {
+    ...kernels,
+    name: "counting",
+    description: `counts allocations, ${precision} products`,
+    precision,
+    floatType: "f32",
+    get liveBytes() {
+      return memory.liveBytes;
+    },
+    get peakBytes() {
+      return memory.peakBytes;
+    },
+    ledger: () => memory.report(),
+    allocate(sizeBytes, category) {
+      const id = ++lastId;
+      live.set(id, { sizeBytes, category });
+      memory.add(category, sizeBytes);
+      return { id, sizeBytes };
+    },
+    write: ignore,
+    read: async (buffer, offset = 0, sizeBytes = buffer.sizeBytes - offset) => new Uint8Array(sizeBytes),
+    free(buffer) {
+      const entry = live.get(buffer.id);
+      if (!entry) throw new BugError("counting backend: a buffer was freed twice");
+      live.delete(buffer.id);
+      memory.remove(entry.category, entry.sizeBytes);
+    },
+    close: () => live.clear(),
+  };
+}

@@ -1,0 +1,171 @@
+// What a training run will need on its device, before there is one: the same loading, adapter, optimizer and trainer as
+// a real run, on a backend that only counts (backend/counting.ts). Exact by construction: there is no second model of
+// memory that could drift from the code. Not here: what the process needs besides (plan/process-memory.ts), or what is
+// made of the figures (plan/).
+
+import type { Backend, LedgerReport, Matrix, Precision } from "../backend/backend.ts";
+import { openCounting } from "../backend/counting.ts";
+import type { Method } from "../config/fields.ts";
+import { type Batch, NO_TARGET } from "../data/assemble.ts";
+import { newAdapterConfig } from "../formats/peft.ts";
+import { attachNewAdapter, parseTargets } from "../models/adapter.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
+import { weightSpecs } from "../models/decoder-weights.ts";
+import { type LoadedDecoder, loadDecoder, type WeightSource } from "../models/load-model.ts";
+import { randomDecoder } from "../models/random-model.ts";
+import { type OptimizerName, optimizers } from "../optim/index.ts";
+import { nestedBlockSize } from "../quant/double-quant.ts";
+import type { DType } from "../tensor/dtype.ts";
+import { elementCount, viewOf } from "../tensor/tensor.ts";
+import { UserError } from "../util/errors.ts";
+import { Trainer } from "./step.ts";
+
+/** Everything that the memory of a run depends on. */
+export interface MemoryCase {
+  readonly method: Method;
+  readonly rank: number;
+  /** As --targets. */
+  readonly targets: string;
+  readonly optimizer: OptimizerName;
+  readonly precision: Precision;
+  readonly batchSize: number;
+  readonly sequenceLength: number;
+  readonly checkpointing: boolean;
+  /** dtype of the checkpoint's tensors, whose conversion needs room while loading; absent: random weights, as bench makes. */
+  readonly storedDType?: DType;
+}
+
+export interface MemoryPrediction {
+  readonly ledger: LedgerReport;
+  readonly trainableParameters: number;
+  /** Of the base model. */
+  readonly baseParameters: number;
+}
+
+/** The ledger at the end of one whole step on full sequences whose every token is a target: the most that a run needs. */
+export async function predictMemory(config: DecoderConfig, run: MemoryCase): Promise<MemoryPrediction> {
+  const backend = openCounting(run.precision);
+  const loaded = await load(backend, config, run);
+  const adapter = loaded.trained
+    ? undefined
+    : attachNewAdapter(
+        loaded,
+        newAdapterConfig({ rank: run.rank, alpha: 2 * run.rank, targets: parseTargets(run.targets) }),
+        0,
+      );
+  const parameters = loaded.trained ?? adapter!.flat;
+  const optimizer = optimizers[run.optimizer](backend, parameters, {
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weightDecay: 0.01,
+  });
+  const trainer = new Trainer(loaded.decoder, parameters, optimizer);
+  await trainer.step([fullBatch(run.batchSize, run.sequenceLength)], {
+    step: 1,
+    learningRate: 1e-4,
+    maxGradNorm: 1,
+    checkpointing: run.checkpointing,
+    seed: 0,
+    firstPass: 0,
+  });
+  return {
+    ledger: backend.ledger(),
+    trainableParameters: parameters.count,
+    baseParameters: loaded.totalParameters,
+  };
+}
+
+/** Parameters that train, without running anything. */
+export function countTrainable(config: DecoderConfig, rank: number, targets: string): Promise<number> {
+  const shape = { batchSize: 1, sequenceLength: 2, checkpointing: false, precision: "bf16" } as const;
+  return predictMemory(config, { ...shape, method: "lora", rank, targets, optimizer: "adamw" }).then(
+    (prediction) => prediction.trainableParameters,
+  );
+}
+
+function load(backend: Backend, config: DecoderConfig, run: MemoryCase): Promise<LoadedDecoder> {
+  const options = {
+    train: run.method === "full",
+    quantize:
+      run.method === "qlora"
+        ? async (_: string, dense: { readonly shape: readonly number[] }) => countNf4(backend, dense.shape)
+        : undefined,
+  };
+  return run.storedDType === undefined
+    ? randomDecoder(backend, config, 0, options)
+    : loadDecoder(backend, config, countedSource(config, run.storedDType), options);
+}
+
+/** What an NF4 matrix with doubly quantised scales takes; codebooks belong to each matrix. */
+function countNf4(backend: Backend, shape: readonly number[]): Matrix {
+  const [outputs, inputs] = shape as [number, number];
+  const blockSize = 64;
+  const blocks = Math.ceil((outputs * inputs) / blockSize);
+  const nestedBlocks = Math.ceil(blocks / nestedBlockSize);
+  const bytes = (count: number, category: "weights" | "scales", dtype: DType, perElement: number) =>
+    viewOf(backend.allocate(count * perElement, category), [count], dtype);
+  return {
+    kind: "quantized",
+    shape: [outputs, inputs],
+    codes: bytes(Math.ceil((outputs * inputs) / 2), "weights", "u8", 1),
+    codebook: bytes(16, "scales", "f32", 4),
+    blockSize,
+    absmax: bytes(blocks, "scales", "u8", 1),
+    nested: {
+      codebook: bytes(256, "scales", "f32", 4),
+      absmax: bytes(nestedBlocks, "scales", "f32", 4),
+      blockSize: nestedBlockSize,
+      offset: 0,
+    },
+  };
+}
+
+/** A checkpoint that has every tensor and no bytes. */
+function countedSource(config: DecoderConfig, dtype: DType): WeightSource {
+  const shapes = new Map(weightSpecs(config).map((spec) => [spec.name, spec.shape]));
+  const nothing = new Uint8Array(0);
+  return {
+    path: "the configuration",
+    find(name) {
+      const shape = shapes.get(name);
+      return shape && { dtype, shape };
+    },
+    read: async () => nothing,
+  };
+}
+
+/** Sequences of one length end to end, every token but the first a target. */
+function fullBatch(sequences: number, length: number): Batch {
+  const total = sequences * length;
+  if (total > 2 ** 28)
+    throw new UserError(
+      `${sequences} x ${length} tokens in a micro-batch: more than ${2 ** 28} are not planned for`,
+    );
+  const targets = new Int32Array(total);
+  const segments = new Int32Array(4 * sequences);
+  for (let s = 0; s < sequences; s++) {
+    targets[(s + 1) * length - 1] = NO_TARGET;
+    segments.set([s * length, length, s * length, length], 4 * s);
+  }
+  return {
+    ids: new Int32Array(total),
+    targets,
+    positions: new Int32Array(total),
+    segments,
+    maxLength: length,
+    targetTokens: total - sequences,
+    rowIds: Array.from({ length: sequences }, (_, i) => ({ file: "counted", line: i + 1, unit: "row" })),
+  };
+}
+
+/** Elements of the weights that QLoRA quantises, and of all others. */
+export function splitByQuantization(config: DecoderConfig): { quantized: number; dense: number } {
+  let quantized = 0;
+  let dense = 0;
+  for (const spec of weightSpecs(config)) {
+    if (spec.kind === "linear") quantized += elementCount(spec.shape);
+    else dense += elementCount(spec.shape);
+  }
+  return { quantized, dense };
+}
