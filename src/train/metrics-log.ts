@@ -33,22 +33,27 @@ export class MetricsLog {
     const { tokensPerSecond, elapsedMs, ...rest } = event as StepEvent;
     const line = this.timing ? event : rest;
     const bytes = new TextEncoder().encode(`${JSON.stringify(line)}\n`);
-    try {
-      await this.file.write(bytes, 0, bytes.byteLength, this.sizeBytes);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
-      throw new UserError(
-        "metrics.jsonl cannot be written: the disk is full; earlier checkpoints are untouched. Free some space and continue with --resume",
-      );
+    // A nearly full disk takes a part of the line; the next call then says why.
+    for (let done = 0; done < bytes.byteLength; ) {
+      const length = bytes.byteLength - done;
+      const write = this.file.write(bytes, done, length, this.sizeBytes + done);
+      done += (await write.catch(refuseFullDisk)).bytesWritten;
     }
     this.sizeBytes += bytes.byteLength;
   }
 
   async sync(): Promise<void> {
-    await this.file.sync();
+    await this.file.sync().catch(refuseFullDisk);
   }
 
   async close(): Promise<void> {
     await this.file.close();
   }
+}
+
+function refuseFullDisk(error: NodeJS.ErrnoException): never {
+  if (error.code !== "ENOSPC" && error.code !== "EDQUOT") throw error;
+  throw new UserError(
+    "metrics.jsonl cannot be written: the disk is full; earlier checkpoints are untouched. Free some space and continue with --resume",
+  );
 }
