@@ -10,6 +10,7 @@ import {
   type ModuleSettings,
   matchTargets,
   type TensorValues,
+  unmatchedTargets,
 } from "../formats/peft.ts";
 import { attachAdapters } from "../nn/lora.ts";
 import type { FlatParameters, ParameterSpec } from "../nn/parameters.ts";
@@ -57,10 +58,15 @@ export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, s
     );
   }
   const { decoder } = loaded;
-  const settings = matchTargets(
-    config,
-    decoder.linears.map((layer) => layer.name),
-  );
+  const names = decoder.linears.map((layer) => layer.name);
+  const settings = matchTargets(config, names);
+  const unmatched = unmatchedTargets(config, names);
+  if (unmatched.length > 0) {
+    const known = [...new Set(names.map((name) => name.slice(name.lastIndexOf(".") + 1)))];
+    throw new UserError(
+      `adapter: of the targets, ${unmatched.join(", ")} match no linear layer of this model; its layers are named ${known.join(", ")}`,
+    );
+  }
   return attach(decoder, config, settings, { seed, trains: true, replaced: [] });
 }
 
