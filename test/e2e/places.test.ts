@@ -1,0 +1,131 @@
+// Where a run writes, and what it finds there: folders that are taken or cannot be written, another run's checkpoint, a
+// damaged one, and a disk that fills up while saving. File systems are mounted for the last two, which needs root.
+
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, expect, it } from "vitest";
+import {
+  backendName,
+  expectRefusal,
+  lowrank,
+  makeRows,
+  resultOf,
+  scratchFolder,
+  succeed,
+  writeRows,
+  writeTinyModel,
+} from "./lowrank.ts";
+
+const folder = scratchFolder();
+const model = writeTinyModel(join(folder, "model"));
+const data = writeRows(join(folder, "rows.jsonl"), makeRows(20));
+
+const trainArgs = (out: string, ...more: string[]) => [
+  ...["train", "--model", model, "--data", data, "--out", out, "--backend", backendName],
+  ...["--max-steps", "6", "--save-every", "2", "--no-timing", "--rank", "4", ...more],
+];
+
+const mounts: string[] = [];
+afterAll(() => {
+  for (const path of mounts) spawnSync("umount", [path]);
+});
+
+/** Mounts a file system in memory; the reason when this process may not. */
+function mountMemory(name: string, options: string): { path: string; refused: string } {
+  const path = join(folder, name);
+  mkdirSync(path, { recursive: true });
+  const { status, stderr, error } = spawnSync("mount", ["-t", "tmpfs", "-o", options, "tmpfs", path]);
+  if (status === 0) mounts.push(path);
+  const said = String(stderr ?? "").trim() || error?.message || `exit code ${status}`;
+  return { path, refused: status === 0 ? "" : `a file system cannot be mounted here: ${said}` };
+}
+
+it("a file in the way, and a folder that is taken", () => {
+  expectRefusal(lowrank(...trainArgs(data)), 1, [data, "give another"]);
+  expectRefusal(lowrank(...trainArgs(join(data, "below"))), 1, [join(data, "below")]);
+  const taken = join(folder, "taken");
+  mkdirSync(taken);
+  writeFileSync(join(taken, "notes.txt"), "mine");
+  expectRefusal(lowrank(...trainArgs(taken)), 1, ["not empty", "--resume"]);
+  expectRefusal(lowrank(...trainArgs(taken, "--resume")), 1, ["no run of lowrank"]);
+  expectRefusal(lowrank(...trainArgs(join(folder, "absent"), "--resume")), 1, ["nothing to resume"]);
+  expect(readdirSync(taken)).toEqual(["notes.txt"]);
+});
+
+it("a run that was killed before its record starts anew", () => {
+  const out = join(folder, "early");
+  mkdirSync(out);
+  writeFileSync(join(out, "metrics.jsonl"), "");
+  writeFileSync(join(out, ".run.json.123-0a1b2c3d.tmp"), "{");
+  succeed(...trainArgs(out, "--resume"));
+  expect(readdirSync(out).filter((name) => name.startsWith("."))).toEqual([]);
+});
+
+it("a foreign or damaged checkpoint is refused, and names what differs", () => {
+  const out = join(folder, "run");
+  succeed(...trainArgs(out));
+  const foreign: [flags: string[], ...parts: string[]][] = [
+    [["--learning-rate", "0.5"], "learningRate was 0.0002 and is now 0.5", "another run"],
+    [["--rank", "2"], "rank was 4 and is now 2"],
+    [["--data", writeRows(join(folder, "other.jsonl"), makeRows(21))], "dataHash"],
+    [["--batch-size", "3"], "batchSize was 4 and is now 3"],
+    [["--method", "full", "--learning-rate", "2e-4"], 'method was "lora" and is now "full"'],
+  ];
+  for (const [flags, ...parts] of foreign)
+    expectRefusal(lowrank(...trainArgs(out, "--resume", ...flags)), 1, ["step-6", ...parts]);
+
+  const checkpoint = join(out, "checkpoints/step-6");
+  const weights = join(checkpoint, "trainable.safetensors");
+  const bytes = readFileSync(weights);
+  writeFileSync(weights, bytes.subarray(0, bytes.length - 8));
+  expectRefusal(lowrank(...trainArgs(out, "--resume")), 1, [weights, "cut off"]);
+  writeFileSync(join(checkpoint, "state.json"), "{");
+  expectRefusal(lowrank(...trainArgs(out, "--resume")), 1, [checkpoint, "state.json is damaged"]);
+  rmSync(checkpoint, { recursive: true });
+  writeFileSync(join(out, "metrics.jsonl"), "");
+  expectRefusal(lowrank(...trainArgs(out, "--resume")), 1, ["metrics.jsonl", "the run folder was changed"]);
+});
+
+it("a read-only file system", ({ skip }) => {
+  const { path, refused } = mountMemory("read-only", "size=64k,ro");
+  skip(refused !== "", refused);
+  expectRefusal(lowrank(...trainArgs(join(path, "run"))), 1, [join(path, "run"), "EROFS"]);
+});
+
+it("a disk that fills while saving: the last checkpoint stands, and the run goes on once there is space", ({
+  skip,
+}) => {
+  const whole = join(folder, "whole");
+  succeed(...trainArgs(whole));
+  const sizes = readdirSync(join(whole, "checkpoints/step-6")).map(
+    (name) => Math.ceil(readFileSync(join(whole, "checkpoints/step-6", name)).byteLength / 4096) * 4096,
+  );
+  const checkpointBytes = sizes.reduce((sum, size) => sum + size, 0);
+
+  const { path, refused } = mountMemory("small", "size=8m");
+  skip(refused !== "", refused);
+  const ballast = join(path, "ballast");
+  const { bavail, bsize } = statfsSync(path);
+  writeFileSync(ballast, Buffer.alloc(bavail * bsize - Math.round(1.6 * checkpointBytes)));
+  const out = join(path, "run");
+  expectRefusal(lowrank(...trainArgs(out)), 1, ["step-4", "the disk is full", "Free some space"]);
+  expect(readdirSync(join(out, "checkpoints"))).toEqual(["step-2"]);
+  expect(existsSync(join(out, "adapter_model.safetensors"))).toBe(false);
+
+  // Still full: the run gets as far as before and says the same.
+  expectRefusal(lowrank(...trainArgs(out, "--resume")), 1, ["step-4", "the disk is full"]);
+  expect(readdirSync(join(out, "checkpoints"))).toEqual(["step-2"]);
+
+  rmSync(ballast);
+  succeed(...trainArgs(out, "--resume"));
+  expect(resultOf(out)).toEqual(resultOf(whole));
+});
+
+it("a disk that is full from the start", ({ skip }) => {
+  const { path, refused } = mountMemory("full", "size=64k");
+  skip(refused !== "", refused);
+  const { bavail, bsize } = statfsSync(path);
+  writeFileSync(join(path, "ballast"), Buffer.alloc(bavail * bsize));
+  expectRefusal(lowrank(...trainArgs(join(path, "run"))), 1, ["the disk is full"]);
+});
