@@ -9,27 +9,33 @@ namespace lowrank::LOWRANK_ISA_NAMESPACE {
 namespace {
 
 constexpr int64_t kChunk = 32768;
-constexpr int kSums = 8;
+#if defined(__AVX512F__)
+constexpr int kSums = 8;  // doubles in a vector
+#elif defined(__AVX2__)
+constexpr int kSums = 4;
+#else
+constexpr int kSums = 2;
+#endif
 
 typedef double DoubleVec __attribute__((vector_size(kSums * 8)));
 typedef float FloatVec __attribute__((vector_size(kSums * 4)));
 
-/** Sum of f(x) over n elements in eight (twice, to hide latency) lanes of doubles. */
+/** Sum of map(x) over n elements, in four vectors of doubles to hide the latency of additions. */
 template <class Map>
 LOWRANK_INLINE double sumChunk(const float* x, int64_t n, const Map& map) {
-  DoubleVec even = {}, odd = {};
+  DoubleVec sums[4] = {};
   int64_t i = 0;
-  for (; i + 2 * kSums <= n; i += 2 * kSums) {
-    FloatVec a, b;
-    std::memcpy(&a, x + i, sizeof a);
-    std::memcpy(&b, x + i + kSums, sizeof b);
-    even += map(__builtin_convertvector(a, DoubleVec));
-    odd += map(__builtin_convertvector(b, DoubleVec));
+  for (; i + 4 * kSums <= n; i += 4 * kSums) {
+    for (int k = 0; k < 4; k++) {
+      FloatVec v;
+      std::memcpy(&v, x + i + k * kSums, sizeof v);
+      sums[k] += map(__builtin_convertvector(v, DoubleVec));
+    }
   }
-  for (; i < n; i++) even[i % kSums] += map(static_cast<double>(x[i]));
-  even += odd;
+  for (; i < n; i++) sums[0][i % kSums] += map(static_cast<double>(x[i]));
+  sums[0] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   double total = 0;
-  for (int lane = 0; lane < kSums; lane++) total += even[lane];
+  for (int lane = 0; lane < kSums; lane++) total += sums[0][lane];
   return total;
 }
 

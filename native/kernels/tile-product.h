@@ -51,13 +51,23 @@ LOWRANK_INLINE void productBlock(const TileProduct& t, const float* a, const flo
     a += order == Order::DepthContiguous ? 1 : aStride;
     b += bStride;
   }
-  for (int r = 0; r < Rows; r++) {
-    for (int v = 0; v < Vectors; v++) {
-      float* at = c + r * t.cStride + v * kLanes;
-      if (t.start == Start::Add) sum[r][v] += load(at);
-      if (t.start == Start::Scale) sum[r][v] = multiplyAdd(load(at), load(factor + v * kLanes), sum[r][v]);
-      store(at, sum[r][v]);
+  // One unrolled loop per case: a branch inside would push the sums through memory.
+  const auto finish = [&](const auto& combine) {
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; r++) {
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; v++) {
+        float* at = c + r * t.cStride + v * kLanes;
+        store(at, combine(sum[r][v], at, v));
+      }
     }
+  };
+  if (t.start == Start::Zero) {
+    finish([](Vec s, const float*, int) { return s; });
+  } else if (t.start == Start::Add) {
+    finish([](Vec s, const float* at, int) { return s + load(at); });
+  } else {
+    finish([&](Vec s, const float* at, int v) { return multiplyAdd(load(at), load(factor + v * kLanes), s); });
   }
 }
 
