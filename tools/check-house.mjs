@@ -18,7 +18,8 @@ const ORDER = [
   ["models", "data", "metrics"],
   ["generate"],
   ["config"],
-  ["plan", "train"],
+  ["train"],
+  ["plan"],
   ["serve"],
   ["cli"],
 ];
@@ -46,7 +47,7 @@ const PRIVILEGES = [
     what: "use Node's own modules",
     pattern: /(?:from|import|import\(|require\()\s*"node:/,
     where:
-      /^(cli|serve|formats)\/|^train\/(worker|checkpoint|run|run-folder|setup|bench|metrics-log|run-record)\.ts$|^backend\/(cpu|native-addon)\.ts$|^data\/(read-rows|dataset)\.ts$|^text\/load-tokenizer\.ts$/,
+      /^(cli|serve|formats)\/|^train\/(worker|checkpoint|run|run-folder|setup|bench|metrics-log|run-record)\.ts$|^backend\/(cpu|native-addon)\.ts$|^data\/(read-rows|dataset)\.ts$|^plan\/(gpus|measured)\.ts$|^text\/load-tokenizer\.ts$/,
   },
 ];
 /** serve/ listens on loopback: it answers, and calls nobody. */

@@ -234,6 +234,8 @@ export interface Backend extends Kernels {
   readonly precision: Precision;
   /** dtype of activations, gradients, norms and trained parameters: f32; f64 only on the f64 reference. */
   readonly floatType: "f32" | "f64";
+  /** True: memory holds no values (counting.ts), so nobody needs to compute what would be written to it. */
+  readonly holdsNothing?: true;
   readonly liveBytes: number;
   readonly peakBytes: number;
   /** Live and peak bytes by category. */

@@ -50,6 +50,7 @@ export function openCounting(precision: Precision): Backend {
     description: `counts allocations, ${precision} products`,
     precision,
     floatType: "f32",
+    holdsNothing: true,
     get liveBytes() {
       return memory.liveBytes;
     },

@@ -58,9 +58,11 @@ export function attachAdapters(
     const [a, b] = [flat.get(`${layer.name}.lora_a`), flat.get(`${layer.name}.lora_b`)];
     if (!a || !b) throw new BugError(`adapter of ${layer.name} is missing from the flat buffer`);
     const bound = 1 / Math.sqrt(layer.inputs);
-    const values = new Float32Array(a.tensor.shape[0]! * layer.inputs);
-    for (let i = 0; i < values.length; i++) values[i] = (2 * random.nextFloat() - 1) * bound;
-    flat.set(a, values);
+    if (!backend.holdsNothing) {
+      const values = new Float32Array(a.tensor.shape[0]! * layer.inputs);
+      for (let i = 0; i < values.length; i++) values[i] = (2 * random.nextFloat() - 1) * bound;
+      flat.set(a, values);
+    }
     layer.adapter = { a, b, scale: options.choices.get(layer.name)!.scale, dropout: options.dropout, index };
   }
   return flat;

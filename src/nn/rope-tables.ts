@@ -69,7 +69,8 @@ export class RopeCache {
     const half = this.headWidth / 2;
     const cos = new Float32Array(this.length * half);
     const sin = new Float32Array(this.length * half);
-    for (let p = 0; p < this.length; p++) {
+    const computed = this.backend.holdsNothing ? 0 : this.length;
+    for (let p = 0; p < computed; p++) {
       for (let i = 0; i < half; i++) {
         const angle = Math.fround(p * frequencies[i]!);
         cos[p * half + i] = Math.cos(angle);

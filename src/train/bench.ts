@@ -79,7 +79,7 @@ async function openSubject(
     throw new UserError("--method qlora is not available in this version; use lora or full");
   if (statSync(path).isFile()) {
     const config = readModelConfig(readConfigFile(path));
-    return { config, loaded: await randomDecoder(backend, config, options.seed, { train }), random: true };
+    return { config, loaded: await randomSubject(backend, config, options), random: true };
   }
   const folder = await openModelFolder(path);
   try {
@@ -100,6 +100,31 @@ function readConfigFile(path: string): Record<string, unknown> {
   } catch (error) {
     throw new UserError(`${path}: expected a config.json: ${(error as Error).message}`);
   }
+}
+
+/** Random weights of a shape, as the options' method wants them, and their steps timed. For plan's probe. */
+export async function benchShape(
+  backend: Backend,
+  config: DecoderConfig,
+  options: BenchOptions,
+  tell: (message: string) => void,
+): Promise<BenchResult> {
+  const loaded = await randomSubject(backend, config, options);
+  try {
+    return await timeSteps(backend, config, loaded, options, tell);
+  } finally {
+    loaded.free();
+  }
+}
+
+function randomSubject(
+  backend: Backend,
+  config: DecoderConfig,
+  options: BenchOptions,
+): Promise<LoadedDecoder> {
+  if (options.method === "qlora")
+    throw new UserError("--method qlora is not available in this version; use lora or full");
+  return randomDecoder(backend, config, options.seed, { train: options.method === "full" });
 }
 
 async function timeSteps(
