@@ -26,6 +26,12 @@ export function weightSpecs(config: DecoderConfig): WeightSpec[] {
   return specs;
 }
 
+/** Under which name a checkpoint holds a weight: where head and embedding are one table, some keep it as the head's. */
+export function storedName(config: DecoderConfig, name: string, has: (name: string) => boolean): string {
+  const head = `${headName}.weight`;
+  return config.tied && name === `${embeddingName}.weight` && !has(name) && has(head) ? head : name;
+}
+
 function layerSpecs(config: DecoderConfig, index: number): WeightSpec[] {
   const { width, headWidth, mlpWidth } = config;
   const queryWidth = config.heads * headWidth;

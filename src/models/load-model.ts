@@ -12,7 +12,7 @@ import { elementCount, viewOf } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { Decoder } from "./decoder.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
-import { type WeightSpec, weightSpecs } from "./decoder-weights.ts";
+import { storedName, type WeightSpec, weightSpecs } from "./decoder-weights.ts";
 
 /** Where weights come from. */
 export interface WeightSource {
@@ -55,7 +55,7 @@ export async function loadDecoder(
   const specs = weightSpecs(config);
   const trained = options.train ? new FlatParameters(backend, specs, "weights") : undefined;
   const frozen = new Map<string, Matrix>();
-  const uploader = new Uploader(backend, source);
+  const uploader = new Uploader(backend, tiedSource(source, config));
   const free = () => {
     for (const matrix of frozen.values()) freeMatrix(backend, matrix);
     trained?.free();
@@ -81,6 +81,16 @@ export async function loadDecoder(
       for (const matrix of frozen.values()) freeMatrix(backend, matrix);
       trained?.free();
     },
+  };
+}
+
+/** A source that knows a tied table by the embedding's name. */
+function tiedSource(source: WeightSource, config: DecoderConfig): WeightSource {
+  const stored = (name: string) => storedName(config, name, (other) => source.find(other) !== undefined);
+  return {
+    path: source.path,
+    find: (name) => source.find(stored(name)),
+    read: (name, offset, length) => source.read(stored(name), offset, length),
   };
 }
 

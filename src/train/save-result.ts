@@ -4,6 +4,7 @@
 import { copySideFiles, writeModelFolder } from "../formats/model-folder-writer.ts";
 import { writeAdapter } from "../formats/peft.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
+import { storedName } from "../models/decoder-weights.ts";
 import { encodeFrom } from "../tensor/dtype.ts";
 import { BugError } from "../util/errors.ts";
 import type { TrainableModel } from "./setup.ts";
@@ -16,7 +17,8 @@ export async function saveResult(trainable: TrainableModel, out: string): Promis
   }
   const { folder } = model;
   const tensors = parameters.entries.map((parameter) => {
-    const entry = folder.tensors.get(parameter.name);
+    const stored = storedName(model.config, parameter.name, (name) => folder.tensors.has(name));
+    const entry = folder.tensors.get(stored);
     const dtype = entry && fromSafetensorsDType(entry.dtype);
     if (!entry || !dtype) throw new BugError(`trained weight ${parameter.name} is not in the base model`);
     return {
