@@ -1,0 +1,149 @@
+// `lowrank plan`: prints the plan of a shape: what it takes, what fits, how long and how much; with --explain, the
+// derivation. Not here: any of the counting (plan/).
+
+import { freemem } from "node:os";
+import { planDefinition } from "../config/plan-options.ts";
+import type { ExplainedLine } from "../plan/explain.ts";
+import type { MethodPlan } from "../plan/memory-plan.ts";
+import type { Plan } from "../plan/plan.ts";
+import type { Estimate } from "../plan/time-cost.ts";
+import { defineCommand } from "./command.ts";
+import { formatBytes, formatCount, formatDuration, formatRate, formatTable } from "./format.ts";
+import { exitCodes, type Terminal } from "./terminal.ts";
+
+/** Part of the free memory that a probe may fill. */
+const probeShare = 0.6;
+
+export const command = defineCommand(planDefinition, async (options, terminal) => {
+  const { makePlan, readInputs } = await import("../plan/plan.ts");
+  const inputs = await readInputs(options);
+  const plan = await makePlan(options, inputs, probeShare * freemem(), (message) => terminal.note(message));
+  const { explain } = await import("../plan/explain.ts");
+  const { readMeasured } = await import("../plan/measured.ts");
+  const derivation = options.explain
+    ? await explain(inputs.shape, inputs.gpus, await readMeasured(), options)
+    : undefined;
+  if (terminal.json) terminal.document({ ...plan, explain: derivation });
+  else {
+    tellPlan(plan, terminal);
+    if (derivation) tellDerivation(derivation, terminal);
+  }
+  return exitCodes.done;
+});
+
+function tellPlan(plan: Plan, terminal: Terminal): void {
+  const { model } = plan;
+  const bold = (text: string) => terminal.style("bold", text);
+  terminal.print(
+    `${bold(model.name)}: ${model.modelType}, ${model.parameters.toLocaleString("en-US")} parameters, ${model.layers} layers of width ${model.width}`,
+  );
+  terminal.print(
+    `${plan.batchSize} x ${plan.sequenceLength} tokens a micro-batch; adapters of rank ${plan.rank} on ${plan.targets}\n`,
+  );
+  terminal.print(`${bold("Trainable parameters")} by target and rank`);
+  const ranks = Object.keys(plan.trainable[0]!.parameters);
+  terminal.print(
+    formatTable(
+      ["targets", ...ranks.map((rank) => `rank ${rank}`)],
+      plan.trainable.map(({ targets, parameters }) => [
+        targets,
+        ...ranks.map((rank) => formatCount(parameters[rank]!)),
+      ]),
+    ),
+  );
+  terminal.print(`\n${bold("Device memory")} at the peak of a step, by category (activations recomputed)`);
+  terminal.print(ledgerTable(plan.methods));
+  terminal.print(`\n${bold("The same in every variant")}${limitText(plan)}`);
+  terminal.print(variantTable(plan));
+  for (const { title, largest } of plan.methods) {
+    if (!largest) continue;
+    const most =
+      largest.batchSize === 0
+        ? "nothing fits at this length"
+        : `batch ${largest.batchSize} at ${plan.sequenceLength} tokens, or length ${largest.sequenceLength} at batch 1${largest.sequenceLength + 64 > plan.model.maxPositions ? " (all of the model's positions)" : ""}`;
+    terminal.print(`  largest for ${title}: ${most}`);
+  }
+  tellEstimates(plan, terminal);
+}
+
+function limitText({ limit }: Plan): string {
+  return limit ? `; + fits in ${formatBytes(limit.bytes)} (${limit.source}), - does not` : "";
+}
+
+function ledgerTable(methods: readonly MethodPlan[]): string {
+  const categories = Object.keys(
+    methods[0]!.variants[0]!.ledger.atPeak,
+  ) as (keyof MethodPlan["variants"][0]["ledger"]["atPeak"])[];
+  const rows = methods.map(({ title, variants, trainableParameters }) => {
+    const { ledger, peakBytes } = variants.find(({ checkpointing }) => checkpointing)!;
+    return [
+      title,
+      formatCount(trainableParameters),
+      ...categories.map((category) => bytesOrDash(ledger.atPeak[category])),
+      formatBytes(peakBytes),
+    ];
+  });
+  return formatTable(["method", "trains", ...categories, "total"], rows);
+}
+
+function bytesOrDash(bytes: number): string {
+  return bytes === 0 ? "-" : formatBytes(bytes);
+}
+
+function variantTable({ methods, limit }: Plan): string {
+  const titles = methods[0]!.variants.map(({ checkpointing, optimizer, paged }) =>
+    [checkpointing ? "recompute" : "keep", optimizer, ...(paged ? ["paged"] : [])].join(" "),
+  );
+  const rows = titles.map((title, i) => [
+    title,
+    ...methods.map(({ variants }) => {
+      const { peakBytes, fits } = variants[i]!;
+      return `${formatBytes(peakBytes)}${limit ? (fits ? " +" : " -") : ""}`;
+    }),
+  ]);
+  return formatTable(["activations, optimizer", ...methods.map(({ title }) => title)], rows);
+}
+
+function tellEstimates(plan: Plan, terminal: Terminal): void {
+  const rows = plan.methods.flatMap(({ name, title }) =>
+    (plan.estimates[name] ?? []).map((estimate) => [title, ...estimateCells(estimate)]),
+  );
+  if (rows.length === 0) {
+    terminal.print(
+      "\nFor time and cost, add --probe (this machine) or --gpu NAME, and --tokens N or --data F.",
+    );
+    return;
+  }
+  const budget = plan.work
+    ? ` for ${formatCount(plan.work.tokens)} tokens (${plan.work.source})`
+    : "; --tokens N or --data F give totals";
+  terminal.print(`\n${terminal.style("bold", "Time and cost")}${budget}`);
+  terminal.print(formatTable(["method", "rate", "FLOP/token", "tokens/s", "time", "cost"], rows));
+  const assumptions = new Set(
+    Object.values(plan.estimates).flatMap((estimates) => estimates.flatMap((one) => one.assumptions)),
+  );
+  for (const assumption of assumptions) terminal.print(`  - ${assumption}`);
+}
+
+function estimateCells({ rate, flopsPerToken, tokensPerSecond, seconds, cost }: Estimate): string[] {
+  return [
+    rate,
+    `${(flopsPerToken / 1e9).toPrecision(3)}G`,
+    formatRate(tokensPerSecond),
+    seconds === undefined ? "" : formatDuration(1000 * seconds),
+    cost === undefined ? "" : `$${cost.toFixed(2)}`,
+  ];
+}
+
+function tellDerivation(lines: readonly ExplainedLine[], terminal: Terminal): void {
+  let section = "";
+  for (const line of lines) {
+    if (line.section !== section) {
+      section = line.section;
+      terminal.print(`\n${terminal.style("bold", section)}`);
+    }
+    const published = line.published === undefined ? "" : `   published: ${line.published}`;
+    terminal.print(`  ${line.what} = ${terminal.style("cyan", line.ours)}${published}`);
+    terminal.print(`      ${line.derivation}`);
+  }
+}

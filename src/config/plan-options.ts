@@ -1,0 +1,60 @@
+// The options of `lowrank plan`: the shape, the limit to stay within, the work to price. Not here: how anything is
+// counted (plan/).
+
+import { choice, defineOptions, type OptionsOf, real, size, text, toggle, whole } from "./define.ts";
+import {
+  adapterFields,
+  batchFields,
+  chatTemplate,
+  deviceFields,
+  methods,
+  optimizer,
+  trainOn,
+} from "./fields.ts";
+
+export const planDefinition = defineOptions({
+  command: "plan",
+  summary: "Count memory, time and cost of training a model before paying for it.",
+  groups: {
+    "Model and adapter": {
+      model: text("a model folder, tiny, or a bare config.json: no weights are read", {
+        required: true,
+        placeholder: "M",
+      }),
+      method: choice(methods, "plan this method alone", { defaultText: "all of them" }),
+      rank: adapterFields.rank,
+      targets: adapterFields.targets,
+      ...batchFields,
+      optimizer,
+      paged: toggle("let optimizer state leave the device's memory when it is short", false),
+    },
+    "Limit, work and price": {
+      vram: size("device memory to stay within, for example 24GB"),
+      gpu: text("GPU by its name in the table: its memory, peak and price", { placeholder: "NAME" }),
+      gpus: text("YAML with GPUs and prices of your own, in place of lowrank's", { placeholder: "FILE" }),
+      utilization: real("part of a GPU's peak that training is taken to reach", {
+        min: 0,
+        max: 1,
+        open: true,
+        defaultText: "as the table says",
+      }),
+      price: real("US dollars for an hour of the device", { min: 0, defaultText: "as the table says" }),
+      tokens: whole("tokens to train on, repetitions included", { min: 1 }),
+      data: text("training rows whose tokens are counted, in place of --tokens", { placeholder: "F" }),
+      epochs: whole("passes over --data", { min: 1, default: 1 }),
+      trainOn,
+      chatTemplate,
+      probe: toggle("time a few real steps on random weights of this shape, here", false),
+      explain: toggle("print the derivation line by line, published figures beside ours", false),
+    },
+    "Device and output": deviceFields,
+  },
+  alternatives: [["tokens", "data"]],
+  examples: [
+    "lowrank plan --model config.json --gpu rtx4090 --tokens 10000000",
+    "lowrank plan --model config.json --explain",
+    "lowrank plan --model tiny --data rows.jsonl --epochs 3 --probe",
+  ],
+});
+
+export type PlanOptions = OptionsOf<typeof planDefinition>;

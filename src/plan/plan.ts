@@ -1,0 +1,188 @@
+// The plan of a shape in one document: parameters, ledgers, what fits, operations, time and cost. Puts together what
+// the other files of this room compute; printing is cli/plan.ts's.
+
+import type { Method } from "../config/fields.ts";
+import type { PlanOptions } from "../config/plan-options.ts";
+import { loadDataset } from "../data/dataset.ts";
+import { locateModel } from "../formats/locate-model.ts";
+import { ChatTemplate } from "../text/chat-template.ts";
+import { loadChatTemplate, loadTokenizer } from "../text/load-tokenizer.ts";
+import { UserError } from "../util/errors.ts";
+import { findGpu, type Gpu, type GpuTable, readGpuTable } from "./gpus.ts";
+import { type MethodPlan, planMethod, plannedMethods } from "./memory-plan.ts";
+import { type ProbeResult, probe } from "./probe.ts";
+import { type ModelShape, readShape, type TrainableRow, trainableTable } from "./shape.ts";
+import { type Budget, type Estimate, estimateOnGpu, flopsPerToken, withBudget } from "./time-cost.ts";
+
+export const plannedRanks = [4, 8, 16, 32, 64] as const;
+
+export interface Plan {
+  readonly model: {
+    readonly name: string;
+    readonly modelType: string;
+    readonly parameters: number;
+    readonly linearParameters: number;
+    readonly layers: number;
+    readonly width: number;
+    readonly maxPositions: number;
+  };
+  readonly batchSize: number;
+  readonly sequenceLength: number;
+  readonly rank: number;
+  readonly targets: string;
+  /** Trainable parameters by targets and rank. */
+  readonly trainable: readonly TrainableRow[];
+  readonly limit?: { readonly bytes: number; readonly source: string };
+  readonly methods: readonly MethodPlan[];
+  readonly work?: { readonly tokens: number; readonly source: string };
+  readonly probe?: ProbeResult;
+  /** By the names of `methods`. */
+  readonly estimates: Readonly<Record<string, readonly Estimate[]>>;
+}
+
+export interface PlanInputs {
+  readonly shape: ModelShape;
+  readonly gpus: GpuTable;
+  readonly gpu?: Gpu;
+}
+
+export async function readInputs(options: PlanOptions): Promise<PlanInputs> {
+  const shape = await readShape(options.model);
+  const gpus = await readGpuTable(options.gpus);
+  const gpu = options.gpu === undefined ? undefined : findGpu(gpus, options.gpu);
+  if (options.sequenceLength > shape.config.maxPositions) {
+    throw new UserError(
+      `--sequence-length ${options.sequenceLength}: the model was trained for ${shape.config.maxPositions} positions`,
+    );
+  }
+  return { shape, gpus, gpu };
+}
+
+/** Everything. `memoryBytes` is what a probe may take of this machine. */
+export async function makePlan(
+  options: PlanOptions,
+  { shape, gpus, gpu }: PlanInputs,
+  memoryBytes: number,
+  tell: (message: string) => void,
+): Promise<Plan> {
+  const { config } = shape;
+  const limit = limitOf(options, gpu);
+  const chosen = plannedMethods.filter(
+    ({ method }) => options.method === undefined || method === options.method,
+  );
+  const methods: MethodPlan[] = [];
+  for (const planned of chosen) {
+    methods.push(await planMethod(shape, planned, { ...options, limitBytes: limit?.bytes }));
+  }
+  const work = await workOf(options);
+  const measured = options.probe ? await runProbe(options, shape, methods, memoryBytes, tell) : undefined;
+  const estimates: Record<string, Estimate[]> = {};
+  for (const { name, method, precision } of methods) {
+    const flops = flopsPerToken(shape, method, { ...options, checkpointing: true });
+    const found: Estimate[] = [];
+    if (measured && method === probedMethod(options)) {
+      const estimate = {
+        flopsPerToken: flopsPerToken(shape, method, { ...options, checkpointing: false }),
+        tokensPerSecond: measured.tokensPerSecond,
+        rate: `measured on ${measured.device}`,
+        assumptions: probeAssumptions(measured, config.layers),
+      };
+      const price = options.price === undefined ? undefined : { perHour: options.price, source: "--price" };
+      if (precision === "bf16") found.push(withBudget(estimate, { tokens: work?.tokens, price }));
+    }
+    // A GPU's fp32 peak is another figure, and nobody fine-tunes in it there.
+    if (gpu && precision === "bf16") {
+      const budget: Budget = { tokens: work?.tokens, price: priceOf(options, gpu) };
+      found.push(estimateOnGpu(gpu, options.utilization ?? gpus.utilization, flops, method, budget));
+    }
+    estimates[name] = found;
+  }
+  return {
+    model: {
+      name: options.model,
+      modelType: config.modelType,
+      parameters: shape.parameters,
+      linearParameters: shape.linearParameters,
+      layers: config.layers,
+      width: config.width,
+      maxPositions: config.maxPositions,
+    },
+    batchSize: options.batchSize,
+    sequenceLength: options.sequenceLength,
+    rank: options.rank,
+    targets: options.targets,
+    trainable: trainableTable(
+      config,
+      [...new Set([...plannedRanks, options.rank])].sort((a, b) => a - b),
+    ),
+    limit,
+    methods,
+    work,
+    probe: measured,
+    estimates,
+  };
+}
+
+function limitOf(options: PlanOptions, gpu: Gpu | undefined): Plan["limit"] {
+  if (options.vram !== undefined) return { bytes: options.vram, source: "--vram" };
+  if (gpu) return { bytes: gpu.memoryGB * 1e9, source: gpu.title };
+  return undefined;
+}
+
+function priceOf(options: PlanOptions, gpu: Gpu): Budget["price"] {
+  if (options.price !== undefined) return { perHour: options.price, source: "--price" };
+  if (!gpu.price) return undefined;
+  return { perHour: gpu.price.perHour, source: `${gpu.price.source}, ${gpu.price.asOf}` };
+}
+
+async function workOf(options: PlanOptions): Promise<Plan["work"]> {
+  if (options.tokens !== undefined) return { tokens: options.tokens, source: "--tokens" };
+  if (options.data === undefined) return undefined;
+  const path = locateModel(options.model);
+  if (/\.json$/i.test(path)) {
+    throw new UserError(
+      `--data: counting tokens needs the model's tokenizer, and ${options.model} is a bare configuration; give a model folder, or --tokens N`,
+    );
+  }
+  const tokenizer = await loadTokenizer(path);
+  const source =
+    options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
+  const { report } = await loadDataset(options.data, {
+    tokenizer,
+    template: ChatTemplate.of(tokenizer, source),
+    trainOn: options.trainOn,
+    sequenceLength: options.sequenceLength,
+    overLength: "truncate",
+  });
+  const passes = `${options.epochs} ${options.epochs === 1 ? "pass" : "passes"} over ${report.file}`;
+  return { tokens: report.tokens * options.epochs, source: `${passes}, ${report.samples} samples` };
+}
+
+function probedMethod(options: PlanOptions): Method {
+  return options.method ?? "lora";
+}
+
+function runProbe(
+  options: PlanOptions,
+  shape: ModelShape,
+  methods: readonly MethodPlan[],
+  memoryBytes: number,
+  tell: (message: string) => void,
+): Promise<ProbeResult> {
+  const method = probedMethod(options);
+  const plan = methods.find((candidate) => candidate.method === method && candidate.precision === "bf16")!;
+  const kept = plan.variants.find(
+    ({ checkpointing, optimizer }) => !checkpointing && optimizer === options.optimizer,
+  )!;
+  const predictedBytes = kept.peakBytes;
+  return probe(shape, { ...options, method, checkpointing: false, memoryBytes, predictedBytes }, tell);
+}
+
+function probeAssumptions(result: ProbeResult, layers: number): string[] {
+  if (result.whole) return ["whole steps of this shape, batch and length were timed"];
+  const extrapolated =
+    result.layers.length > 1
+      ? [`timed with ${result.layers.join(" and ")} of ${layers} layers and extrapolated layer by layer`]
+      : [];
+  return [...extrapolated, `timed with ${result.sequences} sequences a micro-batch`];
+}

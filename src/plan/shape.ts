@@ -1,0 +1,104 @@
+// The shape of a model to plan for: a bare config.json, or a folder that has one. No weights are read. Trainable
+// parameters follow from the shapes of the linear layers alone.
+
+import { openFile } from "../formats/disk.ts";
+import { isJsonObject, type JsonObject, readJsonObject } from "../formats/json.ts";
+import { locateModel } from "../formats/locate-model.ts";
+import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
+import { parseTargets } from "../models/adapter.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
+import { weightSpecs } from "../models/decoder-weights.ts";
+import { readModelConfig } from "../models/index.ts";
+import type { DType } from "../tensor/dtype.ts";
+import { elementCount } from "../tensor/tensor.ts";
+
+const configCapBytes = 16 << 20;
+
+export interface ModelShape {
+  readonly config: DecoderConfig;
+  readonly parameters: number;
+  /** In the linear layers of the blocks: what adapters attach to and 4-bit weights replace. */
+  readonly linearParameters: number;
+  /** dtype of the published weights, as config.json states it. */
+  readonly storedDType: DType;
+}
+
+/** Reads the shape of a model folder or of a bare config.json. */
+export async function readShape(model: string): Promise<ModelShape> {
+  const path = locateModel(model);
+  const source = await openFile(/\.json$/i.test(path) ? path : `${path}/config.json`);
+  let json: JsonObject;
+  try {
+    json = await readJsonObject(source, configCapBytes);
+  } finally {
+    await source.close();
+  }
+  const config = readModelConfig(json);
+  const specs = weightSpecs(config);
+  const count = (of: typeof specs) => of.reduce((sum, spec) => sum + elementCount(spec.shape), 0);
+  return {
+    config,
+    parameters: count(specs),
+    linearParameters: count(specs.filter((spec) => spec.kind === "linear")),
+    storedDType: storedDType(json),
+  };
+}
+
+const dtypeNames: Readonly<Record<string, DType>> = { float32: "f32", float16: "f16", bfloat16: "bf16" };
+
+function storedDType(json: JsonObject): DType {
+  // transformers 5 writes dtype, 4 wrote torch_dtype; quantised checkpoints nest it.
+  const nested = isJsonObject(json.text_config) ? json.text_config : {};
+  const name = json.dtype ?? json.torch_dtype ?? nested.dtype;
+  return (typeof name === "string" && dtypeNames[name.replace(/^torch\./, "")]) || "bf16";
+}
+
+/** Names of the linear layers of the blocks: model.layers.0.self_attn.q_proj and so on. */
+export function linearLayers(config: DecoderConfig): { name: string; outputs: number; inputs: number }[] {
+  return weightSpecs(config)
+    .filter((spec) => spec.kind === "linear")
+    .map(({ name, shape }) => ({
+      name: name.replace(/\.weight$/, ""),
+      outputs: shape[0]!,
+      inputs: shape[1]!,
+    }));
+}
+
+/** Parameters of adapters of this rank on these targets: rank * (in + out) for each layer. */
+export function adapterParameters(config: DecoderConfig, rank: number, targets: string): number {
+  const layers = linearLayers(config);
+  const matched = matchTargets(
+    newAdapterConfig({ rank, alpha: rank, targets: parseTargets(targets) }),
+    layers.map(({ name }) => name),
+  );
+  return layers
+    .filter(({ name }) => matched.has(name))
+    .reduce((sum, { inputs, outputs }) => sum + rank * (inputs + outputs), 0);
+}
+
+/** Kinds of layers that adapters are counted for: each projection, and the usual sets. */
+export const targetSets = [
+  "q",
+  "k",
+  "v",
+  "o",
+  "gate",
+  "up",
+  "down",
+  "q,v",
+  "attention",
+  "all-linear",
+] as const;
+
+export interface TrainableRow {
+  readonly targets: string;
+  readonly parameters: Readonly<Record<string, number>>;
+}
+
+/** Trainable parameters of each set of targets at each rank. */
+export function trainableTable(config: DecoderConfig, ranks: readonly number[]): TrainableRow[] {
+  return targetSets.map((targets) => ({
+    targets,
+    parameters: Object.fromEntries(ranks.map((rank) => [rank, adapterParameters(config, rank, targets)])),
+  }));
+}
