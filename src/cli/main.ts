@@ -17,6 +17,7 @@ const commands: Readonly<Record<string, Entry>> = {
   train: { summary: "fine-tune a model with LoRA, QLoRA or in full", load: () => import("./train.ts") },
   eval: { summary: "measure a model on rows of data", load: () => import("./eval.ts") },
   generate: { summary: "continue a prompt", load: () => import("./generate.ts") },
+  plan: { summary: "count memory, time and cost before paying", load: () => import("./plan.ts") },
   bench: {
     summary: "time training steps against the device's measured peak",
     load: () => import("./bench.ts"),
