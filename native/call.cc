@@ -114,13 +114,8 @@ AttentionArgs readAttention(Reader& in) {
   return a;
 }
 
-AdamwArgs readAdamw(Reader& in) {
-  AdamwArgs a{};
-  a.params = in.f32();
-  a.grads = in.f32();
-  a.m = in.f32();
-  a.v = in.f32();
-  a.count = in.size();
+template <typename Args>
+void readAdamwConstants(Reader& in, Args& a) {
   a.learningRate = in.number();
   a.beta1 = in.number();
   a.beta2 = in.number();
@@ -129,6 +124,44 @@ AdamwArgs readAdamw(Reader& in) {
   a.step = in.size();
   a.clipSumSquares = in.f32();
   a.maxNorm = in.number();
+}
+
+AdamwArgs readAdamw(Reader& in) {
+  AdamwArgs a{};
+  a.params = in.f32();
+  a.grads = in.f32();
+  a.m = in.f32();
+  a.v = in.f32();
+  a.count = in.size();
+  readAdamwConstants(in, a);
+  return a;
+}
+
+Adamw8bitArgs readAdamw8bit(Reader& in) {
+  Adamw8bitArgs a{};
+  a.params = in.f32();
+  a.grads = in.f32();
+  a.mCodes = in.pointer<uint8_t>();
+  a.vCodes = in.pointer<uint8_t>();
+  a.mAbsmax = in.f32();
+  a.vAbsmax = in.f32();
+  a.mMap = in.f32();
+  a.vMap = in.f32();
+  a.count = in.size();
+  readAdamwConstants(in, a);
+  return a;
+}
+
+Quantize4bitArgs readQuantize4bit(Reader& in) {
+  Quantize4bitArgs a{};
+  a.x = in.any();
+  a.type = in.choice<DType>();
+  a.count = in.size();
+  a.blockSize = in.size();
+  a.codes = in.pointer<uint8_t>();
+  a.absmax = in.f32();
+  for (float& threshold : a.thresholds) threshold = in.single();
+  for (uint8_t& code : a.codeByRank) code = static_cast<uint8_t>(in.number());
   return a;
 }
 
@@ -156,6 +189,8 @@ enum Id {
   kGatedActivationBackward,
   kCrossEntropy,
   kAdamw,
+  kAdamw8bit,
+  kQuantize4bit,
   kIdCount,
 };
 
@@ -165,7 +200,8 @@ const char* const kNames[kIdCount + 1] = {
     "scatterRows",  "sum",               "sumSquares", "countNonFinite",
     "embedding",    "embeddingBackward", "rmsNorm",   "rmsNormBackward",
     "rope",         "attention",         "attentionBackward", "gatedActivation",
-    "gatedActivationBackward", "crossEntropy", "adamw", nullptr,
+    "gatedActivationBackward", "crossEntropy", "adamw", "adamw8bit",
+    "quantize4bit", nullptr,
 };
 
 void callElementwise(const KernelTable& k, int id, Reader& in) {
@@ -254,6 +290,10 @@ void callElementwise(const KernelTable& k, int id, Reader& in) {
     }
     case kAdamw:
       return k.adamw(readAdamw(in));
+    case kAdamw8bit:
+      return k.adamw8bit(readAdamw8bit(in));
+    case kQuantize4bit:
+      return k.quantize4bit(readQuantize4bit(in));
   }
 }
 

@@ -40,6 +40,29 @@ struct AdamwArgs {
   double maxNorm;
 };
 
+/** As AdamwArgs, with moments as codes of 256-entry maps and one scale for every 256 elements. */
+struct Adamw8bitArgs {
+  float *params, *grads;
+  uint8_t *mCodes, *vCodes;
+  float *mAbsmax, *vAbsmax;
+  const float *mMap, *vMap;
+  int64_t count;
+  double learningRate, beta1, beta2, epsilon, weightDecay;
+  int64_t step;
+  const float* clipSumSquares;
+  double maxNorm;
+};
+
+struct Quantize4bitArgs {
+  const void* x;
+  DType type;                      // F32, BF16 or F16
+  int64_t count, blockSize;        // blockSize even, at most 4096
+  uint8_t* codes;
+  float* absmax;
+  float thresholds[15];
+  uint8_t codeByRank[16];
+};
+
 struct KernelTable {
   const char* isa;
   void (*fill)(float* y, int64_t n, float value);
@@ -67,6 +90,8 @@ struct KernelTable {
   void (*crossEntropy)(const float* logits, const int32_t* targets, float* loss, float* dLogits,
                        float gradScale, int64_t n, int64_t v);  // dLogits may be null or logits itself
   void (*adamw)(const AdamwArgs& a);
+  void (*adamw8bit)(const Adamw8bitArgs& a);
+  void (*quantize4bit)(const Quantize4bitArgs& a);
 };
 
 /** One of these is compiled per instruction set, from the same sources under other compiler flags. */

@@ -40,5 +40,7 @@ void crossEntropy(const float* logits, const int32_t* targets, float* loss, floa
                   int64_t v);
 // adamw.cc
 void adamw(const AdamwArgs& a);
+void adamw8bit(const Adamw8bitArgs& a);        // adamw-8bit.cc
+void quantize4bit(const Quantize4bitArgs& a);  // quantize.cc
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

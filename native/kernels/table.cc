@@ -28,6 +28,8 @@ const KernelTable* LOWRANK_PER_ISA(kernelTable)() {
       isa::gatedActivationBackward,
       isa::crossEntropy,
       isa::adamw,
+      isa::adamw8bit,
+      isa::quantize4bit,
   };
   return &table;
 }

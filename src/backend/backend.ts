@@ -8,6 +8,7 @@
 // C = model width, H = heads, G = key/value heads, D = head width, V = vocabulary, R = adapter rank.
 // "+=" means the kernel adds to what the tensor holds, "=" that it overwrites.
 
+import type { NearestCodes } from "../quant/codebook.ts";
 import type { DeviceBuffer, Tensor } from "../tensor/tensor.ts";
 import type { LedgerReport, MemoryCategory } from "./ledger.ts";
 
@@ -208,6 +209,14 @@ export interface Kernels {
 
   /** One AdamW update of flat f32 state, as torch.optim.AdamW: decay, moments, bias-corrected step, eps outside the root. */
   adamw(update: AdamwUpdate): void;
+  /** The same update on moments in 8 bits (optim/adamw-8bit-reference.ts): used in full, then rounded to the nearest codes. */
+  adamw8bit(update: Adamw8bitUpdate): void;
+
+  /**
+   * Quantises x [n] (f32, bf16 or f16; finite) to 4 bits, bit for bit as quant/codebook.ts does: codes u8
+   * [ceil(n / 2)], absmax f32 [ceil(n / blockSize)]. blockSize is even, at most 4096.
+   */
+  quantize4bit(x: Tensor, nearest: NearestCodes, blockSize: number, codes: Tensor, absmax: Tensor): void;
 }
 
 export interface AdamwUpdate {
@@ -224,6 +233,19 @@ export interface AdamwUpdate {
   readonly step: number;
   /** Gradients are multiplied by min(1, maxNorm / (sqrt(sumSquares[0]) + 1e-6)) as torch's clip_grad_norm_. */
   readonly clip?: { readonly sumSquares: Tensor; readonly maxNorm: number };
+}
+
+/** Elements that share one scale in 8-bit moments; a tensor's last block may be shorter. */
+export const momentBlockSize = 256;
+
+export interface Adamw8bitUpdate extends Omit<AdamwUpdate, "m" | "v"> {
+  /** m = mMap[mCodes] * mAbsmax of its block; v likewise. */
+  readonly mCodes: Tensor; // u8 [n]
+  readonly vCodes: Tensor; // u8 [n]
+  readonly mAbsmax: Tensor; // f32 [ceil(n / 256)]
+  readonly vAbsmax: Tensor; // f32 [ceil(n / 256)]
+  readonly mMap: Tensor; // f32 [256], ascending, with a 0
+  readonly vMap: Tensor; // f32 [256], ascending, with a 0
 }
 
 /** A device: memory plus kernels. Calls enqueue in order; only read() waits. */

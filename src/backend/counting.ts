@@ -37,6 +37,8 @@ const kernels: Kernels = {
   gatedActivationBackward: ignore,
   crossEntropy: ignore,
   adamw: ignore,
+  adamw8bit: ignore,
+  quantize4bit: ignore,
 };
 
 /** Opens a counting backend that keeps frozen matrices as a device of this precision would. */

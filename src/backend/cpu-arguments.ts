@@ -4,7 +4,7 @@
 import { type DType, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount, type Tensor } from "../tensor/tensor.ts";
 import { BugError } from "../util/errors.ts";
-import { type Adapter, isQuantized, type LinearGradPart, type Matrix } from "./backend.ts";
+import { type AdamwUpdate, type Adapter, isQuantized, type LinearGradPart, type Matrix } from "./backend.ts";
 
 /** As enum DType in native/kernels.h. */
 export const dtypeCodes: Record<DType, number> = { f32: 0, bf16: 1, f16: 2, f64: 3, i32: 4, u8: 5 };
@@ -51,6 +51,13 @@ export class CallArguments {
       throw new BugError(`native call: expected ${allowed.join(" or ")}, got ${tensor.dtype}`);
     }
     return this.tensor(tensor, tensor.dtype, count).number(dtypeCodes[tensor.dtype]);
+  }
+
+  /** What every AdamW update ends with. */
+  adamwConstants(update: Omit<AdamwUpdate, "m" | "v">): this {
+    this.number(update.learningRate).number(update.beta1).number(update.beta2);
+    this.number(update.epsilon).number(update.weightDecay).number(update.step);
+    return this.optional(update.clip?.sumSquares, 1).number(update.clip?.maxNorm ?? 0);
   }
 
   private address(tensor: Tensor, elements: number): this {

@@ -2,10 +2,12 @@
 // engine's pool, so a program that must stay responsive opens this backend in a worker (train/worker.ts).
 // The order of arguments of each kernel is that of native/call.cc.
 
+import type { NearestCodes } from "../quant/codebook.ts";
 import { elementCount, type Tensor } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import type {
   ActivationKind,
+  Adamw8bitUpdate,
   AdamwUpdate,
   Backend,
   BackendFactory,
@@ -17,6 +19,7 @@ import type {
   Precision,
   Segments,
 } from "./backend.ts";
+import { momentBlockSize } from "./backend.ts";
 import { CallArguments } from "./cpu-arguments.ts";
 import { Ledger, type LedgerReport, type MemoryCategory } from "./ledger.ts";
 import { loadNativeAddon, type NativeAddon } from "./native-addon.ts";
@@ -418,10 +421,37 @@ class CpuBackend implements Backend {
       .f32(update.grads, n)
       .f32(update.m, n)
       .f32(update.v, n);
-    to.number(n).number(update.learningRate).number(update.beta1).number(update.beta2);
-    to.number(update.epsilon).number(update.weightDecay).number(update.step);
-    to.optional(update.clip?.sumSquares, 1).number(update.clip?.maxNorm ?? 0);
+    to.number(n).adamwConstants(update);
     this.run("adamw");
+  }
+
+  adamw8bit(update: Adamw8bitUpdate): void {
+    const n = elementCount(update.params.shape);
+    const blocks = Math.ceil(n / momentBlockSize);
+    const to = this.arguments.start().f32(update.params, n).f32(update.grads, n);
+    to.tensor(update.mCodes, "u8", n).tensor(update.vCodes, "u8", n);
+    to.f32(update.mAbsmax, blocks).f32(update.vAbsmax, blocks);
+    to.f32(update.mMap, 256).f32(update.vMap, 256);
+    to.number(n).adamwConstants(update);
+    this.run("adamw8bit");
+  }
+
+  quantize4bit(
+    x: Tensor,
+    { thresholds, codeByRank }: NearestCodes,
+    blockSize: number,
+    codes: Tensor,
+    absmax: Tensor,
+  ): void {
+    const n = elementCount(x.shape);
+    if (blockSize % 2 !== 0 || blockSize < 2 || blockSize > 4096) {
+      throw new BugError(`quantize4bit: blocks of ${blockSize}`);
+    }
+    const to = this.arguments.start().typed(x, ["f32", "bf16", "f16"], n).number(n).number(blockSize);
+    to.tensor(codes, "u8", Math.ceil(n / 2)).f32(absmax, Math.ceil(n / blockSize));
+    for (let i = 0; i < 15; i++) to.number(thresholds[i]!);
+    for (let i = 0; i < 16; i++) to.number(codeByRank[i]!);
+    this.run("quantize4bit");
   }
 }
 

@@ -10,6 +10,7 @@ import { attention, attentionBackward } from "./reference/attention.ts";
 import * as elementwise from "./reference/elementwise.ts";
 import { linear, linearBackward } from "./reference/linear.ts";
 import { ReferenceMemory } from "./reference/memory.ts";
+import { adamw8bit, quantize4bit } from "./reference/quantized.ts";
 
 /** Opens a reference backend whose activations are f32 or f64. */
 export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
@@ -121,6 +122,8 @@ export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
     gatedActivationBackward: (...args) => elementwise.gatedActivationBackward(memory, ...args),
     crossEntropy: (...args) => elementwise.crossEntropy(memory, ...args),
     adamw: (update) => elementwise.adamw(memory, update),
+    adamw8bit: (update) => adamw8bit(memory, update),
+    quantize4bit: (...args) => quantize4bit(memory, ...args),
   };
 }
 

@@ -6,12 +6,10 @@
 // One deviation from bitsandbytes' CPU build: codes are the exact nearest ones unless `lookup` says "grid"
 // (quant/blockwise-8bit.ts), since a grid of 65,536 points loses second moments below 1.5e-5 of their block's largest.
 
+import { momentBlockSize } from "../backend/backend.ts";
 import { dequantizeBlockwise, type MapLookup, quantizeBlockwise } from "../quant/blockwise-8bit.ts";
 import { signedDynamicMap, unsignedDynamicMap } from "../quant/dynamic-map.ts";
 import { invariant } from "../util/errors.ts";
-
-/** Elements that share one scale. */
-export const momentBlockSize = 256;
 
 /** Moments of a tensor: m through the signed map, v through the unsigned one. */
 export interface Moments8bit {

@@ -13,7 +13,7 @@ import { invariant, UserError } from "../util/errors.ts";
 export const blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096] as const;
 
 /** A partial last block is scaled by at least this, and the floor is stored; a whole block only divides by it. */
-const SMALLEST_SCALE = Math.fround(1e-38);
+export const SMALLEST_SCALE = Math.fround(1e-38);
 
 /** A tensor in 4 bits: element i is codebook[code i] * absmax[floor(i / blockSize)]. */
 export interface QuantizedBlocks {
@@ -23,8 +23,16 @@ export interface QuantizedBlocks {
   readonly absmax: Float32Array;
 }
 
+/** What a device needs to find nearest codes: code = codeByRank[number of thresholds below the value]. */
+export interface NearestCodes {
+  /** [15], ascending: the midpoints between neighbouring codebook values. */
+  readonly thresholds: Float32Array;
+  /** [16]: codes by ascending value. */
+  readonly codeByRank: Uint8Array;
+}
+
 /** What a file in this folder exports and index.ts registers. */
-export interface CodebookQuantizer {
+export interface CodebookQuantizer extends NearestCodes {
   readonly name: string;
   /** The 16 values, by code. */
   readonly codebook: Float32Array;
@@ -43,6 +51,8 @@ export function codebookQuantizer(
   return {
     name,
     codebook,
+    thresholds: search.thresholds.slice(0, 15),
+    codeByRank: search.codeByRank,
     quantize: (values, blockSize) => quantize(values, blockSize, search),
     dequantize: (blocks, count, blockSize) => dequantize(blocks, count, blockSize, codebook),
   };

@@ -5,6 +5,7 @@ import type { ActivationKind, Backend, Segments, Tensor } from "../../src/backen
 import { type DType, decodeToF32, dtypeBytes, encodeFrom } from "../../src/tensor/dtype.ts";
 import { elementCount, viewOf } from "../../src/tensor/tensor.ts";
 import { Random } from "../../src/util/rng.ts";
+import { quantizedStateCases } from "./quantized-state-cases.ts";
 
 type Outputs = Record<string, Float32Array>;
 
@@ -12,6 +13,8 @@ export interface KernelCase {
   readonly name: string;
   /** Matrix products: compared with the tolerance of the backend's precision. */
   readonly product?: boolean;
+  /** Bit for bit. */
+  readonly exact?: boolean;
   run(stage: Stage): Promise<Outputs>;
 }
 
@@ -44,6 +47,10 @@ export class Stage {
 
   ints(shape: readonly number[], values: readonly number[]): Tensor {
     return this.make(shape, "i32", encodeFrom(values, "i32"));
+  }
+
+  bytes(shape: readonly number[], values: Uint8Array): Tensor {
+    return this.make(shape, "u8", values);
   }
 
   zeros(shape: readonly number[], dtype: DType = this.backend.floatType): Tensor {
@@ -610,4 +617,5 @@ export const kernelCases: KernelCase[] = [
   ...rowCases(),
   ...attentionCases(),
   ...linearCases(),
+  ...quantizedStateCases(),
 ];
