@@ -17,6 +17,7 @@ const ORDER = [
   ["formats", "text"],
   ["models", "data", "metrics"],
   ["generate"],
+  ["publish"],
   ["config"],
   ["train"],
   ["plan"],

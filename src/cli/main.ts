@@ -18,6 +18,10 @@ const commands: Readonly<Record<string, Entry>> = {
   eval: { summary: "measure a model on rows of data", load: () => import("./eval.ts") },
   generate: { summary: "continue a prompt", load: () => import("./generate.ts") },
   plan: { summary: "count memory, time and cost before paying", load: () => import("./plan.ts") },
+  merge: {
+    summary: "add an adapter to its base model, with a receipt",
+    load: () => import("./merge.ts"),
+  },
   bench: {
     summary: "time training steps against the device's measured peak",
     load: () => import("./bench.ts"),

@@ -1,0 +1,100 @@
+// A model folder's weights as floats, whatever form they are stored in, and what 4-bit training makes of dense ones:
+// the sources that merging, exporting and the receipt of a merge read. Weights that stay in 4 bits on a device come
+// from load-model.ts's `quantized` and `quantize`.
+
+import { bnbWeightNames, dequantizeBnbWeight, readBnbWeight } from "../formats/bnb.ts";
+import { parseQuantizationConfig } from "../formats/bnb-config.ts";
+import type { ModelFolder } from "../formats/model-folder.ts";
+import { dequantizeScales, quantizeScales } from "../quant/double-quant.ts";
+import { quantizers } from "../quant/index.ts";
+import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
+import { elementCount } from "../tensor/tensor.ts";
+import { BugError, UserError } from "../util/errors.ts";
+import type { DecoderConfig } from "./decoder-config.ts";
+import { weightSpecs } from "./decoder-weights.ts";
+import { readModelConfig } from "./index.ts";
+import type { WeightSource } from "./load-model.ts";
+import { folderSource } from "./open-model.ts";
+
+export interface DenseSource extends WeightSource {
+  /** Names of the weights that are stored in 4 bits and dequantised on the way. */
+  readonly quantizedNames: ReadonlySet<string>;
+}
+
+/** The weights of a folder; those that bitsandbytes stored in 4 bits come out in f32. */
+export function denseSource(folder: ModelFolder): DenseSource {
+  parseQuantizationConfig(folder.config, `${folder.path}/config.json`);
+  const plain = folderSource(folder);
+  const quantizedNames = bnbWeightNames(folder);
+  // A 4-bit weight's shape is not in the header: the configuration gives it, and reading holds the file to it.
+  let shapes: ReadonlyMap<string, readonly number[]> | undefined;
+  const shapeInConfig = (name: string) => {
+    shapes ??= new Map(weightSpecs(readModelConfig(folder.config)).map((spec) => [spec.name, spec.shape]));
+    return shapes.get(name);
+  };
+  const latest = latestWeight(async (name) => {
+    const weight = await readBnbWeight(folder, name);
+    if (!weight) throw new BugError(`${name} was listed as a 4-bit weight and is none`);
+    const shape = shapeInConfig(name);
+    if (shape && weight.shape.some((size, i) => size !== shape[i])) {
+      throw new UserError(
+        `${folder.path}: 4-bit tensor "${name}" has shape [${weight.shape}], but config.json makes it [${shape}]`,
+      );
+    }
+    return dequantizeBnbWeight(weight);
+  });
+  return {
+    path: folder.path,
+    quantizedNames,
+    find(name) {
+      if (!quantizedNames.has(name)) return plain.find(name);
+      const shape = shapeInConfig(name);
+      return shape && { dtype: "f32", shape };
+    },
+    async read(name, offset, length) {
+      return quantizedNames.has(name) ? latest(name, offset, length) : plain.read(name, offset, length);
+    },
+  };
+}
+
+/**
+ * Dense weights as QLoRA's training sees them: each linear weight through NF4 with block size 64 and quantised scales,
+ * and back (Dettmers et al. 2023).
+ */
+export function nf4View(source: WeightSource, config: DecoderConfig): WeightSource {
+  const linears = new Set(weightSpecs(config).flatMap((spec) => (spec.kind === "linear" ? [spec.name] : [])));
+  const blockSize = 64;
+  const latest = latestWeight(async (name) => {
+    const found = source.find(name)!;
+    const count = elementCount(found.shape);
+    const values = decodeToF32(await source.read(name, 0, count * dtypeBytes[found.dtype]), found.dtype);
+    const { codes, absmax } = quantizers.nf4.quantize(values, blockSize);
+    return quantizers.nf4.dequantize(
+      { codes, absmax: dequantizeScales(quantizeScales(absmax)) },
+      count,
+      blockSize,
+    );
+  });
+  return {
+    path: source.path,
+    find(name) {
+      const found = source.find(name);
+      return found && linears.has(name) ? { dtype: "f32", shape: found.shape } : found;
+    },
+    async read(name, offset, length) {
+      return linears.has(name) ? latest(name, offset, length) : source.read(name, offset, length);
+    },
+  };
+}
+
+/** Byte ranges of weights that are made whole: the latest one stays, since a reader takes it piece by piece. */
+function latestWeight(make: (name: string) => Promise<Float32Array>) {
+  let held: { readonly name: string; readonly bytes: Uint8Array } | undefined;
+  return async (name: string, offset: number, length: number): Promise<Uint8Array> => {
+    if (held?.name !== name) {
+      held = undefined;
+      held = { name, bytes: new Uint8Array((await make(name)).buffer) };
+    }
+    return held.bytes.slice(offset, offset + length);
+  };
+}

@@ -1,0 +1,34 @@
+// Logits after every token of one sequence, for comparing models token by token. Training never materialises them
+// (autograd/ops/head-loss.ts), generation takes the last row alone (generate/).
+
+import { Tape } from "../autograd/tape.ts";
+import { decodeToF32, encodeFrom } from "../tensor/dtype.ts";
+import { viewOf } from "../tensor/tensor.ts";
+import type { Decoder } from "./decoder.ts";
+
+/** [T, V], row-major. */
+export async function tokenLogits(decoder: Decoder, ids: readonly number[]): Promise<Float32Array> {
+  const { backend } = decoder;
+  const length = ids.length;
+  const positions = ids.map((_, i) => i);
+  const [idTensor, positionTensor, table] = [ids, positions, [0, length, 0, length]].map((values) => {
+    const buffer = backend.allocate(4 * values.length, "workspace");
+    backend.write(buffer, encodeFrom(values, "i32"));
+    return viewOf(buffer, [values.length], "i32");
+  });
+  const uploads = [idTensor!, positionTensor!, { ...table!, shape: [1, 4] }] as const;
+  try {
+    using tape = new Tape(backend, false);
+    const segments = { table: uploads[2], count: 1, maxQueries: length, maxKeys: length };
+    const hidden = decoder.forward(
+      tape,
+      { ids: uploads[0], positions: uploads[1], segments, length },
+      { context: { training: false, seed: 0, pass: 0 } },
+    );
+    const logits = decoder.logits(tape, hidden);
+    tape.run([logits]);
+    return decodeToF32(await backend.read(logits.data.buffer), logits.dtype);
+  } finally {
+    for (const tensor of uploads) backend.free(tensor.buffer);
+  }
+}

@@ -1,0 +1,267 @@
+// A merge from folders to a folder: reads base and adapter, writes the merged weights tensor by tensor, then loads
+// what was written and holds it against the model that was trained. A merge that drifted too far is not kept unless
+// forced; its report is. Not here: the arithmetic (merged-source.ts), the comparison (merge-receipt.ts).
+
+import type { Backend } from "../backend/backend.ts";
+import { toExamples } from "../data/index.ts";
+import { readRows } from "../data/read-rows.ts";
+import { beginText, renderExample } from "../data/render.ts";
+import { writeFileAtomic } from "../formats/atomic-file.ts";
+import { openFile } from "../formats/disk.ts";
+import { type JsonObject, jsonText, readJsonObject } from "../formats/json.ts";
+import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
+import { copySideFiles, writeModelFolder } from "../formats/model-folder-writer.ts";
+import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
+import { toSafetensorsDType } from "../formats/safetensors.ts";
+import type { TensorToWrite } from "../formats/safetensors-writer.ts";
+import { stageFolder } from "../formats/staged-folder.ts";
+import { attachLoadedAdapter } from "../models/adapter.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
+import { weightSpecs } from "../models/decoder-weights.ts";
+import { denseSource, nf4View } from "../models/dense-source.ts";
+import { readModelConfig } from "../models/index.ts";
+import { loadDecoder, type WeightSource } from "../models/load-model.ts";
+import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
+import { elementCount } from "../tensor/tensor.ts";
+import { ChatTemplate } from "../text/chat-template.ts";
+import { loadTokenizer } from "../text/load-tokenizer.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import { UserError } from "../util/errors.ts";
+import {
+  type Comparison,
+  compareLogits,
+  cutSamples,
+  type SampleLogits,
+  sampleLogits,
+} from "./merge-receipt.ts";
+import { type MergedSource, mergedSource } from "./merged-source.ts";
+import { sampleTexts } from "./sample-text.ts";
+
+export type MergeDType = "f32" | "f16" | "bf16";
+
+export interface MergeOptions {
+  /** Folders. `base` is the original of a `model` that is stored in 4 bits. */
+  readonly model: string;
+  readonly base?: string;
+  readonly adapter: string;
+  readonly out: string;
+  readonly dtype: MergeDType | "auto";
+  readonly sampleData?: string;
+  readonly sampleTokens: number;
+  readonly maxKl: number;
+  readonly maxKlQuantized: number;
+  readonly force: boolean;
+}
+
+export interface MergeReport {
+  readonly model: string;
+  readonly base?: string;
+  readonly adapter: string;
+  readonly dtype: MergeDType;
+  readonly mergedWeights: number;
+  readonly sample: string;
+  readonly comparisons: readonly Comparison[];
+  readonly passed: boolean;
+  readonly forced: boolean;
+}
+
+export const REPORT_FILE = "merge-report.json";
+
+/** Longest sequence of the receipt's sample text. */
+const longestSample = 256;
+const pieceElements = 4 * 2 ** 20;
+
+/** Merges. UserError when the merged model is further from the trained one than allowed; the report is left in `out`. */
+export async function mergeFolder(
+  backend: Backend,
+  options: MergeOptions,
+  hooks: { readonly note?: (message: string) => void; readonly warn?: (message: string) => void } = {},
+): Promise<MergeReport> {
+  const staged = await stageFolder(options.out);
+  const opened: ModelFolder[] = [];
+  const open = async (path: string): Promise<ModelFolder> => {
+    const folder = await openModelFolder(path);
+    opened.push(folder);
+    return folder;
+  };
+  try {
+    const adapter = await readAdapter(options.adapter);
+    const trainedOn = await open(options.model);
+    const base = options.base === undefined ? trainedOn : await open(options.base);
+    const config = readModelConfig(base.config);
+    const source = denseSource(base);
+    const trained = denseSource(trainedOn);
+    if (source.quantizedNames.size > 0) {
+      hooks.warn?.(
+        options.base === undefined
+          ? "the base is stored in 4 bits: merging into its dequantised weights, which keeps their rounding; give the original model with --base to merge into that"
+          : `${options.base} is stored in 4 bits too; --base should be the original, full-precision model`,
+      );
+    }
+    const tokenizer = await loadTokenizer(options.model);
+    const samples = cutSamples(await samplesOf(tokenizer, options.sampleData), {
+      tokens: options.sampleTokens,
+      longest: Math.min(longestSample, config.maxPositions),
+      vocabularySize: config.vocabularySize,
+    });
+    if (samples.length === 0) throw new UserError("--sample-data: it has no text to compare the models on");
+
+    const references = await referencesOf(options, config, source, trained);
+    const held: { name: string; bound: number; logits: SampleLogits }[] = [];
+    for (const { name, bound, from } of references) {
+      hooks.note?.(`reading ${samples.flat().length} tokens with the ${name}`);
+      held.push({ name, bound, logits: await logitsOf(backend, config, from, samples, adapter) });
+    }
+
+    const merged = mergedSource(backend, source, config, adapter);
+    const dtype = options.dtype === "auto" ? storedDType(config, source) : options.dtype;
+    await writeModelFolder(staged.path, {
+      config: mergedConfig(base.config, merged, dtype),
+      tensors: tensorsOf(merged, dtype),
+    });
+    await copySideFiles(options.model, staged.path);
+
+    const result = await open(staged.path);
+    const resultConfig = readModelConfig(result.config);
+    const logits = await logitsOf(backend, resultConfig, denseSource(result), samples);
+    const comparisons = held.map((reference) =>
+      compareLogits(reference.name, samples, reference.logits, logits, reference.bound),
+    );
+    const passed = comparisons.every((comparison) => comparison.passed);
+    const report: MergeReport = {
+      model: options.model,
+      base: options.base,
+      adapter: options.adapter,
+      dtype,
+      mergedWeights: merged.changed.size,
+      sample: options.sampleData ?? "built-in text",
+      comparisons,
+      passed,
+      forced: !passed && options.force,
+    };
+    await result.close();
+    opened.pop();
+    const text = jsonText(report as unknown as JsonObject);
+    if (!passed && !options.force) {
+      await writeFileAtomic(`${options.out}/${REPORT_FILE}`, text);
+      throw new UserError(refusal(report, options.out));
+    }
+    await writeFileAtomic(`${staged.path}/${REPORT_FILE}`, text);
+    await staged.publish();
+    return report;
+  } finally {
+    for (const folder of opened) await folder.close();
+    await staged.discard();
+  }
+}
+
+/** Which trained model the merged one is held against: the adapter on the dense base, on the 4-bit base, or both. */
+async function referencesOf(
+  options: MergeOptions,
+  config: DecoderConfig,
+  base: WeightSource,
+  trained: ReturnType<typeof denseSource>,
+): Promise<{ name: string; bound: number; from: WeightSource }[]> {
+  const onBase = { name: "adapter on base", bound: options.maxKl, from: base };
+  const fourBit = { name: "adapter on 4-bit base", bound: options.maxKlQuantized };
+  if (trained.quantizedNames.size > 0) {
+    if (options.base === undefined) return [{ ...onBase, name: fourBit.name }];
+    return [onBase, { ...fourBit, from: trained }];
+  }
+  const qlora = (await trainedMethod(options.adapter)) === "qlora";
+  return qlora ? [onBase, { ...fourBit, from: nf4View(base, config) }] : [onBase];
+}
+
+/** The method in the run.json that training leaves beside an adapter; undefined where there is none. */
+async function trainedMethod(adapter: string): Promise<unknown> {
+  const file = await openFile(`${adapter}/run.json`).catch(() => undefined);
+  if (!file) return undefined;
+  try {
+    const { options } = await readJsonObject(file, 16 << 20);
+    return (options as JsonObject | undefined)?.method;
+  } finally {
+    await file.close();
+  }
+}
+
+async function logitsOf(
+  backend: Backend,
+  config: DecoderConfig,
+  source: WeightSource,
+  samples: readonly number[][],
+  adapter?: LoadedAdapter,
+): Promise<SampleLogits> {
+  const loaded = await loadDecoder(backend, config, source);
+  try {
+    const attached = adapter && attachLoadedAdapter(loaded, adapter, { trains: false });
+    const logits = await sampleLogits(loaded.decoder, samples);
+    attached?.free();
+    return logits;
+  } finally {
+    loaded.free();
+  }
+}
+
+async function samplesOf(tokenizer: Tokenizer, path: string | undefined): Promise<number[][]> {
+  if (path === undefined) return sampleTexts.map((text) => beginText(tokenizer, text));
+  const rendering = { tokenizer, template: ChatTemplate.of(tokenizer, undefined) };
+  return toExamples(await readRows(path)).rows.map(({ example }) => [
+    ...renderExample(example, rendering).ids,
+  ]);
+}
+
+/** What most of the base's linear weights are stored in; bf16 where that is 4 bits. */
+function storedDType(config: DecoderConfig, source: ReturnType<typeof denseSource>): MergeDType {
+  if (source.quantizedNames.size > 0) return "bf16";
+  const linear = weightSpecs(config).find((spec) => spec.kind === "linear");
+  const dtype = linear && source.find(linear.name)?.dtype;
+  return dtype === "f16" || dtype === "bf16" ? dtype : "f32";
+}
+
+const torchNames: Record<MergeDType, string> = { f32: "float32", f16: "float16", bf16: "bfloat16" };
+
+function mergedConfig(json: JsonObject, merged: MergedSource, dtype: MergeDType): JsonObject {
+  const { quantization_config: _, ...rest } = json;
+  const key = "dtype" in json ? "dtype" : "torch_dtype";
+  return { ...rest, tie_word_embeddings: merged.config.tied, [key]: torchNames[dtype] };
+}
+
+function tensorsOf(merged: MergedSource, dtype: MergeDType): TensorToWrite[] {
+  return weightSpecs(merged.config).map(({ name, shape }) => ({
+    name,
+    dtype: toSafetensorsDType(dtype),
+    shape,
+    data: () => piecesOf(merged, name, dtype),
+  }));
+}
+
+async function* piecesOf(merged: MergedSource, name: string, dtype: MergeDType): AsyncGenerator<Uint8Array> {
+  const found = merged.find(name);
+  if (!found) throw new UserError(`${merged.path}: tensor "${name}" is missing; config.json asks for it`);
+  const size = dtypeBytes[found.dtype];
+  const total = elementCount(found.shape);
+  const row = found.shape.at(-1)!;
+  const step = Math.max(1, Math.floor(pieceElements / row)) * row;
+  for (let start = 0; start < total; start += step) {
+    const count = Math.min(step, total - start);
+    const bytes = await merged.read(name, start * size, count * size);
+    if (found.dtype === dtype) {
+      yield bytes;
+      continue;
+    }
+    const values = decodeToF32(bytes, found.dtype);
+    if (dtype === "f16" && values.some((value) => Math.abs(value) >= 65520)) {
+      throw new UserError(`"${name}" holds values beyond what f16 can; use --dtype bf16 or f32`);
+    }
+    yield encodeFrom(values, dtype);
+  }
+}
+
+function refusal(report: MergeReport, out: string): string {
+  const worst = report.comparisons.filter((comparison) => !comparison.passed);
+  const told = worst.map(
+    ({ reference, meanKl, bound }) =>
+      `its mean KL divergence from the ${reference} is ${meanKl.toPrecision(3)}, above ${bound}`,
+  );
+  return `the merged model differs too much from the trained one: ${told.join("; ")}. It was not kept; the figures are in ${out}/${REPORT_FILE}. Check that the base is the adapter's own, try another --dtype, raise --max-kl, or keep it anyway with --force`;
+}
