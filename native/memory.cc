@@ -1,15 +1,18 @@
-// Small blocks come from the C library; blocks of a megabyte or more are mapped, so that freeing them lowers the
-// resident size. Freed mappings are first kept for reuse up to a cap: a training step allocates and frees the
-// same sizes again and again, and faulting pages in anew would cost more than filling them.
+// Small blocks come from the C library; blocks of a megabyte or more are mapped. Freed mappings are kept for reuse,
+// because a training step allocates and frees the same sizes again and again and faulting pages in anew costs more
+// than filling them. What is in use and what is kept never exceed, together, the most that was ever in use at once:
+// the process is never larger than it had to be.
 #include "memory.h"
 
 #include <sys/mman.h>
 
 #include <atomic>
 #include <cstdlib>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <new>
+#include <unordered_map>
 #include <vector>
 
 namespace lowrank {
@@ -19,12 +22,21 @@ constexpr size_t kMapFrom = size_t{1} << 20;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kSmallUnit = size_t{64} << 10;
 
+/** A kept block serves a request when it is at most this factor larger. */
+constexpr double kSlack = 1.25;
+
 std::mutex mutex;
 std::atomic<size_t> cached{0};
+size_t inUse = 0;      // bytes of mappings in use
+size_t mostInUse = 0;  // the most there ever was
 
-/** Freed mappings by size. Never destroyed, as threads may outlive statics. */
+/** Freed mappings by size, and the true size of those in use. Never destroyed, as threads may outlive statics. */
 std::multimap<size_t, void*>& freeBlocks() {
   static auto* const blocks = new std::multimap<size_t, void*>();
+  return *blocks;
+}
+std::unordered_map<void*, size_t>& usedBlocks() {
+  static auto* const blocks = new std::unordered_map<void*, size_t>();
   return *blocks;
 }
 
@@ -49,15 +61,27 @@ void* mapBlock(size_t size) {
   return reinterpret_cast<void*>(aligned);
 }
 
-void* takeCached(size_t size) {
-  std::lock_guard<std::mutex> lock(mutex);
+/** The smallest kept block that fits without waste, or null. */
+void* takeCached(size_t size, size_t& actual) {
   auto& blocks = freeBlocks();
-  const auto found = blocks.find(size);
-  if (found == blocks.end()) return nullptr;
+  const auto found = blocks.lower_bound(size);
+  if (found == blocks.end() || static_cast<double>(found->first) > kSlack * static_cast<double>(size)) return nullptr;
   void* address = found->second;
+  actual = found->first;
   blocks.erase(found);
-  cached -= size;
+  cached -= actual;
   return address;
+}
+
+/** Gives kept blocks back, the largest first, until `room` more bytes fit under the peak. */
+void makeRoom(size_t room) {
+  auto& blocks = freeBlocks();
+  while (!blocks.empty() && inUse + cached + room > mostInUse) {
+    const auto largest = std::prev(blocks.end());
+    munmap(largest->second, largest->first);
+    cached -= largest->first;
+    blocks.erase(largest);
+  }
 }
 
 }  // namespace
@@ -70,24 +94,30 @@ void* allocateBytes(size_t bytes) {
   }
   if (bytes > SIZE_MAX / 2) return nullptr;
   const size_t size = mappedSize(bytes);
-  if (void* address = takeCached(size)) return address;
-  if (void* address = mapBlock(size)) return address;
-  trimCache();
-  return mapBlock(size);
+  std::lock_guard<std::mutex> lock(mutex);
+  size_t actual = size;
+  void* address = takeCached(size, actual);
+  if (!address) {
+    makeRoom(size);
+    address = mapBlock(size);
+  }
+  if (!address) return nullptr;
+  usedBlocks()[address] = actual;
+  inUse += actual;
+  if (inUse > mostInUse) mostInUse = inUse;
+  return address;
 }
 
 void freeBytes(void* address, size_t bytes) {
   if (bytes < kMapFrom) return std::free(address);
-  const size_t size = mappedSize(bytes);
-  {
-    std::lock_guard<std::mutex> lock(mutex);
-    if (cached + size <= kCacheCapBytes) {
-      freeBlocks().emplace(size, address);
-      cached += size;
-      return;
-    }
-  }
-  munmap(address, size);
+  std::lock_guard<std::mutex> lock(mutex);
+  const auto found = usedBlocks().find(address);
+  if (found == usedBlocks().end()) return;
+  const size_t actual = found->second;
+  usedBlocks().erase(found);
+  inUse -= actual;
+  freeBlocks().emplace(actual, address);
+  cached += actual;
 }
 
 size_t cachedBytes() { return cached; }
@@ -97,6 +127,7 @@ void trimCache() {
   for (const auto& [size, address] : freeBlocks()) munmap(address, size);
   freeBlocks().clear();
   cached = 0;
+  mostInUse = inUse;
 }
 
 namespace {

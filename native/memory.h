@@ -10,10 +10,9 @@ namespace lowrank {
 void* allocateBytes(size_t bytes);
 /** `bytes` as it was asked for. */
 void freeBytes(void* address, size_t bytes);
-/** Bytes of freed blocks kept for reuse (they stay in the process's resident size), and their cap. */
+/** Bytes of freed blocks kept for reuse; with those in use never more than were ever in use at once. */
 size_t cachedBytes();
-constexpr size_t kCacheCapBytes = size_t{256} << 20;
-/** Gives every cached block back to the system. */
+/** Gives every kept block back to the system. */
 void trimCache();
 
 /**
