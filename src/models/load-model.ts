@@ -26,7 +26,7 @@ export interface WeightSource {
   readonly path: string;
 }
 
-/** Turns a frozen linear weight into its quantised form; gets the weight in f32 or bf16 on the device. */
+/** Turns a frozen linear weight into its quantised form; gets the weight on the device, in f32, bf16 or f16. */
 export type QuantizeOnArrival = (name: string, dense: Tensor) => Promise<Matrix>;
 
 export interface LoadOptions {
@@ -115,12 +115,14 @@ async function loadFrozen(
   spec: WeightSpec,
   quantize: QuantizeOnArrival | undefined,
 ): Promise<Matrix> {
-  if (spec.kind === "linear") {
+  if (spec.kind === "linear" || spec.kind === "head") {
     const stored = await source.quantized?.(spec.name, spec.shape);
     if (stored) return stored;
   }
-  const dtype = spec.kind === "vector" ? backend.floatType : matrixDType(backend);
-  const quantized = spec.kind === "linear" && quantize !== undefined;
+  // What a quantised checkpoint left dense was left so on purpose.
+  const quantized = spec.kind === "linear" && quantize !== undefined && source.quantized === undefined;
+  const kept = spec.kind === "vector" ? backend.floatType : matrixDType(backend);
+  const dtype = quantized ? arrivalDType(source, spec.name) : kept;
   const tensor = viewOf(
     backend.allocate(elementCount(spec.shape) * dtypeBytes[dtype], quantized ? "workspace" : "weights"),
     spec.shape,
@@ -136,6 +138,12 @@ async function loadFrozen(
     backend.free(tensor.buffer);
     throw error;
   }
+}
+
+/** What is quantised is the file's own numbers, so that the codes do not depend on the device's precision. */
+function arrivalDType(source: WeightSource, name: string): DType {
+  const stored = source.find(name)?.dtype;
+  return stored === "bf16" || stored === "f16" ? stored : "f32";
 }
 
 /** How frozen matrices are kept for the backend's arithmetic. */

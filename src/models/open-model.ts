@@ -12,6 +12,7 @@ import { attachLoadedAdapter, type DecoderAdapter } from "./adapter.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { readModelConfig } from "./index.ts";
 import { type LoadedDecoder, type LoadOptions, loadDecoder, type WeightSource } from "./load-model.ts";
+import { storedIn4Bits } from "./quantized-weights.ts";
 
 export interface OpenedModel {
   readonly path: string;
@@ -45,7 +46,7 @@ export async function openModel(
         `${path}: the tokenizer has ${tokenizer.vocabSize} tokens but the model's embedding only ${config.vocabularySize}; they do not belong together`,
       );
     }
-    const loaded = await loadDecoder(backend, config, folderSource(folder), options);
+    const loaded = await loadDecoder(backend, config, deviceSource(backend, folder, options), options);
     let adapter: DecoderAdapter | undefined;
     try {
       if (options.adapter)
@@ -73,7 +74,18 @@ export async function openModel(
   }
 }
 
-/** A model folder as a source of weights. */
+/** A model folder as a source of weights for a device, 4-bit ones as they are. */
+export function deviceSource(backend: Backend, folder: ModelFolder, options: LoadOptions = {}): WeightSource {
+  const quantized = storedIn4Bits(backend, folder);
+  if (quantized && options.train) {
+    throw new UserError(
+      `${folder.path}: the weights are quantised to 4 bits, which full fine-tuning cannot train; use --method qlora, or the unquantised model`,
+    );
+  }
+  return { ...folderSource(folder), quantized };
+}
+
+/** A model folder as a source of its dense weights. */
 export function folderSource(folder: ModelFolder): WeightSource {
   return {
     path: folder.path,
@@ -82,8 +94,10 @@ export function folderSource(folder: ModelFolder): WeightSource {
       if (!entry) return undefined;
       const dtype = fromSafetensorsDType(entry.dtype);
       if (dtype !== "f32" && dtype !== "bf16" && dtype !== "f16" && dtype !== "f64") {
+        const hint =
+          dtype === "u8" ? ". It looks quantised, but config.json has no quantization_config that says how" : "";
         throw new UserError(
-          `${folder.path}: tensor "${name}" has dtype ${entry.dtype}; expected F32, F16 or BF16`,
+          `${folder.path}: tensor "${name}" has dtype ${entry.dtype}; expected F32, F16 or BF16${hint}`,
         );
       }
       return { dtype, shape: entry.shape };

@@ -14,8 +14,9 @@ import { attachNewAdapter, parseTargets } from "../models/adapter.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { stepFlops } from "../models/flops.ts";
 import { readModelConfig } from "../models/index.ts";
-import { type LoadedDecoder, loadDecoder } from "../models/load-model.ts";
-import { folderSource } from "../models/open-model.ts";
+import { type LoadedDecoder, type LoadOptions, loadDecoder } from "../models/load-model.ts";
+import { deviceSource } from "../models/open-model.ts";
+import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import { randomDecoder } from "../models/random-model.ts";
 import { optimizers } from "../optim/index.ts";
 import { UserError } from "../util/errors.ts";
@@ -74,19 +75,17 @@ async function openSubject(
   options: BenchOptions,
 ): Promise<{ config: DecoderConfig; loaded: LoadedDecoder; random: boolean }> {
   const path = locateModel(options.model);
-  const train = options.method === "full";
-  if (options.method === "qlora")
-    throw new UserError("--method qlora is not available in this version; use lora or full");
   if (statSync(path).isFile()) {
     const config = readModelConfig(readConfigFile(path));
     return { config, loaded: await randomSubject(backend, config, options), random: true };
   }
   const folder = await openModelFolder(path);
+  const load = loadOptionsOf(backend, options);
   try {
     const config = readModelConfig(folder.config);
     return {
       config,
-      loaded: await loadDecoder(backend, config, folderSource(folder), { train }),
+      loaded: await loadDecoder(backend, config, deviceSource(backend, folder, load), load),
       random: false,
     };
   } finally {
@@ -122,9 +121,14 @@ function randomSubject(
   config: DecoderConfig,
   options: BenchOptions,
 ): Promise<LoadedDecoder> {
-  if (options.method === "qlora")
-    throw new UserError("--method qlora is not available in this version; use lora or full");
-  return randomDecoder(backend, config, options.seed, { train: options.method === "full" });
+  return randomDecoder(backend, config, options.seed, loadOptionsOf(backend, options));
+}
+
+function loadOptionsOf(backend: Backend, { method }: BenchOptions): LoadOptions {
+  return {
+    train: method === "full",
+    quantize: method === "qlora" ? quantizeOnArrival(backend) : undefined,
+  };
 }
 
 async function timeSteps(

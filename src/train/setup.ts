@@ -18,10 +18,11 @@ import {
   parseTargets,
 } from "../models/adapter.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
+import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadChatTemplate } from "../text/load-tokenizer.ts";
-import { BugError, UserError } from "../util/errors.ts";
+import { BugError } from "../util/errors.ts";
 import type { TrainEvent } from "./events.ts";
 
 export interface TrainableModel {
@@ -38,9 +39,8 @@ export interface TrainableModel {
 export async function openTrainable(backend: Backend, options: TrainOptions): Promise<TrainableModel> {
   const path = locateModel(options.model);
   const full = options.method === "full";
-  if (options.method === "qlora")
-    throw new UserError("--method qlora is not available in this version; use lora or full");
-  const model = await openModel(backend, path, { train: full });
+  const quantize = options.method === "qlora" ? quantizeOnArrival(backend) : undefined;
+  const model = await openModel(backend, path, { train: full, quantize });
   try {
     const modelHash = await hashModelFolder(model.folder);
     if (full) {
@@ -92,7 +92,7 @@ export interface TrainingData {
 
 /** Reads and renders the data; warns of what would make a run disappoint; refuses what would make it pointless. */
 export async function loadTrainingData(
-  model: OpenedModel,
+  model: Pick<OpenedModel, "tokenizer">,
   options: TrainOptions,
   emit: (event: TrainEvent) => void,
 ): Promise<TrainingData> {
@@ -161,6 +161,9 @@ export function cacheFolder(): string {
   );
 }
 
+/** Whoever trains over 4-bit weights is short of memory: beyond this, activations are recomputed, for about half a step more. */
+const kept4BitBytes = 2 * 2 ** 30;
+
 /** Whether to recompute activations: as asked, or when keeping them would take more than what is left of the budget. */
 export function chooseCheckpointing(
   asked: "auto" | "on" | "off",
@@ -169,6 +172,7 @@ export function chooseCheckpointing(
   vram?: number,
 ): boolean {
   if (asked !== "auto") return asked === "on";
+  if (vram === undefined && backend.ledger().live.scales > 0 && keptBytes > kept4BitBytes) return true;
   // On a CPU the device's memory is the machine's, which others use too.
   return backend.liveBytes + keptBytes > (vram ?? 0.6 * totalmem());
 }

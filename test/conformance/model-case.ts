@@ -19,7 +19,7 @@ import {
 
 const context = { training: false, seed: 0, pass: 0 };
 
-export function goldenSource(golden: ModelGolden): WeightSource {
+export function goldenSource(golden: Pick<ModelGolden, "name" | "seed" | "tensors">): WeightSource {
   const weights = goldenWeights(golden);
   return {
     path: golden.name,
@@ -141,7 +141,7 @@ export async function lossAndGradients(
 export function attachGoldenAdapter(
   backend: Backend,
   loaded: LoadedDecoder,
-  golden: ModelGolden,
+  golden: { readonly seed: number; readonly lora: Pick<ModelGolden["lora"], "rank" | "alpha" | "adapter"> },
 ): FlatParameters {
   const { rank, alpha, adapter } = golden.lora;
   const layers = loaded.decoder.linears;
@@ -171,7 +171,7 @@ export async function trainGolden(
   backend: Backend,
   loaded: LoadedDecoder,
   flat: FlatParameters,
-  golden: ModelGolden,
+  golden: Pick<ModelGolden, "training">,
 ): Promise<{ losses: number[]; gradNorms: number[] }> {
   const { learningRate, maxGradNorm, batches, ...options } = golden.training;
   const optimizer = adamw(backend, flat, options);

@@ -1,0 +1,142 @@
+// Linear weights in 4 bits on a device: quantised there as they arrive, or taken as bitsandbytes stored them, never
+// twice. One copy serves forward and backward; nothing is expanded to a full matrix. Codes are booked as weights, all
+// that decodes them as scales. Not here: the arithmetic (quant/, the quantize4bit kernel), files (formats/bnb.ts).
+
+import type { Backend, MemoryCategory, QuantizedMatrix, Tensor } from "../backend/backend.ts";
+import { readBnbWeight, type StoredQuantized } from "../formats/bnb.ts";
+import { parseQuantizationConfig } from "../formats/bnb-config.ts";
+import type { ModelFolder } from "../formats/model-folder.ts";
+import { checkBlockSize, type NearestCodes } from "../quant/codebook.ts";
+import { nestedBlockSize, quantizeScales } from "../quant/double-quant.ts";
+import { signedDynamicMap } from "../quant/dynamic-map.ts";
+import { type QuantizerName, quantizers } from "../quant/index.ts";
+import { decodeToF32, encodeFrom } from "../tensor/dtype.ts";
+import { elementCount, viewOf } from "../tensor/tensor.ts";
+import { UserError } from "../util/errors.ts";
+import type { QuantizeOnArrival, WeightSource } from "./load-model.ts";
+
+export interface QuantizeOptions {
+  /** Quantise the scales too; true when absent, as in the paper. */
+  readonly doubleQuant?: boolean;
+  /** Weights that share a scale; 64 when absent, as in the paper. */
+  readonly blockSize?: number;
+}
+
+/** The loader's hook that turns each linear weight into 4 bits. */
+export function quantizeOnArrival(
+  backend: Backend,
+  name: QuantizerName = "nf4",
+  options: QuantizeOptions = {},
+): QuantizeOnArrival {
+  const { doubleQuant = true, blockSize = 64 } = options;
+  checkBlockSize(blockSize);
+  const quantizer = quantizers[name];
+  return async (_, dense) => {
+    const codes = bytesTensor(backend, Math.ceil(elementCount(dense.shape) / 2), "weights");
+    try {
+      const absmax = await quantizeInto(backend, dense, quantizer, blockSize, codes);
+      const shape = dense.shape as readonly [number, number];
+      const { codebook } = quantizer;
+      if (!doubleQuant) return place(backend, { shape, blockSize, codebook, absmax }, codes);
+      const nested = quantizeScales(absmax);
+      return place(
+        backend,
+        {
+          ...{ shape, blockSize, codebook, absmax: nested.codes },
+          nested: {
+            ...{ codebook: signedDynamicMap, absmax: nested.absmax },
+            ...{ blockSize: nestedBlockSize, offset: nested.offset },
+          },
+        },
+        codes,
+      );
+    } catch (error) {
+      backend.free(codes.buffer);
+      throw error;
+    }
+  };
+}
+
+/** Fills `codes` from a dense weight on the device and brings the scales back. */
+export async function quantizeInto(
+  backend: Backend,
+  dense: Tensor,
+  nearest: NearestCodes,
+  blockSize: number,
+  codes: Tensor,
+): Promise<Float32Array> {
+  const blocks = Math.ceil(elementCount(dense.shape) / blockSize);
+  const absmax = viewOf(backend.allocate(4 * blocks, "workspace"), [blocks], "f32");
+  try {
+    backend.quantize4bit(dense, nearest, blockSize, codes, absmax);
+    return decodeToF32(await backend.read(absmax.buffer, 0, 4 * blocks), "f32");
+  } finally {
+    backend.free(absmax.buffer);
+  }
+}
+
+/**
+ * Reads 4-bit weights of a folder onto a device as they are; undefined where the folder is a plain one. UserError for
+ * a quantisation that we cannot read, and for a weight whose own shape is not the configuration's.
+ */
+export function storedIn4Bits(backend: Backend, folder: ModelFolder): WeightSource["quantized"] {
+  const stored = parseQuantizationConfig(folder.config, `${folder.path}/config.json`);
+  if (!stored) return undefined;
+  return async (name, shape) => {
+    const weight = await readBnbWeight(folder, name);
+    if (!weight) return undefined;
+    if (weight.shape.length !== shape.length || weight.shape.some((size, i) => size !== shape[i])) {
+      throw new UserError(
+        `${folder.path}: 4-bit tensor "${name}" says in its quant_state that its shape is [${weight.shape}], but config.json makes it [${shape}]`,
+      );
+    }
+    return upload(backend, weight);
+  };
+}
+
+function upload(backend: Backend, weight: StoredQuantized): QuantizedMatrix {
+  const codes = bytesTensor(backend, weight.codes.length, "weights");
+  try {
+    backend.write(codes.buffer, weight.codes);
+    return place(backend, weight, codes);
+  } catch (error) {
+    backend.free(codes.buffer);
+    throw error;
+  }
+}
+
+/** Puts everything but the codes, which are there, on the device. */
+function place(
+  backend: Backend,
+  weight: Pick<StoredQuantized, "shape" | "blockSize" | "codebook" | "absmax" | "nested">,
+  codes: Tensor,
+): QuantizedMatrix {
+  const made: Tensor[] = [];
+  const put = (values: Float32Array | Uint8Array): Tensor => {
+    const isBytes = values instanceof Uint8Array;
+    const bytes = isBytes ? values : encodeFrom(values, "f32");
+    const buffer = backend.allocate(bytes.byteLength, "scales");
+    const tensor = viewOf(buffer, [values.length], isBytes ? "u8" : "f32");
+    made.push(tensor);
+    backend.write(buffer, bytes);
+    return tensor;
+  };
+  try {
+    const { shape, blockSize, nested } = weight;
+    const matrix = {
+      ...{ kind: "quantized" as const, shape, codes, blockSize },
+      codebook: put(weight.codebook),
+      absmax: put(weight.absmax),
+    };
+    if (!nested) return matrix;
+    const inner = { codebook: put(nested.codebook), absmax: put(nested.absmax) };
+    return { ...matrix, nested: { ...inner, blockSize: nested.blockSize, offset: nested.offset } };
+  } catch (error) {
+    for (const tensor of made) backend.free(tensor.buffer);
+    throw error;
+  }
+}
+
+function bytesTensor(backend: Backend, count: number, category: MemoryCategory): Tensor {
+  return viewOf(backend.allocate(count, category), [count], "u8");
+}
