@@ -95,7 +95,9 @@ export function folderSource(folder: ModelFolder): WeightSource {
       const dtype = fromSafetensorsDType(entry.dtype);
       if (dtype !== "f32" && dtype !== "bf16" && dtype !== "f16" && dtype !== "f64") {
         const hint =
-          dtype === "u8" ? ". It looks quantised, but config.json has no quantization_config that says how" : "";
+          dtype === "u8"
+            ? ". It looks quantised, but config.json has no quantization_config that says how"
+            : "";
         throw new UserError(
           `${folder.path}: tensor "${name}" has dtype ${entry.dtype}; expected F32, F16 or BF16${hint}`,
         );
