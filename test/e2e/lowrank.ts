@@ -5,6 +5,7 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, expect } from "vitest";
 import { openBackend } from "../../src/backend/index.ts";
@@ -105,6 +106,15 @@ export function startLowrank(args: readonly string[]): {
   return { child, finished };
 }
 
+/** Waits until a condition holds or the process is gone. */
+export async function until(condition: () => boolean, finished: Promise<unknown>): Promise<void> {
+  let gone = false;
+  void finished.then(() => {
+    gone = true;
+  });
+  while (!gone && !condition()) await sleep(1);
+}
+
 /** Runs `lowrank`, which must succeed. */
 export function succeed(...args: readonly string[]): Finished {
   const result = lowrank(...args);
@@ -125,12 +135,11 @@ export function expectRefusal(result: Finished, code: number, parts: readonly (s
   }
 }
 
-/** The files that two equal runs share byte for byte. */
-export function resultOf(out: string): Record<string, string> {
-  return Object.fromEntries(
-    ["metrics.jsonl", "adapter_model.safetensors", "adapter_config.json"].map((name) => [
-      name,
-      readFileSync(join(out, name)).toString("base64"),
-    ]),
-  );
+/** Content of files in a run folder, for comparing two runs byte for byte. */
+export function filesOf(out: string, names: readonly string[]): Record<string, string> {
+  return Object.fromEntries(names.map((name) => [name, readFileSync(join(out, name)).toString("base64")]));
 }
+
+/** What two equal runs of adapters share byte for byte. */
+export const resultOf = (out: string) =>
+  filesOf(out, ["metrics.jsonl", "adapter_model.safetensors", "adapter_config.json"]);

@@ -2,18 +2,20 @@
 // for byte. Kills are SIGKILL at random moments: one while the program starts, the others somewhere in or after a
 // random step, so that some fall into the writing of a checkpoint.
 
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, it } from "vitest";
 import { Random } from "../../src/util/rng.ts";
 import {
   backendName,
+  filesOf,
   makeRows,
   resultOf,
   scratchFolder,
   startLowrank,
   succeed,
+  until,
   writeRows,
   writeTinyModel,
 } from "./lowrank.ts";
@@ -48,7 +50,6 @@ const trainArgs = (out: string, more: readonly string[]) => [
   ],
 ];
 
-const sizeOf = (path: string) => (existsSync(path) ? statSync(path).size : 0);
 const linesOf = (path: string) =>
   existsSync(path) ? readFileSync(path, "utf8").split('"type":"train"').length - 1 : 0;
 
@@ -68,12 +69,8 @@ for (const [name, more] of Object.entries(settings)) {
     const moments = Array.from({ length: 4 }, () => 1 + random.nextInt(steps - 25)).sort((a, b) => a - b);
     for (const moment of [0, ...moments]) {
       const { child, finished } = startLowrank(resuming());
-      let gone = false;
-      void finished.then(() => {
-        gone = true;
-      });
       if (moment === 0) await sleep(random.nextInt(400));
-      else while (!gone && linesOf(metrics) < moment) await sleep(1);
+      else await until(() => linesOf(metrics) >= moment, finished);
       await sleep(random.nextInt(12));
       child.kill("SIGKILL");
       const { signal, stderr } = await finished;
@@ -86,22 +83,33 @@ for (const [name, more] of Object.entries(settings)) {
   });
 }
 
-it("Ctrl-C finishes the step, saves, exits with 130; the rest is the same run", async () => {
-  const whole = join(folder, "interrupt whole");
-  const more = ["--dropout", "0.1", "--save-every", "1000"];
-  succeed(...trainArgs(whole, more));
-  const out = join(folder, "interrupted");
-  const { child, finished } = startLowrank([...trainArgs(out, more), "--json"]);
-  while (sizeOf(join(out, "metrics.jsonl")) === 0) await sleep(1);
-  child.kill("SIGINT");
-  const { status, stdout, stderr } = await finished;
-  expect(status, stderr).toBe(130);
-  const summary = JSON.parse(stdout);
-  expect(summary).toMatchObject({ status: "interrupted", out });
-  expect(summary.checkpoint).toBe(join(out, "checkpoints", `step-${summary.steps}`));
-  expect(existsSync(join(summary.checkpoint, "adapter_model.safetensors"))).toBe(true);
-  expect(existsSync(join(out, "adapter_model.safetensors"))).toBe(false);
-  expect(JSON.parse(readFileSync(join(out, "run.json"), "utf8")).status).toBe("interrupted");
-  succeed(...trainArgs(out, more), "--resume");
-  expect(resultOf(out)).toEqual(resultOf(whole));
-});
+const methods: Record<string, string[]> = {
+  lora: ["--dropout", "0.1"],
+  full: ["--method", "full", "--max-steps", "25", "--learning-rate", "1e-4", "--gradient-accumulation", "2"],
+};
+
+for (const [method, flags] of Object.entries(methods)) {
+  it(`Ctrl-C finishes the step, saves, exits with 130; the rest is the same run: ${method}`, async () => {
+    const whole = join(folder, `${method} whole`);
+    const more = [...flags, "--save-every", "1000"];
+    succeed(...trainArgs(whole, more));
+    const out = join(folder, `${method} interrupted`);
+    const { child, finished } = startLowrank([...trainArgs(out, more), "--json"]);
+    await until(() => linesOf(join(out, "metrics.jsonl")) > 0, finished);
+    child.kill("SIGINT");
+    const { status, stdout, stderr } = await finished;
+    expect(status, stderr).toBe(130);
+    const summary = JSON.parse(stdout);
+    expect(summary).toMatchObject({ status: "interrupted", out });
+    expect(summary.checkpoint).toBe(join(out, "checkpoints", `step-${summary.steps}`));
+    expect(JSON.parse(readFileSync(join(out, "run.json"), "utf8")).status).toBe("interrupted");
+    const files =
+      method === "full"
+        ? ["metrics.jsonl", "model.safetensors", "config.json", "tokenizer.json"]
+        : ["metrics.jsonl", "adapter_model.safetensors", "adapter_config.json"];
+    expect(existsSync(join(out, files[1]!))).toBe(false);
+    expect(existsSync(join(summary.checkpoint, "adapter_model.safetensors"))).toBe(method === "lora");
+    succeed(...trainArgs(out, more), "--resume");
+    expect(filesOf(out, files)).toEqual(filesOf(whole, files));
+  });
+}
