@@ -4,6 +4,7 @@
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
 import type { DataEvent, ModelEvent, TrainEvent, TrainSummary } from "../train/events.ts";
 import { startTraining, type TrainingRun } from "../train/worker.ts";
+import { preflightLines } from "./check.ts";
 import { defineCommand } from "./command.ts";
 import { formatBytes, formatCount, formatDuration, formatLoss, formatRate, shellQuote } from "./format.ts";
 import type { Point } from "./plot.ts";
@@ -29,6 +30,8 @@ export async function trainAndTell(
   else await tellSummary(options, summary, losses, terminal);
   return summary.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
 }
+
+const toldOnLoading = ["length", "empty-targets", "missing-eos"];
 
 function interruptOnSignals(run: TrainingRun, terminal: Terminal): () => void {
   let asked = false;
@@ -56,6 +59,13 @@ export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainE
       case "data":
         progress = trackProgress(terminal, event.firstStep, event.totalSteps);
         return terminal.note(dataLine(event));
+      case "preflight":
+        for (const line of preflightLines(event.report)) terminal.note(line);
+        for (const { code, level, message } of event.report.findings) {
+          // What the loading of the data has told already is not told twice.
+          if (level === "warn" && !toldOnLoading.includes(code)) terminal.warn(`${code}: ${message}`);
+        }
+        return;
       case "train":
         losses.push({ step: event.step, loss: event.loss });
         return progress?.update(event);

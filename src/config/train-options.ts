@@ -3,9 +3,10 @@
 // adapters go on all linear layers; the learning rate depends on the method, because adapters want about ten times
 // that of full fine-tuning. Not here: what the options do (train/run.ts).
 
+import { findingCodes } from "../data/preflight.ts";
 import { scheduleNames } from "../optim/schedule.ts";
 import { UsageError } from "../util/errors.ts";
-import { choice, defineOptions, type OptionsOf, real, text, toggle, whole } from "./define.ts";
+import { choice, choices, defineOptions, type OptionsOf, real, text, toggle, whole } from "./define.ts";
 import {
   adapterFields,
   batchFields,
@@ -38,6 +39,7 @@ export const trainDefinition = defineOptions({
       trainOn,
       chatTemplate,
       overLength,
+      allow: choices(findingCodes, "findings of the preflight to train in spite of"),
       packing: toggle("fill each sequence with several rows that do not see each other", false),
       shuffle: toggle("visit rows in a new random order each epoch", true),
     },

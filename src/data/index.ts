@@ -5,15 +5,20 @@ import { UserError } from "../util/errors.ts";
 import { alpaca } from "./alpaca.ts";
 import { messages } from "./messages.ts";
 import { promptCompletion } from "./prompt-completion.ts";
+import { questionAnswer } from "./question-answer.ts";
 import { type Example, type Row, type RowFormat, type RowId, type RowValue, rowLabel } from "./row.ts";
 import { sharegpt } from "./sharegpt.ts";
 import { text } from "./text.ts";
 
 /** In order of preference: a row with "messages" and "text" is a conversation. */
-export const rowFormats = { messages, sharegpt, promptCompletion, alpaca, text } satisfies Record<
-  string,
-  RowFormat
->;
+export const rowFormats = {
+  messages,
+  sharegpt,
+  promptCompletion,
+  alpaca,
+  questionAnswer,
+  text,
+} satisfies Record<string, RowFormat>;
 
 const formats: readonly RowFormat[] = Object.values(rowFormats);
 

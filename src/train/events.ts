@@ -2,10 +2,13 @@
 // a file unchanged. "train" and "eval" events are the lines of metrics.jsonl as they stand. Not here: who prints
 // them (cli/train.ts) or stores them (run.ts).
 
+import type { CheckReport } from "./check.ts";
+
 export type TrainEvent =
   | { readonly type: "info" | "warning"; readonly message: string }
   | ModelEvent
   | DataEvent
+  | { readonly type: "preflight"; readonly report: CheckReport }
   | StepEvent
   | EvalEvent
   | { readonly type: "sample"; readonly step: number; readonly prompt: string; readonly text: string }

@@ -8,6 +8,7 @@ import { openBackend } from "../backend/index.ts";
 import type { TrainOptions } from "../config/train-options.ts";
 import { assemble, type Batch } from "../data/assemble.ts";
 import { BatchCursor, BatchPlan } from "../data/batches.ts";
+import { refuseRun } from "../data/preflight.ts";
 import { rowLabel } from "../data/row.ts";
 import { generateBatch } from "../generate/generate.ts";
 import { greedy } from "../generate/sampler.ts";
@@ -16,6 +17,7 @@ import { optimizers } from "../optim/index.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
 import { scheduleFactor } from "../optim/schedule.ts";
 import { UserError } from "../util/errors.ts";
+import { preflightRun } from "./check.ts";
 import { type RunState, restoreCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import type { RunTraining } from "./engine.ts";
 import { evaluate } from "./evaluate.ts";
@@ -52,6 +54,9 @@ export const runTraining: RunTraining = async (options, emit, signal) => {
         liveBytes: backend.liveBytes,
       });
       const data = await loadTrainingData(trainable.model, options, emit);
+      const { config, folder, tokenizer } = trainable.model;
+      const checked = await preflightRun({ backend, config, folder, tokenizer }, options, data, emit);
+      refuseRun(checked.findings, options.allow ?? []);
       const run = new Run(backend, options, trainable, data, emit);
       return await run.execute(resumed, signal);
     } finally {

@@ -16,7 +16,7 @@ describe("train's options", () => {
       --epochs --max-steps --batch-size --gradient-accumulation --sequence-length --packing --shuffle --learning-rate
       --schedule --warmup-steps --optimizer --paged --beta1 --beta2 --epsilon --weight-decay --max-grad-norm
       --gradient-checkpointing --eval-data --eval-fraction --eval-every --save-every --keep --resume --over-length
-      --train-on --chat-template --sample --backend --precision --threads --seed --json --vram`.split(/\s+/);
+      --train-on --chat-template --sample --backend --precision --threads --seed --json --vram --timing --allow`.split(/\s+/);
     expect(Object.keys(trainDefinition.fields).map(flagName).sort()).toEqual(documented.sort());
   });
 
@@ -35,7 +35,6 @@ describe("train's options", () => {
       epsilon: 1e-8,
       weightDecay: 0.01,
       overLength: "error",
-      trainOn: "completions",
       backend: "auto",
     });
   });

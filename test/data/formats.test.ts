@@ -14,6 +14,7 @@ const SPECIMENS: Record<keyof typeof rowFormats, RowValue> = {
   sharegpt: { conversations: [{ from: "human", value: "a" }] },
   promptCompletion: { prompt: "a", completion: "b" },
   alpaca: { instruction: "a", input: "", output: "b" },
+  questionAnswer: { question: "a", answer: "b" },
   text: { text: "a" },
 };
 
@@ -31,7 +32,7 @@ describe("row formats", () => {
   it("names the line, what is expected and what is there", () => {
     const bad = rows({ text: "a" }, { text2: "b" });
     expect(() => toExamples(bad)).toThrow(
-      'train.jsonl line 2: expected {"messages"}, {"conversations"}, {"prompt", "completion"}, {"instruction", "input"?, "output"} or {"text"}; found keys {"text2"}',
+      'train.jsonl line 2: expected {"messages"}, {"conversations"}, {"prompt", "completion"}, {"instruction", "input"?, "output"}, {"question", "answer"} or {"text"}; found keys {"text2"}',
     );
     expect(() => toExamples([])).toThrow(UserError);
   });

@@ -1,0 +1,112 @@
+// `lowrank check`: shows what a run would train on, token by token, and what speaks against it. Exit code 1 when the run
+// would be refused. Not here: the checks themselves (data/preflight.ts, train/check.ts).
+
+import { checkDefinition } from "../config/check-options.ts";
+import type { ShownRow } from "../data/preflight.ts";
+import type { CheckReport } from "../train/check.ts";
+import { defineCommand } from "./command.ts";
+import { formatBytes, formatCount } from "./format.ts";
+import { exitCodes, type Terminal } from "./terminal.ts";
+
+export const command = defineCommand(checkDefinition, async (options, terminal) => {
+  const { checkRun } = await import("../train/check.ts");
+  const report = await checkRun(options, (event) => {
+    if (event.type === "warning") terminal.warn(event.message);
+  });
+  if (terminal.json) terminal.document(report);
+  else tellReport(report, terminal);
+  return report.refused.length > 0 ? exitCodes.userError : exitCodes.done;
+});
+
+function tellReport(report: CheckReport, terminal: Terminal): void {
+  const bold = (text: string) => terminal.style("bold", text);
+  terminal.print(
+    `${bold(report.file)}: ${report.rows} rows (${report.format}, rendered ${report.rendering}, training on ${report.trainOn})`,
+  );
+  terminal.print(
+    `${bold("Rows as they are trained")}: ${terminal.style("green", "targets")}, ${terminal.style("dim", "context")}`,
+  );
+  for (const row of report.shown) terminal.print(shownRow(row, terminal));
+  terminal.print(`\n${bold("Lengths in tokens")}`);
+  for (const line of histogramLines(report)) terminal.print(line);
+  terminal.print("");
+  for (const line of preflightLines(report)) terminal.print(line);
+  const { atPeak } = report.memory.prediction.ledger;
+  const parts = Object.entries(atPeak).filter(([, bytes]) => bytes > 0);
+  terminal.print(
+    `  memory by category: ${parts.map(([name, bytes]) => `${name} ${formatBytes(bytes)}`).join(", ")}`,
+  );
+  terminal.print("");
+  for (const { level, code, message, rows } of report.findings) {
+    const stops = report.refused.some((one) => one.code === code);
+    const label = stops
+      ? terminal.style("red", "refused")
+      : terminal.style("yellow", level === "refuse" ? "allowed" : "warning");
+    terminal.print(
+      `${label} ${code}: ${message}.${rows.length > 0 ? ` For example: ${rows.join(", ")}.` : ""}`,
+    );
+  }
+  if (report.refused.length > 0) {
+    const codes = report.refused.map(({ code }) => code).join(",");
+    terminal.print(`train would refuse this run; --allow ${codes} runs it in spite of that.`);
+  } else if (report.findings.length === 0)
+    terminal.print(terminal.style("green", "Nothing speaks against this run."));
+}
+
+/** The figures of a preflight in a few lines; train prints them before its first step. */
+export function preflightLines(report: CheckReport): string[] {
+  const { lengths, memory, overlap } = report;
+  const count = (number: number, what: string) => `${number} ${what}`;
+  const limit = memory.limit ? ` of ${formatBytes(memory.limit.bytes)} (${memory.limit.source})` : "";
+  const needed = memory.prediction.ledger.peakBytes;
+  const process = memory.rssBytes === undefined ? "" : `, ${formatBytes(memory.rssBytes)} of the process`;
+  return [
+    `preflight: ${report.samples} samples, ${formatCount(report.targetTokens)} target tokens of ${formatCount(report.tokens)}; lengths ${lengths.median} in the middle, ${lengths.p95} at 95%, longest ${lengths.longest}`,
+    `  ${[
+      count(report.dropped, "rows dropped"),
+      count(report.cut, "cut"),
+      count(report.withoutTargets, "without targets"),
+      count(report.withoutEos, "without an end"),
+      count(report.promptMismatches, "with another prompt than generation's"),
+      ...(report.unknownText > 0 ? [count(report.unknownText, "with text the tokenizer does not know")] : []),
+      count(report.duplicates, "duplicates"),
+      ...(overlap === undefined ? [] : [count(overlap, "evaluation samples trained on")]),
+    ].join(", ")}`,
+    `  memory at the peak: ${formatBytes(needed)} on the device${process}${limit}`,
+  ];
+}
+
+/** Tokens in colour; without colour, targets stand in double brackets. */
+function shownRow({ row, tokens, more }: ShownRow, terminal: Terminal): string {
+  const colored = terminal.style("green", "x") !== "x";
+  let text = "";
+  for (let i = 0; i < tokens.length; ) {
+    let end = i + 1;
+    while (end < tokens.length && tokens[end]!.target === tokens[i]!.target) end++;
+    const { target } = tokens[i]!;
+    const parts = tokens.slice(i, end).map((token) => visible(token.text));
+    if (!colored) text += target ? `[[${parts.join("|")}]]` : parts.join("|");
+    else text += parts.map((part) => terminal.style(target ? "green" : "dim", part)).join("|");
+    i = end;
+  }
+  return `  ${terminal.style("bold", row)}: ${text}${more > 0 ? ` ... ${more} more tokens` : ""}`;
+}
+
+/** Rows come from files that anyone may have written: nothing of them may steer the terminal. */
+function visible(text: string): string {
+  return text
+    .replace(/\n/g, "\\n")
+    .replace(/\r/g, "\\r")
+    .replace(/\t/g, "\\t")
+    .replace(/[\p{Cc}\p{Cf}]/gu, (found) => `\\u{${found.codePointAt(0)!.toString(16)}}`);
+}
+
+const barWidth = 40;
+
+function histogramLines({ histogram }: CheckReport): string[] {
+  const most = Math.max(1, ...histogram.map(({ count }) => count));
+  return histogram.map(({ upTo, count }) => {
+    const bar = "█".repeat(Math.max(count > 0 ? 1 : 0, Math.round((count / most) * barWidth)));
+    return `  <= ${String(upTo).padStart(6)}  ${String(count).padStart(7)}  ${bar}`;
+  });
+}
