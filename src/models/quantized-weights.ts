@@ -7,7 +7,7 @@ import { readBnbWeight, type StoredQuantized } from "../formats/bnb.ts";
 import { parseQuantizationConfig } from "../formats/bnb-config.ts";
 import type { ModelFolder } from "../formats/model-folder.ts";
 import { checkBlockSize, type NearestCodes } from "../quant/codebook.ts";
-import { nestedBlockSize, quantizeScales } from "../quant/double-quant.ts";
+import { type NestedScales, nestedBlockSize, quantizeScales } from "../quant/double-quant.ts";
 import { signedDynamicMap } from "../quant/dynamic-map.ts";
 import { type QuantizerName, quantizers } from "../quant/index.ts";
 import { decodeToF32, encodeFrom } from "../tensor/dtype.ts";
@@ -38,7 +38,7 @@ export function quantizeOnArrival(
       const shape = dense.shape as readonly [number, number];
       const { codebook } = quantizer;
       if (!doubleQuant) return place(backend, { shape, blockSize, codebook, absmax }, codes);
-      const nested = quantizeScales(absmax);
+      const nested = backend.holdsNothing ? zeroScales(absmax.length) : quantizeScales(absmax);
       return place(
         backend,
         {
@@ -57,6 +57,12 @@ export function quantizeOnArrival(
   };
 }
 
+/** Doubly quantised scales of their true sizes, for a backend that only counts. */
+function zeroScales(blocks: number): NestedScales {
+  const absmax = new Float32Array(Math.ceil(blocks / nestedBlockSize));
+  return { codes: new Uint8Array(blocks), absmax, offset: 0 };
+}
+
 /** Fills `codes` from a dense weight on the device and brings the scales back. */
 export async function quantizeInto(
   backend: Backend,
@@ -69,6 +75,7 @@ export async function quantizeInto(
   const absmax = viewOf(backend.allocate(4 * blocks, "workspace"), [blocks], "f32");
   try {
     backend.quantize4bit(dense, nearest, blockSize, codes, absmax);
+    if (backend.holdsNothing) return new Float32Array(blocks);
     return decodeToF32(await backend.read(absmax.buffer, 0, 4 * blocks), "f32");
   } finally {
     backend.free(absmax.buffer);

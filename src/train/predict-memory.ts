@@ -3,7 +3,7 @@
 // memory that could drift from the code. Not here: what the process needs besides (plan/process-memory.ts), or what is
 // made of the figures (plan/).
 
-import type { Backend, LedgerReport, Matrix, Precision } from "../backend/backend.ts";
+import type { Backend, LedgerReport, Precision } from "../backend/backend.ts";
 import { openCounting } from "../backend/counting.ts";
 import type { Method } from "../config/fields.ts";
 import { type Batch, NO_TARGET } from "../data/assemble.ts";
@@ -12,11 +12,11 @@ import { attachNewAdapter, parseTargets } from "../models/adapter.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { type LoadedDecoder, loadDecoder, type WeightSource } from "../models/load-model.ts";
+import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import { randomDecoder } from "../models/random-model.ts";
 import { type OptimizerName, optimizers } from "../optim/index.ts";
-import { nestedBlockSize } from "../quant/double-quant.ts";
 import type { DType } from "../tensor/dtype.ts";
-import { elementCount, viewOf } from "../tensor/tensor.ts";
+
 import { UserError } from "../util/errors.ts";
 import { Trainer } from "./step.ts";
 
@@ -87,38 +87,11 @@ export function countTrainable(config: DecoderConfig, rank: number, targets: str
 function load(backend: Backend, config: DecoderConfig, run: MemoryCase): Promise<LoadedDecoder> {
   const options = {
     train: run.method === "full",
-    quantize:
-      run.method === "qlora"
-        ? async (_: string, dense: { readonly shape: readonly number[] }) => countNf4(backend, dense.shape)
-        : undefined,
+    quantize: run.method === "qlora" ? quantizeOnArrival(backend) : undefined,
   };
   return run.storedDType === undefined
     ? randomDecoder(backend, config, 0, options)
     : loadDecoder(backend, config, countedSource(config, run.storedDType), options);
-}
-
-/** What an NF4 matrix with doubly quantised scales takes; codebooks belong to each matrix. */
-function countNf4(backend: Backend, shape: readonly number[]): Matrix {
-  const [outputs, inputs] = shape as [number, number];
-  const blockSize = 64;
-  const blocks = Math.ceil((outputs * inputs) / blockSize);
-  const nestedBlocks = Math.ceil(blocks / nestedBlockSize);
-  const bytes = (count: number, category: "weights" | "scales", dtype: DType, perElement: number) =>
-    viewOf(backend.allocate(count * perElement, category), [count], dtype);
-  return {
-    kind: "quantized",
-    shape: [outputs, inputs],
-    codes: bytes(Math.ceil((outputs * inputs) / 2), "weights", "u8", 1),
-    codebook: bytes(16, "scales", "f32", 4),
-    blockSize,
-    absmax: bytes(blocks, "scales", "u8", 1),
-    nested: {
-      codebook: bytes(256, "scales", "f32", 4),
-      absmax: bytes(nestedBlocks, "scales", "f32", 4),
-      blockSize: nestedBlockSize,
-      offset: 0,
-    },
-  };
 }
 
 /** A checkpoint that has every tensor and no bytes. */
@@ -157,15 +130,4 @@ function fullBatch(sequences: number, length: number): Batch {
     targetTokens: total - sequences,
     rowIds: Array.from({ length: sequences }, (_, i) => ({ file: "counted", line: i + 1, unit: "row" })),
   };
-}
-
-/** Elements of the weights that QLoRA quantises, and of all others. */
-export function splitByQuantization(config: DecoderConfig): { quantized: number; dense: number } {
-  let quantized = 0;
-  let dense = 0;
-  for (const spec of weightSpecs(config)) {
-    if (spec.kind === "linear") quantized += elementCount(spec.shape);
-    else dense += elementCount(spec.shape);
-  }
-  return { quantized, dense };
 }

@@ -38,7 +38,7 @@ const addon = existsSync(new URL("../../native/build/lowrank.node", import.meta.
 
 interface Case {
   readonly shape: string;
-  readonly method: "lora" | "full";
+  readonly method: "lora" | "qlora" | "full";
   readonly checkpointing: boolean;
   readonly batchSize: number;
   readonly sequenceLength: number;
@@ -52,6 +52,8 @@ const cases: Case[] = [
   { shape: "small-llama", method: "full", checkpointing: false, batchSize: 1, sequenceLength: 64 },
   { shape: "small-qwen3", method: "full", checkpointing: true, batchSize: 2, sequenceLength: 20 },
   { shape: "small-qwen3", method: "lora", checkpointing: false, batchSize: 1, sequenceLength: 17 },
+  { shape: "small-llama", method: "qlora", checkpointing: true, batchSize: 1, sequenceLength: 40 },
+  { shape: "small-qwen3", method: "qlora", checkpointing: false, batchSize: 2, sequenceLength: 24 },
 ];
 
 describe("a counted ledger", () => {
