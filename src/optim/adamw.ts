@@ -19,7 +19,7 @@ export function adamw(backend: Backend, parameters: Trainables, options: Optimiz
   const [m, v] = [state(), state()];
   return {
     update(step, learningRate, clip) {
-      backend.adamw({ params: data, grads: grad, m, v, step, learningRate, clip, ...options });
+      backend.adamw({ ...options, params: data, grads: grad, m, v, step, learningRate, clip });
     },
     state: () => [
       { name: "m", tensor: m },
