@@ -23,6 +23,7 @@ const commands: Readonly<Record<string, Entry>> = {
     summary: "add an adapter to its base model, with a receipt",
     load: () => import("./merge.ts"),
   },
+  quantize: { summary: "write a model in 4 bits", load: () => import("./quantize.ts") },
   bench: {
     summary: "time training steps against the device's measured peak",
     load: () => import("./bench.ts"),

@@ -91,7 +91,8 @@ const problems: Record<string, string> = {
   ENOTEMPTY: "this is a folder; expected a file's name.",
 };
 
-function writeProblem(error: unknown, path: string): unknown {
+/** What a failed write means to the user, where it is the place's fault; otherwise the error itself. */
+export function writeProblem(error: unknown, path: string): unknown {
   const problem = problems[(error as NodeJS.ErrnoException)?.code ?? ""];
   return problem ? new UserError(`${path}: cannot be written: ${problem}`) : error;
 }

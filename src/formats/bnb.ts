@@ -17,7 +17,7 @@ import { BugError, UserError } from "../util/errors.ts";
 import type { BnbQuantType } from "./bnb-config.ts";
 import { isJsonObject, parseJson } from "./json.ts";
 import type { SafetensorsDType, TensorEntry } from "./safetensors.ts";
-import type { TensorToWrite } from "./safetensors-writer.ts";
+import type { TensorSpec, TensorToWrite } from "./safetensors-writer.ts";
 
 /** What a weight was before it was quantised: torch's names. */
 export type StoredDType = "bfloat16" | "float16" | "float32";
@@ -181,8 +181,39 @@ function isMatrixShape(shape: unknown): shape is [number, number] {
   );
 }
 
-/** The tensors that stand for a weight in a file. */
-export function bnbTensors(name: string, weight: StoredQuantized): TensorToWrite[] {
+/** Bytes of a padded quant_state: more than any shape and offset take, and a multiple of 8. */
+const PADDED_STATE_BYTES = 256;
+
+/** What bnbTensors(name, weight, true) will write, known before the weight is quantised. */
+export function bnbSpecs(
+  name: string,
+  { shape, blockSize, quantType }: Pick<StoredQuantized, "shape" | "blockSize" | "quantType">,
+  nestedBlockSize: number | undefined,
+): TensorSpec[] {
+  const count = elementCount(shape);
+  const blocks = Math.ceil(count / blockSize);
+  const spec = (suffix: string, dtype: SafetensorsDType, ...size: number[]): TensorSpec => {
+    return { name: name + suffix, dtype, shape: size };
+  };
+  return [
+    spec("", "U8", Math.ceil(count / 2), 1),
+    spec(".absmax", nestedBlockSize ? "U8" : "F32", blocks),
+    spec(".quant_map", "F32", 16),
+    ...(nestedBlockSize
+      ? [
+          spec(".nested_absmax", "F32", Math.ceil(blocks / nestedBlockSize)),
+          spec(".nested_quant_map", "F32", 256),
+        ]
+      : []),
+    spec(stateName("", quantType), "U8", PADDED_STATE_BYTES),
+  ];
+}
+
+/**
+ * The tensors that stand for a weight in a file. `padded`: spaces follow the quant_state, whose length otherwise
+ * depends on the digits of the offset, so that a file can be laid out before its weights are quantised.
+ */
+export function bnbTensors(name: string, weight: StoredQuantized, padded = false): TensorToWrite[] {
   checkLengths(name, weight);
   const { nested, codes, codebook, absmax } = weight;
   const u8 = (suffix: string, shape: readonly number[], bytes: Uint8Array): TensorToWrite => {
@@ -196,7 +227,8 @@ export function bnbTensors(name: string, weight: StoredQuantized): TensorToWrite
       data: () => encodeFrom(values, "f32"),
     };
   };
-  const state = new TextEncoder().encode(stateJson(weight));
+  const json = stateJson(weight);
+  const state = new TextEncoder().encode(padded ? json.padEnd(PADDED_STATE_BYTES) : json);
   return [
     u8("", [codes.length, 1], codes),
     absmax instanceof Uint8Array ? u8(".absmax", [absmax.length], absmax) : f32(".absmax", absmax),

@@ -7,10 +7,15 @@ import { join } from "node:path";
 import { writeFileAtomic } from "./atomic-file.ts";
 import { type JsonObject, jsonText } from "./json.ts";
 import { CONFIG_FILE, GENERATION_CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE } from "./model-folder.ts";
-import { type TensorToWrite, tensorBytesOf, writeSafetensors } from "./safetensors-writer.ts";
+import {
+  type TensorSpec,
+  type TensorToWrite,
+  tensorBytesOf,
+  writeSafetensors,
+} from "./safetensors-writer.ts";
 
 /** transformers' own bound was 5 GB for years, and every reader copes with it. */
-const SHARD_BYTES = 5e9;
+export const SHARD_BYTES = 5e9;
 
 export interface ModelToWrite {
   readonly config: JsonObject;
@@ -26,10 +31,7 @@ export async function writeModelFolder(
   options: { readonly shardBytes?: number } = {},
 ): Promise<string[]> {
   const shards = splitIntoShards(model.tensors, options.shardBytes ?? SHARD_BYTES);
-  const names =
-    shards.length === 1
-      ? [WEIGHTS_FILE]
-      : shards.map((_, i) => `model-${pad(i + 1)}-of-${pad(shards.length)}.safetensors`);
+  const names = shardNames(shards.length);
   for (const [i, shard] of shards.entries()) await writeSafetensors(join(path, names[i]!), shard);
   if (shards.length > 1) await writeFileAtomic(join(path, INDEX_FILE), jsonText(indexOf(shards, names)));
   await writeFileAtomic(join(path, CONFIG_FILE), jsonText(model.config));
@@ -76,7 +78,8 @@ function splitIntoShards(tensors: readonly TensorToWrite[], shardBytes: number):
   return shards;
 }
 
-function indexOf(shards: readonly TensorToWrite[][], names: readonly string[]): JsonObject {
+/** The contents of the index for these shards under these names. */
+export function indexOf(shards: readonly (readonly TensorSpec[])[], names: readonly string[]): JsonObject {
   const weightMap: Record<string, string> = {};
   let totalBytes = 0;
   for (const [i, shard] of shards.entries()) {
@@ -98,6 +101,9 @@ async function removeStaleWeights(path: string, current: readonly string[]): Pro
   }
 }
 
-function pad(n: number): string {
-  return String(n).padStart(5, "0");
+/** File names of so many shards. */
+export function shardNames(count: number): string[] {
+  if (count === 1) return [WEIGHTS_FILE];
+  const pad = (n: number) => String(n).padStart(5, "0");
+  return Array.from({ length: count }, (_, i) => `model-${pad(i + 1)}-of-${pad(count)}.safetensors`);
 }

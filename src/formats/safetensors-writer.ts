@@ -24,7 +24,7 @@ export function tensorBytesOf(spec: TensorSpec): number {
 }
 
 /** What torch.load and transformers expect to find. */
-const DEFAULT_METADATA = { format: "pt" };
+export const DEFAULT_METADATA = { format: "pt" };
 
 /** Writes the file. UserError when the disk is full or the place cannot be written; the old file then stays. */
 export async function writeSafetensors(

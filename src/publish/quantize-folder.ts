@@ -1,0 +1,306 @@
+// A model folder to a bitsandbytes folder: the linear weights of the blocks in 4 bits, everything else as it is. One
+// tensor at a time goes through the device's quantize4bit kernel, so that memory does not grow with the model; each is
+// also sampled for the report. Not here: the arithmetic (quant/), the tensors' form (formats/bnb.ts).
+
+import { join } from "node:path";
+import type { Backend } from "../backend/backend.ts";
+import { writeFileAtomic } from "../formats/atomic-file.ts";
+import { bnbSpecs, bnbTensors, bnbWeightNames, type StoredDType } from "../formats/bnb.ts";
+import { type BnbQuantType, parseQuantizationConfig, toQuantizationConfig } from "../formats/bnb-config.ts";
+import { type JsonObject, jsonText } from "../formats/json.ts";
+import { CONFIG_FILE, INDEX_FILE, type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
+import { copySideFiles, indexOf, SHARD_BYTES, shardNames } from "../formats/model-folder-writer.ts";
+import type { TensorEntry } from "../formats/safetensors.ts";
+import { ScatterFile } from "../formats/safetensors-scatter.ts";
+import { type TensorSpec, tensorBytesOf } from "../formats/safetensors-writer.ts";
+import { stageFolder } from "../formats/staged-folder.ts";
+import { weightSpecs } from "../models/decoder-weights.ts";
+import { readModelConfig } from "../models/index.ts";
+import { quantizeInto } from "../models/quantized-weights.ts";
+import { checkBlockSize } from "../quant/codebook.ts";
+import { combineReports, type WeighedReport } from "../quant/combine-reports.ts";
+import { nestedBlockSize, quantizeScales } from "../quant/double-quant.ts";
+import { signedDynamicMap } from "../quant/dynamic-map.ts";
+import { quantizers } from "../quant/index.ts";
+import { type QuantizationReport, quantizationReport } from "../quant/report.ts";
+import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
+import { elementCount, type Tensor, viewOf } from "../tensor/tensor.ts";
+import { invariant, UserError } from "../util/errors.ts";
+
+export interface QuantizeFolderOptions {
+  readonly model: string;
+  readonly out: string;
+  readonly quantType: BnbQuantType;
+  readonly blockSize: number;
+  readonly doubleQuant: boolean;
+  /** Most bytes of one weight file. */
+  readonly shardBytes?: number;
+}
+
+export interface LayerReport extends QuantizationReport {
+  readonly name: string;
+  /** Of the whole tensor; `count` is how many of them were measured. */
+  readonly values: number;
+}
+
+export interface FolderReport {
+  readonly quantizedWeights: number;
+  /** Parameters that are now in 4 bits, and those that are as they were. */
+  readonly quantizedParameters: number;
+  readonly keptParameters: number;
+  readonly sourceBytes: number;
+  readonly outBytes: number;
+  readonly files: readonly string[];
+  readonly layers: readonly LayerReport[];
+  readonly overall: QuantizationReport;
+}
+
+const pieceBytes = 16 * 2 ** 20;
+/** Values of a tensor that the report measures: evenly spaced runs of whole blocks. */
+const sampledValues = 2 ** 18;
+const sampledRuns = 64;
+
+const dtypes = {
+  F32: { ours: "f32", torch: "float32" },
+  BF16: { ours: "bf16", torch: "bfloat16" },
+  F16: { ours: "f16", torch: "float16" },
+} as const satisfies Record<string, { ours: string; torch: StoredDType }>;
+
+/** Quantises. UserError for a folder that is quantised already, incomplete or damaged; nothing is then left behind. */
+export async function quantizeFolder(
+  backend: Backend,
+  options: QuantizeFolderOptions,
+  tell: (done: number, total: number, name: string) => void = () => {},
+): Promise<FolderReport> {
+  checkBlockSize(options.blockSize);
+  const folder = await openModelFolder(options.model);
+  try {
+    const linear = linearWeights(folder);
+    const staged = await stageFolder(options.out);
+    try {
+      const report = await new FolderQuantizer(backend, folder, linear, options, staged.path).run(tell);
+      await staged.publish();
+      return report;
+    } finally {
+      await staged.discard();
+    }
+  } finally {
+    await folder.close();
+  }
+}
+
+/** Names of the weights to quantise, each present, of the right shape and in a floating dtype. */
+function linearWeights(folder: ModelFolder): Set<string> {
+  if (
+    parseQuantizationConfig(folder.config, `${folder.path}/config.json`) ||
+    bnbWeightNames(folder).size > 0
+  ) {
+    throw new UserError(
+      `${folder.path}: this model is quantised already; quantise the original, or train on this folder as it is with --method qlora`,
+    );
+  }
+  const names = new Set<string>();
+  for (const spec of weightSpecs(readModelConfig(folder.config))) {
+    if (spec.kind !== "linear") continue;
+    const entry = folder.tensors.get(spec.name);
+    if (!entry) {
+      throw new UserError(
+        `${folder.path}: tensor "${spec.name}" is missing; config.json asks for it with shape [${spec.shape}]`,
+      );
+    }
+    if (entry.shape.length !== 2 || entry.shape.some((size, i) => size !== spec.shape[i])) {
+      throw new UserError(
+        `${folder.path}: tensor "${spec.name}" has shape [${entry.shape}], but config.json makes it [${spec.shape}]`,
+      );
+    }
+    if (!Object.hasOwn(dtypes, entry.dtype)) {
+      throw new UserError(
+        `${folder.path}: tensor "${spec.name}" has dtype ${entry.dtype}; expected F32, F16 or BF16`,
+      );
+    }
+    names.add(spec.name);
+  }
+  return names;
+}
+
+class FolderQuantizer {
+  constructor(
+    private readonly backend: Backend,
+    private readonly folder: ModelFolder,
+    private readonly linear: ReadonlySet<string>,
+    private readonly options: QuantizeFolderOptions,
+    private readonly path: string,
+  ) {}
+
+  async run(tell: (done: number, total: number, name: string) => void): Promise<FolderReport> {
+    const { folder, linear, path } = this;
+    const shards = this.planShards();
+    const names = shardNames(shards.length);
+    const layers: LayerReport[] = [];
+    let done = 0;
+    for (const [i, shard] of shards.entries()) {
+      const file = await ScatterFile.create(
+        join(path, names[i]!),
+        shard.flatMap((group) => group.specs),
+      );
+      try {
+        for (const { entry } of shard) {
+          if (linear.has(entry.name)) layers.push(await this.quantize(entry, file));
+          else {
+            for await (const piece of folder.readChunks(entry.name, pieceBytes))
+              await file.append(entry.name, piece);
+          }
+          tell(++done, folder.tensors.size, entry.name);
+        }
+        await file.finish();
+      } catch (error) {
+        await file.abandon();
+        throw error;
+      }
+    }
+    await this.writeSideFiles(shards, names);
+    const specs = shards.flat().flatMap((group) => group.specs);
+    const overall = combineReports(
+      layers.map((layer): WeighedReport => ({ report: layer, values: layer.values })),
+    );
+    invariant(overall, "quantize: a model without linear layers");
+    const all = [...folder.tensors.values()].reduce((sum, entry) => sum + elementCount(entry.shape), 0);
+    return {
+      quantizedWeights: layers.length,
+      quantizedParameters: overall.count,
+      keptParameters: all - overall.count,
+      sourceBytes: folder.weightBytes,
+      outBytes: specs.reduce((sum, spec) => sum + tensorBytesOf(spec), 0),
+      files: names,
+      layers,
+      overall,
+    };
+  }
+
+  /** Files of tensors in the order of the source's bytes; what belongs to one weight stays together. */
+  private planShards(): { entry: TensorEntry; specs: TensorSpec[] }[][] {
+    const { options } = this;
+    const most = options.shardBytes ?? SHARD_BYTES;
+    const shards: ReturnType<FolderQuantizer["planShards"]> = [[]];
+    let size = 0;
+    for (const [name, entry] of this.folder.tensors) {
+      const specs = this.linear.has(name)
+        ? bnbSpecs(
+            name,
+            { ...options, shape: entry.shape as [number, number] },
+            options.doubleQuant ? nestedBlockSize : undefined,
+          )
+        : [{ name, dtype: entry.dtype, shape: entry.shape }];
+      const bytes = specs.reduce((sum, spec) => sum + tensorBytesOf(spec), 0);
+      if (size > 0 && size + bytes > most) {
+        shards.push([]);
+        size = 0;
+      }
+      shards.at(-1)!.push({ entry, specs });
+      size += bytes;
+    }
+    return shards;
+  }
+
+  private async quantize(entry: TensorEntry, file: ScatterFile): Promise<LayerReport> {
+    const { backend, options } = this;
+    const { quantType, blockSize, doubleQuant } = options;
+    const { ours, torch } = dtypes[entry.dtype as keyof typeof dtypes];
+    const shape = entry.shape as [number, number];
+    const count = elementCount(shape);
+    const dense = viewOf(backend.allocate(count * dtypeBytes[ours], "workspace"), shape, ours);
+    const codes = viewOf(backend.allocate(Math.ceil(count / 2), "workspace"), [Math.ceil(count / 2)], "u8");
+    try {
+      let offset = 0;
+      for await (const piece of this.folder.readChunks(entry.name, pieceBytes)) {
+        backend.write(dense.buffer, piece, offset);
+        offset += piece.byteLength;
+      }
+      await this.refuseNonFinite(entry.name, dense);
+      const { codebook } = quantizers[quantType];
+      const absmax = await quantizeInto(backend, dense, quantizers[quantType], blockSize, codes);
+      const nested = doubleQuant ? quantizeScales(absmax) : undefined;
+      const tensors = bnbTensors(
+        entry.name,
+        {
+          ...{ quantType, shape, dtype: torch, blockSize, codebook },
+          codes: await backend.read(codes.buffer),
+          absmax: nested?.codes ?? absmax,
+          nested: nested && {
+            ...{ codebook: signedDynamicMap, absmax: nested.absmax },
+            ...{ blockSize: nestedBlockSize, offset: nested.offset },
+          },
+        },
+        true,
+      );
+      for (const { name, data } of tensors) await file.append(name, (await data()) as Uint8Array);
+      const sample = await this.sample(dense);
+      const report = quantizationReport(sample, Object.values(quantizers), blockSize);
+      return { name: entry.name, values: count, ...report };
+    } finally {
+      backend.free(dense.buffer);
+      backend.free(codes.buffer);
+    }
+  }
+
+  private async refuseNonFinite(name: string, dense: Tensor): Promise<void> {
+    const { backend } = this;
+    const count = viewOf(backend.allocate(8, "workspace"), [1], backend.floatType);
+    backend.countNonFinite(dense, count);
+    const bytes = await backend.read(count.buffer, 0, dtypeBytes[backend.floatType]);
+    backend.free(count.buffer);
+    const found = decodeToF32(bytes, backend.floatType)[0]!;
+    if (found > 0) {
+      throw new UserError(
+        `${this.folder.path}: tensor "${name}" holds ${found} values that are NaN or infinite; the checkpoint is damaged or overflowed when it was converted`,
+      );
+    }
+  }
+
+  /** Evenly spaced runs of whole blocks of a tensor, or all of a small one. */
+  private async sample(dense: Tensor): Promise<Float32Array> {
+    const { backend, options } = this;
+    const count = elementCount(dense.shape);
+    const size = dtypeBytes[dense.dtype];
+    if (count <= sampledValues) return decodeToF32(await backend.read(dense.buffer), dense.dtype);
+    const runLength = sampledValues / sampledRuns;
+    const sample = new Float32Array(sampledValues);
+    for (let run = 0; run < sampledRuns; run++) {
+      const exact = ((count - runLength) * run) / (sampledRuns - 1);
+      const start = Math.floor(exact / options.blockSize) * options.blockSize;
+      const bytes = await backend.read(dense.buffer, start * size, runLength * size);
+      sample.set(decodeToF32(bytes, dense.dtype), run * runLength);
+    }
+    return sample;
+  }
+
+  private async writeSideFiles(
+    shards: readonly { readonly specs: readonly TensorSpec[] }[][],
+    names: readonly string[],
+  ): Promise<void> {
+    const { folder, options, path } = this;
+    if (names.length > 1) {
+      const index = indexOf(
+        shards.map((shard) => shard.flatMap((group) => group.specs)),
+        names,
+      );
+      await writeFileAtomic(join(path, INDEX_FILE), jsonText(index));
+    }
+    const config: JsonObject = {
+      ...folder.config,
+      quantization_config: toQuantizationConfig({
+        quantType: options.quantType,
+        doubleQuant: options.doubleQuant,
+        computeDType: this.computeDType(),
+      }),
+    };
+    await writeFileAtomic(join(path, CONFIG_FILE), jsonText(config));
+    await copySideFiles(options.model, path);
+  }
+
+  /** What the reference is to multiply in: the dtype of the first linear weight. */
+  private computeDType(): StoredDType {
+    const [first] = this.linear;
+    return dtypes[this.folder.tensors.get(first!)!.dtype as keyof typeof dtypes].torch;
+  }
+}
