@@ -24,6 +24,7 @@ const commands: Readonly<Record<string, Entry>> = {
     load: () => import("./merge.ts"),
   },
   quantize: { summary: "write a model in 4 bits", load: () => import("./quantize.ts") },
+  spectrum: { summary: "ranks that hold what training changed", load: () => import("./spectrum.ts") },
   bench: {
     summary: "time training steps against the device's measured peak",
     load: () => import("./bench.ts"),

@@ -50,3 +50,15 @@ function averaged(points: readonly Point[], count: number): Point[] {
     return { step: share[share.length - 1]!.step, loss: mean };
   });
 }
+
+/** Share of an update's energy by rank, [rank, share] rising; ranks stand evenly, as powers of two. */
+export function energyPlot(points: readonly (readonly [number, number])[], columns: number): string {
+  const width = Math.max(20, Math.min(40, columns - 24));
+  const label = (rank: number) => `rank ${String(rank).padStart(3)}`;
+  return points
+    .map(([rank, share]) => {
+      const filled = Math.round(share * width);
+      return `${label(rank)} ${"█".repeat(filled)}${"░".repeat(width - filled)} ${(100 * share).toFixed(1)}%`;
+    })
+    .join("\n");
+}
