@@ -21,7 +21,7 @@ const headers = join(
 const avx2 = ["-mavx2", "-mfma", "-mf16c"];
 const avx512 = [...avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"];
 const avx512bf16 = [...avx512, "-mavx512bf16"];
-const amx = [...avx512bf16, "-mamx-tile", "-mamx-bf16"];
+const amx = [...avx512bf16, "-mamx-tile", "-mamx-bf16", "-mprfchw"];
 
 /** Instruction sets by architecture, lowest first: the linker keeps the first of equal inline functions. */
 const instructionSets = {

@@ -14,6 +14,7 @@ struct AmxEngine {
   using Source = Bf16;
   static constexpr int kRows = 32, kCols = 32, kDepthUnit = 32, kDepth = 576;
   static constexpr int kChunk = 256, kRowBlock = 512, kPackRows = 80;
+  static constexpr bool kKeepsSums = true;
   static constexpr int kTile = 512;  // elements of a tile
 
   static int64_t unitRow(int64_t unit, int group) {
@@ -45,31 +46,33 @@ struct AmxEngine {
   static void stop() { _tile_release(); }
 
   static void kernel(const Run<Element>* runs, int count, const Tile& tile) {
-    const bool whole = tile.rows == kRows && tile.cols == kCols && !tile.bias;
-    if (whole && tile.init) {
-      const float* init = tile.init;
-      const int64_t bytes = tile.initStride * 4;
-      _tile_loadd(0, init, bytes);
-      _tile_loadd(1, init + 16, bytes);
-      _tile_loadd(2, init + 16 * tile.initStride, bytes);
-      _tile_loadd(3, init + 16 * tile.initStride + 16, bytes);
+    const bool whole = tile.rows == kRows && tile.cols == kCols;
+    if (!tile.first) {
+      loadTiles(tile.sums, kCols);
+    } else if (whole && tile.init) {
+      loadTiles(tile.init, tile.initStride);
     } else {
       _tile_zero(0);
       _tile_zero(1);
       _tile_zero(2);
       _tile_zero(3);
     }
-    for (int i = 0; i < count; i++) accumulate(runs[i]);
-    if (whole) return storeTiles(tile.c, tile.stride);
+    float* nextC = tile.last ? tile.nextC : nullptr;
+    for (int i = 0; i < count; i++) accumulate(runs[i], nextC, tile.stride);
+    if (!tile.last) return storeTiles(tile.sums, kCols);
+    if (whole && !tile.bias) return storeTiles(tile.c, tile.stride);
     alignas(64) float sums[kRows * kCols];
     storeTiles(sums, kCols);
+    Tile rest = tile;
+    if (whole) rest.init = nullptr;  // it is in the sums
     for (int r = 0; r < tile.rows; r++) {
-      finish(tile, r, 0, load(sums + r * kCols), tile.cols);
-      finish(tile, r, 16, load(sums + r * kCols + 16), tile.cols - 16);
+      finish(rest, r, 0, load(sums + r * kCols), tile.cols);
+      finish(rest, r, 16, load(sums + r * kCols + 16), tile.cols - 16);
     }
   }
 
-  static inline __attribute__((always_inline)) void accumulate(const Run<Element>& run) {
+  static inline __attribute__((always_inline)) void accumulate(const Run<Element>& run, float*& nextC,
+                                                               int64_t stride) {
     const Element* a = run.left;
     const Element* b = run.right;
     for (int64_t k = 0; k < run.depth; k += 32, a += 2 * kTile, b += 2 * kTile) {
@@ -80,9 +83,23 @@ struct AmxEngine {
       _tile_loadd(7, b + kTile, 64);
       _tile_dpbf16ps(1, 4, 7);
       _tile_stream_loadd(5, a + kTile, 64);
+      // Writing C is what waits for memory: two of its next 32 rows a step come into the cache meanwhile.
+      if (nextC) {
+        for (int row = 0; row < 2; row++, nextC += stride) {
+          __builtin_prefetch(nextC, 1);
+          __builtin_prefetch(nextC + 16, 1);
+        }
+      }
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }
+  }
+
+  static inline void loadTiles(const float* c, int64_t stride) {
+    _tile_loadd(0, c, stride * 4);
+    _tile_loadd(1, c + 16, stride * 4);
+    _tile_loadd(2, c + 16 * stride, stride * 4);
+    _tile_loadd(3, c + 16 * stride + 16, stride * 4);
   }
 
   static inline void storeTiles(float* c, int64_t stride) {

@@ -12,6 +12,7 @@ struct Bf16Engine {
   using Source = Bf16;
   static constexpr int kRows = 6, kVectors = 4, kCols = 64, kDepthUnit = 2, kDepth = 1024;
   static constexpr int kChunk = 256, kRowBlock = 96, kPackRows = 8;
+  static constexpr bool kKeepsSums = false;
 
   static int64_t unitRow(int64_t unit, int group) { return unit * kCols + group * kGroup; }
 
@@ -51,6 +52,7 @@ struct Bf16Engine {
     const auto* a = reinterpret_cast<const int32_t*>(run.left);
     const Element* b = run.right;
     const int64_t pairs = run.depth / 2;
+    LOWRANK_UNROLL_4
     for (int64_t k = 0; k < pairs; k++, b += 2 * kCols) {
       __m512bh columns[kVectors];
       LOWRANK_UNROLL
@@ -67,10 +69,14 @@ struct Bf16Engine {
   }
 
   static double spin(int64_t rounds) {
-    __m512 sums[kRows][kVectors] = {};
-    const __m512bh one = (__m512bh)_mm512_set1_epi16(0x3f80);
+    __m512 sums[kRows][kVectors];  // all different, or the compiler computes them once
+    for (int r = 0; r < kRows; r++) {
+      for (int z = 0; z < kVectors; z++) sums[r][z] = _mm512_set1_ps(static_cast<float>(r * kVectors + z));
+    }
+    __m512i ones = _mm512_set1_epi16(0x3f80);
     for (int64_t i = 0; i < rounds; i++) {
-      asm volatile("" : "+m"(*&rounds));
+      asm volatile("" : "+x"(ones));
+      const __m512bh one = (__m512bh)ones;
       LOWRANK_UNROLL
       for (int r = 0; r < kRows; r++) {
         LOWRANK_UNROLL

@@ -23,6 +23,7 @@ struct F32Engine {
   using Source = SourceType;
   static constexpr int kRows = kF32Rows, kCols = kF32Vectors * kLanes, kDepthUnit = 1, kDepth = kF32Depth;
   static constexpr int kChunk = 256, kRowBlock = 96, kPackRows = 4;
+  static constexpr bool kKeepsSums = false;
 
   static int64_t unitRow(int64_t unit, int group) { return unit * kCols + group * kGroup; }
 
@@ -59,6 +60,7 @@ struct F32Engine {
     const float* a = run.left;
     const float* b = run.right;
     const int64_t depth = run.depth;
+    LOWRANK_UNROLL_4
     for (int64_t k = 0; k < depth; k++, b += kCols) {
       Vf columns[kF32Vectors];
       LOWRANK_UNROLL
@@ -74,14 +76,21 @@ struct F32Engine {
 
   /** Independent multiply-adds on registers; returns operations done. */
   static double spin(int64_t rounds) {
-    Vf sums[kRows][kF32Vectors] = {};
-    Vf value = splat(1.0f), columns = splat(0.5f);
+    Vf sums[kRows][kF32Vectors];  // all different, or the compiler computes them once
+    for (int r = 0; r < kRows; r++) {
+      for (int z = 0; z < kF32Vectors; z++) sums[r][z] = splat(static_cast<float>(r * kF32Vectors + z));
+    }
+    Vf value = splat(1.0f), column = splat(0.5f);
     for (int64_t i = 0; i < rounds; i++) {
-      asm volatile("" : "+m"(*&rounds));
+#if defined(__x86_64__)
+      asm volatile("" : "+x"(value), "+x"(column));  // else the product is computed once, before the loop
+#elif defined(__aarch64__)
+      asm volatile("" : "+w"(value), "+w"(column));
+#endif
       LOWRANK_UNROLL
       for (int r = 0; r < kRows; r++) {
         LOWRANK_UNROLL
-        for (int z = 0; z < kF32Vectors; z++) sums[r][z] += value * columns;
+        for (int z = 0; z < kF32Vectors; z++) sums[r][z] += value * column;
       }
     }
     Vf total{};

@@ -7,6 +7,7 @@
 //   kPackRows              what packing one column costs, in rows of multiplication: for the split among threads
 //   unitRow(unit, group)   where 16 columns lie in a packed right panel, in 32-bit units
 //   placeRow(...)          writes one row of a packed left panel
+//   kKeepsSums             whether unfinished sums of a task lie in a buffer, tile by tile, instead of in C
 //   kernel(...)            the tile product
 // Right panels are made of units: 32 bits, one f32 or two bf16 that follow one another in depth.
 #pragma once
@@ -32,6 +33,10 @@ struct Tile {
   int64_t initStride;
   const float* bias;  // or null
   int rows, cols;
+  // Engines that keep sums only: c, init and bias are those of the finished product in every block of depth.
+  float* sums;       // [kRows, kCols] between blocks; null when there is one block
+  bool first, last;  // block of depth
+  float* nextC;      // tile that the next call writes; or null
 };
 
 /** Writes one vector of results, `lanes` of it. */

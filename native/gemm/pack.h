@@ -15,10 +15,15 @@ namespace lowrank::LOWRANK_ISA_NAMESPACE {
 inline int64_t roundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 inline int64_t divideUp(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
-/** Memory of one call. */
+/**
+ * Memory of one call. From 128 KB on in whole huge pages (which the cache of freed blocks hands round): small pages lie
+ * scattered in physical memory and collide in the L2 cache.
+ */
 class Scratch {
  public:
-  explicit Scratch(int64_t bytes) : bytes_(static_cast<size_t>(bytes)), address_(allocateBytes(bytes_)) {
+  explicit Scratch(int64_t bytes)
+      : bytes_(static_cast<size_t>(bytes < (128 << 10) ? bytes : roundUp(bytes, 2 << 20))),
+        address_(allocateBytes(bytes_)) {
     if (!address_) throw std::bad_alloc();
   }
   Scratch(Scratch&& other) noexcept : bytes_(other.bytes_), address_(other.address_) { other.address_ = nullptr; }

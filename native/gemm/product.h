@@ -85,7 +85,9 @@ class Product {
     constexpr int64_t kMostCols = Engine::kChunk / Engine::kCols;
     Grid best{rowPanels, std::min(colPanels, kMostCols)};
     double bestCost = -1;
-    for (int64_t rowTasks = 1; rowTasks <= std::min(rowPanels, threads); rowTasks++) {
+    int64_t fewest = 1;  // row tasks: sums that are kept between blocks must fit into the L2 cache
+    if (Engine::kKeepsSums && blocks_.size() > 1) fewest = divideUp(rowPanels, Engine::kRowBlock / Engine::kRows);
+    for (int64_t rowTasks = fewest; rowTasks <= std::max(fewest, std::min(rowPanels, threads)); rowTasks++) {
       for (int64_t width = kMostCols; width >= 1; width--) {
         const Grid grid{divideUp(rowPanels, rowTasks), std::min(width, colPanels)};
         const int64_t tasks = divideUp(rowPanels, grid.rowPanels) * divideUp(colPanels, grid.colPanels);
@@ -105,8 +107,12 @@ class Product {
     const int64_t panelStride = deepest_ * Engine::kCols;
     auto* packed = static_cast<Element*>(
         scratch(Slot::PackedB, static_cast<size_t>(panelStride * (j1 - j0)) * sizeof(Element)));
+    float* sums = nullptr;
+    if (Engine::kKeepsSums && blocks_.size() > 1) {
+      const int64_t elements = (i1 - i0) * (j1 - j0) * Engine::kRows * Engine::kCols;
+      sums = static_cast<float*>(scratch(Slot::Output, static_cast<size_t>(elements) * 4));
+    }
     Engine::start();
-    bool first = true;
     for (const Block& block : blocks_) {
       Element* to = packed;
       for (const Piece& piece : block.pieces) {
@@ -115,21 +121,25 @@ class Product {
       }
       constexpr int64_t kPanels = Engine::kRowBlock / Engine::kRows;
       for (int64_t i = i0; i < i1; i += kPanels) {
-        multiply(block, packed, panelStride, i, std::min(i + kPanels, i1), j0, j1, first);
+        const int64_t offset = (i - i0) * (j1 - j0) * Engine::kRows * Engine::kCols;
+        multiply(block, packed, panelStride, i, std::min(i + kPanels, i1), j0, j1, sums ? sums + offset : nullptr);
       }
-      first = false;
     }
     Engine::stop();
   }
 
   /** All tiles of some row panels with the packed columns, over one block of depth. */
   void multiply(const Block& block, const Element* packed, int64_t panelStride, int64_t i0, int64_t i1, int64_t j0,
-                int64_t j1, bool first) const {
+                int64_t j1, float* sums) const {
     const int count = static_cast<int>(block.pieces.size());
     std::array<Run<Element>, kMostRuns> runs;
     Tile tile;
+    tile.first = &block == &blocks_.front();
+    tile.last = &block == &blocks_.back();
     tile.stride = result_.stride;
-    tile.initStride = first ? result_.initStride : result_.stride;
+    tile.sums = sums;
+    const bool fresh = tile.first || Engine::kKeepsSums;  // init and bias count, else C itself continues
+    tile.initStride = fresh ? result_.initStride : result_.stride;
     for (int64_t j = j0; j < j1; j++) {
       const int64_t col = j * Engine::kCols;
       const Element* right = packed + (j - j0) * panelStride;
@@ -139,7 +149,7 @@ class Product {
         right += runs[r].depth * Engine::kCols;
       }
       tile.cols = static_cast<int>(std::min<int64_t>(Engine::kCols, cols_ - col));
-      tile.bias = first && result_.bias ? result_.bias + col : nullptr;
+      tile.bias = fresh && result_.bias ? result_.bias + col : nullptr;
       for (int64_t i = i0; i < i1; i++) {
         const int64_t row = i * Engine::kRows;
         for (int r = 0; r < count; r++) {
@@ -148,10 +158,12 @@ class Product {
         }
         tile.rows = static_cast<int>(std::min<int64_t>(Engine::kRows, rows_ - row));
         tile.c = result_.c + row * result_.stride + col;
-        tile.init = !first          ? tile.c
+        tile.init = !fresh         ? tile.c
                     : result_.init ? result_.init + row * result_.initStride + col
                                    : nullptr;
+        tile.nextC = i + 1 < i1 ? tile.c + Engine::kRows * result_.stride : nullptr;
         Engine::kernel(runs.data(), count, tile);
+        if (sums) tile.sums += Engine::kRows * Engine::kCols;
       }
     }
   }

@@ -14,8 +14,10 @@
 
 #if defined(__clang__)
 #define LOWRANK_UNROLL _Pragma("clang loop unroll(full)")
+#define LOWRANK_UNROLL_4 _Pragma("clang loop unroll_count(4)")
 #else
 #define LOWRANK_UNROLL _Pragma("GCC unroll 32")
+#define LOWRANK_UNROLL_4 _Pragma("GCC unroll 4")
 #endif
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
@@ -33,7 +35,16 @@ typedef float UnalignedVf __attribute__((vector_size(kLanes * 4), aligned(4), ma
 
 inline Vf load(const float* p) { return *reinterpret_cast<const UnalignedVf*>(p); }
 inline void store(float* p, Vf v) { *reinterpret_cast<UnalignedVf*>(p) = v; }
-inline Vf splat(float value) { return Vf{} + value; }
+/** Not `Vf{} + value`: adding zero is an operation (of -0 it makes 0), and it would cost one in five. */
+inline Vf splat(float value) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vf>(_mm512_set1_ps(value));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vf>(_mm256_set1_ps(value));
+#else
+  return Vf{value, value, value, value};
+#endif
+}
 
 /** The first n lanes, zeros behind; reads nothing beyond. */
 inline Vf loadFirst(const float* p, int n) {
