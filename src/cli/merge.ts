@@ -11,7 +11,7 @@ import { exitCodes } from "./terminal.ts";
 export const command = defineCommand(mergeDefinition, async (options, terminal) => {
   const model = await locateModel(options.model);
   const base = options.base === undefined ? undefined : await locateModel(options.base);
-  const backend = await openBackend(options.backend, options);
+  const backend = await openBackend(options.backend, { ...options, precision: "fp32" });
   try {
     const report = await mergeFolder(
       backend,

@@ -34,8 +34,8 @@ export const mergeDefinition = defineOptions({
     },
     "Device and output": {
       ...deviceFields,
-      precision: choice(["auto", "fp32", "bf16", "fp16"], "arithmetic of the comparison", {
-        default: "fp32",
+      precision: choice(["auto", "fp32"], "arithmetic of products; a merge is always fp32", {
+        default: "auto",
       }),
     },
   },

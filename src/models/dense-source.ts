@@ -11,7 +11,7 @@ import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
-import { weightSpecs } from "./decoder-weights.ts";
+import { storedName, weightSpecs } from "./decoder-weights.ts";
 import { readModelConfig } from "./index.ts";
 import type { WeightSource } from "./load-model.ts";
 import { folderSource } from "./open-model.ts";
@@ -25,17 +25,15 @@ export interface DenseSource extends WeightSource {
 export function denseSource(folder: ModelFolder): DenseSource {
   parseQuantizationConfig(folder.config, `${folder.path}/config.json`);
   const plain = folderSource(folder);
+  const config = readModelConfig(folder.config);
+  const stored = (name: string) => storedName(config, name, (other) => folder.tensors.has(other));
   const quantizedNames = bnbWeightNames(folder);
   // A 4-bit weight's shape is not in the header: the configuration gives it, and reading holds the file to it.
-  let shapes: ReadonlyMap<string, readonly number[]> | undefined;
-  const shapeInConfig = (name: string) => {
-    shapes ??= new Map(weightSpecs(readModelConfig(folder.config)).map((spec) => [spec.name, spec.shape]));
-    return shapes.get(name);
-  };
+  const shapes = new Map(weightSpecs(config).map((spec) => [spec.name, spec.shape]));
   const latest = latestWeight(async (name) => {
     const weight = await readBnbWeight(folder, name);
     if (!weight) throw new BugError(`${name} was listed as a 4-bit weight and is none`);
-    const shape = shapeInConfig(name);
+    const shape = shapes.get(name);
     if (shape && weight.shape.some((size, i) => size !== shape[i])) {
       throw new UserError(
         `${folder.path}: 4-bit tensor "${name}" has shape [${weight.shape}], but config.json makes it [${shape}]`,
@@ -47,12 +45,14 @@ export function denseSource(folder: ModelFolder): DenseSource {
     path: folder.path,
     quantizedNames,
     find(name) {
-      if (!quantizedNames.has(name)) return plain.find(name);
-      const shape = shapeInConfig(name);
+      if (!quantizedNames.has(name)) return plain.find(stored(name));
+      const shape = shapes.get(name);
       return shape && { dtype: "f32", shape };
     },
     async read(name, offset, length) {
-      return quantizedNames.has(name) ? latest(name, offset, length) : plain.read(name, offset, length);
+      return quantizedNames.has(name)
+        ? latest(name, offset, length)
+        : plain.read(stored(name), offset, length);
     },
   };
 }

@@ -1,0 +1,39 @@
+// The options of `lowrank export`. What they do is publish/export-gguf.ts.
+
+import { UsageError } from "../util/errors.ts";
+import { choice, defineOptions, type OptionsOf, text, toggle } from "./define.ts";
+import { deviceFields, modelFields } from "./fields.ts";
+
+export const exportDefinition = defineOptions({
+  command: "export",
+  summary:
+    "Write a model, with an adapter merged in or not, or an adapter alone, as a GGUF file for llama.cpp.",
+  groups: {
+    Export: {
+      ...modelFields,
+      adapterOnly: toggle("write the adapter alone, for llama.cpp's --lora", false),
+      format: choice(["gguf"], "format of the file", { default: "gguf" }),
+      type: choice(["auto", "f32", "f16", "bf16", "q8_0", "q4_0"], "type of the tensors", {
+        defaultText: "auto, the model's own; f32 for an adapter",
+        default: "auto",
+      }),
+      out: text("file to write", { required: true, placeholder: "F.gguf" }),
+      modelfile: toggle("write an Ollama Modelfile beside it", true),
+      preTokenizer: text("llama.cpp's name for how the tokenizer first splits text, where it is not found", {
+        placeholder: "NAME",
+      }),
+    },
+    "Device and output": deviceFields,
+  },
+  examples: [
+    "lowrank export --model tiny --adapter runs/first --type q8_0 --out first.gguf",
+    "lowrank export --model tiny --adapter runs/first --adapter-only --out first-lora.gguf",
+  ],
+  finish(values) {
+    if (values.adapterOnly && values.adapter === undefined)
+      throw new UsageError("--adapter-only needs --adapter: the adapter to write.");
+    return values;
+  },
+});
+
+export type ExportCommandOptions = OptionsOf<typeof exportDefinition>;

@@ -1,0 +1,125 @@
+// From folders to a GGUF file: a model, a model with an adapter merged in, or an adapter alone; beside it a Modelfile
+// for Ollama. What goes into the file is gguf-model.ts, gguf-tokenizer.ts and gguf-adapter.ts.
+
+import type { Backend } from "../backend/backend.ts";
+import { writeFileAtomic } from "../formats/atomic-file.ts";
+import { openFile } from "../formats/disk.ts";
+import type { GgufTensorType } from "../formats/gguf.ts";
+import { writeGguf } from "../formats/gguf-writer.ts";
+import { type JsonObject, readJsonObject } from "../formats/json.ts";
+import { openModelFolder } from "../formats/model-folder.ts";
+import { readAdapter } from "../formats/peft.ts";
+import { weightSpecs } from "../models/decoder-weights.ts";
+import { denseSource } from "../models/dense-source.ts";
+import { readModelConfig } from "../models/index.ts";
+import type { WeightSource } from "../models/load-model.ts";
+import { ChatTemplate } from "../text/chat-template.ts";
+import { loadTokenizer } from "../text/load-tokenizer.ts";
+import { UsageError } from "../util/errors.ts";
+import { ggufAdapter } from "./gguf-adapter.ts";
+import { modelMetadata, modelTensors } from "./gguf-model.ts";
+import { tokenizerMetadata } from "./gguf-tokenizer.ts";
+import { mergedSource } from "./merged-source.ts";
+import { ollamaModelfile } from "./ollama-modelfile.ts";
+
+export interface ExportOptions {
+  /** Folders. */
+  readonly model: string;
+  readonly adapter?: string;
+  readonly out: string;
+  readonly type: GgufTensorType | "auto";
+  readonly adapterOnly: boolean;
+  readonly modelfile: boolean;
+  readonly preTokenizer?: string;
+}
+
+export interface ExportReport {
+  readonly out: string;
+  readonly kind: "model" | "adapter";
+  readonly type: GgufTensorType;
+  readonly tensors: number;
+  readonly modelfile?: string;
+}
+
+const tokenizerCapBytes = 256 * 2 ** 20;
+
+export async function exportGguf(
+  backend: Backend,
+  options: ExportOptions,
+  warn: (message: string) => void = () => {},
+): Promise<ExportReport> {
+  const { model, out } = options;
+  const name = lastPart(model);
+  const folder = await openModelFolder(model);
+  try {
+    const base = denseSource(folder);
+    const config = readModelConfig(folder.config);
+    const adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter);
+    const tokenizer = await loadTokenizer(model);
+    let report: ExportReport;
+    if (options.adapterOnly && adapter) {
+      const type = options.type === "auto" ? "f32" : options.type;
+      if (type === "q8_0" || type === "q4_0")
+        throw new UsageError(`--type ${type}: adapters are exported as f32, f16 or bf16`);
+      const { metadata, tensors } = ggufAdapter(config, adapter, { name: lastPart(options.adapter!), type });
+      await writeGguf(out, metadata, tensors);
+      report = { out, kind: "adapter", type, tensors: tensors.length };
+    } else {
+      if (base.quantizedNames.size > 0)
+        warn(
+          "the model is stored in 4 bits: its dequantised weights are exported, which keep their rounding",
+        );
+      const merged = adapter && mergedSource(backend, base, config, adapter);
+      const source = merged ?? base;
+      const shape = merged?.config ?? config;
+      const type = options.type === "auto" ? storedType(base, weightSpecs(config)[0]!.name) : options.type;
+      const metadata = new Map([
+        ...modelMetadata(shape, { name, type, warn }),
+        ...tokenizerMetadata({
+          tokenizer,
+          json: await readTokenizerJson(model),
+          vocabularySize: config.vocabularySize,
+          preTokenizer: options.preTokenizer,
+          warn,
+        }),
+      ]);
+      const tensors = modelTensors(shape, source, type);
+      await writeGguf(out, metadata, tensors);
+      report = { out, kind: "model", type, tensors: tensors.length };
+    }
+    if (!options.modelfile) return report;
+    const modelfile = `${out.replace(/\.gguf$/i, "")}.Modelfile`;
+    const file = `./${lastPart(out)}`;
+    const sources = report.kind === "adapter" ? { from: name, adapter: file } : { from: file };
+    await writeFileAtomic(
+      modelfile,
+      ollamaModelfile(sources, tokenizer, ChatTemplate.of(tokenizer, undefined)),
+    );
+    return { ...report, modelfile };
+  } finally {
+    await folder.close();
+  }
+}
+
+async function readTokenizerJson(model: string): Promise<JsonObject> {
+  const file = await openFile(`${model}/tokenizer.json`);
+  try {
+    return await readJsonObject(file, tokenizerCapBytes);
+  } finally {
+    await file.close();
+  }
+}
+
+function storedType(source: WeightSource, name: string): GgufTensorType {
+  const dtype = source.find(name)?.dtype;
+  return dtype === "f16" || dtype === "bf16" ? dtype : "f32";
+}
+
+function lastPart(path: string): string {
+  return (
+    path
+      .replace(/[\\/]+$/, "")
+      .split(/[\\/]/)
+      .at(-1) || path
+  );
+}

@@ -1,0 +1,70 @@
+// A LoRA adapter as a GGUF file for llama.cpp, which scales every product by alpha / rank with one alpha for the whole
+// file: rank-stabilised scales and alpha patterns are therefore folded into that alpha and, where modules differ, into
+// B. The rows of q's and k's B are interleaved as the weights they add to (gguf-names.ts).
+
+import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
+import { encodeGguf } from "../formats/gguf-blocks.ts";
+import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
+import type { LoadedAdapter } from "../formats/peft.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
+import { UserError } from "../util/errors.ts";
+import { ggufArchitecture, ggufName, interleavedHeads, interleaveRows } from "./gguf-names.ts";
+import { checkFits } from "./merged-source.ts";
+
+export type AdapterTensorType = Extract<GgufTensorType, "f32" | "f16" | "bf16">;
+
+export interface GgufAdapter {
+  readonly metadata: Map<string, GgufValue>;
+  readonly tensors: GgufTensorToWrite[];
+}
+
+/** UserError for what a GGUF adapter cannot express. */
+export function ggufAdapter(
+  config: DecoderConfig,
+  adapter: LoadedAdapter,
+  about: { readonly name: string; readonly type: AdapterTensorType },
+): GgufAdapter {
+  checkFits(config, adapter);
+  if (adapter.replacements.size > 0) {
+    throw new UserError(
+      `adapter: it replaces ${[...adapter.replacements.keys()].join(", ")} whole, which a GGUF adapter cannot express; export the merged model instead, without --adapter-only`,
+    );
+  }
+  const alpha = fileAlpha(adapter);
+  const metadata = new Map<string, GgufValue>([
+    ["general.architecture", { type: "string", value: ggufArchitecture(config) }],
+    ["general.type", { type: "string", value: "adapter" }],
+    ["general.name", { type: "string", value: about.name }],
+    ["adapter.type", { type: "string", value: "lora" }],
+    ["adapter.lora.alpha", { type: "f32", value: alpha }],
+  ]);
+  const tensors: GgufTensorToWrite[] = [];
+  for (const [module, { a, b }] of adapter.modules) {
+    const { scale, rank } = adapter.settings.get(module)!;
+    const factor = (scale * rank) / alpha;
+    const folded = factor === 1 ? b.values : b.values.map((value) => value * factor);
+    const heads = interleavedHeads(config, `${module}.weight`);
+    const rows = heads > 0 ? interleaveRows(folded, config.headWidth, rank) : folded;
+    const name = ggufName(`${module}.weight`);
+    const add = (suffix: string, shape: readonly number[], values: Float32Array) => {
+      const data = () => encodeGguf(values, about.type);
+      tensors.push({ name: `${name}.${suffix}`, type: about.type, shape, data });
+    };
+    add("lora_a", a.shape, a.values);
+    add("lora_b", b.shape, rows);
+  }
+  return { metadata, tensors };
+}
+
+/** The alpha that most modules share once their scale is written as alpha / rank; rounded to f32, as the file holds it. */
+function fileAlpha(adapter: LoadedAdapter): number {
+  const counts = new Map<number, number>();
+  for (const { scale, rank } of adapter.settings.values()) {
+    const alpha = Math.fround(scale * rank);
+    if (alpha !== 0) counts.set(alpha, (counts.get(alpha) ?? 0) + 1);
+  }
+  const [most] = [...counts].sort((a, b) => b[1] - a[1]);
+  if (!most)
+    throw new UserError("adapter: its alpha is 0, so it changes nothing; there is nothing to export");
+  return most[0];
+}

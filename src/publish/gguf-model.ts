@@ -1,0 +1,140 @@
+// A model as a GGUF file that llama.cpp loads: metadata and tensors under its names, in a chosen type, one piece of a
+// tensor in memory at a time. The tokenizer's metadata is gguf-tokenizer.ts's, adapters are gguf-adapter.ts's, the
+// bytes formats/gguf-writer.ts's. Keys and conventions: llama.cpp's converter (conversion/llama.py, qwen.py).
+
+import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
+import { encodeGguf } from "../formats/gguf-blocks.ts";
+import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
+import { type WeightSpec, weightSpecs } from "../models/decoder-weights.ts";
+import type { WeightSource } from "../models/load-model.ts";
+import { inverseFrequencies } from "../nn/rope-tables.ts";
+import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
+import { elementCount } from "../tensor/tensor.ts";
+import { UserError } from "../util/errors.ts";
+import { ggufArchitecture, ggufName, interleavedHeads, interleaveRows } from "./gguf-names.ts";
+
+/** llama.cpp's number for the type that most of a file's tensors have. */
+const fileTypes: Record<GgufTensorType, number> = { f32: 0, f16: 1, q4_0: 2, q8_0: 7, bf16: 32 };
+
+const pieceElements = 2 * 2 ** 20;
+/** Largest number that rounds to a finite f16. */
+const largestF16 = 65519;
+
+/** Metadata of the model itself. `warn` hears of what llama.cpp computes in another way. */
+export function modelMetadata(
+  config: DecoderConfig,
+  about: { readonly name: string; readonly type: GgufTensorType; readonly warn?: (message: string) => void },
+): Map<string, GgufValue> {
+  const architecture = ggufArchitecture(config);
+  const metadata = new Map<string, GgufValue>();
+  const u32 = (key: string, value: number) => metadata.set(key, { type: "u32", value });
+  const f32 = (key: string, value: number) => metadata.set(key, { type: "f32", value });
+  const text = (key: string, value: string) => metadata.set(key, { type: "string", value });
+  text("general.architecture", architecture);
+  text("general.type", "model");
+  text("general.name", about.name);
+  u32("general.file_type", fileTypes[about.type]);
+  u32("general.quantization_version", 2);
+  u32(`${architecture}.block_count`, config.layers);
+  u32(`${architecture}.context_length`, config.maxPositions);
+  u32(`${architecture}.embedding_length`, config.width);
+  u32(`${architecture}.feed_forward_length`, config.mlpWidth);
+  u32(`${architecture}.attention.head_count`, config.heads);
+  u32(`${architecture}.attention.head_count_kv`, config.kvHeads);
+  u32(`${architecture}.attention.key_length`, config.headWidth);
+  u32(`${architecture}.attention.value_length`, config.headWidth);
+  f32(`${architecture}.attention.layer_norm_rms_epsilon`, config.normEpsilon);
+  u32(`${architecture}.vocab_size`, config.vocabularySize);
+  u32(`${architecture}.rope.dimension_count`, config.headWidth);
+  f32(`${architecture}.rope.freq_base`, config.rope.theta);
+  if (config.rope.type === "linear") {
+    text(`${architecture}.rope.scaling.type`, "linear");
+    f32(`${architecture}.rope.scaling.factor`, config.rope.factor);
+  }
+  if (config.rope.type === "dynamic") {
+    about.warn?.(
+      `llama.cpp has no dynamic RoPE scaling: beyond ${config.rope.originalMaxPositions} tokens it computes something else`,
+    );
+  }
+  const window = Math.max(...config.windows);
+  if (window > 0) {
+    about.warn?.(
+      `llama.cpp lets every layer of a ${architecture} model see all earlier tokens: beyond ${window} tokens (the sliding window) it computes something else`,
+    );
+  }
+  return metadata;
+}
+
+/** The tensors, in the order of the layers. */
+export function modelTensors(
+  config: DecoderConfig,
+  source: WeightSource,
+  type: GgufTensorType,
+): GgufTensorToWrite[] {
+  const tensors: GgufTensorToWrite[] = weightSpecs(config).map((spec) => {
+    const tensorType = typeFor(spec, type);
+    return {
+      name: ggufName(spec.name),
+      type: tensorType,
+      shape: spec.shape,
+      data: () => piecesOf(config, source, spec, tensorType),
+    };
+  });
+  const factors = ropeFactors(config);
+  if (factors) {
+    const data = () => encodeFrom(factors, "f32");
+    tensors.push({ name: "rope_freqs.weight", type: "f32", shape: [factors.length], data });
+  }
+  return tensors;
+}
+
+/**
+ * Vectors stay f32. Rows that do not divide into blocks are f16. Embedding and head suffer most from 4 bits, so they
+ * have 8 in a q4_0 file.
+ */
+function typeFor({ shape, kind }: WeightSpec, type: GgufTensorType): GgufTensorType {
+  if (shape.length === 1) return "f32";
+  if (type !== "q8_0" && type !== "q4_0") return type;
+  if (shape[1]! % 32 !== 0) return "f16";
+  return kind === "linear" ? type : "q8_0";
+}
+
+/** LLaMA 3's frequencies as divisors [D/2] of the plain ones. */
+function ropeFactors({ rope, headWidth }: DecoderConfig): Float32Array | undefined {
+  if (rope.type !== "llama3") return undefined;
+  const plain = inverseFrequencies({ type: "default", theta: rope.theta }, headWidth, 0);
+  return inverseFrequencies(rope, headWidth, 0).map((frequency, i) => plain[i]! / frequency);
+}
+
+async function* piecesOf(
+  config: DecoderConfig,
+  source: WeightSource,
+  spec: WeightSpec,
+  type: GgufTensorType,
+): AsyncGenerator<Uint8Array> {
+  const found = source.find(spec.name);
+  if (!found || elementCount(found.shape) !== elementCount(spec.shape)) {
+    throw new UserError(
+      `${source.path}: tensor "${spec.name}" ${found ? `has shape [${found.shape}]` : "is missing"}; config.json asks for [${spec.shape}]`,
+    );
+  }
+  const width = spec.shape.length === 1 ? 1 : spec.shape[1]!;
+  const heads = interleavedHeads(config, spec.name);
+  // Whole heads where rows are interleaved; whole rows always.
+  const unit = (heads > 0 ? config.headWidth : 1) * width;
+  const step = Math.max(1, Math.floor(pieceElements / unit)) * unit;
+  const total = elementCount(spec.shape);
+  const size = dtypeBytes[found.dtype];
+  for (let start = 0; start < total; start += step) {
+    const count = Math.min(step, total - start);
+    const values = decodeToF32(await source.read(spec.name, start * size, count * size), found.dtype);
+    const most = type === "f32" || type === "bf16" ? Number.MAX_VALUE : largestF16;
+    if (!values.every((value) => Math.abs(value) <= most)) {
+      throw new UserError(
+        `${source.path}: tensor "${spec.name}" holds values that ${type} cannot; use --type bf16 or f32`,
+      );
+    }
+    yield encodeGguf(heads > 0 ? interleaveRows(values, config.headWidth, width) : values, type);
+  }
+}

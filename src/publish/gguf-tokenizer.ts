@@ -1,0 +1,193 @@
+// A tokenizer.json as llama.cpp's metadata. It knows two of our kinds: "llama", SentencePiece's pieces with scores and
+// bytes as a last resort, and "gpt2", byte-level BPE with merges whose first split of the text goes by a name. A split
+// that has no name there would tokenise differently in silence, so it is refused.
+// Keys and token types: llama.cpp, gguf-py; names of splits: src/llama-vocab.cpp.
+
+import type { GgufValue } from "../formats/gguf.ts";
+import { isJsonObject, type JsonObject } from "../formats/json.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import { UserError } from "../util/errors.ts";
+
+const tokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
+
+/** A score below every merge's, for tokens that no merge makes. */
+const unmergedScore = -1e6;
+
+export interface TokenizerToExport {
+  readonly tokenizer: Tokenizer;
+  /** tokenizer.json */
+  readonly json: JsonObject;
+  /** Rows of the embedding: ids beyond the tokenizer's get names of their own. */
+  readonly vocabularySize: number;
+  readonly warn?: (message: string) => void;
+  /** Overrides the name found for the first split. */
+  readonly preTokenizer?: string;
+}
+
+type Metadata = Map<string, GgufValue>;
+
+export function tokenizerMetadata(given: TokenizerToExport): Metadata {
+  const { tokenizer, json, vocabularySize } = given;
+  const model = isJsonObject(json.model) ? json.model : {};
+  if (model.type !== "BPE" || !isJsonObject(model.vocab)) {
+    throw new UserError(
+      `${tokenizer.name}: tokenizer.json holds a ${JSON.stringify(model.type)} model; only BPE tokenizers can be exported to GGUF`,
+    );
+  }
+  const vocabulary = readVocabulary(given, model.vocab);
+  const metadata: Metadata = new Map();
+  const sentencePiece = model.byte_fallback === true;
+  metadata.set("tokenizer.ggml.model", text(sentencePiece ? "llama" : "gpt2"));
+  const pre = given.preTokenizer ?? (sentencePiece ? "default" : splitName(json, tokenizer.name));
+  metadata.set("tokenizer.ggml.pre", text(pre));
+  const merges = mergesOf(model, tokenizer.name);
+  const types = vocabulary.types;
+  metadata.set("tokenizer.ggml.tokens", { type: "array", of: "string", value: vocabulary.tokens });
+  if (sentencePiece) {
+    const ranks = new Map<string, number>();
+    for (const [rank, [left, right]] of merges.entries()) {
+      if (!ranks.has(left + right)) ranks.set(left + right, rank);
+    }
+    for (const [id, token] of vocabulary.tokens.entries()) {
+      if (types[id] !== tokenType.normal) continue;
+      if (/^<0x[0-9A-F]{2}>$/.test(token)) types[id] = tokenType.byte;
+      else if (token === model.unk_token) types[id] = tokenType.unknown;
+    }
+    const unknown = typeof model.unk_token === "string" ? vocabulary.tokens.indexOf(model.unk_token) : -1;
+    if (unknown >= 0) types[unknown] = tokenType.unknown;
+    if (!types.includes(tokenType.byte)) {
+      given.warn?.(
+        `${tokenizer.name}: the tokenizer falls back to bytes but its vocabulary has no byte tokens (<0x00> and so on); llama.cpp ends with an error on characters that it does not know`,
+      );
+    }
+    const scores = vocabulary.tokens.map((token, id) => {
+      if (types[id] !== tokenType.normal) return 0;
+      const rank = ranks.get(token);
+      return rank === undefined ? unmergedScore : -rank;
+    });
+    metadata.set("tokenizer.ggml.scores", { type: "array", of: "f32", value: scores });
+  }
+  metadata.set("tokenizer.ggml.token_type", { type: "array", of: "i32", value: types });
+  if (!sentencePiece) {
+    // A space inside a part of a merge is spelt as byte-level BPE spells it.
+    const spelled = merges.map((pair) => pair.map((part) => part.replaceAll(" ", "\u0120")).join(" "));
+    metadata.set("tokenizer.ggml.merges", { type: "array", of: "string", value: spelled });
+  }
+  addSpecialTokens(metadata, given, model);
+  if (sentencePiece) metadata.set("tokenizer.ggml.add_space_prefix", flag(prependsSpace(json)));
+  if (tokenizer.chatTemplate !== undefined)
+    metadata.set("tokenizer.chat_template", text(tokenizer.chatTemplate));
+  metadata.forEach((value, key) => {
+    if (value.type === "u32" && value.value >= vocabularySize)
+      throw new UserError(`${tokenizer.name}: ${key} is ${value.value}, beyond the model's vocabulary`);
+  });
+  return metadata;
+}
+
+function addSpecialTokens(metadata: Metadata, { tokenizer }: TokenizerToExport, model: JsonObject): void {
+  const id = (key: string, value: number | undefined) => {
+    if (value !== undefined) metadata.set(`tokenizer.ggml.${key}_token_id`, { type: "u32", value });
+  };
+  id("bos", tokenizer.bosId);
+  id("eos", tokenizer.eosId);
+  // The end of a turn, where the text as a whole ends with another token.
+  id("eot", tokenizer.eosIds[1]);
+  const unknown = tokenizer.specialTokens.unk_token ?? model.unk_token;
+  id("unknown", typeof unknown === "string" ? tokenizer.idOf(unknown) : undefined);
+  id("padding", tokenizer.padId);
+  metadata.set("tokenizer.ggml.add_bos_token", flag(tokenizer.addsBos));
+  metadata.set("tokenizer.ggml.add_eos_token", flag(false));
+}
+
+function readVocabulary(
+  { tokenizer, json, vocabularySize }: TokenizerToExport,
+  vocab: JsonObject,
+): { tokens: string[]; types: number[] } {
+  const tokens: (string | undefined)[] = new Array(vocabularySize).fill(undefined);
+  const types = new Array<number>(vocabularySize).fill(tokenType.unused);
+  const put = (id: unknown, token: string, type: number) => {
+    if (typeof id !== "number" || !Number.isInteger(id) || id < 0 || id >= vocabularySize) {
+      throw new UserError(
+        `${tokenizer.name}: token ${JSON.stringify(token)} has id ${id}, outside the model's vocabulary of ${vocabularySize}`,
+      );
+    }
+    tokens[id] = token;
+    types[id] = type;
+  };
+  for (const [token, id] of Object.entries(vocab)) put(id, token, tokenType.normal);
+  const added = Array.isArray(json.added_tokens) ? json.added_tokens : [];
+  for (const token of added) {
+    if (!isJsonObject(token) || typeof token.content !== "string") continue;
+    put(token.id, token.content, token.special === true ? tokenType.control : tokenType.userDefined);
+  }
+  return { tokens: tokens.map((token, id) => token ?? `[PAD${id}]`), types };
+}
+
+function mergesOf(model: JsonObject, name: string): [string, string][] {
+  if (!Array.isArray(model.merges)) throw new UserError(`${name}: tokenizer.json has no merges`);
+  return model.merges.map((merge) => {
+    const parts: unknown = typeof merge === "string" ? merge.split(" ") : merge;
+    if (Array.isArray(parts) && parts.length === 2 && parts.every((part) => typeof part === "string"))
+      return parts as [string, string];
+    throw new UserError(`${name}: tokenizer.json: ${JSON.stringify(merge)} is no merge of two parts`);
+  });
+}
+
+/** The regular expressions of the first split, and what llama.cpp calls them. */
+const splits: readonly (readonly [pattern: string, name: string])[] = [
+  [
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    "llama-bpe",
+  ],
+  [
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    "qwen2",
+  ],
+  [
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    "tekken",
+  ],
+];
+
+function splitName(json: JsonObject, name: string): string {
+  const steps = flatten(json.pre_tokenizer, "pretokenizers");
+  const shape = steps.map((step) => step.type).join(" ");
+  const last = steps.at(-1);
+  if (last?.type === "ByteLevel" && last.add_prefix_space !== true) {
+    if (shape === "ByteLevel") return "gpt-2";
+    if (shape === "Digits ByteLevel" && steps[0]!.individual_digits === true) return "smollm";
+    const pattern = shape === "Split ByteLevel" ? steps[0]!.pattern : undefined;
+    const regex = isJsonObject(pattern) ? pattern.Regex : undefined;
+    const found = splits.find(([source]) => source === regex);
+    if (found) return found[1];
+  }
+  throw new UserError(
+    `${name}: llama.cpp has no name known here for how this tokenizer first splits text (${shape || "no pre-tokenizer"}). If you know the name it has there, give it with --pre-tokenizer; it decides how every text is tokenised`,
+  );
+}
+
+/** Whether a text's first word gets a space before it. */
+function prependsSpace(json: JsonObject): boolean {
+  const normalizers = flatten(json.normalizer, "normalizers");
+  if (normalizers.some((step) => step.type === "Prepend")) return true;
+  return flatten(json.pre_tokenizer, "pretokenizers").some(
+    (step) => step.type === "Metaspace" && (step.prepend_scheme ?? "always") !== "never",
+  );
+}
+
+/** A step, or a Sequence of steps, as a list. */
+function flatten(step: unknown, key: string): JsonObject[] {
+  if (!isJsonObject(step)) return [];
+  const inner = step[key];
+  return step.type === "Sequence" && Array.isArray(inner)
+    ? inner.flatMap((each) => flatten(each, key))
+    : [step];
+}
+
+function text(value: string): GgufValue {
+  return { type: "string", value };
+}
+
+function flag(value: boolean): GgufValue {
+  return { type: "bool", value };
+}
