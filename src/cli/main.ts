@@ -23,6 +23,7 @@ const commands: Readonly<Record<string, Entry>> = {
     summary: "add an adapter to its base model, with a receipt",
     load: () => import("./merge.ts"),
   },
+  export: { summary: "write a model or an adapter as GGUF for llama.cpp", load: () => import("./export.ts") },
   quantize: { summary: "write a model in 4 bits", load: () => import("./quantize.ts") },
   spectrum: { summary: "ranks that hold what training changed", load: () => import("./spectrum.ts") },
   bench: {
