@@ -38,6 +38,8 @@ export interface Measurement {
   readonly tokens: number;
   /** By name: perplexity, exactMatch, rouge1, ... */
   readonly scores: Readonly<Record<string, number>>;
+  /** Of each row: summed loss in nats and target tokens; absent when perplexity was not asked for. */
+  readonly losses?: readonly { readonly lossSum: number; readonly targetTokens: number }[];
   /** One a prompt, in the order of the data; absent when nothing was generated. */
   readonly predictions?: readonly TextPrediction[];
 }
@@ -73,14 +75,18 @@ export async function measure(
   });
   const textNames = options.metrics.filter((name): name is TextMetricName => name !== "perplexity");
   const scores: Record<string, number> = {};
-  if (options.metrics.includes("perplexity"))
-    Object.assign(scores, await measureLoss(model, samples, options, hooks));
+  let losses: Measurement["losses"];
+  if (options.metrics.includes("perplexity")) {
+    const measured = await measureLoss(model, samples, options, hooks);
+    Object.assign(scores, measured.scores);
+    losses = measured.losses;
+  }
   let predictions: TextPrediction[] | undefined;
   if (textNames.length > 0 || options.wantsPredictions) {
     predictions = await answer(model, samples, rendering, options, hooks);
     Object.assign(scores, scoreTexts(textNames, predictions));
   }
-  return { rows: samples.length, tokens: report.targetTokens, scores, predictions };
+  return { rows: samples.length, tokens: report.targetTokens, scores, losses, predictions };
 }
 
 async function measureLoss(
@@ -88,7 +94,7 @@ async function measureLoss(
   samples: readonly Sample[],
   options: MeasureOptions,
   hooks: MeasureHooks,
-): Promise<Record<string, number>> {
+): Promise<{ scores: Record<string, number>; losses: NonNullable<Measurement["losses"]> }> {
   const evaluation = await evaluate(model.loaded.decoder, samples, {
     tokensPerPass: options.batchSize * options.sequenceLength,
     onProgress: (done) => hooks.progress?.("loss", done, samples.length),
@@ -98,7 +104,12 @@ async function measureLoss(
     targetTokens: evaluation.targetTokens,
     targetBytes: countTargetBytes(model.tokenizer, samples),
   });
-  return { perplexity, ...(bytePerplexity === undefined ? {} : { bytePerplexity }), loss };
+  const scores = { perplexity, ...(bytePerplexity === undefined ? {} : { bytePerplexity }), loss };
+  const losses = samples.map(({ targetMask }, i) => ({
+    lossSum: evaluation.sampleLosses[i]!,
+    targetTokens: targetMask.reduce((sum, bit) => sum + bit, 0),
+  }));
+  return { scores, losses };
 }
 
 /** UTF-8 bytes of the text that the target tokens spell; special tokens spell none. */

@@ -1,0 +1,67 @@
+// `lowrank compare`: runs a comparison, and prints its table. Ctrl-C saves the run that is going on; the same command
+// continues. Not here: the runs, scores and files (compare/).
+
+import type { Comparison } from "../compare/compare.ts";
+import type { Interruption } from "../compare/train-one.ts";
+import { type CompareOptions, compareDefinition } from "../config/compare-options.ts";
+import type { TrainEvent } from "../train/events.ts";
+import { defineCommand } from "./command.ts";
+import { formatTable } from "./format.ts";
+import { type Progress, trackProgress } from "./progress.ts";
+import { type ExitCode, exitCodes, exitNow, type Terminal } from "./terminal.ts";
+
+export const command = defineCommand(compareDefinition, (options, terminal) =>
+  compareAndTell(options, terminal),
+);
+
+async function compareAndTell(options: CompareOptions, terminal: Terminal): Promise<ExitCode> {
+  const { compare } = await import("../compare/compare.ts");
+  const { writeReport } = await import("../compare/report.ts");
+  const interruption: Interruption = { requested: false };
+  const onSignal = () => {
+    if (interruption.requested) exitNow(exitCodes.interrupted);
+    interruption.requested = true;
+    interruption.current?.interrupt();
+    terminal.note("Stopping: finishing this step and saving. Once more to stop at once.");
+  };
+  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
+  try {
+    const comparison = await compare(options, interruption, {
+      tell: (message) => terminal.note(message),
+      event: eventTeller(terminal),
+    });
+    const files = await writeReport(options.out, comparison);
+    if (terminal.json) terminal.document(comparison);
+    else await tell(comparison, files, terminal);
+    return comparison.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
+  } finally {
+    terminal.status("");
+    process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
+  }
+}
+
+/** Of each run only its progress and its warnings; the comparison says the rest. */
+function eventTeller(terminal: Terminal): (event: TrainEvent) => void {
+  let progress: Progress | undefined;
+  const told = new Set<string>();
+  return (event) => {
+    if (event.type === "data") progress = trackProgress(terminal, event.firstStep, event.totalSteps);
+    else if (event.type === "train" && terminal.live) progress?.update(event);
+    else if (event.type === "done") progress?.end();
+    else if (event.type === "warning" && !told.has(event.message)) {
+      told.add(event.message);
+      terminal.warn(event.message);
+    }
+  };
+}
+
+async function tell(comparison: Comparison, files: readonly string[], terminal: Terminal): Promise<void> {
+  const { edgeNote, keepText, tableOf } = await import("../compare/report.ts");
+  const { heading, cells } = tableOf(comparison);
+  terminal.print(formatTable(heading, cells));
+  if (comparison.rows.some(({ atEdge }) => atEdge)) terminal.print(edgeNote);
+  if (comparison.keep) terminal.print(`\n${keepText(comparison.keep)}`);
+  if (comparison.status === "interrupted")
+    terminal.print("\nInterrupted: the same command continues where it stopped.");
+  terminal.print(`\n${files.map((file) => `  ${file}`).join("\n")}`);
+}

@@ -1,0 +1,75 @@
+// Quality of one run on the evaluation rows, by `eval`'s own measure (train/measure.ts), kept row by row so that
+// intervals can be drawn from it. Results lie in the run's folder and are read again when nothing has changed.
+
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { openBackend } from "../backend/index.ts";
+import type { CompareOptions } from "../config/compare-options.ts";
+import type { Method } from "../config/fields.ts";
+import { openDataFile } from "../data/read-rows.ts";
+import { writeFileAtomic } from "../formats/atomic-file.ts";
+import { locateModel } from "../formats/locate-model.ts";
+import { openModel } from "../models/open-model.ts";
+import { quantizeOnArrival } from "../models/quantized-weights.ts";
+import { measure } from "../train/measure.ts";
+
+export interface Quality {
+  /** By name: perplexity, loss, rouge1, ... */
+  readonly scores: Readonly<Record<string, number>>;
+  readonly losses?: readonly { readonly lossSum: number; readonly targetTokens: number }[];
+  readonly answers?: readonly { readonly prediction: string; readonly references: readonly string[] }[];
+}
+
+/** What is measured: the base itself, or what a run made of it. */
+export interface Subject {
+  readonly method: Method | "base";
+  /** The run's folder; for the base, where its scores are kept. */
+  readonly folder: string;
+}
+
+export async function scoreOne(
+  options: CompareOptions,
+  { method, folder }: Subject,
+  tell: (message: string) => void,
+): Promise<Quality> {
+  const path = join(folder, "quality.json");
+  const key = await keyOf(options);
+  const cached = await readFile(path, "utf8").catch(() => undefined);
+  if (cached !== undefined) {
+    const kept = JSON.parse(cached) as { key: string; quality: Quality };
+    if (kept.key === key) return kept.quality;
+  }
+  const backend = await openBackend(options.backend, options);
+  try {
+    const base = locateModel(options.model);
+    const model = await openModel(backend, method === "full" ? folder : base, {
+      adapter: method === "lora" || method === "qlora" ? folder : undefined,
+      quantize: method === "qlora" ? quantizeOnArrival(backend) : undefined,
+    });
+    try {
+      const { evalData: data, metrics, maxNewTokens, trainOn, chatTemplate } = options;
+      const { overLength, batchSize, sequenceLength } = options;
+      const { scores, losses, predictions } = await measure(
+        model,
+        { data, metrics, maxNewTokens, trainOn, chatTemplate, overLength, batchSize, sequenceLength },
+        { warn: tell },
+      );
+      const answers = predictions?.map(({ prediction, references }) => ({ prediction, references }));
+      const quality: Quality = { scores, losses, answers };
+      await writeFileAtomic(path, `${JSON.stringify({ key, quality })}\n`);
+      return quality;
+    } finally {
+      await model.close();
+    }
+  } finally {
+    backend.close();
+  }
+}
+
+async function keyOf(options: CompareOptions): Promise<string> {
+  const { metrics, maxNewTokens, trainOn, chatTemplate, overLength, sequenceLength, precision } = options;
+  const { hash } = await openDataFile(options.evalData);
+  const parts = { hash, metrics, maxNewTokens, trainOn, chatTemplate, overLength, sequenceLength, precision };
+  return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 16);
+}

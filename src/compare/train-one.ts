@@ -1,0 +1,136 @@
+// One training run of a comparison: a normal run folder, like `lowrank train` makes. A folder that already holds the
+// finished run is taken as it is, one that was interrupted continues, so that a comparison can be stopped at any time.
+
+import { existsSync } from "node:fs";
+import { readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { CompareOptions } from "../config/compare-options.ts";
+import type { Method } from "../config/fields.ts";
+import { resolveOptions } from "../config/resolve.ts";
+import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
+import { openDataFile } from "../data/read-rows.ts";
+import type { TrainEvent } from "../train/events.ts";
+import { startTraining, type TrainingRun } from "../train/worker.ts";
+
+/** What tells the runs of one comparison apart. */
+export interface RunSpec {
+  readonly method: Method;
+  /** 0 for full fine-tuning. */
+  readonly rank: number;
+  readonly learningRate: number;
+}
+
+export interface TrainedRun {
+  readonly spec: RunSpec;
+  readonly folder: string;
+  readonly trainableParameters: number;
+  readonly peakBytes: number;
+  readonly peakRssBytes: number;
+  readonly tokensPerSecond: number;
+  readonly seconds: number;
+  /** Loss on the rows held back from training, by which learning rates are chosen. */
+  readonly validationLoss: number;
+  /** [step, loss] of every step. */
+  readonly course: readonly (readonly [number, number])[];
+}
+
+export interface Interruption {
+  /** Set while a run is going on. */
+  current?: TrainingRun;
+  requested: boolean;
+}
+
+export function runName({ method, rank, learningRate }: RunSpec): string {
+  return `${method}${rank > 0 ? `-r${rank}` : ""}-lr${learningRate.toPrecision(3)}`;
+}
+
+/** The options that `lowrank train` would have for this run. */
+export function trainOptionsOf(options: CompareOptions, spec: RunSpec): TrainOptions {
+  const { model, data, trainOn, chatTemplate, overLength, allow, targets } = options;
+  const { epochs, maxSteps, batchSize, sequenceLength, gradientAccumulation, warmupSteps } = options;
+  const { backend, precision, threads, seed } = options;
+  return resolveOptions(trainDefinition, {
+    ...{ model, data, trainOn, chatTemplate, overLength, allow, targets },
+    ...{ epochs, maxSteps, batchSize, sequenceLength, gradientAccumulation, warmupSteps },
+    ...{ backend, precision, threads, seed },
+    out: join(options.out, "runs", runName(spec)),
+    method: spec.method,
+    learningRate: spec.learningRate,
+    evalFraction: options.validation,
+    // Scale alpha / rank stays 2, so that one learning rate serves every rank.
+    ...(spec.rank > 0 ? { rank: spec.rank, alpha: 2 * spec.rank } : {}),
+  });
+}
+
+/** Trains, or reads what an earlier call trained; undefined when it was interrupted. */
+export async function trainOne(
+  options: CompareOptions,
+  spec: RunSpec,
+  interruption: Interruption,
+  emit: (event: TrainEvent) => void,
+  engine?: string,
+): Promise<TrainedRun | undefined> {
+  const wanted = trainOptionsOf(options, spec);
+  const finished = await readFinished(wanted, spec);
+  if (finished) return finished;
+  if (interruption.requested) return undefined;
+  const started = existsSync(wanted.out);
+  // A run that was stopped before it wrote anything to continue from starts again.
+  const resume = started && existsSync(join(wanted.out, "checkpoints"));
+  if (started && !resume) await rm(wanted.out, { recursive: true });
+  const run = startTraining({ ...wanted, resume }, emit, engine);
+  interruption.current = run;
+  try {
+    const summary = await run.finished;
+    return summary.status === "done" ? await readFinished(wanted, spec) : undefined;
+  } finally {
+    interruption.current = undefined;
+  }
+}
+
+interface RunRecord {
+  readonly status: string;
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly dataHash: string;
+  readonly trainableParameters: number;
+  readonly peakBytes: number;
+  readonly peakRssBytes: number;
+  readonly wallMs: number;
+  readonly final: { readonly evalLoss: number; readonly tokensPerSecond: number; readonly tokens: number };
+}
+
+/** The run in the folder, when it is this one and finished. */
+async function readFinished(wanted: TrainOptions, spec: RunSpec): Promise<TrainedRun | undefined> {
+  const text = await readFile(join(wanted.out, "run.json"), "utf8").catch(() => undefined);
+  if (text === undefined) return undefined;
+  const record = JSON.parse(text) as RunRecord;
+  if (record.status !== "done" || !sameRun(record.options, wanted)) return undefined;
+  if (record.dataHash !== (await openDataFile(wanted.data)).hash) return undefined;
+  return {
+    spec,
+    folder: wanted.out,
+    trainableParameters: record.trainableParameters,
+    peakBytes: record.peakBytes,
+    peakRssBytes: record.peakRssBytes,
+    tokensPerSecond: record.final.tokens / (record.wallMs / 1000),
+    seconds: record.wallMs / 1000,
+    validationLoss: record.final.evalLoss,
+    course: await readCourse(wanted.out),
+  };
+}
+
+function sameRun(recorded: Readonly<Record<string, unknown>>, wanted: TrainOptions): boolean {
+  const plain = JSON.parse(JSON.stringify({ ...wanted, resume: false })) as Record<string, unknown>;
+  const keys = new Set([...Object.keys(plain), ...Object.keys(recorded)]);
+  keys.delete("resume");
+  return [...keys].every((key) => JSON.stringify(recorded[key]) === JSON.stringify(plain[key]));
+}
+
+async function readCourse(folder: string): Promise<[number, number][]> {
+  const lines = (await readFile(join(folder, "metrics.jsonl"), "utf8")).split("\n");
+  return lines
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as { type: string; step: number; loss: number })
+    .filter(({ type }) => type === "train")
+    .map(({ step, loss }) => [step, loss]);
+}

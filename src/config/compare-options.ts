@@ -1,0 +1,95 @@
+// The options of `lowrank compare`: which methods, on which data, with what budget; and with --keep, which share of full
+// fine-tuning's quality to look for. Not here: runs and scores (compare/).
+
+import { findingCodes } from "../data/preflight.ts";
+import { UsageError } from "../util/errors.ts";
+import { choices, defineOptions, type OptionsOf, real, text, whole, wholes } from "./define.ts";
+import { type MetricName, metricNames } from "./eval-options.ts";
+import {
+  adapterFields,
+  batchFields,
+  chatTemplate,
+  deviceFields,
+  maxNewTokens,
+  methods,
+  overLength,
+  trainOn,
+} from "./fields.ts";
+
+export const compareDefinition = defineOptions({
+  command: "compare",
+  summary: "Train full, LoRA and QLoRA on your data with one budget, and say what each keeps of the quality.",
+  groups: {
+    "Model and data": {
+      model: text("a model folder, or tiny", { required: true, placeholder: "M" }),
+      data: text("training rows", { required: true, placeholder: "F" }),
+      evalData: text("rows to measure quality on; nothing is chosen by them", {
+        required: true,
+        placeholder: "F",
+      }),
+      out: text("folder for the runs, the table and the plots; an unfinished comparison continues there", {
+        required: true,
+        placeholder: "DIR",
+      }),
+      trainOn,
+      chatTemplate,
+      overLength,
+      allow: choices(findingCodes, "findings of the preflight to train in spite of"),
+    },
+    "What is compared": {
+      methods: choices(methods, "methods", { default: ["full", "lora", "qlora"] }),
+      ranks: wholes("ranks of the adapters", { default: [8] }),
+      targets: adapterFields.targets,
+      learningRates: text(
+        "learning rates for adapters, in place of the search from train's default by factors of 3",
+        { placeholder: "X,X" },
+      ),
+      fullLearningRates: text("learning rates for full fine-tuning, likewise", { placeholder: "X,X" }),
+      gridRuns: whole("most runs of a search for one method's learning rate", { min: 1, default: 4 }),
+      validation: real("part of the training rows that learning rates are chosen on", {
+        min: 0,
+        max: 0.5,
+        open: true,
+        default: 0.1,
+      }),
+    },
+    "Budget of a run": {
+      epochs: whole("passes over the data", { min: 1, defaultText: "1, unless --max-steps is given" }),
+      maxSteps: whole("optimizer steps, in place of epochs", { min: 1 }),
+      ...batchFields,
+      gradientAccumulation: whole("micro-batches in an optimizer step", { min: 1, max: 2 ** 24, default: 1 }),
+      warmupSteps: whole("steps over which the learning rate rises from 0", { default: 0 }),
+    },
+    Quality: {
+      metrics: choices(metricNames, "what to measure", { default: ["perplexity"] as MetricName[] }),
+      quality: text("score that stands for quality, such as perplexity, rougeL or bleu", {
+        defaultText: "the first of --metrics",
+      }),
+      maxNewTokens,
+      keep: real("look for the cheapest adapter that keeps this percentage of full fine-tuning's quality", {
+        min: 0,
+        open: true,
+        placeholder: "PERCENT",
+      }),
+      maxRuns: whole("most training runs that --keep may take, full fine-tuning's included", {
+        min: 2,
+        default: 24,
+      }),
+      price: real("US dollars for an hour of this machine", { min: 0 }),
+    },
+    "Device and output": deviceFields,
+  },
+  alternatives: [["epochs", "maxSteps"]],
+  examples: [
+    "lowrank compare --model tiny --data train.jsonl --eval-data test.jsonl --out runs/compare --max-steps 200",
+    "lowrank compare examples/compare/summarisation.yaml --keep 97.5",
+  ],
+  finish(values) {
+    if (values.keep !== undefined && !values.methods.includes("full")) {
+      throw new UsageError("--keep compares with full fine-tuning: --methods must hold full.");
+    }
+    return { ...values, epochs: values.epochs ?? (values.maxSteps === undefined ? 1 : undefined) };
+  },
+});
+
+export type CompareOptions = OptionsOf<typeof compareDefinition>;
