@@ -4,13 +4,16 @@
 #include <dlfcn.h>
 #include <node_api.h>
 
+#include <cerrno>
 #include <cstring>
 #include <new>
 #include <string>
 
+#include "available.h"
 #include "call.h"
 #include "measure.h"
 #include "memory.h"
+#include "paging.h"
 #include "threads.h"
 
 namespace lowrank {
@@ -147,6 +150,34 @@ napi_value memory(napi_env env, napi_callback_info) {
   return result;
 }
 
+napi_value available(napi_env env, napi_callback_info) {
+  return number(env, static_cast<double>(availableBytes()));
+}
+
+/** mapPaged(path, bytes): the address, or minus an errno. */
+napi_value mapFile(napi_env env, napi_callback_info info) {
+  const Call call(env, info);
+  char path[4096];
+  size_t length = 0;
+  if (napi_get_value_string_utf8(env, call.values[0], path, sizeof path, &length) != napi_ok) return number(env, -EINVAL);
+  if (length + 1 >= sizeof path) return number(env, -ENAMETOOLONG);
+  void* address = nullptr;
+  const int problem = mapPaged(path, static_cast<size_t>(call.number(1)), address);
+  return number(env, problem ? -problem : static_cast<double>(reinterpret_cast<uintptr_t>(address)));
+}
+
+napi_value unmapFile(napi_env env, napi_callback_info info) {
+  unmapPaged(Call(env, info).address(0));
+  return nullptr;
+}
+
+template <void (*advise)(void*, size_t)>
+napi_value onPages(napi_env env, napi_callback_info info) {
+  const Call call(env, info);
+  advise(call.address(0), static_cast<size_t>(call.number(1)));
+  return nullptr;
+}
+
 napi_value trim(napi_env, napi_callback_info) {
   trimCache();
   return nullptr;
@@ -210,6 +241,12 @@ NAPI_MODULE_INIT() {
   define(env, exports, "streamBandwidth", bandwidth);
   define(env, exports, "memory", memory);
   define(env, exports, "trim", trim);
+  define(env, exports, "available", available);
+  define(env, exports, "mapPaged", mapFile);
+  define(env, exports, "unmapPaged", unmapFile);
+  define(env, exports, "prefetchPaged", onPages<prefetchPaged>);
+  define(env, exports, "writePaged", onPages<writePaged>);
+  define(env, exports, "evictPaged", onPages<evictPaged>);
   defineData(env, exports, *instance);
   return exports;
 }

@@ -15,6 +15,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "available.h"
+
 namespace lowrank {
 namespace {
 
@@ -25,8 +27,16 @@ constexpr size_t kSmallUnit = size_t{64} << 10;
 /** A kept block serves a request when it is at most this factor larger. */
 constexpr double kSlack = 1.25;
 
+/** Left free for what is not allocated here: JavaScript's heap, the system's own tables. */
+constexpr size_t kReserve = size_t{64} << 20;
+/** After so many bytes of new mappings the system is asked anew whether there is room. */
+constexpr size_t kAskEvery = size_t{16} << 20;
+/** Larger blocks get their pages at once: pages promised and not yet touched would be missing from the next answer. */
+constexpr size_t kPopulateFrom = size_t{32} << 20;
+
 std::mutex mutex;
 std::atomic<size_t> cached{0};
+size_t sinceAsked = 0;
 size_t inUse = 0;      // bytes of mappings in use
 size_t mostInUse = 0;  // the most there ever was
 
@@ -58,7 +68,20 @@ void* mapBlock(size_t size) {
 #ifdef MADV_HUGEPAGE
   madvise(reinterpret_cast<void*>(aligned), size, MADV_HUGEPAGE);
 #endif
+#ifdef MADV_POPULATE_WRITE
+  if (size >= kPopulateFrom) madvise(reinterpret_cast<void*>(aligned), size, MADV_POPULATE_WRITE);
+#endif
   return reinterpret_cast<void*>(aligned);
+}
+
+/** Most systems promise memory that they do not have, and end the process that uses it; better to be told here. */
+bool hasRoom(size_t size) {
+  sinceAsked += size;
+  if (sinceAsked < kAskEvery) return true;
+  const size_t available = availableBytes();
+  if (available < size || available - size < kReserve) return false;
+  sinceAsked = 0;
+  return true;
 }
 
 /** The smallest kept block that fits without waste, or null. */
@@ -84,6 +107,12 @@ void makeRoom(size_t room) {
   }
 }
 
+void trimLocked() {
+  for (const auto& [size, address] : freeBlocks()) munmap(address, size);
+  freeBlocks().clear();
+  cached = 0;
+}
+
 }  // namespace
 
 void* allocateBytes(size_t bytes) {
@@ -99,6 +128,10 @@ void* allocateBytes(size_t bytes) {
   void* address = takeCached(size, actual);
   if (!address) {
     makeRoom(size);
+    if (!hasRoom(size)) {
+      trimLocked();
+      if (!hasRoom(size)) return nullptr;
+    }
     address = mapBlock(size);
   }
   if (!address) return nullptr;
@@ -124,9 +157,7 @@ size_t cachedBytes() { return cached; }
 
 void trimCache() {
   std::lock_guard<std::mutex> lock(mutex);
-  for (const auto& [size, address] : freeBlocks()) munmap(address, size);
-  freeBlocks().clear();
-  cached = 0;
+  trimLocked();
   mostInUse = inUse;
 }
 

@@ -248,6 +248,26 @@ export interface Adamw8bitUpdate extends Omit<AdamwUpdate, "m" | "v"> {
   readonly vMap: Tensor; // f32 [256], ascending, with a 0
 }
 
+/**
+ * Memory that a file stands behind, so that it need not be in the machine's memory. Kernels use it like any other; the
+ * system brings back what they touch. These calls are advice, and do nothing to other buffers.
+ */
+export interface Paging {
+  /** Bytes that can still be allocated, as far as the system tells. */
+  availableBytes(): number;
+  /**
+   * Zeros, in a nameless file in `folder`. The first keptBytes never leave memory and are what the ledger counts.
+   * UserError when the disk has no room, before anything is written.
+   */
+  allocate(sizeBytes: number, category: MemoryCategory, folder: string, keptBytes: number): DeviceBuffer;
+  /** The tensor will be needed: begins to bring it in. */
+  prefetch(tensor: Tensor): void;
+  /** Begins to write what changed of the tensor. */
+  writeBack(tensor: Tensor): void;
+  /** Waits until the tensor is written, and gives its memory back. */
+  evict(tensor: Tensor): void;
+}
+
 /** A device: memory plus kernels. Calls enqueue in order; only read() waits. */
 export interface Backend extends Kernels {
   readonly name: string;
@@ -267,6 +287,8 @@ export interface Backend extends Kernels {
   write(buffer: DeviceBuffer, data: Uint8Array, offset?: number): void;
   read(buffer: DeviceBuffer, offset?: number, sizeBytes?: number): Promise<Uint8Array>;
   free(buffer: DeviceBuffer): void;
+  /** Absent: this device has no memory that can be paged out. */
+  readonly paging?: Paging;
   /** Multiply-add rate of this device in this precision, in GFLOP/s, measured now. Absent: not measurable. */
   peakGflops?(): Promise<number>;
   /** Releases the device; every buffer dies with it. */

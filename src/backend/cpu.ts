@@ -21,6 +21,7 @@ import type {
 } from "./backend.ts";
 import { momentBlockSize } from "./backend.ts";
 import { CallArguments } from "./cpu-arguments.ts";
+import { CpuPaging, outOfMemory } from "./cpu-paging.ts";
 import { Ledger, type LedgerReport, type MemoryCategory } from "./ledger.ts";
 import { loadNativeAddon, type NativeAddon } from "./native-addon.ts";
 
@@ -35,13 +36,18 @@ class CpuBackend implements Backend {
   private readonly memory = new Ledger();
   private readonly live = new Map<number, { sizeBytes: number; category: MemoryCategory }>();
   private readonly arguments: CallArguments;
+  readonly paging: CpuPaging;
 
   constructor(
     private readonly addon: NativeAddon,
     readonly description: string,
     readonly precision: Precision,
   ) {
-    this.arguments = new CallArguments(addon.args, (address) => this.live.has(address));
+    this.arguments = new CallArguments(
+      addon.args,
+      (address) => this.live.has(address) || this.paging.owns(address),
+    );
+    this.paging = new CpuPaging(addon, this.memory);
   }
 
   get liveBytes(): number {
@@ -57,9 +63,8 @@ class CpuBackend implements Backend {
   allocate(sizeBytes: number, category: MemoryCategory): DeviceBuffer {
     const id = this.addon.allocate(sizeBytes);
     if (id === 0) {
-      const inUse = (this.memory.liveBytes / 2 ** 30).toFixed(2);
       throw new UserError(
-        `out of memory: ${(sizeBytes / 2 ** 30).toFixed(2)} GiB for ${category} do not fit beside ${inUse} GiB in use; use shorter sequences, smaller batches, or 4-bit weights`,
+        outOfMemory(sizeBytes, category, this.memory.liveBytes, this.paging.availableBytes()),
       );
     }
     this.live.set(id, { sizeBytes, category });
@@ -68,6 +73,7 @@ class CpuBackend implements Backend {
   }
 
   free(buffer: DeviceBuffer): void {
+    if (this.paging.free(buffer)) return;
     const entry = this.live.get(buffer.id);
     if (!entry) throw new BugError("cpu backend: a buffer was freed twice");
     this.live.delete(buffer.id);
@@ -76,7 +82,8 @@ class CpuBackend implements Backend {
   }
 
   private within(buffer: DeviceBuffer, offset: number, sizeBytes: number): number {
-    if (!this.live.has(buffer.id)) throw new BugError("cpu backend: the buffer was freed");
+    if (!this.live.has(buffer.id) && !this.paging.owns(buffer.id))
+      throw new BugError("cpu backend: the buffer was freed");
     if (offset < 0 || sizeBytes < 0 || offset + sizeBytes > buffer.sizeBytes) {
       throw new BugError(
         `cpu backend: bytes ${offset}..${offset + sizeBytes} of a buffer of ${buffer.sizeBytes}`,
@@ -87,11 +94,13 @@ class CpuBackend implements Backend {
 
   write(buffer: DeviceBuffer, data: Uint8Array, offset = 0): void {
     this.addon.write(this.within(buffer, offset, data.byteLength), data);
+    this.paging.evict({ buffer, byteOffset: offset, shape: [data.byteLength], dtype: "u8" });
   }
 
   async read(buffer: DeviceBuffer, offset = 0, sizeBytes = buffer.sizeBytes - offset): Promise<Uint8Array> {
     const into = new Uint8Array(sizeBytes);
     this.addon.read(this.within(buffer, offset, sizeBytes), into);
+    this.paging.evict({ buffer, byteOffset: offset, shape: [sizeBytes], dtype: "u8" });
     return into;
   }
 
@@ -101,6 +110,7 @@ class CpuBackend implements Backend {
       this.memory.remove(category, sizeBytes);
     }
     this.live.clear();
+    this.paging.close();
     this.addon.trim();
   }
 

@@ -34,6 +34,15 @@ export interface NativeAddon {
   memory(): { readonly cachedBytes: number; readonly scratchBytes: number };
   /** Gives the blocks kept for reuse back to the system. */
   trim(): void;
+  /** Bytes that the process may still take, by the system, its control groups and its limits; huge where unknown. */
+  available(): number;
+  /** Address of zeros kept in a nameless file made at `path`, its space reserved; or minus an errno. */
+  mapPaged(path: string, sizeBytes: number): number;
+  unmapPaged(address: number): void;
+  /** Begins to read a range of paged memory; begins to write what changed; writes, waits and gives the memory back. */
+  prefetchPaged(address: number, sizeBytes: number): void;
+  writePaged(address: number, sizeBytes: number): void;
+  evictPaged(address: number, sizeBytes: number): void;
 }
 
 const path = fileURLToPath(new URL("../../native/build/lowrank.node", import.meta.url));

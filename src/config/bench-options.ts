@@ -1,8 +1,16 @@
 // The options of `lowrank bench`: the speed of training steps on a model, or on random weights of a bare
 // config.json's shape. Not here: what is measured and how (cli/bench.ts).
 
-import { defineOptions, type OptionsOf, text, toggle, whole } from "./define.ts";
-import { adapterFields, batchFields, deviceFields, gradientCheckpointing, optimizer } from "./fields.ts";
+import { defineOptions, type OptionsOf, text, whole } from "./define.ts";
+import {
+  adapterFields,
+  batchFields,
+  deviceFields,
+  gradientCheckpointing,
+  optimizer,
+  paged,
+  pagedBudget,
+} from "./fields.ts";
 
 export const benchDefinition = defineOptions({
   command: "bench",
@@ -21,7 +29,8 @@ export const benchDefinition = defineOptions({
       warmup: whole("steps to run before timing", { max: 2 ** 24, default: 2 }),
       optimizer,
       gradientCheckpointing,
-      paged: toggle("let optimizer state leave the device's memory when it is short", false),
+      paged,
+      pagedBudget,
     },
     "Device and output": deviceFields,
   },

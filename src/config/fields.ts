@@ -57,6 +57,15 @@ export const optimizer = choice(optimizerNames, "optimizer; adamw8bit keeps its 
   default: "adamw",
 });
 
+export const paged = toggle(
+  "let optimizer state beyond a budget leave memory for a file, until it is needed",
+  false,
+);
+
+export const pagedBudget = size("optimizer state that stays in memory with --paged", {
+  defaultText: "half of the memory available",
+});
+
 export const overLength = choice(
   ["error", "drop", "truncate"],
   "what to do with a row longer than the sequence length",

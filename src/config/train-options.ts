@@ -17,6 +17,8 @@ import {
   modelFields,
   optimizer,
   overLength,
+  paged,
+  pagedBudget,
   trainOn,
   vram,
 } from "./fields.ts";
@@ -85,7 +87,8 @@ export const trainDefinition = defineOptions({
     },
     "Memory, device and output": {
       gradientCheckpointing,
-      paged: toggle("let optimizer state leave the device's memory when it is short", false),
+      paged,
+      pagedBudget,
       vram,
       ...deviceFields,
     },
@@ -107,6 +110,9 @@ export const trainDefinition = defineOptions({
     }
     if (values.method === "full" && values.initAdapter !== undefined) {
       throw new UsageError("--init-adapter needs --method lora or qlora: full fine-tuning has no adapter.");
+    }
+    if (values.pagedBudget !== undefined && !values.paged) {
+      throw new UsageError("--paged-budget needs --paged.");
     }
     const epochs = values.epochs ?? (values.maxSteps === undefined ? defaultEpochs : undefined);
     return { ...values, epochs, learningRate: values.learningRate ?? learningRates[values.method] };

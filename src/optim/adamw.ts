@@ -1,25 +1,33 @@
-// AdamW (Loshchilov & Hutter 2019) over the flat trainable buffer; the arithmetic is a kernel.
+// AdamW (Loshchilov & Hutter 2019) over the flat trainable buffer; the arithmetic is a kernel, where the moments live
+// is paging.ts's.
 
 import type { Backend, Tensor } from "../backend/backend.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
-import { viewOf } from "../tensor/tensor.ts";
+import { rows, viewOf } from "../tensor/tensor.ts";
 import type { Optimizer, OptimizerOptions, Trainables } from "./optimizer.ts";
+import { residentState } from "./paging.ts";
 
-export function adamw(backend: Backend, parameters: Trainables, options: OptimizerOptions): Optimizer {
-  const { data, grad } = parameters;
+export function adamw(
+  backend: Backend,
+  { data, grad }: Trainables,
+  options: OptimizerOptions,
+  memory = residentState(backend),
+): Optimizer {
+  const { beta1, beta2, epsilon, weightDecay } = options;
   const state = (): Tensor => {
-    const tensor = viewOf(
-      backend.allocate(Math.max(4, data.shape[0]! * dtypeBytes[data.dtype]), "optimizer"),
-      data.shape,
-      data.dtype,
-    );
-    backend.fill(tensor, 0);
-    return tensor;
+    const buffer = memory.allocate(Math.max(4, data.shape[0]! * dtypeBytes[data.dtype]));
+    return viewOf(buffer, data.shape, data.dtype);
   };
   const [m, v] = [state(), state()];
   return {
     update(step, learningRate, clip) {
-      backend.adamw({ ...options, params: data, grads: grad, m, v, step, learningRate, clip });
+      memory.forEachPiece([m, v], (begin, end) => {
+        const piece = (tensor: Tensor) => rows(tensor, begin, end);
+        backend.adamw({
+          ...{ params: piece(data), grads: piece(grad), m: piece(m), v: piece(v) },
+          ...{ step, learningRate, clip, beta1, beta2, epsilon, weightDecay },
+        });
+      });
     },
     state: () => [
       { name: "m", tensor: m },

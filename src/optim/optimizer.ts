@@ -1,6 +1,7 @@
 // What an optimizer supplies. Registry: index.ts.
 
 import type { AdamwUpdate, Backend, Tensor } from "../backend/backend.ts";
+import type { StateMemory } from "./paging.ts";
 
 export interface OptimizerOptions {
   readonly beta1: number;
@@ -13,6 +14,8 @@ export interface OptimizerOptions {
 export interface Trainables {
   readonly data: Tensor; // [n]
   readonly grad: Tensor; // [n]
+  /** The parameters, each a view of `data`. */
+  readonly entries: readonly { readonly tensor: Tensor }[];
 }
 
 export interface Optimizer {
@@ -27,4 +30,6 @@ export type OptimizerFactory = (
   backend: Backend,
   parameters: Trainables,
   options: OptimizerOptions,
+  /** Where state lives; in the device's memory when absent. */
+  memory?: StateMemory,
 ) => Optimizer;

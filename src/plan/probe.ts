@@ -105,6 +105,7 @@ function benchOptions(options: ProbeOptions, sequences: number): BenchOptions {
   const { backend, precision, threads, seed } = options;
   return {
     ...{ method, rank, targets, optimizer, paged, sequenceLength, backend, precision, threads, seed },
+    pagedBudget: undefined,
     model: "random weights",
     alpha: 2 * rank,
     dropout: 0,

@@ -2,6 +2,7 @@
 // prints it, plan's probe uses it, bench/against-peft compares it.
 
 import { readFileSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
 import type { Backend, LedgerReport } from "../backend/backend.ts";
 import { openBackend } from "../backend/index.ts";
 import type { BenchOptions } from "../config/bench-options.ts";
@@ -22,7 +23,7 @@ import { optimizers } from "../optim/index.ts";
 import { UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { peakRssBytes } from "./run-record.ts";
-import { chooseCheckpointing } from "./setup.ts";
+import { chooseCheckpointing, stateMemoryOf } from "./setup.ts";
 import { Trainer } from "./step.ts";
 
 export interface BenchResult {
@@ -153,12 +154,12 @@ async function timeSteps(
         seed,
       );
   const parameters = loaded.trained ?? adapter!.flat;
-  const optimizer = optimizers[options.optimizer as keyof typeof optimizers](backend, parameters, {
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-8,
-    weightDecay: 0.01,
-  });
+  const optimizer = optimizers[options.optimizer](
+    backend,
+    parameters,
+    { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 },
+    stateMemoryOf(backend, options, tmpdir()),
+  );
   const trainer = new Trainer(loaded.decoder, parameters, optimizer);
   const tokens = batchSize * sequenceLength;
   const checkpointing = chooseCheckpointing(

@@ -80,11 +80,20 @@ export async function saveCheckpoint(
   return target;
 }
 
+/** Bytes of a tensor that are on the host at a time. */
+const pieceBytes = 64 * 2 ** 20;
+
 function fileTensor(backend: Backend, tensor: Tensor) {
+  const sizeBytes = tensorBytes(tensor.shape, tensor.dtype);
   return {
     dtype: toSafetensorsDType(tensor.dtype),
     shape: tensor.shape,
-    data: () => backend.read(tensor.buffer, tensor.byteOffset, tensorBytes(tensor.shape, tensor.dtype)),
+    async *data() {
+      for (let begin = 0; begin < sizeBytes; begin += pieceBytes) {
+        const length = Math.min(pieceBytes, sizeBytes - begin);
+        yield await backend.read(tensor.buffer, tensor.byteOffset + begin, length);
+      }
+    },
   };
 }
 
@@ -172,7 +181,7 @@ async function restoreFile(
         );
       }
       let offset = tensor.byteOffset;
-      for await (const chunk of file.readChunks(name, 64 * 2 ** 20)) {
+      for await (const chunk of file.readChunks(name, pieceBytes)) {
         backend.write(tensor.buffer, chunk, offset);
         offset += chunk.byteLength;
       }

@@ -30,6 +30,7 @@ import {
   chooseCheckpointing,
   loadTrainingData,
   openTrainable,
+  stateMemoryOf,
   type TrainableModel,
   type TrainingData,
 } from "./setup.ts";
@@ -139,11 +140,13 @@ class Run {
     this.cursor = new BatchCursor(this.plan);
     this.totalSteps =
       options.maxSteps ?? this.plan.countSteps(options.epochs ?? 1, options.gradientAccumulation);
-    this.optimizer = optimizers[options.optimizer as keyof typeof optimizers](
-      backend,
-      trainable.parameters,
-      options,
-    );
+    const stateMemory = stateMemoryOf(backend, options, options.out);
+    this.optimizer = optimizers[options.optimizer](backend, trainable.parameters, options, stateMemory);
+    if (stateMemory.pagedBytes > 0) {
+      const [paged, kept] = [stateMemory.pagedBytes, backend.ledger().live.optimizer];
+      const message = `paging ${inMegabytes(paged)} of optimizer state to ${options.out}; ${inMegabytes(kept)} stay in memory`;
+      emit({ type: "info", message });
+    }
     this.trainer = new Trainer(trainable.model.loaded.decoder, trainable.parameters, this.optimizer);
     const longestPass = options.batchSize * (options.packing ? options.sequenceLength : Math.max(...lengths));
     this.checkpointing = chooseCheckpointing(
@@ -392,4 +395,8 @@ class Run {
       checkpoint,
     };
   }
+}
+
+function inMegabytes(bytes: number): string {
+  return `${(bytes / 1e6).toFixed(1)} MB`;
 }

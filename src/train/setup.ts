@@ -20,6 +20,7 @@ import {
 import { type OpenedModel, openModel } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
+import { pagedState, residentState, type StateMemory } from "../optim/paging.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadChatTemplate } from "../text/load-tokenizer.ts";
 import { BugError } from "../util/errors.ts";
@@ -159,6 +160,15 @@ export function cacheFolder(): string {
   return (
     process.env.LOWRANK_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "lowrank")
   );
+}
+
+/** Where the optimizer's state lives: in the device's memory, or with --paged what is beyond the budget in a file. */
+export function stateMemoryOf(
+  backend: Backend,
+  { paged, pagedBudget }: Pick<TrainOptions, "paged" | "pagedBudget">,
+  folder: string,
+): StateMemory {
+  return paged ? pagedState(backend, { folder, budgetBytes: pagedBudget }) : residentState(backend);
 }
 
 /** Whoever trains over 4-bit weights is short of memory: beyond this, activations are recomputed, for about half a step more. */

@@ -1,0 +1,105 @@
+// AdamW with moments in 8 bits: 2 bytes of state a parameter in place of 8. Each parameter tensor has blocks of its own,
+// so that a small tensor's moments never share a scale with another's; tensors of fewer than 4,096 elements keep f32
+// moments. The arithmetic is a kernel (definition: adamw-8bit-reference.ts), where the moments live is paging.ts's.
+// Source: Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"; limits as in bitsandbytes.
+
+import { type Backend, momentBlockSize, type Tensor } from "../backend/backend.ts";
+import { signedDynamicMap, unsignedDynamicMap } from "../quant/dynamic-map.ts";
+import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
+import { elementCount, rows, viewOf } from "../tensor/tensor.ts";
+import type { Optimizer, OptimizerOptions, Trainables } from "./optimizer.ts";
+import { fillBytes, residentState } from "./paging.ts";
+
+const smallestQuantized = 4096;
+/** Element offsets of tensors in the state: views of the scales, 4 bytes in 256 elements, must start at 256 bytes. */
+const alignment = 64 * momentBlockSize;
+const zeroOfSignedMap = 127;
+
+/** A parameter: where it lies in the flat trainables, and its moments in the state of its kind. */
+interface Part {
+  readonly at: number;
+  readonly stateAt: number;
+  readonly count: number;
+}
+
+export function adamw8bit(
+  backend: Backend,
+  { data, grad, entries }: Trainables,
+  options: OptimizerOptions,
+  memory = residentState(backend),
+): Optimizer {
+  const { beta1, beta2, epsilon, weightDecay } = options;
+  const { quantized, plain, quantizedCount, plainCount } = layout(data, entries);
+  const blocks = Math.ceil(quantizedCount / momentBlockSize);
+  const tensor = (count: number, dtype: "u8" | "f32" | "f64", paged: boolean): Tensor => {
+    const place = paged ? memory : residentState(backend);
+    return viewOf(place.allocate(Math.max(4, count * dtypeBytes[dtype])), [count], dtype);
+  };
+  const state = {
+    mCodes: tensor(quantizedCount, "u8", true),
+    vCodes: tensor(quantizedCount, "u8", true),
+    mAbsmax: tensor(blocks, "f32", false),
+    vAbsmax: tensor(blocks, "f32", false),
+    m: tensor(plainCount, data.dtype as "f32" | "f64", false),
+    v: tensor(plainCount, data.dtype as "f32" | "f64", false),
+  };
+  fillBytes(backend, state.mCodes, zeroOfSignedMap);
+  const map = (values: Float32Array): Tensor => {
+    const buffer = backend.allocate(4 * values.length, "optimizer");
+    backend.write(buffer, encodeFrom(values, "f32"));
+    return viewOf(buffer, [values.length], "f32");
+  };
+  const [mMap, vMap] = [map(signedDynamicMap), map(unsignedDynamicMap)];
+  return {
+    update(step, learningRate, clip) {
+      const constants = { step, learningRate, clip, beta1, beta2, epsilon, weightDecay };
+      for (const { at, stateAt, count } of quantized) {
+        const codes = [state.mCodes, state.vCodes].map((t) => rows(t, stateAt, stateAt + count));
+        memory.forEachPiece(codes, (begin, end) => {
+          const flat = (t: Tensor) => rows(t, at + begin, at + end);
+          const code = (t: Tensor) => rows(t, stateAt + begin, stateAt + end);
+          const scale = (t: Tensor) =>
+            rows(t, (stateAt + begin) / momentBlockSize, Math.ceil((stateAt + end) / momentBlockSize));
+          backend.adamw8bit({
+            ...{ params: flat(data), grads: flat(grad), mMap, vMap },
+            ...{ mCodes: code(state.mCodes), vCodes: code(state.vCodes) },
+            ...{ mAbsmax: scale(state.mAbsmax), vAbsmax: scale(state.vAbsmax) },
+            ...constants,
+          });
+        });
+      }
+      for (const { at, stateAt, count } of plain) {
+        const flat = (t: Tensor) => rows(t, at, at + count);
+        const own = (t: Tensor) => rows(t, stateAt, stateAt + count);
+        backend.adamw({
+          ...{ params: flat(data), grads: flat(grad), m: own(state.m), v: own(state.v) },
+          ...constants,
+        });
+      }
+    },
+    state: () =>
+      Object.entries(state).flatMap(([name, held]) => (held.shape[0]! > 0 ? { name, tensor: held } : [])),
+    free() {
+      for (const held of [...Object.values(state), mMap, vMap]) backend.free(held.buffer);
+    },
+  };
+}
+
+function layout(data: Tensor, entries: Trainables["entries"]) {
+  const quantized: Part[] = [];
+  const plain: Part[] = [];
+  let quantizedCount = 0;
+  let plainCount = 0;
+  for (const { tensor } of entries) {
+    const count = elementCount(tensor.shape);
+    const at = (tensor.byteOffset - data.byteOffset) / dtypeBytes[data.dtype];
+    if (count >= smallestQuantized) {
+      quantized.push({ at, stateAt: quantizedCount, count });
+      quantizedCount += Math.ceil(count / alignment) * alignment;
+    } else {
+      plain.push({ at, stateAt: plainCount, count });
+      plainCount += Math.ceil(count / 64) * 64; // views start at 256 bytes
+    }
+  }
+  return { quantized, plain, quantizedCount, plainCount };
+}
