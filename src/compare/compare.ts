@@ -122,8 +122,9 @@ export class Comparing {
   async addAt(method: Method, rank: number, learningRate: number): Promise<ComparedRow | undefined> {
     const known = this.rows.find((row) => row.method === method && row.rank === rank);
     if (known) return known;
-    const searched = await searchLearningRate(learningRate, [learningRate], 1, (rate) =>
-      this.train({ method, rank, learningRate: rate }),
+    const searched = await searchLearningRate(
+      { start: learningRate, grid: [learningRate], mostRuns: 1 },
+      (rate) => this.train({ method, rank, learningRate: rate }),
     );
     return searched && this.addRow(method, rank, searched);
   }
@@ -131,6 +132,8 @@ export class Comparing {
   rateOf(method: Method): number {
     return (
       this.settled.get(method) ??
+      // The base in 4 bits hardly moves the best rate of an adapter.
+      (method === "qlora" ? this.settled.get("lora") : undefined) ??
       resolveOptions(trainDefinition, { model: "-", data: "-", out: "-", method }).learningRate
     );
   }
@@ -158,9 +161,10 @@ export class Comparing {
     const { options } = this;
     const grid = ratesIn(method === "full" ? options.fullLearningRates : options.learningRates);
     // A further rank of the same method starts where the first one settled, and needs fewer runs.
-    const first = !this.settled.has(method);
-    const most = first ? options.gridRuns : Math.min(3, options.gridRuns);
-    const searched = await searchLearningRate(this.rateOf(method), grid, most, (learningRate) =>
+    const near = this.settled.has(method) || (method === "qlora" && this.settled.has("lora"));
+    const mostRuns = near ? Math.min(3, options.gridRuns) : options.gridRuns;
+    const search = { start: this.rateOf(method), grid, mostRuns, near };
+    const searched = await searchLearningRate(search, (learningRate) =>
       this.train({ method, rank, learningRate }),
     );
     return searched !== undefined && (await this.addRow(method, rank, searched)) !== undefined;

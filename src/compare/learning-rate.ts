@@ -1,6 +1,6 @@
-// The learning rate of a method: a small search by factors of 3 from a start, that goes on in the direction in which the
-// validation loss falls, or a grid that the user gave. Chosen on rows held back from training, never on the evaluation
-// rows. Knows nothing of training: it is given a function that runs one.
+// The learning rate of a method: a small search over powers of ten from a start, going on in the direction in which the
+// validation loss falls and then refining by a factor of 3; or a grid that the user gave. Chosen on rows held back from
+// training, never on the evaluation rows. Knows nothing of training: it is given a function that runs one.
 
 export interface Tried<Run> {
   readonly learningRate: number;
@@ -16,27 +16,36 @@ export interface Searched<Run> {
   readonly atEdge: boolean;
 }
 
-const factor = 3;
+const coarse = 10;
+const fine = 3;
+
+export interface SearchOptions {
+  readonly start: number;
+  /** Rates of the user's own, tried as they are. */
+  readonly grid?: readonly number[];
+  readonly mostRuns: number;
+  /** The start is believed to be near: no coarse steps. */
+  readonly near?: boolean;
+}
 
 /** Undefined from `train` means interrupted: the search ends there. */
 export async function searchLearningRate<Run>(
-  start: number,
-  grid: readonly number[] | undefined,
-  mostRuns: number,
+  { start, grid, mostRuns, near = false }: SearchOptions,
   train: (learningRate: number) => Promise<Tried<Run> | undefined>,
 ): Promise<Searched<Run> | undefined> {
   const tried: Tried<Run>[] = [];
   const attempt = async (learningRate: number): Promise<boolean> => {
-    const result = await train(learningRate);
+    const result = await train(Number(learningRate.toPrecision(6)));
     if (result) tried.push(result);
     return result !== undefined;
   };
-  for (const rate of grid ?? [start, start * factor].slice(0, mostRuns))
-    if (!(await attempt(rate))) return undefined;
-  while (!grid && tried.length < mostRuns) {
-    const next = beyond(tried);
-    if (next === undefined) break;
-    if (!(await attempt(next))) return undefined;
+  for (const rate of grid ?? [start]) if (!(await attempt(rate))) return undefined;
+  for (const factor of grid ? [] : near ? [fine] : [coarse, fine]) {
+    while (tried.length < mostRuns) {
+      const next = beyond(tried, factor);
+      if (next === undefined) break;
+      if (!(await attempt(next))) return undefined;
+    }
   }
   const best = bestOf(tried);
   const rates = tried.map(({ learningRate }) => learningRate);
@@ -53,12 +62,12 @@ function bestOf<Run>(tried: readonly Tried<Run>[]): Tried<Run> | undefined {
   );
 }
 
-/** The neighbour of the best rate that was not tried; undefined when both were. */
-function beyond<Run>(tried: readonly Tried<Run>[]): number | undefined {
-  const rates = tried.map(({ learningRate }) => learningRate);
+/** A rate next to the best one, upwards first, that no tried rate is near to; undefined when both sides are known. */
+function beyond<Run>(tried: readonly Tried<Run>[], factor: number): number | undefined {
   const best = bestOf(tried);
+  const rates = tried.map(({ learningRate }) => learningRate);
   if (best === undefined) return Math.min(...rates) / factor;
-  if (best.learningRate === Math.max(...rates)) return best.learningRate * factor;
-  if (best.learningRate === Math.min(...rates)) return best.learningRate / factor;
-  return undefined;
+  const tolerance = Math.sqrt(factor);
+  const isKnown = (rate: number) => rates.some((one) => one / rate < tolerance && rate / one < tolerance);
+  return [best.learningRate * factor, best.learningRate / factor].find((rate) => !isKnown(rate));
 }

@@ -41,11 +41,11 @@ export const compareDefinition = defineOptions({
       ranks: wholes("ranks of the adapters", { default: [8] }),
       targets: adapterFields.targets,
       learningRates: text(
-        "learning rates for adapters, in place of the search from train's default by factors of 3",
+        "learning rates for adapters, in place of the search from train's default by powers of 10 and then 3",
         { placeholder: "X,X" },
       ),
       fullLearningRates: text("learning rates for full fine-tuning, likewise", { placeholder: "X,X" }),
-      gridRuns: whole("most runs of a search for one method's learning rate", { min: 1, default: 4 }),
+      gridRuns: whole("most runs of a search for one method's learning rate", { min: 1, default: 6 }),
       validation: real("part of the training rows that learning rates are chosen on", {
         min: 0,
         max: 0.5,
