@@ -7,6 +7,7 @@ import { resolveOptions } from "../config/resolve.ts";
 import { type ConfigFile, maxConfigBytes, parseConfig } from "../config/yaml.ts";
 import { UserError } from "../util/errors.ts";
 import { parseCommandLine } from "./command-line.ts";
+import { fetchOptions } from "./fetch-options.ts";
 import { createTerminal, type ExitCode, exitCodes, type Terminal } from "./terminal.ts";
 
 export interface CliCommand {
@@ -32,7 +33,9 @@ export function defineCommand<Options extends { readonly json?: boolean }>(
       }
       const file = line.configFile === undefined ? undefined : readConfigFile(line.configFile);
       const options = resolveOptions(definition, line.flags, file);
-      return run(options, createTerminal(options.json === true));
+      const terminal = createTerminal(options.json === true);
+      await fetchOptions(definition.command, options as Readonly<Record<string, unknown>>, terminal);
+      return run(options, terminal);
     },
   };
 }

@@ -4,6 +4,7 @@
 import { createHash } from "node:crypto";
 import { basename, extname } from "node:path";
 import { openFile } from "../formats/disk.ts";
+import { locateData } from "../formats/locate-model.ts";
 import { UserError } from "../util/errors.ts";
 import { parseCsv, parseJsonArray, parseJsonLines, parseParquet } from "./parse-rows.ts";
 import type { Row } from "./row.ts";
@@ -24,7 +25,8 @@ export async function readRows(path: string): Promise<Row[]> {
 }
 
 /** Reads and hashes the bytes; parsing waits until rows() is called, so that a cached data set never parses. */
-export async function openDataFile(path: string): Promise<DataFile> {
+export async function openDataFile(given: string): Promise<DataFile> {
+  const path = locateData(given);
   const name = basename(path);
   const kind = extname(path).toLowerCase();
   refuse(name, kind);

@@ -1,0 +1,56 @@
+// Fetches what a command's options name on the hub before the command runs: models (config, weights, tokenizer) and
+// data sets (one split's file). Afterwards locate-model.ts finds them in the cache. Names that are paths cost nothing.
+
+import { existsSync } from "node:fs";
+import { fetchSnapshot, type HubHooks } from "./hub.ts";
+import { hubSettings, parseHubName } from "./hub-cache.ts";
+import { chooseDataFile, parseDataName } from "./locate-model.ts";
+
+/** `what` "config" leaves the weights where they are. */
+export async function fetchModel(name: string, what: "all" | "config", hooks: HubHooks = {}): Promise<void> {
+  const repo = existsSync(name) || name === "tiny" ? undefined : parseHubName(name, "model");
+  if (!repo) return;
+  await fetchSnapshot(hubSettings(), repo, (paths) => modelFiles(paths, what), hooks);
+}
+
+export async function fetchData(name: string, hooks: HubHooks = {}): Promise<void> {
+  const parsed = existsSync(name) ? undefined : parseDataName(name);
+  if (!parsed) return;
+  await fetchSnapshot(
+    hubSettings(),
+    parsed.repo,
+    (paths) => [chooseDataFile(name, parsed.split, paths)],
+    hooks,
+  );
+}
+
+const smallFiles = new Set([
+  "config.json",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "tokenizer.model",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+  "chat_template.jinja",
+  "chat_template.json",
+  "adapter_config.json",
+  "adapter_model.safetensors",
+]);
+
+/** Of a model's files, those that a model folder is made of; copies in other formats stay away. */
+function modelFiles(paths: readonly string[], what: "all" | "config"): string[] {
+  const small = paths.filter((path) => smallFiles.has(path));
+  if (what === "config") return small.filter((path) => path !== "adapter_model.safetensors");
+  const single = paths.includes("model.safetensors");
+  const weights = paths.filter((path) =>
+    single
+      ? path === "model.safetensors"
+      : /^[^/]+\.safetensors(\.index\.json)?$/.test(path) &&
+        !/^consolidated/.test(path) &&
+        !smallFiles.has(path),
+  );
+  return [...small, ...weights];
+}
