@@ -14,9 +14,11 @@ describe("train's options", () => {
     const documented =
       `--model --data --out --method --rank --alpha --dropout --targets --rslora --init-adapter
       --epochs --max-steps --batch-size --gradient-accumulation --sequence-length --packing --shuffle --learning-rate
-      --schedule --warmup-steps --optimizer --paged --beta1 --beta2 --epsilon --weight-decay --max-grad-norm
+      --schedule --warmup-steps --optimizer --paged --paged-budget --beta1 --beta2 --epsilon --weight-decay --max-grad-norm
       --gradient-checkpointing --eval-data --eval-fraction --eval-every --save-every --keep --resume --over-length
-      --train-on --chat-template --sample --backend --precision --threads --seed --json --vram --timing --allow`.split(/\s+/);
+      --train-on --chat-template --sample --backend --precision --threads --seed --json --vram --timing --allow`.split(
+        /\s+/,
+      );
     expect(Object.keys(trainDefinition.fields).map(flagName).sort()).toEqual(documented.sort());
   });
 
