@@ -58,7 +58,7 @@ export function preflightLines(report: CheckReport): string[] {
   const { lengths, memory, overlap } = report;
   const count = (number: number, what: string) => `${number} ${what}`;
   const limit = memory.limit ? ` of ${formatBytes(memory.limit.bytes)} (${memory.limit.source})` : "";
-  const needed = memory.prediction.ledger.peakBytes;
+  const needed = memory.neededBytes;
   const process = memory.rssBytes === undefined ? "" : `, ${formatBytes(memory.rssBytes)} of the process`;
   return [
     `preflight: ${report.samples} samples, ${formatCount(report.targetTokens)} target tokens of ${formatCount(report.tokens)}; lengths ${lengths.median} in the middle, ${lengths.p95} at 95%, longest ${lengths.longest}`,

@@ -33,6 +33,8 @@ export interface CheckReport extends PreflightReport {
 
 export interface MemoryCheck {
   readonly prediction: MemoryPrediction;
+  /** The least that the device must hold at once. */
+  readonly neededBytes: number;
   readonly gradientCheckpointing: boolean;
   /** Resident memory of the process at its peak, where the device's memory is the machine's. */
   readonly rssBytes?: number;
@@ -122,17 +124,19 @@ async function checkMemory(
     checkpointing: gradientCheckpointing,
     storedDType: storedDTypeOf(folder),
   });
-  const { peakBytes } = prediction.ledger;
+  const { ledger } = prediction;
+  // With --paged, state that does not fit beside the rest lies in a file.
+  const neededBytes = ledger.peakBytes - (options.paged ? ledger.atPeak.optimizer : 0);
   if (backend.name === "webgpu") {
     const limit = options.vram === undefined ? undefined : { bytes: options.vram, source: "--vram" };
-    return { prediction, gradientCheckpointing, limit };
+    return { prediction, neededBytes, gradientCheckpointing, limit };
   }
-  const rssBytes = predictRss(peakBytes);
+  const rssBytes = predictRss(neededBytes);
   const limit =
     options.vram === undefined
       ? { bytes: totalmem(), source: "this machine's memory" }
       : { bytes: options.vram, source: "--vram" };
-  return { prediction, gradientCheckpointing, rssBytes, limit };
+  return { prediction, neededBytes, gradientCheckpointing, rssBytes, limit };
 }
 
 /** The dtype of most of a checkpoint's bytes: its largest tensor's. */
@@ -143,10 +147,10 @@ function storedDTypeOf(folder: ModelFolder): DType | undefined {
   return dtype === "f32" || dtype === "bf16" || dtype === "f16" ? dtype : undefined;
 }
 
-function memoryFindings({ prediction, rssBytes, limit, gradientCheckpointing }: MemoryCheck): Finding[] {
+function memoryFindings({ neededBytes, rssBytes, limit, gradientCheckpointing }: MemoryCheck): Finding[] {
   if (!limit) return [];
   // --vram speaks of the device's own bytes; on a CPU the whole process must fit in the machine.
-  const needed = limit.source === "--vram" ? prediction.ledger.peakBytes : (rssBytes ?? 0);
+  const needed = limit.source === "--vram" ? neededBytes : (rssBytes ?? 0);
   if (needed <= 0.9 * limit.bytes) return [];
   const gb = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
   const less = gradientCheckpointing ? "" : ", --gradient-checkpointing on";

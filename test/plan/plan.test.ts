@@ -54,6 +54,14 @@ const cases: Case[] = [
   { shape: "small-qwen3", method: "lora", checkpointing: false, batchSize: 1, sequenceLength: 17 },
   { shape: "small-llama", method: "qlora", checkpointing: true, batchSize: 1, sequenceLength: 40 },
   { shape: "small-qwen3", method: "qlora", checkpointing: false, batchSize: 2, sequenceLength: 24 },
+  {
+    shape: "small-llama",
+    method: "full",
+    checkpointing: true,
+    batchSize: 1,
+    sequenceLength: 32,
+    optimizer: "adamw8bit",
+  },
 ];
 
 describe("a counted ledger", () => {
@@ -74,6 +82,7 @@ describe("a counted ledger", () => {
         batchSize: one.batchSize,
         sequenceLength,
         gradientCheckpointing: one.checkpointing ? "on" : "off",
+        optimizer: one.optimizer ?? "adamw",
         steps: 1,
         warmup: 0,
       });
@@ -83,7 +92,7 @@ describe("a counted ledger", () => {
         method: one.method,
         rank: 8,
         targets: "all-linear",
-        optimizer: "adamw",
+        optimizer: one.optimizer ?? "adamw",
         precision,
         batchSize: one.batchSize,
         sequenceLength,
