@@ -76,7 +76,8 @@ function frameOf(points: readonly (readonly [number, number])[], logX: boolean):
   const ys = finite.map(([, y]) => y);
   const yTicks = ticks(least(ys), most(ys));
   const [bottom, top] = [Math.min(yTicks[0]!, least(ys)), Math.max(yTicks.at(-1)!, most(ys))];
-  const xTicks = logX ? logTicks(least(xs), most(xs)) : ticks(least(xs), most(xs));
+  const decades = logX ? logTicks(least(xs), most(xs)) : [];
+  const xTicks = decades.length >= 3 ? decades : ticks(least(xs), most(xs));
   const [left, right] = logX
     ? [least(xs) / 1.15, most(xs) * 1.15]
     : [Math.min(xTicks[0]!, least(xs)), most(xs)];
@@ -120,7 +121,7 @@ function logTicks(low: number, high: number): number[] {
   const found: number[] = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
     for (const n of [1, 2, 5]) found.push(n * 10 ** power);
-  return found;
+  return found.filter((tick) => tick >= low / 1.15 && tick <= high * 1.15);
 }
 
 function document(frame: Frame, { title, x, y }: PlotText, shapes: readonly string[]): string {
