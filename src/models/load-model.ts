@@ -55,7 +55,8 @@ export async function loadDecoder(
   const specs = weightSpecs(config);
   const trained = options.train ? new FlatParameters(backend, specs, "weights") : undefined;
   const frozen = new Map<string, Matrix>();
-  const uploader = new Uploader(backend, tiedSource(source, config));
+  const largest = specs.reduce((most, spec) => Math.max(most, elementCount(spec.shape)), 0);
+  const uploader = new Uploader(backend, tiedSource(source, config), largest);
   const free = () => {
     for (const matrix of frozen.values()) freeMatrix(backend, matrix);
     trained?.free();
@@ -176,6 +177,8 @@ class Uploader {
   constructor(
     private readonly backend: Backend,
     private readonly source: WeightSource,
+    /** Elements of the largest tensor to come. */
+    private readonly largest: number,
   ) {}
 
   async upload(spec: WeightSpec, target: Tensor): Promise<void> {
@@ -205,7 +208,7 @@ class Uploader {
       if (found.dtype === target.dtype) {
         backend.write(target.buffer, bytes, piece.byteOffset);
       } else {
-        this.staging ??= backend.allocate(pieceBytes * 2, "workspace");
+        this.staging ??= backend.allocate(Math.min(pieceBytes * 2, 8 * this.largest), "workspace");
         backend.write(this.staging, bytes);
         backend.cast(viewOf(this.staging, [count], found.dtype), piece);
       }
