@@ -25,11 +25,11 @@ export class Sampler {
     this.random = new Random(sampling.seed, 0x5a3b);
   }
 
-  /** The next token; `seen` are the sequence's tokens so far. `logits` may be changed. */
-  next(logits: Float32Array, seen: readonly number[]): number {
+  /** The next token; `seen` gives the sequence's tokens so far. `logits` may be changed. */
+  next(logits: Float32Array, seen: () => readonly number[]): number {
     const { temperature, repetitionPenalty = 1 } = this.sampling;
     if (repetitionPenalty !== 1) {
-      for (const id of new Set(seen)) {
+      for (const id of new Set(seen())) {
         if (id >= logits.length) continue;
         logits[id] = logits[id]! > 0 ? logits[id]! / repetitionPenalty : logits[id]! * repetitionPenalty;
       }
@@ -39,24 +39,42 @@ export class Sampler {
 
   private draw(logits: Float32Array, temperature: number): number {
     const { topP = 1, topK = 0, minP = 0 } = this.sampling;
-    const order = Array.from(logits.keys()).sort((a, b) => logits[b]! - logits[a]! || a - b);
-    const kept = topK > 0 ? order.slice(0, topK) : order;
-    const top = logits[kept[0]!]!;
-    const weights = kept.map((id) => Math.exp((logits[id]! - top) / temperature));
-    const total = weights.reduce((sum, w) => sum + w, 0);
-    let end = kept.length;
+    const top = logits[likeliest(logits)]!;
+    const weights = Float64Array.from(logits, (logit) => Math.exp((logit - top) / temperature));
+    let total = sumOf(weights);
+    const ranked = topK > 0 || topP < 1;
+    // A vocabulary is long to sort: tokens that no cut can leave in are passed over first. What lies below the bound
+    // for top-p holds less than 1 - p all together.
+    let bound = 0;
+    if (topK > 0) bound = Float64Array.from(weights).sort()[Math.max(0, weights.length - topK)]!;
+    else bound = Math.max(minP, topP < 1 ? ((1 - topP) * total) / weights.length : 0);
+    let kept: number[] = [];
+    for (let id = 0; id < weights.length; id++) if (weights[id]! >= bound) kept.push(id);
+    if (ranked) kept.sort((a, b) => weights[b]! - weights[a]! || a - b);
+    if (topK > 0) {
+      kept = kept.slice(0, topK);
+      total = sumOf(kept.map((id) => weights[id]!));
+    }
     if (topP < 1) {
-      let mass = 0;
-      for (end = 0; end < kept.length && (end === 0 || mass < topP * total); end++) mass += weights[end]!;
+      let end = 0;
+      for (let mass = 0; end < kept.length && (end === 0 || mass < topP * total); end++)
+        mass += weights[kept[end]!]!;
+      kept = kept.slice(0, end);
     }
-    if (minP > 0) while (end > 1 && weights[end - 1]! < minP) end--;
-    let left = this.random.nextFloat() * weights.slice(0, end).reduce((sum, w) => sum + w, 0);
-    for (let i = 0; i < end; i++) {
-      left -= weights[i]!;
-      if (left < 0) return kept[i]!;
+    if (minP > 0) kept = kept.filter((id) => weights[id]! >= minP);
+    let left = this.random.nextFloat() * sumOf(kept.map((id) => weights[id]!));
+    for (const id of kept) {
+      left -= weights[id]!;
+      if (left < 0) return id;
     }
-    return kept[end - 1]!;
+    return kept.at(-1)!;
   }
+}
+
+function sumOf(values: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i]!;
+  return sum;
 }
 
 /** Index of the largest value; the first of equals. */

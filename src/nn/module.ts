@@ -24,6 +24,15 @@ export interface Linear {
   adapter?: AttachedAdapter;
 }
 
+/** Adapters over one base for a stretch of a pass's rows: several requests, each with its own, in one batch. */
+export interface AdapterRows {
+  /** Rows [start, end) of the pass. */
+  readonly start: number;
+  readonly end: number;
+  /** By layer name; layers not named stay bare. */
+  readonly layers: ReadonlyMap<string, Pick<AttachedAdapter, "a" | "b" | "scale">>;
+}
+
 /** What varies from one forward pass to the next. */
 export interface PassContext {
   /** Training: dropout acts. */
@@ -31,6 +40,8 @@ export interface PassContext {
   readonly seed: number;
   /** Counts micro-batches over the whole run, so that every pass has masks of its own. */
   readonly pass: number;
+  /** Inference only: besides what is attached to a layer, adapters of some rows. */
+  readonly adapterRows?: readonly AdapterRows[];
 }
 
 /** How many dropout layers a model may have: streams of one pass never meet the next pass's. */
@@ -39,7 +50,11 @@ const streamsPerPass = 4096;
 /** The operation a layer stands for in this pass. */
 export function specOf(layer: Linear, context: PassContext, residual?: Value): LinearSpec {
   const { adapter } = layer;
-  if (!adapter) return { weight: layer.weight, bias: layer.bias, residual };
+  const rowAdapters = context.adapterRows?.flatMap(({ start, end, layers }) => {
+    const found = layers.get(layer.name);
+    return found ? [{ start, end, a: found.a, b: found.b, scale: found.scale }] : [];
+  });
+  if (!adapter) return { weight: layer.weight, bias: layer.bias, residual, rowAdapters };
   const dropout =
     context.training && adapter.dropout > 0
       ? {
@@ -52,6 +67,7 @@ export function specOf(layer: Linear, context: PassContext, residual?: Value): L
     weight: layer.weight,
     bias: layer.bias,
     residual,
+    rowAdapters,
     adapter: { a: adapter.a, b: adapter.b, scale: adapter.scale, dropout },
   };
 }

@@ -6,10 +6,10 @@ import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
 import { encodeGguf } from "../formats/gguf-blocks.ts";
 import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { LoadedAdapter } from "../formats/peft.ts";
+import { checkFits } from "../models/adapter-fits.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { UserError } from "../util/errors.ts";
 import { ggufArchitecture, ggufName, interleavedHeads, interleaveRows } from "./gguf-names.ts";
-import { checkFits } from "./merged-source.ts";
 
 export type AdapterTensorType = Extract<GgufTensorType, "f32" | "f16" | "bf16">;
 

@@ -2,7 +2,8 @@
 // A frozen weight costs its product with dy and nothing else: no gradient, and x is kept only when an adapter
 // or the weight itself trains.
 
-import type { Dropout, LinearGradPart, LinearPart, Matrix } from "../../backend/backend.ts";
+import type { Dropout, LinearGradPart, LinearPart, Matrix, Tensor } from "../../backend/backend.ts";
+import { rows } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
 import type { Parameter, Tape, Value } from "../tape.ts";
 
@@ -19,10 +20,31 @@ export interface LinearSpec {
     readonly dropout?: Dropout;
   };
   readonly residual?: Value;
+  /** Inference only: y[start, end) += scale x[start, end) A^T B^T, each adapter on its own rows alone. */
+  readonly rowAdapters?: readonly RowAdapter[];
+}
+
+export interface RowAdapter {
+  readonly start: number;
+  readonly end: number;
+  readonly a: Parameter; // [R, in]
+  readonly b: Parameter; // [out, R]
+  readonly scale: number;
 }
 
 function matrixOf(weight: LinearWeight): Matrix {
   return "frozen" in weight ? weight.frozen : weight.parameter.tensor;
+}
+
+/** The base weight is read once for all rows; only these two skinny products differ between requests. */
+function addRowAdapter(tape: Tape, x: Tensor, { start, end, a, b, scale }: RowAdapter, y: Tensor): void {
+  invariant(!tape.recording, "adapters of single rows serve generation, not training");
+  const u = tape.allocateTensor([end - start, a.tensor.shape[0]!], "workspace");
+  const part = rows(y, start, end);
+  tape.backend.linear(rows(x, start, end), [{ weight: a.tensor, y: u }]);
+  tape.backend.scaleInPlace(u, scale);
+  tape.backend.linear(u, [{ weight: b.tensor, residual: part, y: part }]);
+  tape.backend.free(u.buffer);
 }
 
 /** y_i = x W_i^T + ... for every spec; x [T, in], results [T, out_i]. */
@@ -68,6 +90,9 @@ export function linear(tape: Tape, x: Value, specs: readonly LinearSpec[]): Valu
         y: ys[i]!.data,
       }));
       tape.backend.linear(x.data, parts);
+      for (const [i, s] of specs.entries()) {
+        for (const adapter of s.rowAdapters ?? []) addRowAdapter(tape, x.data, adapter, ys[i]!.data);
+      }
     },
     backward: ys.some((y) => y.needsGrad)
       ? () => {

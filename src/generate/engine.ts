@@ -1,0 +1,293 @@
+// A generation engine that runs as long as its owner lives: requests come and go while others run. Each pass carries
+// one token of every running request and as much of the new prompts as fits, laid end to end; a finished or cancelled
+// request's slot goes to the next one waiting. Requests may each bring an adapter: rows are grouped by adapter, the
+// base is read once for all. Which token is drawn: sampler.ts. All requests known beforehand: generate.ts.
+
+import { Tape } from "../autograd/tape.ts";
+import type { Tensor } from "../backend/backend.ts";
+import type { AdapterSet } from "../models/adapter-set.ts";
+import type { Decoder } from "../models/decoder.ts";
+import type { AdapterRows } from "../nn/module.ts";
+import { decodeToF32, encodeFrom } from "../tensor/dtype.ts";
+import { viewOf } from "../tensor/tensor.ts";
+import { UserError } from "../util/errors.ts";
+import { KeyValueCache } from "./kv-cache.ts";
+import { Sampler, type Sampling } from "./sampler.ts";
+import { type TokenLogprobs, tokenLogprobs } from "./token-logprobs.ts";
+
+export interface GenerationRequest {
+  readonly promptIds: readonly number[];
+  readonly maxNewTokens: number;
+  readonly stopIds: readonly number[];
+  readonly sampling: Sampling;
+  /** Applied to this request's rows alone. */
+  readonly adapter?: AdapterSet;
+  /** Ask for each token's log-probability and those of this many likeliest ones. */
+  readonly logprobs?: number;
+  /** Called with each new token, the stop token excluded; returning false ends the request. */
+  readonly onToken?: (id: number, logprobs?: TokenLogprobs) => boolean | undefined;
+  /** Turned true from outside, ends the request before its next token. */
+  readonly signal?: { readonly aborted: boolean };
+}
+
+export interface GenerationResult {
+  /** New tokens, without the stop token. */
+  readonly tokenIds: number[];
+  readonly finishReason: "stop" | "length";
+}
+
+export interface EngineOptions {
+  /** Requests that run at the same time. */
+  readonly slots: number;
+  /** Most tokens of one sequence, prompt and answer together. */
+  readonly capacity: number;
+  /** Most tokens of one pass; longer prompts enter in several. */
+  readonly tokensPerPass?: number;
+}
+
+interface Running {
+  readonly request: GenerationRequest;
+  readonly slot: number;
+  readonly sampler: Sampler;
+  readonly generated: number[];
+  /** Tokens that are yet to be fed in. */
+  pending: readonly number[];
+  resolve(result: GenerationResult): void;
+  reject(error: unknown): void;
+}
+
+type Waiting = Pick<Running, "request" | "resolve" | "reject">;
+
+const inference = { training: false, seed: 0, pass: 0 };
+
+export class GenerationEngine {
+  private readonly cache: KeyValueCache;
+  private readonly free: number[];
+  private readonly waitingLine: Waiting[] = [];
+  private readonly active = new Map<number, Running>();
+  private pumping: Promise<void> | undefined;
+  private closed = false;
+
+  constructor(
+    private readonly decoder: Decoder,
+    private readonly options: EngineOptions,
+  ) {
+    this.cache = new KeyValueCache(decoder.backend, decoder.config, options.slots, options.capacity);
+    this.free = Array.from({ length: options.slots }, (_, i) => options.slots - 1 - i);
+  }
+
+  /** Requests that run, and that wait for a slot. */
+  get running(): number {
+    return this.active.size;
+  }
+  get waiting(): number {
+    return this.waitingLine.length;
+  }
+
+  /** Whether a running or waiting request uses this adapter, so that it must not be freed. */
+  uses(adapter: AdapterSet): boolean {
+    const requests = [...this.active.values(), ...this.waitingLine];
+    return requests.some(({ request }) => request.adapter === adapter);
+  }
+
+  /** Runs a request to its end. Rejects with a UserError for one that cannot run. */
+  async generate(request: GenerationRequest): Promise<GenerationResult> {
+    this.check(request);
+    if (request.maxNewTokens <= 0) return { tokenIds: [], finishReason: "length" };
+    return new Promise((resolve, reject) => {
+      this.waitingLine.push({ request, resolve, reject });
+      this.pumping ??= this.pump().finally(() => {
+        this.pumping = undefined;
+      });
+    });
+  }
+
+  /** Ends every request, as if each was aborted, and frees the cache. */
+  async close(): Promise<void> {
+    this.closed = true;
+    await this.pumping;
+    this.cache.free();
+  }
+
+  private check({ promptIds, maxNewTokens }: GenerationRequest): void {
+    if (this.closed) throw new UserError("the generation engine is closed");
+    const { vocabularySize } = this.decoder.config;
+    if (promptIds.length === 0) {
+      throw new UserError(
+        "cannot generate from an empty prompt: the tokenizer adds no BOS token, so give at least one character",
+      );
+    }
+    for (const id of promptIds) {
+      if (id < 0 || id >= vocabularySize) {
+        throw new UserError(
+          `token id ${id} of the prompt is outside the model's vocabulary of ${vocabularySize}; tokenizer and model do not belong together`,
+        );
+      }
+    }
+    if (promptIds.length + maxNewTokens > this.options.capacity) {
+      throw new UserError(
+        `a prompt of ${promptIds.length} tokens and ${maxNewTokens} new ones do not fit the context of ${this.options.capacity} tokens`,
+      );
+    }
+  }
+
+  private async pump(): Promise<void> {
+    while (this.waitingLine.length > 0 || this.active.size > 0) {
+      // Messages, timers and aborts get their turn between passes: on a CPU nothing else would ever wait.
+      await nextTurn();
+      this.dropAborted();
+      this.admit();
+      if (this.active.size === 0) continue;
+      try {
+        await this.pass();
+      } catch (error) {
+        // What state the pass left the cache in is unknown: nobody that runs can go on.
+        for (const run of this.active.values()) {
+          this.release(run);
+          run.reject(error);
+        }
+      }
+    }
+  }
+
+  private dropAborted(): void {
+    const gone = (request: GenerationRequest) => this.closed || request.signal?.aborted === true;
+    for (const run of this.active.values()) {
+      if (gone(run.request)) this.finish(run, "stop");
+    }
+    for (let i = this.waitingLine.length - 1; i >= 0; i--) {
+      const { request, resolve } = this.waitingLine[i]!;
+      if (!gone(request)) continue;
+      this.waitingLine.splice(i, 1);
+      resolve({ tokenIds: [], finishReason: "stop" });
+    }
+  }
+
+  private admit(): void {
+    while (this.free.length > 0 && this.waitingLine.length > 0) {
+      const next = this.waitingLine.shift()!;
+      const slot = this.free.pop()!;
+      const { promptIds, sampling } = next.request;
+      this.active.set(slot, {
+        ...next,
+        slot,
+        sampler: new Sampler(sampling),
+        generated: [],
+        pending: promptIds,
+      });
+    }
+  }
+
+  private finish(run: Running, finishReason: GenerationResult["finishReason"]): void {
+    this.release(run);
+    run.resolve({ tokenIds: run.generated, finishReason });
+  }
+
+  private release({ slot }: Running): void {
+    this.active.delete(slot);
+    this.cache.clear(slot);
+    this.free.push(slot);
+  }
+
+  /** One forward pass, and one new token for everyone whose prompt is in. */
+  private async pass(): Promise<void> {
+    const turns = this.choose();
+    const logits = await this.forward(turns);
+    const { vocabularySize } = this.decoder.config;
+    let row = 0;
+    for (const { run, ids } of turns) {
+      run.pending = run.pending.slice(ids.length);
+      if (run.pending.length > 0) continue;
+      this.advance(run, logits.subarray(row * vocabularySize, (row + 1) * vocabularySize));
+      row++;
+    }
+  }
+
+  /** Who takes part in the pass and with which tokens, rows of one adapter beside each other. */
+  private choose(): { run: Running; ids: readonly number[] }[] {
+    let room = this.options.tokensPerPass ?? 2048;
+    const turns: { run: Running; ids: readonly number[] }[] = [];
+    // Running requests first: a long prompt delays nobody's next token by more than a pass.
+    const order = [...this.active.values()].sort(
+      (a, b) => Number(b.generated.length > 0) - Number(a.generated.length > 0),
+    );
+    for (const run of order) {
+      const take = turns.length === 0 ? Math.max(1, room) : room;
+      const ids = run.pending.slice(0, take);
+      if (ids.length === 0) continue;
+      room -= ids.length;
+      turns.push({ run, ids });
+    }
+    const groups = new Map<AdapterSet | undefined, typeof turns>();
+    for (const turn of turns) {
+      const { adapter } = turn.run.request;
+      groups.set(adapter, [...(groups.get(adapter) ?? []), turn]);
+    }
+    return [...groups.values()].flat();
+  }
+
+  /** Logits after the last token of everyone whose prompt is in with this pass: [n, V]. */
+  private async forward(turns: readonly { run: Running; ids: readonly number[] }[]): Promise<Float32Array> {
+    const { decoder, cache } = this;
+    const { backend } = decoder;
+    const { segments, positions } = cache.begin(
+      turns.map(({ run, ids }) => ({ slot: run.slot, count: ids.length })),
+    );
+    const all: number[] = [];
+    const lastRows: number[] = [];
+    const adapterRows: AdapterRows[] = [];
+    for (const { run, ids } of turns) {
+      const start = all.length;
+      for (const id of ids) all.push(id);
+      if (ids.length === run.pending.length) lastRows.push(all.length - 1);
+      const layers = run.request.adapter?.layers;
+      const before = adapterRows.at(-1);
+      if (layers && before?.layers === layers)
+        adapterRows[adapterRows.length - 1] = { ...before, end: all.length };
+      else if (layers) adapterRows.push({ start, end: all.length, layers });
+    }
+    const uploads = [all, positions, lastRows].map((values) => {
+      const buffer = backend.allocate(Math.max(4, 4 * values.length), "workspace");
+      backend.write(buffer, encodeFrom(values, "i32"));
+      return viewOf(buffer, [values.length], "i32");
+    }) as [Tensor, Tensor, Tensor];
+    try {
+      using tape = new Tape(backend, false);
+      const hidden = decoder.forward(
+        tape,
+        { ids: uploads[0], positions: uploads[1], segments, length: segments.maxKeys },
+        { context: { ...inference, adapterRows }, cache },
+      );
+      if (lastRows.length === 0) {
+        tape.run();
+        return new Float32Array(0);
+      }
+      const logits = decoder.logits(tape, hidden, uploads[2]);
+      tape.run([logits]);
+      return decodeToF32(await backend.read(logits.data.buffer), logits.dtype);
+    } finally {
+      for (const tensor of uploads) backend.free(tensor.buffer);
+    }
+  }
+
+  private advance(run: Running, logits: Float32Array): void {
+    const { request, generated } = run;
+    const raw = request.logprobs === undefined ? undefined : logits.slice();
+    const id = run.sampler.next(logits, () => [...request.promptIds, ...generated]);
+    if (request.stopIds.includes(id)) {
+      this.finish(run, "stop");
+      return;
+    }
+    generated.push(id);
+    run.pending = [id];
+    const logprobs = raw && tokenLogprobs(raw, id, request.logprobs!);
+    if (request.onToken?.(id, logprobs) === false) this.finish(run, "stop");
+    else if (generated.length >= request.maxNewTokens) this.finish(run, "length");
+  }
+}
+
+/** Resolves after whatever else was waiting to run. */
+const nextTurn: () => Promise<void> =
+  typeof setImmediate === "function"
+    ? () => new Promise((resolve) => setImmediate(resolve))
+    : () => new Promise((resolve) => setTimeout(resolve, 0));
