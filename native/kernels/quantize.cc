@@ -45,10 +45,21 @@ LOWRANK_INLINE void rank(const float* x, int64_t n, float factor, const float* t
   });
 }
 
+/** Codes of n pairs to n bytes, the first of a pair in the high nibble. */
+LOWRANK_INLINE void packPairs(const int32_t* codes, int64_t n, uint8_t* to) {
+  for (int64_t i = 0; i < n; i++) {
+    uint64_t pair;
+    std::memcpy(&pair, codes + 2 * i, sizeof pair);  // little-endian: the first is the low half
+    to[i] = static_cast<uint8_t>(pair << 4 | pair >> 32);
+  }
+}
+
 }  // namespace
 
 void quantize4bit(const Quantize4bitArgs& a) {
   const int64_t blocks = divideUp(a.count, a.blockSize);
+  bool inOrder = true;  // codes that ascend with their values need no translation
+  for (int i = 0; i < 16; i++) inOrder &= a.codeByRank[i] == i;
   int32_t zeroRank = 0;
   for (const float threshold : a.thresholds) zeroRank += 0.0f > threshold;
   parallelRange(blocks, larger(1, kWorthAThread / a.blockSize), [&](int64_t first, int64_t last, int) {
@@ -67,10 +78,11 @@ void quantize4bit(const Quantize4bitArgs& a) {
         rank<true>(x, n, scale, a.thresholds, ranks);
         if (n % 2) ranks[n] = zeroRank;  // the padding nibble encodes zero
       }
-      uint8_t* to = a.codes + begin / 2;
-      for (int64_t i = 0; i < (n + 1) / 2; i++) {
-        to[i] = static_cast<uint8_t>(a.codeByRank[ranks[2 * i]] << 4 | a.codeByRank[ranks[2 * i + 1]]);
+      const int64_t padded = n + n % 2;
+      if (!inOrder) {
+        for (int64_t i = 0; i < padded; i++) ranks[i] = a.codeByRank[ranks[i]];
       }
+      packPairs(ranks, padded / 2, a.codes + begin / 2);
     }
   });
 }

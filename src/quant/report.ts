@@ -101,19 +101,20 @@ export function normalityOf(values: Float32Array, blockSize: number): Normality 
 function ksDistance(values: Float32Array, blockSize: number): number {
   const blocks = Math.ceil(values.length / blockSize);
   const stride = Math.ceil(values.length / KS_SAMPLE);
-  const sample: number[] = [];
+  const sample = new Float64Array(Math.ceil(blocks / stride) * blockSize);
+  let size = 0;
   for (let block = 0; block < blocks; block += stride) {
     const part = values.subarray(block * blockSize, (block + 1) * blockSize);
     let squares = 0;
     for (const value of part) squares += value * value;
     const rms = Math.sqrt(squares / part.length);
-    for (const value of part) sample.push(rms > 0 ? value / rms : 0);
+    for (const value of part) sample[size++] = rms > 0 ? value / rms : 0;
   }
-  const sorted = Float64Array.from(sample).sort();
+  const sorted = sample.subarray(0, size).sort();
   let distance = 0;
-  for (let i = 0; i < sorted.length; i++) {
+  for (let i = 0; i < size; i++) {
     const cumulative = normalCdf(sorted[i]!);
-    distance = Math.max(distance, cumulative - i / sorted.length, (i + 1) / sorted.length - cumulative);
+    distance = Math.max(distance, cumulative - i / size, (i + 1) / size - cumulative);
   }
   return distance;
 }
