@@ -1,11 +1,14 @@
-// The backends that conformance suites run on: the reference, and the CPU under every instruction set of this machine
-// in both precisions. A backend that this machine cannot open is skipped with its reason.
+// The backends that conformance suites run on: the reference, the CPU under every instruction set of this machine in
+// both precisions, and WebGPU in each tier that the machine's adapter offers. A backend that this machine cannot open is
+// skipped with its reason; with LOWRANK_REQUIRE_WEBGPU=1 a missing GPU fails instead.
 
 import { existsSync } from "node:fs";
 import type { Backend, Precision } from "../../src/backend/backend.ts";
 import { cpu } from "../../src/backend/cpu.ts";
 import { loadNativeAddon } from "../../src/backend/native-addon.ts";
 import { openReference } from "../../src/backend/reference.ts";
+import { matrixShape, type Tier } from "../../src/backend/webgpu/device.ts";
+import { findAdapter, openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
 
 export interface ConformanceBackend {
   readonly name: string;
@@ -18,7 +21,9 @@ export interface ConformanceBackend {
 
 function cpuBackends(): ConformanceBackend[] {
   if (!existsSync(new URL("../../native/build/lowrank.node", import.meta.url))) {
-    return [{ name: "cpu", exact: true, open: async () => openReference(), skip: "the native addon is not built" }];
+    return [
+      { name: "cpu", exact: true, open: async () => openReference(), skip: "the native addon is not built" },
+    ];
   }
   return loadNativeAddon().isas.flatMap((isa) =>
     (["fp32", "bf16"] satisfies Precision[]).map((precision) => ({
@@ -39,10 +44,28 @@ function cpuBackends(): ConformanceBackend[] {
   );
 }
 
+async function webgpuBackends(): Promise<ConformanceBackend[]> {
+  const adapter = await findAdapter();
+  const missing = adapter ? "" : webgpu.reason!();
+  if (missing && process.env.LOWRANK_REQUIRE_WEBGPU === "1") throw new Error(missing);
+  const backend = (tier: Tier, skip: string): ConformanceBackend => ({
+    name: `webgpu ${tier}`,
+    exact: tier === "f32",
+    skip: missing || skip,
+    open: async () => (await openWebGpu({ tier, precision: tier === "f32" ? "fp32" : "fp16" }))!,
+  });
+  return [
+    backend("f32", ""),
+    backend("f16", adapter?.features.has("shader-f16") ? "" : "the adapter has no shader-f16"),
+    backend("matrix", adapter && matrixShape(adapter) ? "" : "the adapter has no subgroup matrices"),
+  ];
+}
+
 export const conformanceBackends: ConformanceBackend[] = [
   { name: "reference f64", exact: true, open: async () => openReference("f64"), skip: "" },
   { name: "reference f32", exact: true, open: async () => openReference("f32"), skip: "" },
   ...cpuBackends(),
+  ...(await webgpuBackends()),
 ];
 
 /** Those held to transformers' own numbers. */

@@ -1,0 +1,118 @@
+// The WebGPU backend: one code for Node (npm `webgpu`, Dawn) and browsers. This file opens a device and puts the parts
+// together; device.ts chooses tier and limits, memory.ts allocates, commands.ts records and submits, the other files of
+// webgpu/ launch the kernels, whose shaders are webgpu/kernels/*.wgsl.
+
+import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
+import { attentionKernels } from "./webgpu/attention.ts";
+import { Commands } from "./webgpu/commands.ts";
+import { type DawnOptions, findGpu } from "./webgpu/dawn.ts";
+import { adapterName, isSoftware, type MatrixShape, openDevice, type Tier } from "./webgpu/device.ts";
+import { elementKernels } from "./webgpu/elementwise.ts";
+import type { Gpu } from "./webgpu/gpu.ts";
+import { linearKernels } from "./webgpu/linear.ts";
+import { Memory } from "./webgpu/memory.ts";
+import { Pipelines } from "./webgpu/pipelines.ts";
+import { quantizedKernels } from "./webgpu/quantized.ts";
+import { rowKernels } from "./webgpu/rows.ts";
+
+export interface WebGpuOptions extends BackendOptions {
+  /** Instead of the best tier that the adapter offers. */
+  readonly tier?: Tier;
+  /** For tests: how Dawn is created, and a binding limit below the device's own. */
+  readonly dawn?: DawnOptions;
+  readonly bindingLimit?: number;
+  /** For tests: subgroup matrices of this shape, whatever the adapter says of itself. */
+  readonly matrix?: MatrixShape;
+}
+
+let whyNot = "";
+
+/** The adapter of this machine, or null; reason() then says why. */
+export async function findAdapter(dawn?: DawnOptions): Promise<GPUAdapter | null> {
+  const found = await findGpu(dawn);
+  if (!found.gpu) {
+    whyNot = found.reason;
+    return null;
+  }
+  const adapter = await found.gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter)
+    whyNot = "WebGPU found no graphics adapter; it needs a GPU driver with Vulkan, Metal or Direct3D 12";
+  return adapter;
+}
+
+/** Whether this machine has a GPU for WebGPU; a CPU posing as one does not count, for the CPU backend is faster. */
+export async function hasHardwareGpu(): Promise<boolean> {
+  const adapter = await findAdapter();
+  return adapter !== null && !isSoftware(adapter);
+}
+
+/** Opens the backend; null when there is no adapter. UserError when the adapter cannot do what is asked. */
+export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend | null> {
+  const adapter = await findAdapter(options.dawn);
+  if (!adapter) return null;
+  const opened = await openDevice(adapter, options.precision ?? "auto", options);
+  const { device, failure, tier, precision } = opened;
+  const memory = new Memory(device, failure);
+  const pipelines = new Pipelines(device);
+  const commands = new Commands(device, memory, pipelines, failure, options.bindingLimit);
+  const gpu: Gpu = {
+    commands,
+    memory,
+    pipelines,
+    tier,
+    matrix: opened.matrix,
+    limits: device.limits,
+  };
+  return {
+    ...elementKernels(gpu),
+    ...rowKernels(gpu),
+    ...linearKernels(gpu),
+    ...attentionKernels(gpu),
+    ...quantizedKernels(gpu),
+    name: "webgpu",
+    description: `${opened.adapterName}, tier ${tier}${opened.software ? ", in software" : ""}`,
+    precision,
+    floatType: "f32",
+    get liveBytes() {
+      return memory.ledger.liveBytes;
+    },
+    get peakBytes() {
+      return memory.ledger.peakBytes;
+    },
+    ledger: () => memory.ledger.report(),
+    allocate: (sizeBytes, category) => memory.allocate(sizeBytes, category),
+    write: (buffer, data, offset = 0) => commands.write(buffer, data, offset),
+    read: (buffer, offset = 0, sizeBytes = buffer.sizeBytes - offset) =>
+      commands.download(buffer, offset, sizeBytes),
+    free: (buffer) => memory.free(buffer),
+    close() {
+      failure.close();
+      device.destroy();
+    },
+  };
+}
+
+export const webgpu: BackendFactory = {
+  name: "webgpu",
+  open: (options) => openWebGpu(options),
+  reason: () => whyNot,
+};
+
+/** What this machine offers WebGPU, for people; undefined when it offers nothing. */
+export async function describeAdapter(): Promise<
+  { name: string; software: boolean; features: string[]; limits: Record<string, number> } | undefined
+> {
+  const adapter = await findAdapter();
+  if (!adapter) return undefined;
+  const limits: Record<string, number> = {};
+  for (const key in adapter.limits) {
+    const value = adapter.limits[key as keyof GPUSupportedLimits];
+    if (typeof value === "number") limits[key] = value;
+  }
+  return {
+    name: adapterName(adapter),
+    software: isSoftware(adapter),
+    features: [...adapter.features].sort(),
+    limits,
+  };
+}

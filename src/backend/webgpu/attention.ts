@@ -1,0 +1,132 @@
+// Attention over segments, forward and backward: tile sizes by the device's workgroup memory, and the launches.
+
+import type { Tensor } from "../../tensor/tensor.ts";
+import { UserError } from "../../util/errors.ts";
+import type { Kernels, Segments } from "../backend.ts";
+import { f32, operand } from "./commands.ts";
+import { bytesOf, type Gpu, plain, withScratch } from "./gpu.ts";
+
+/** New queries a segment up to which each gets a workgroup of its own. */
+const decodeQueries = 4;
+
+/** Attention binds its tensors whole: a segment's keys may lie anywhere in them. */
+function checkSizes(gpu: Gpu, tensors: readonly Tensor[]): void {
+  const limit = gpu.commands.bindingLimit;
+  for (const tensor of tensors) {
+    if (bytesOf(tensor) <= limit - 256) continue;
+    throw new UserError(
+      `attention over ${tensor.shape[0]} tokens takes tensors of ${bytesOf(tensor)} bytes, and this GPU binds ${limit} at a time through WebGPU; use fewer tokens a batch`,
+    );
+  }
+}
+
+/** Queries and keys of a tile of attention.wgsl: as many as workgroup memory holds. */
+function forwardTiles(gpu: Gpu, maxQueries: number): { BQ: number; BK: number } {
+  const bytes = (BQ: number, BK: number) => 16 * (BQ * 9 + BK * 17 + BQ * (BK / 4 + 1)) + 4 * (256 + 3 * BQ);
+  const room = gpu.limits.maxComputeWorkgroupStorageSize;
+  if (bytes(32, 32) > room) return { BQ: 32, BK: 16 };
+  return { BQ: maxQueries > 32 && bytes(64, 32) <= room ? 64 : 32, BK: 32 };
+}
+
+function backwardTiles(gpu: Gpu, width: number): { CHUNK: number; PAD: number } {
+  const fits = (CHUNK: number, PAD: number) =>
+    32 * (4 * 16 * (CHUNK / 4 + PAD) + 2 * 4 * (32 + PAD)) <= gpu.limits.maxComputeWorkgroupStorageSize;
+  if (width > 16 && fits(32, 1)) return { CHUNK: 32, PAD: 1 };
+  return { CHUNK: 16, PAD: fits(16, 1) ? 1 : 0 };
+}
+
+function attention(
+  gpu: Gpu,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  segments: Segments,
+  scale: number,
+  window: number,
+  out: Tensor,
+  lse: Tensor,
+): void {
+  const [, heads, width] = q.shape as [number, number, number];
+  if (segments.count === 0 || q.shape[0] === 0) return;
+  checkSizes(gpu, [q, k, v]);
+  const operands = [q, k, v, segments.table, out, lse].map((t) => operand(t));
+  const params = [heads, k.shape[1]!, window, f32(scale)];
+  if (segments.maxQueries <= decodeQueries) {
+    const pipeline = gpu.pipelines.get(`attention-decode ${width}`, () => ({
+      files: ["attention-decode"],
+      constants: { D: width },
+    }));
+    gpu.commands.launch(pipeline, operands, params, [segments.maxQueries, heads, segments.count]);
+    return;
+  }
+  // 8: vectors of four in the 32 columns of a chunk.
+  params.push(8);
+  const tiles = forwardTiles(gpu, segments.maxQueries);
+  const pipeline = gpu.pipelines.get(`attention ${width} ${Object.values(tiles).join(" ")}`, () => ({
+    files: ["attention"],
+    constants: { ...tiles, D: width },
+  }));
+  const queryTiles = Math.ceil(segments.maxQueries / tiles.BQ);
+  gpu.commands.launch(pipeline, operands, params, [queryTiles, heads, segments.count]);
+}
+
+function attentionBackward(
+  gpu: Gpu,
+  tensors: {
+    readonly q: Tensor;
+    readonly k: Tensor;
+    readonly v: Tensor;
+    readonly out: Tensor;
+    readonly lse: Tensor;
+    readonly dOut: Tensor;
+    readonly dq: Tensor;
+    readonly dk: Tensor;
+    readonly dv: Tensor;
+  },
+  segments: Segments,
+  scale: number,
+  window: number,
+): void {
+  const { q, k, v, out, lse, dOut, dq, dk, dv } = tensors;
+  const [tokens, heads, width] = q.shape as [number, number, number];
+  const kvHeads = k.shape[1]!;
+  if (segments.count === 0 || tokens === 0) return;
+  checkSizes(gpu, [q, k, v]);
+  const rows = tokens * heads;
+  withScratch(gpu, 8 * rows, (memory) => {
+    const statistics = { buffer: memory, byteOffset: 0, sizeBytes: 8 * rows };
+    const delta = gpu.pipelines.get("attention-delta", plain("attention-delta"));
+    const from = [operand(out), operand(dOut), operand(lse), statistics];
+    gpu.commands.launch(delta, from, [rows, width], Math.ceil(rows / 8));
+    const constants = { ...backwardTiles(gpu, width), D: width };
+    const name = Object.values(constants).join(" ");
+    const byQuery = gpu.pipelines.get(`attention-backward-query ${name}`, () => ({
+      files: ["attention-backward-tiles", "attention-backward-query"],
+      constants,
+      offsetWords: 8,
+    }));
+    const byKey = gpu.pipelines.get(`attention-backward-key ${name}`, () => ({
+      files: ["attention-backward-tiles", "attention-backward-key"],
+      constants,
+      offsetWords: 8,
+    }));
+    const shared = [operand(q), operand(k), operand(v), operand(dOut), statistics, operand(segments.table)];
+    const params = [heads, kvHeads, window, f32(scale), constants.CHUNK / 4];
+    const tiles = Math.ceil(segments.maxQueries / 32);
+    gpu.commands.launch(byQuery, [...shared, operand(dq)], params, [tiles, heads, segments.count]);
+    gpu.commands.launch(byKey, [...shared, operand(dk), operand(dv)], params, [
+      tiles,
+      kvHeads,
+      segments.count,
+    ]);
+  });
+}
+
+export function attentionKernels(gpu: Gpu): Pick<Kernels, "attention" | "attentionBackward"> {
+  return {
+    attention: (q, k, v, segments, scale, window, out, lse) =>
+      attention(gpu, q, k, v, segments, scale, window, out, lse),
+    attentionBackward: (q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv) =>
+      attentionBackward(gpu, { q, k, v, out, lse, dOut, dq, dk, dv }, segments, scale, window),
+  };
+}

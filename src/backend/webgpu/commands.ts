@@ -1,0 +1,315 @@
+// Sending work to the GPU: kernels are recorded into one command encoder with their parameters in one uniform buffer, and
+// submitted when either is full or somebody reads. Bind groups are cached, for a step binds the same buffers as the last.
+// Not here: what the kernels are and mean.
+
+import { type DType, dtypeBytes } from "../../tensor/dtype.ts";
+import { type Tensor, tensorBytes } from "../../tensor/tensor.ts";
+import { BugError, invariant } from "../../util/errors.ts";
+import type { DeviceBuffer } from "../backend.ts";
+import { noteActivity } from "./dawn.ts";
+import type { Failure } from "./device.ts";
+import type { Block, GpuMemory, Memory } from "./memory.ts";
+import { type Pipeline, type Pipelines, paramsBytes } from "./pipelines.ts";
+
+/** Part of a buffer that a kernel binds. */
+export interface Operand {
+  readonly buffer: DeviceBuffer;
+  readonly byteOffset: number;
+  readonly sizeBytes: number;
+  /** Bytes that the kernel's offset of it counts in; absent: the elements of the shader's array. */
+  readonly unit?: number;
+}
+
+/** Launches recorded before they are submitted by themselves, so that the GPU starts while the CPU records. */
+const launchesPerSubmit = 512;
+const cachedBindGroups = 16384;
+const maxReadBuffers = 4;
+
+const bitsView = new DataView(new ArrayBuffer(4));
+/** The bits of an f32 parameter. */
+export function f32(value: number): number {
+  bitsView.setFloat32(0, value);
+  return bitsView.getUint32(0);
+}
+
+/** Bytes that an element's offset counts in for each dtype: 16-bit and 8-bit data is bound as words, counted as elements. */
+function unitOf(dtype: DType): number | undefined {
+  return dtypeBytes[dtype] < 4 ? dtypeBytes[dtype] : undefined;
+}
+
+/** A whole tensor, or `count` of its elements from `start`. */
+export function operand(tensor: Tensor, start = 0, count?: number): Operand {
+  const size = dtypeBytes[tensor.dtype];
+  const sizeBytes =
+    count === undefined ? tensorBytes(tensor.shape, tensor.dtype) - start * size : count * size;
+  return {
+    buffer: tensor.buffer,
+    byteOffset: tensor.byteOffset + start * size,
+    sizeBytes,
+    unit: unitOf(tensor.dtype),
+  };
+}
+
+export class Commands {
+  private encoder: GPUCommandEncoder | undefined;
+  private pass: GPUComputePassEncoder | undefined;
+  private launches = 0;
+  /** Number of the batch being recorded; blocks remember the last that used them. */
+  private batch = 1;
+  private readonly stride: number;
+  private readonly params: Uint32Array;
+  private readonly uniforms: GPUBuffer;
+  private readonly bindGroups = new Map<string, GPUBindGroup>();
+  private readonly keysOfBlock = new Map<number, Set<string>>();
+  private readonly layoutIds = new Map<GPUBindGroupLayout, number>();
+  private readonly readBuffers: GPUBuffer[] = [];
+  private readonly placeholder: GpuMemory;
+
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly memory: Memory,
+    private readonly pipelines: Pipelines,
+    private readonly failure: Failure,
+    /** Bytes that one binding may cover. */
+    readonly bindingLimit = device.limits.maxStorageBufferBindingSize,
+  ) {
+    this.stride = Math.max(paramsBytes, device.limits.minUniformBufferOffsetAlignment);
+    this.params = new Uint32Array((launchesPerSubmit * this.stride) / 4);
+    // GPUBufferUsage: COPY_DST | UNIFORM.
+    this.uniforms = device.createBuffer({ size: this.params.byteLength, usage: 8 | 64 });
+    this.placeholder = memory.scratch(256);
+    memory.onDestroy = (block) => this.forget(block);
+  }
+
+  /** What an absent optional operand binds: read, but its values are never used. */
+  get nothing(): Operand {
+    return { buffer: this.placeholder, byteOffset: 0, sizeBytes: 256 };
+  }
+
+  /**
+   * Records a kernel. Its Params begin with the offset of each storage operand, then `params` follow (u32; f32 by their
+   * bits). `groups` is a number of workgroups, laid out in two dimensions where one is too short, or a grid.
+   */
+  launch(
+    pipeline: Pipeline,
+    operands: readonly Operand[],
+    params: readonly number[],
+    groups: number | readonly [number, number, number],
+  ): void {
+    const grid = typeof groups === "number" ? this.gridOf(groups) : groups;
+    if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
+    if (this.launches === launchesPerSubmit) this.flush();
+    const scratch: GpuMemory[] = [];
+    const bound = this.withoutAliases(pipeline, operands, scratch);
+    const at = (this.launches * this.stride) / 4;
+    const bindGroup = this.bind(pipeline, bound, at);
+    this.params.set(params, at + pipeline.offsetWords);
+    invariant((pipeline.offsetWords + params.length) * 4 <= paramsBytes, `${pipeline.label}: parameters`);
+    this.pass ??= this.openEncoder().beginComputePass();
+    this.pass.setPipeline(pipeline.pipeline);
+    this.pass.setBindGroup(0, bindGroup, [this.launches * this.stride]);
+    this.pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+    this.launches++;
+    for (const memory of scratch) this.memory.free(memory);
+  }
+
+  private gridOf(groups: number): [number, number, number] {
+    const limit = this.device.limits.maxComputeWorkgroupsPerDimension;
+    if (groups <= limit) return [groups, 1, 1];
+    const rows = Math.ceil(groups / limit);
+    return [Math.ceil(groups / rows), rows, 1];
+  }
+
+  /** WebGPU forbids reading a buffer that the same kernel writes, so such an operand is copied first. */
+  private withoutAliases(
+    pipeline: Pipeline,
+    operands: readonly Operand[],
+    scratch: GpuMemory[],
+  ): readonly Operand[] {
+    const written = operands
+      .filter((_, i) => pipeline.bindings[i] === "write")
+      .map((o) => this.memory.of(o.buffer).block);
+    return operands.map((o, i) => {
+      if (pipeline.bindings[i] === "write" || !written.includes(this.memory.of(o.buffer).block)) return o;
+      const copy = this.memory.scratch(o.sizeBytes);
+      scratch.push(copy);
+      invariant(o.byteOffset % 4 === 0, `${pipeline.label}: an aliased operand off a word`);
+      this.copy(o.buffer, o.byteOffset, copy, 0, Math.ceil(o.sizeBytes / 4) * 4);
+      return { ...o, buffer: copy, byteOffset: 0 };
+    });
+  }
+
+  /** The bind group of the operands; writes their offsets to the parameters at word `at`. */
+  private bind(pipeline: Pipeline, operands: readonly Operand[], at: number): GPUBindGroup {
+    invariant(operands.length === pipeline.bindings.length, `${pipeline.label}: ${operands.length} operands`);
+    const { minStorageBufferOffsetAlignment, minUniformBufferOffsetAlignment } = this.device.limits;
+    let layoutId = this.layoutIds.get(pipeline.layout);
+    if (layoutId === undefined) this.layoutIds.set(pipeline.layout, (layoutId = this.layoutIds.size));
+    let key = String(layoutId);
+    let slot = at;
+    const ranges = operands.map((o, i) => {
+      const { block } = this.memory.of(o.buffer);
+      const uniform = pipeline.bindings[i] === "uniform";
+      const alignment = uniform ? minUniformBufferOffsetAlignment : minStorageBufferOffsetAlignment;
+      const start = Math.floor(o.byteOffset / alignment) * alignment;
+      const size = Math.ceil((o.byteOffset + o.sizeBytes - start) / 16) * 16;
+      const offset = (o.byteOffset - start) / (o.unit ?? pipeline.units[i]!);
+      invariant(start + size <= block.capacity, `${pipeline.label}: operand ${i} ends outside its buffer`);
+      invariant(Number.isInteger(offset), `${pipeline.label}: operand ${i} starts between elements`);
+      if (uniform) invariant(offset === 0, `${pipeline.label}: a uniform operand off its alignment`);
+      else this.params[slot++] = offset;
+      if (!uniform && size > this.bindingLimit) {
+        throw new BugError(
+          `${pipeline.label}: operand ${i} of ${size} bytes exceeds a binding's ${this.bindingLimit}`,
+        );
+      }
+      block.batch = this.batch;
+      key += `|${block.id}:${start}:${size}`;
+      return { block, start, size: Math.max(16, size) };
+    });
+    const cached = this.bindGroups.get(key);
+    if (cached) return cached;
+    if (this.bindGroups.size >= cachedBindGroups) {
+      this.bindGroups.clear();
+      this.keysOfBlock.clear();
+    }
+    const group = this.device.createBindGroup({
+      layout: pipeline.layout,
+      entries: [
+        { binding: 0, resource: { buffer: this.uniforms, size: paramsBytes } },
+        ...ranges.map(({ block, start, size }, i) => ({
+          binding: i + 1,
+          resource: { buffer: block.gpu, offset: start, size },
+        })),
+      ],
+    });
+    this.bindGroups.set(key, group);
+    for (const { block } of ranges) {
+      const keys = this.keysOfBlock.get(block.id);
+      if (keys) keys.add(key);
+      else this.keysOfBlock.set(block.id, new Set([key]));
+    }
+    return group;
+  }
+
+  private forget(block: Block): void {
+    for (const key of this.keysOfBlock.get(block.id) ?? []) this.bindGroups.delete(key);
+    this.keysOfBlock.delete(block.id);
+  }
+
+  private openEncoder(): GPUCommandEncoder {
+    this.encoder ??= this.device.createCommandEncoder();
+    return this.encoder;
+  }
+
+  private closePass(): void {
+    this.pass?.end();
+    this.pass = undefined;
+  }
+
+  /** Copies bytes between buffers; offsets and length are multiples of four. */
+  copy(from: DeviceBuffer, fromOffset: number, to: DeviceBuffer, toOffset: number, sizeBytes: number): void {
+    if (sizeBytes === 0) return;
+    const [source, target] = [this.memory.of(from).block, this.memory.of(to).block];
+    if (source === target) {
+      // WebGPU copies between different buffers only.
+      const between = this.memory.scratch(sizeBytes);
+      this.copy(from, fromOffset, between, 0, sizeBytes);
+      this.copy(between, 0, to, toOffset, sizeBytes);
+      this.memory.free(between);
+      return;
+    }
+    this.closePass();
+    this.openEncoder().copyBufferToBuffer(source.gpu, fromOffset, target.gpu, toOffset, sizeBytes);
+    source.batch = target.batch = this.batch;
+  }
+
+  /** Submits what was recorded. */
+  flush(): void {
+    if (!this.encoder) return;
+    this.closePass();
+    if (this.launches > 0) {
+      this.device.queue.writeBuffer(this.uniforms, 0, this.params, 0, (this.launches * this.stride) / 4);
+    }
+    this.device.queue.submit([this.encoder.finish()]);
+    noteActivity();
+    this.encoder = undefined;
+    this.launches = 0;
+    this.batch++;
+    this.memory.trim();
+  }
+
+  /** Uploads `data` of any length to `offset`, a multiple of four. */
+  write(buffer: DeviceBuffer, data: Uint8Array, offset: number): void {
+    invariant(offset % 4 === 0, `an upload to byte ${offset}, which starts no word`);
+    const { sizeBytes, block } = this.memory.of(buffer);
+    invariant(offset + data.byteLength <= sizeBytes, `${data.byteLength} bytes at ${offset} of ${sizeBytes}`);
+    const whole = Math.floor(data.byteLength / 4) * 4;
+    if (whole > 0) this.upload(buffer, data.subarray(0, whole), offset);
+    const rest = data.byteLength - whole;
+    if (rest === 0) return;
+    const at = offset + whole;
+    // The bytes after the upload, when they are the buffer's, must stay as they are.
+    if (at + rest < sizeBytes) {
+      let value = 0;
+      for (let i = 0; i < rest; i++) value |= data[whole + i]! << (8 * i);
+      const pipeline = this.pipelines.get("write-bytes", () => ({ files: ["write-bytes"] }));
+      this.launch(
+        pipeline,
+        [{ buffer, byteOffset: at, sizeBytes: 4 }],
+        [2 ** (8 * rest) - 1, value >>> 0],
+        1,
+      );
+      return;
+    }
+    invariant(at + 4 <= block.capacity, "an upload past its block");
+    const last = new Uint8Array(4);
+    last.set(data.subarray(whole));
+    this.upload(buffer, last, at);
+  }
+
+  /** Uploads whole words, after everything recorded before that uses the buffer. */
+  private upload(buffer: DeviceBuffer, data: Uint8Array, offset: number): void {
+    this.failure.check();
+    const { block } = this.memory.of(buffer);
+    if (block.batch === this.batch) this.flush();
+    this.device.queue.writeBuffer(block.gpu, offset, data as Uint8Array<ArrayBuffer>, 0, data.byteLength);
+  }
+
+  /** The bytes that the buffer holds after everything recorded so far. */
+  async download(buffer: DeviceBuffer, offset: number, sizeBytes: number): Promise<Uint8Array> {
+    this.failure.check();
+    if (sizeBytes === 0) return new Uint8Array(0);
+    const start = Math.floor(offset / 4) * 4;
+    const size = Math.ceil((offset + sizeBytes - start) / 4) * 4;
+    const staging = this.takeReadBuffer(size);
+    const { block } = this.memory.of(buffer);
+    this.closePass();
+    this.openEncoder().copyBufferToBuffer(block.gpu, start, staging, 0, size);
+    block.batch = this.batch;
+    this.flush();
+    try {
+      await staging.mapAsync(1, 0, size); // GPUMapMode.READ
+    } catch (error) {
+      this.failure.check();
+      throw error;
+    }
+    this.failure.check();
+    const bytes = new Uint8Array(
+      staging.getMappedRange(0, size).slice(offset - start, offset - start + sizeBytes),
+    );
+    staging.unmap();
+    if (this.readBuffers.length < maxReadBuffers) this.readBuffers.push(staging);
+    else staging.destroy();
+    return bytes;
+  }
+
+  private takeReadBuffer(size: number): GPUBuffer {
+    const found = this.readBuffers.findIndex(
+      (buffer) => buffer.size >= size && buffer.size <= 64 * size + 65536,
+    );
+    if (found >= 0) return this.readBuffers.splice(found, 1)[0]!;
+    // GPUBufferUsage: MAP_READ | COPY_DST.
+    return this.device.createBuffer({ size: Math.max(256, 2 ** Math.ceil(Math.log2(size))), usage: 1 | 8 });
+  }
+}

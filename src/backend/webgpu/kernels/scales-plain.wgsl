@@ -1,0 +1,6 @@
+// Block scales of a quantised matrix, stored as f32.
+
+@group(0) @binding(6) var<storage, read> absmax: array<f32>;
+@group(0) @binding(7) var<uniform> codebook: array<vec4f, 4>;
+
+fn blockScale(block: u32) -> f32 { return absmax[p.b2 + block]; }

@@ -1,0 +1,99 @@
+// Quantised state: weights to 4 bits, and AdamW on moments in 8. Products with quantised weights are in products.ts.
+
+import { type NearestCodes, SMALLEST_SCALE } from "../../quant/codebook.ts";
+import { dtypeBytes } from "../../tensor/dtype.ts";
+import { elementCount, type Tensor } from "../../tensor/tensor.ts";
+import { invariant } from "../../util/errors.ts";
+import { type Adamw8bitUpdate, type Kernels, momentBlockSize } from "../backend.ts";
+import { f32, operand } from "./commands.ts";
+import { kindOf } from "./elementwise.ts";
+import { type Gpu, windows, withScratch } from "./gpu.ts";
+
+function quantize4bit(
+  gpu: Gpu,
+  x: Tensor,
+  { thresholds, codeByRank }: NearestCodes,
+  blockSize: number,
+  codes: Tensor,
+  absmax: Tensor,
+): void {
+  const kind = kindOf(x.dtype);
+  invariant(kind <= 2 && blockSize % 2 === 0, `quantize4bit of ${x.dtype} in blocks of ${blockSize}`);
+  const files = ["float-bits", "multiply-high", "exact-float", "quantize-element"] as const;
+  const constants = { KIND: kind };
+  const scales = gpu.pipelines.get(`quantize-scales ${kind}`, () => ({
+    files: [...files, "quantize-scales"],
+    constants,
+  }));
+  const second = gpu.pipelines.get(`quantize-codes ${kind}`, () => ({
+    files: [...files, "quantize-codes"],
+    constants,
+  }));
+  const ranks = [0, 8].map(
+    (from) => codeByRank.slice(from, from + 8).reduce((w, c, i) => w | (c << (4 * i)), 0) >>> 0,
+  );
+  const limits = [...thresholds.slice(0, 15), Number.MAX_VALUE].map(f32);
+  // A window holds whole blocks and whole words of codes.
+  for (const { start, length } of windows(gpu, elementCount(x.shape), dtypeBytes[x.dtype], 4 * blockSize)) {
+    const blocks = Math.ceil(length / blockSize);
+    withScratch(gpu, 4 * blocks, (memory) => {
+      const inverse = { buffer: memory, byteOffset: 0, sizeBytes: 4 * blocks };
+      const source = operand(x, start, length);
+      const largest = operand(absmax, start / blockSize, blocks);
+      const target = { ...operand(codes, start / 2, Math.ceil(length / 2)), unit: 4 };
+      const smallest = f32(SMALLEST_SCALE);
+      gpu.commands.launch(
+        scales,
+        [source, largest, inverse],
+        [length, blockSize, blocks, smallest],
+        Math.ceil(blocks / 64),
+      );
+      const params = [length, blockSize, ...ranks, ...limits];
+      gpu.commands.launch(second, [source, largest, inverse, target], params, Math.ceil(length / 512));
+    });
+  }
+}
+
+function adamw8bit(gpu: Gpu, update: Adamw8bitUpdate): void {
+  const { params, grads, mCodes, vCodes, mAbsmax, vAbsmax, mMap, vMap, clip } = update;
+  const { learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
+  const pipeline = gpu.pipelines.get("adamw-8bit", () => ({
+    files: ["multiply-high", "exact-float", "adamw-8bit"],
+  }));
+  const root = Math.sqrt(1 - beta2 ** step);
+  const numbers = [
+    clip?.maxNorm ?? 0,
+    beta1,
+    beta2,
+    1 - beta1,
+    1 - beta2,
+    1 - learningRate * weightDecay,
+    (learningRate * root) / (1 - beta1 ** step),
+    epsilon * root,
+    SMALLEST_SCALE,
+  ].map(f32);
+  for (const { start, length } of windows(gpu, elementCount(params.shape), 4, momentBlockSize)) {
+    const blocks = Math.ceil(length / momentBlockSize);
+    const block0 = start / momentBlockSize;
+    const operands = [
+      operand(grads, start, length),
+      clip ? operand(clip.sumSquares, 0, 1) : gpu.commands.nothing,
+      operand(params, start, length),
+      { ...operand(mCodes, start, length), unit: 4 },
+      { ...operand(vCodes, start, length), unit: 4 },
+      operand(mAbsmax, block0, blocks),
+      operand(vAbsmax, block0, blocks),
+      operand(mMap),
+      operand(vMap),
+    ];
+    gpu.commands.launch(pipeline, operands, [length, clip ? 1 : 0, ...numbers], blocks);
+  }
+}
+
+export function quantizedKernels(gpu: Gpu): Pick<Kernels, "quantize4bit" | "adamw8bit"> {
+  return {
+    quantize4bit: (x, nearest, blockSize, codes, absmax) =>
+      quantize4bit(gpu, x, nearest, blockSize, codes, absmax),
+    adamw8bit: (update) => adamw8bit(gpu, update),
+  };
+}

@@ -1,0 +1,233 @@
+// Kernels that work row by row: gathering and scattering, embedding, RMSNorm, rotary embedding, cross-entropy, and sums
+// over rows. Tensors larger than a binding are walked in windows of rows.
+
+import { dtypeBytes } from "../../tensor/dtype.ts";
+import { elementCount, rows as rowsOf, type Tensor } from "../../tensor/tensor.ts";
+import { invariant } from "../../util/errors.ts";
+import type { Kernels } from "../backend.ts";
+import { f32, operand } from "./commands.ts";
+import { copyFloats, kindOf } from "./elementwise.ts";
+import { type Gpu, plain, windows, withScratch } from "./gpu.ts";
+
+/** y[i] = table[index[i]]: windows over y's rows and over the table's. */
+function gather(gpu: Gpu, table: Tensor, index: Tensor, y: Tensor): void {
+  const kind = kindOf(table.dtype);
+  const pipeline = gpu.pipelines.get(`gather-rows ${kind}`, () => ({
+    files: ["float-bits", "gather-rows"],
+    constants: { KIND: kind },
+  }));
+  const [tableRows, width] = table.shape as [number, number];
+  for (const target of windows(gpu, index.shape[0]!, 4 * width)) {
+    const outputs = operand(rowsOf(y, target.start, target.start + target.length));
+    const ids = operand(index, target.start, target.length);
+    for (const { start, length } of windows(gpu, tableRows, dtypeBytes[table.dtype] * width, 2)) {
+      const source = operand(rowsOf(table, start, start + length));
+      const params = [target.length, width, start, length];
+      gpu.commands.launch(pipeline, [source, ids, outputs], params, target.length);
+    }
+  }
+}
+
+function scatter(gpu: Gpu, x: Tensor, index: Tensor, y: Tensor): void {
+  const pipeline = gpu.pipelines.get("scatter-rows", plain("scatter-rows"));
+  const [targetRows, width] = y.shape as [number, number];
+  for (const source of windows(gpu, index.shape[0]!, 4 * width)) {
+    const inputs = operand(rowsOf(x, source.start, source.start + source.length));
+    const ids = operand(index, source.start, source.length);
+    for (const { start, length } of windows(gpu, targetRows, 4 * width)) {
+      const target = operand(rowsOf(y, start, start + length));
+      gpu.commands.launch(
+        pipeline,
+        [inputs, ids, target],
+        [source.length, width, start, length],
+        source.length,
+      );
+    }
+  }
+}
+
+function embeddingBackward(gpu: Gpu, ids: Tensor, dy: Tensor, dTable: Tensor): void {
+  const pipeline = gpu.pipelines.get("embedding-backward", plain("embedding-backward"));
+  const [vocabulary, width] = dTable.shape as [number, number];
+  for (const tokens of windows(gpu, ids.shape[0]!, 4 * width)) {
+    const part = operand(rowsOf(dy, tokens.start, tokens.start + tokens.length));
+    const partIds = operand(ids, tokens.start, tokens.length);
+    for (const { start, length } of windows(gpu, vocabulary, 4 * width)) {
+      const target = operand(rowsOf(dTable, start, start + length));
+      gpu.commands.launch(
+        pipeline,
+        [partIds, part, target],
+        [tokens.length, width, start, length],
+        tokens.length,
+      );
+    }
+  }
+}
+
+/** Lanes for a row of this width: enough to keep loads wide, few enough that short rows waste little. */
+function lanesFor(width: number): number {
+  return width <= 128 ? 32 : width <= 512 ? 64 : 256;
+}
+
+function rmsNorm(gpu: Gpu, x: Tensor, w: Tensor, eps: number, y: Tensor, rstd: Tensor): void {
+  const width = x.shape.at(-1)!;
+  const lanes = lanesFor(width);
+  const pipeline = gpu.pipelines.get(`rms-norm ${lanes}`, () => ({
+    files: ["rms-norm"],
+    constants: { WG: lanes },
+  }));
+  for (const { start, length } of windows(gpu, elementCount(x.shape) / width, 4 * width)) {
+    const part = [start * width, length * width] as const;
+    const operands = [operand(x, ...part), operand(w), operand(y, ...part), operand(rstd, start, length)];
+    gpu.commands.launch(pipeline, operands, [length, width, f32(eps)], length);
+  }
+}
+
+function rmsNormBackward(
+  gpu: Gpu,
+  x: Tensor,
+  w: Tensor,
+  rstd: Tensor,
+  dy: Tensor,
+  dx: Tensor | undefined,
+  accumulate: boolean,
+): void {
+  if (!dx) return;
+  const width = x.shape.at(-1)!;
+  const lanes = lanesFor(width);
+  const pipeline = gpu.pipelines.get(`rms-norm-backward ${lanes}`, () => ({
+    files: ["rms-norm-backward"],
+    constants: { WG: lanes },
+  }));
+  for (const { start, length } of windows(gpu, elementCount(x.shape) / width, 4 * width)) {
+    const part = [start * width, length * width] as const;
+    const operands = [
+      operand(x, ...part),
+      operand(w),
+      operand(rstd, start, length),
+      operand(dy, ...part),
+      operand(dx, ...part),
+    ];
+    gpu.commands.launch(pipeline, operands, [length, width, accumulate ? 1 : 0], length);
+  }
+}
+
+/** Rows that one partial sum over rows covers, at least, and the most partial sums there are. */
+const columnSpan = 64;
+const columnGroups = 256;
+
+/** out[c] += sum over rows of x[row, c], or of x * norm.y * norm.rstd. */
+export function addColumnSums(gpu: Gpu, x: Tensor, out: Tensor, norm?: { y: Tensor; rstd: Tensor }): void {
+  const width = out.shape[0]!;
+  const first = gpu.pipelines.get(`column-sums ${norm ? 1 : 0}`, () => ({
+    files: ["column-sums"],
+    constants: { NORM: norm ? 1 : 0 },
+  }));
+  const second = gpu.pipelines.get("add-column-sums", plain("add-column-sums"));
+  for (const { start, length } of windows(gpu, elementCount(x.shape) / width, 4 * width)) {
+    const span = Math.max(columnSpan, Math.ceil(length / columnGroups));
+    const groups = Math.ceil(length / span);
+    const part = [start * width, length * width] as const;
+    withScratch(gpu, 4 * groups * width, (memory) => {
+      const partial = operand({ buffer: memory, byteOffset: 0, shape: [groups, width], dtype: "f32" });
+      const columns = Math.ceil(width / 64);
+      const operands = [
+        operand(x, ...part),
+        norm ? operand(norm.y, ...part) : gpu.commands.nothing,
+        norm ? operand(norm.rstd, start, length) : gpu.commands.nothing,
+        partial,
+      ];
+      gpu.commands.launch(first, operands, [length, width, span], [columns, groups, 1]);
+      gpu.commands.launch(second, [partial, operand(out)], [groups, width], [columns, 1, 1]);
+    });
+  }
+}
+
+function rope(
+  gpu: Gpu,
+  x: Tensor,
+  positions: Tensor,
+  cos: Tensor,
+  sin: Tensor,
+  direction: number,
+  y: Tensor,
+): void {
+  const [tokens, heads, width] = x.shape as [number, number, number];
+  // The kernel works in place; the tape asks for just that.
+  if (x.buffer !== y.buffer || x.byteOffset !== y.byteOffset) copyFloats(gpu, x, y);
+  const pipeline = gpu.pipelines.get("rope", plain("rope"));
+  for (const { start, length } of windows(gpu, tokens, 4 * heads * width)) {
+    const pairs = (length * heads * width) / 2;
+    const operands = [
+      operand(positions, start, length),
+      operand(cos),
+      operand(sin),
+      operand(y, start * heads * width, length * heads * width),
+    ];
+    gpu.commands.launch(
+      pipeline,
+      operands,
+      [pairs, heads, width / 2, f32(direction)],
+      Math.ceil(pairs / 256),
+    );
+  }
+}
+
+function crossEntropy(
+  gpu: Gpu,
+  logits: Tensor,
+  targets: Tensor,
+  loss: Tensor,
+  dLogits: Tensor | undefined,
+  gradScale: number,
+): void {
+  const [count, width] = logits.shape as [number, number];
+  // The gradient is made in place, as the head's loss asks for it.
+  if (dLogits && (dLogits.buffer !== logits.buffer || dLogits.byteOffset !== logits.byteOffset)) {
+    copyFloats(gpu, logits, dLogits);
+  }
+  const grad = dLogits ? 1 : 0;
+  const pipeline = gpu.pipelines.get(`cross-entropy ${grad}`, () => ({
+    files: ["cross-entropy"],
+    constants: { GRAD: grad },
+  }));
+  for (const { start, length } of windows(gpu, count, 4 * width)) {
+    const operands = [
+      operand(dLogits ?? logits, start * width, length * width),
+      operand(targets, start, length),
+      operand(loss, start, length),
+    ];
+    gpu.commands.launch(pipeline, operands, [length, width, f32(gradScale)], length);
+  }
+}
+
+type RowKernels = Pick<
+  Kernels,
+  | "gatherRows"
+  | "scatterRows"
+  | "embedding"
+  | "embeddingBackward"
+  | "rmsNorm"
+  | "rmsNormBackward"
+  | "rope"
+  | "crossEntropy"
+>;
+
+export function rowKernels(gpu: Gpu): RowKernels {
+  return {
+    gatherRows: (x, index, y) => gather(gpu, x, index, y),
+    scatterRows: (x, index, y) => scatter(gpu, x, index, y),
+    embedding: (ids, table, y) => gather(gpu, table, ids, y),
+    embeddingBackward: (ids, dy, dTable) => embeddingBackward(gpu, ids, dy, dTable),
+    rmsNorm: (x, w, eps, y, rstd) => rmsNorm(gpu, x, w, eps, y, rstd),
+    rmsNormBackward(x, w, rstd, dy, dx, accumulate, dw) {
+      if (elementCount(x.shape) === 0) return;
+      invariant(!dw || dw.shape[0] === x.shape.at(-1), "rmsNormBackward: dw");
+      if (dw) addColumnSums(gpu, dy, dw, { y: x, rstd });
+      rmsNormBackward(gpu, x, w, rstd, dy, dx, accumulate);
+    },
+    rope: (x, positions, cos, sin, direction, y) => rope(gpu, x, positions, cos, sin, direction, y),
+    crossEntropy: (logits, targets, loss, dLogits, gradScale) =>
+      crossEntropy(gpu, logits, targets, loss, dLogits, gradScale),
+  };
+}
