@@ -6,14 +6,21 @@ import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
 
 export const backends = {
   cpu: async () => (await import("./cpu.ts")).cpu,
+  webgpu: async () => (await import("./webgpu.ts")).webgpu,
   reference: async () => (await import("./reference.ts")).reference,
 } satisfies Record<string, () => Promise<BackendFactory>>;
 
 export type BackendName = keyof typeof backends | "auto";
 
+/** What "auto" stands for here: WebGPU where there is a GPU and it has the precision asked for, else the CPU. */
+async function automatic({ precision }: BackendOptions): Promise<string> {
+  if (precision === "bf16") return "cpu";
+  return (await (await import("./webgpu.ts")).hasHardwareGpu()) ? "webgpu" : "cpu";
+}
+
 /** Opens a backend by name. UserError says why it cannot run here. */
 export async function openBackend(name: string, options: BackendOptions = {}): Promise<Backend> {
-  const chosen = name === "auto" ? "cpu" : name;
+  const chosen = name === "auto" ? await automatic(options) : name;
   if (!Object.hasOwn(backends, chosen)) {
     throw new UserError(
       `backend "${name}" is not available; available are auto, ${Object.keys(backends).join(", ")}`,
