@@ -23,14 +23,17 @@ const avx512 = [...avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", 
 const avx512bf16 = [...avx512, "-mavx512bf16"];
 const amx = [...avx512bf16, "-mamx-tile", "-mamx-bf16", "-mprfchw"];
 
-/** Instruction sets by architecture, lowest first: the linker keeps the first of equal inline functions. */
+/**
+ * Instruction sets by architecture, lowest first: the linker keeps the first of equal inline functions. Only products
+ * (gemm/) use what the last two add; their other kernels are AVX-512's (dispatch.cc).
+ */
 const instructionSets = {
   x64: [
     { suffix: "Portable", flags: [] },
     { suffix: "Avx2", flags: avx2 },
     { suffix: "Avx512", flags: avx512 },
-    { suffix: "Avx512Bf16", flags: avx512bf16 },
-    { suffix: "Amx", flags: amx },
+    { suffix: "Avx512Bf16", flags: avx512bf16, productsOnly: true },
+    { suffix: "Amx", flags: amx, productsOnly: true },
   ],
   arm64: [
     { suffix: "Portable", flags: [] },
@@ -100,14 +103,16 @@ function unit(compiler, source, label, flags) {
 function planUnits(compiler) {
   const known = instructionSets[process.arch] ?? [{ suffix: "Portable", flags: [] }];
   const sets = known.filter((set) => set.flags.length === 0 || accepts(compiler, set.flags));
-  const perSet = [...sourcesIn(join(root, "gemm")), ...sourcesIn(join(root, "kernels"))];
+  const products = sourcesIn(join(root, "gemm"));
+  const kernels = sourcesIn(join(root, "kernels"));
   const have = sets.map((set) => `-DLOWRANK_HAVE_${set.suffix.toUpperCase()}`);
   if (existsSync(join(root, "kernels", "table.cc"))) have.push("-DLOWRANK_HAVE_KERNELS");
   const units = sourcesIn(root).map((source) => unit(compiler, source, "all", [...baseFlags, ...have]));
   for (const set of sets) {
     const names = [`-DLOWRANK_ISA_SUFFIX=${set.suffix}`, `-DLOWRANK_ISA_${set.suffix.toUpperCase()}`];
     const flags = [...baseFlags, ...set.flags, ...names];
-    for (const source of perSet) units.push(unit(compiler, source, set.suffix, flags));
+    const sources = set.productsOnly ? products : [...products, ...kernels];
+    for (const source of sources) units.push(unit(compiler, source, set.suffix, flags));
   }
   return units;
 }

@@ -83,11 +83,12 @@ struct List {
 
   List() {
     [[maybe_unused]] const Features features = detect();
+    // A compiler that knows AMX or AVX512-BF16 knows AVX-512, whose kernels serve all three.
 #ifdef LOWRANK_HAVE_AMX
-    if (features.amx) add("amx", LOWRANK_KERNELS(kernelTableAmx), linearTableAmx());
+    if (features.amx) add("amx", LOWRANK_KERNELS(kernelTableAvx512), linearTableAmx());
 #endif
 #ifdef LOWRANK_HAVE_AVX512BF16
-    if (features.avx512bf16) add("avx512bf16", LOWRANK_KERNELS(kernelTableAvx512Bf16), linearTableAvx512Bf16());
+    if (features.avx512bf16) add("avx512bf16", LOWRANK_KERNELS(kernelTableAvx512), linearTableAvx512Bf16());
 #endif
 #ifdef LOWRANK_HAVE_AVX512
     if (features.avx512) add("avx512", LOWRANK_KERNELS(kernelTableAvx512), linearTableAvx512());

@@ -94,12 +94,10 @@ struct KernelTable {
   void (*quantize4bit)(const Quantize4bitArgs& a);
 };
 
-/** One of these is compiled per instruction set, from the same sources under other compiler flags. */
+/** Compiled from the same sources under other flags. AVX512-BF16 and AMX machines run AVX-512's. */
 const KernelTable* kernelTablePortable();
 const KernelTable* kernelTableAvx2();
 const KernelTable* kernelTableAvx512();
-const KernelTable* kernelTableAvx512Bf16();
-const KernelTable* kernelTableAmx();
 const KernelTable* kernelTableNeon();
 
 }  // namespace lowrank
