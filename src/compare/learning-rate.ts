@@ -12,7 +12,7 @@ export interface Tried<Run> {
 export interface Searched<Run> {
   readonly best: Tried<Run> | undefined;
   readonly tried: readonly Tried<Run>[];
-  /** The best rate is the smallest or largest tried, so a better one may lie beyond. */
+  /** The best of several rates is the smallest or largest of them, so a better one may lie beyond. */
   readonly atEdge: boolean;
 }
 
@@ -51,6 +51,7 @@ export async function searchLearningRate<Run>(
   const rates = tried.map(({ learningRate }) => learningRate);
   const atEdge =
     best !== undefined &&
+    rates.length > 1 &&
     (best.learningRate === Math.min(...rates) || best.learningRate === Math.max(...rates));
   return { best, tried, atEdge };
 }
