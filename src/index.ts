@@ -2,9 +2,9 @@
 
 export type { Backend, BackendOptions, Precision } from "./backend/backend.ts";
 export { openBackend } from "./backend/index.ts";
+export { resolveOptions } from "./config/resolve.ts";
 export type { TrainOptions } from "./config/train-options.ts";
 export { trainDefinition } from "./config/train-options.ts";
-export { resolveOptions } from "./config/resolve.ts";
 export { loadDataset } from "./data/dataset.ts";
 export { openModelFolder } from "./formats/model-folder.ts";
 export { readAdapter, writeAdapter } from "./formats/peft.ts";

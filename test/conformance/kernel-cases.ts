@@ -145,7 +145,7 @@ function elementwiseCases(): KernelCase[] {
           65504,
           1e-8,
           6e-5,
-          3.1415927,
+          3.0517578,
           1 / 3,
           1e5,
           -123456,

@@ -11,7 +11,10 @@ describe.each(Object.entries(optimizers))("%s", (_name, create) => {
     const backend = openReference("f32");
     const parameters = new FlatParameters(backend, [{ name: "w", shape: [8] }], "adapters");
     const weight = parameters.entries[0]!;
-    parameters.set(weight, Float32Array.from({ length: 8 }, (_, i) => i + 1));
+    parameters.set(
+      weight,
+      Float32Array.from({ length: 8 }, (_, i) => i + 1),
+    );
     backend.fill(parameters.grad, 0.5);
     const given = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.1, learningRate: 1 };
     const optimizer = create(backend, parameters, given);
