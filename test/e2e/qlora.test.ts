@@ -1,7 +1,8 @@
 // QLoRA through the real commands: quantise a folder, train on it and on the original, page and resume; what is equal
 // by construction must be equal in bytes.
 
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import {
@@ -88,6 +89,27 @@ describe.skipIf(backendName !== "cpu")("--paged", () => {
       expect(result(`${optimizer} resumed`)).toEqual(expected);
     },
   );
+
+  it("a disk without room for the state, or for the 4-bit folder: one clear error, nothing left", ({
+    skip,
+  }) => {
+    const disk = join(folder, "disk");
+    mkdirSync(disk);
+    const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], {
+      encoding: "utf8",
+    });
+    if (mounted.status !== 0) skip(`a small disk cannot be mounted here: ${mounted.stderr}`);
+    try {
+      const out = ["--out", join(disk, "run"), "--method", "full", "--paged", "--paged-budget", "1"];
+      expectRefusal(lowrank(...train("unused", ...out)), 1, ["--paged", "the disk has no room for it"]);
+      expect(readdirSync(join(disk, "run"))).toEqual([]);
+      const quantize = ["quantize", "--model", model, "--out", join(disk, "nf4"), "--backend", "cpu"];
+      expectRefusal(lowrank(...quantize), 1, ["the disk is full"]);
+      expect(readdirSync(disk)).toEqual(["run"]);
+    } finally {
+      spawnSync("umount", [disk]);
+    }
+  });
 
   it("needs --paged for a budget", () => {
     expectRefusal(lowrank(...train("x", "--paged-budget", "1GB")), 2, ["--paged-budget needs --paged"]);
