@@ -183,6 +183,7 @@ export function chooseCheckpointing(
 ): boolean {
   if (asked !== "auto") return asked === "on";
   if (vram === undefined && backend.ledger().live.scales > 0 && keptBytes > kept4BitBytes) return true;
-  // On a CPU the device's memory is the machine's, which others use too.
-  return backend.liveBytes + keptBytes > (vram ?? 0.6 * totalmem());
+  // On a CPU the device's memory is the machine's, which others use too, and a control group may allow less of it.
+  const available = backend.paging ? 0.8 * backend.paging.availableBytes() : Number.POSITIVE_INFINITY;
+  return backend.liveBytes + keptBytes > (vram ?? Math.min(0.6 * totalmem(), backend.liveBytes + available));
 }
