@@ -24,6 +24,7 @@ const commands: Readonly<Record<string, Entry>> = {
     load: () => import("./merge.ts"),
   },
   export: { summary: "write a model or an adapter as GGUF for llama.cpp", load: () => import("./export.ts") },
+  serve: { summary: "answer OpenAI's API over HTTP", load: () => import("./serve.ts") },
   push: { summary: "upload an adapter to the hub", load: () => import("./push.ts") },
   quantize: { summary: "write a model in 4 bits", load: () => import("./quantize.ts") },
   compare: { summary: "full, LoRA and QLoRA on your data, side by side", load: () => import("./compare.ts") },

@@ -5,7 +5,8 @@
 import type { Decoder } from "../models/decoder.ts";
 import { StreamingDecoder } from "../text/streaming-decode.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { type GenerationResult, generateBatch } from "./generate.ts";
+import type { GenerationRequest, GenerationResult } from "./engine.ts";
+import { generateBatch } from "./generate.ts";
 import type { Sampling } from "./sampler.ts";
 
 export interface ContinueOptions {
@@ -17,6 +18,10 @@ export interface ContinueOptions {
   readonly onText?: (piece: string) => void;
   /** Turns true to end generation early. */
   readonly signal?: { readonly aborted: boolean };
+  /** As a GenerationRequest's; told of a token before the text that it completes. */
+  readonly onToken?: (...told: Parameters<NonNullable<GenerationRequest["onToken"]>>) => void;
+  readonly adapter?: GenerationRequest["adapter"];
+  readonly logprobs?: number;
 }
 
 export interface Continuation extends GenerationResult {
@@ -25,26 +30,40 @@ export interface Continuation extends GenerationResult {
 }
 
 /** Continues one prompt. `tokenIds` hold every token drawn, those of a stop text included. */
-export async function continueText(
+export function continueText(
   decoder: Decoder,
+  tokenizer: Tokenizer,
+  promptIds: readonly number[],
+  options: ContinueOptions,
+): Promise<Continuation> {
+  const alone = async (request: GenerationRequest) => (await generateBatch(decoder, [request]))[0]!;
+  return continueWith(alone, tokenizer, promptIds, options);
+}
+
+/** The same on an engine that others use too. */
+export async function continueWith(
+  generate: (request: GenerationRequest) => Promise<GenerationResult>,
   tokenizer: Tokenizer,
   promptIds: readonly number[],
   options: ContinueOptions,
 ): Promise<Continuation> {
   const decoding = new StreamingDecoder(tokenizer, promptIds, { skipSpecialTokens: true });
   const gate = new StopGate(options.stop ?? [], options.onText ?? (() => {}));
-  const [result] = await generateBatch(decoder, [
-    {
-      promptIds,
-      maxNewTokens: options.maxNewTokens,
-      stopIds: tokenizer.eosIds,
-      sampling: options.sampling,
-      onToken: (id) => gate.push(decoding.push(id)) && !options.signal?.aborted,
+  const { tokenIds, finishReason } = await generate({
+    promptIds,
+    maxNewTokens: options.maxNewTokens,
+    stopIds: tokenizer.eosIds,
+    sampling: options.sampling,
+    adapter: options.adapter,
+    logprobs: options.logprobs,
+    signal: options.signal,
+    onToken(id, logprobs) {
+      options.onToken?.(id, logprobs);
+      return gate.push(decoding.push(id)) && !options.signal?.aborted;
     },
-  ]);
+  });
   gate.push(decoding.finish());
   gate.end();
-  const { tokenIds, finishReason } = result!;
   return { tokenIds, finishReason: gate.stopped ? "stop" : finishReason, text: gate.text };
 }
 

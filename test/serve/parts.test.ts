@@ -1,0 +1,88 @@
+// The parts of serving that need no server: tool calls found in text, streams of events whose reader is slow or gone,
+// and what a body may say.
+
+import { describe, expect, it } from "vitest";
+import { eventStream } from "../../src/serve/event-stream.ts";
+import { parseChat, parseCompletion } from "../../src/serve/requests.ts";
+import { ToolCallGate } from "../../src/serve/tool-calls.ts";
+
+describe("tool calls", () => {
+  function through(pieces: readonly string[]) {
+    let content = "";
+    const gate = new ToolCallGate((text) => {
+      content += text;
+    });
+    for (const piece of pieces) gate.push(piece);
+    return { calls: gate.finish(), content };
+  }
+  const call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Bern"}}\n</tool_call>';
+
+  it("are cut out of the text, however it is cut into pieces", () => {
+    const text = `Let me look.\n${call}\n${call.replace("Bern", "Rome")}`;
+    for (const size of [1, 3, 7, 1000]) {
+      const pieces = text.match(new RegExp(`[\\s\\S]{1,${size}}`, "g"))!;
+      expect(through(pieces)).toEqual({
+        content: "Let me look.\n",
+        calls: [
+          { name: "weather", arguments: '{"city":"Bern"}' },
+          { name: "weather", arguments: '{"city":"Rome"}' },
+        ],
+      });
+    }
+  });
+
+  it("stay text where they are none", () => {
+    expect(through(["a < b <tool", "_x>"])).toEqual({ content: "a < b <tool_x>", calls: [] });
+    expect(through(["<tool_call>not JSON</tool_call>"])).toEqual({
+      content: "<tool_call>not JSON</tool_call>",
+      calls: [],
+    });
+  });
+});
+
+describe("event streams", () => {
+  it("end with [DONE] and come whole", async () => {
+    const stream = eventStream({ abort: new AbortController(), stallMs: 1000 });
+    stream.send({ a: 1 });
+    stream.end();
+    stream.send("late");
+    expect(await new Response(stream.readable).text()).toBe('data: {"a":1}\n\ndata: [DONE]\n\n');
+  });
+
+  it("abort the work of a reader that goes, or that does not read", async () => {
+    const gone = new AbortController();
+    const first = eventStream({ abort: gone, stallMs: 1000 });
+    await first.readable.cancel();
+    expect(gone.signal.aborted).toBe(true);
+
+    const stalled = new AbortController();
+    const second = eventStream({ abort: stalled, stallMs: 30 });
+    second.send("x".repeat(100_000));
+    await new Promise((resolve) => setTimeout(resolve, 80));
+    expect(stalled.signal.aborted).toBe(true);
+  });
+});
+
+describe("bodies", () => {
+  const chat = { model: "m", messages: [{ role: "user", content: "hi" }] };
+  it("take what clients send and refuse what would be ignored in silence", () => {
+    expect(parseChat({ ...chat, user: "u", store: false, presence_penalty: 0 }).model).toBe("m");
+    for (const [key, value] of Object.entries({
+      presence_penalty: 1,
+      logit_bias: { 5: 1 },
+      response_format: { type: "json_object" },
+      tool_choice: "required",
+      temperature: -1,
+      top_p: 0,
+      n: 0,
+      messages: [],
+      stop: ["", "x"],
+    })) {
+      expect(() => parseChat({ ...chat, [key]: value }), key).toThrow(new RegExp(key));
+    }
+    expect(() => parseChat([])).toThrow(/the body/);
+    expect(() => parseCompletion({ model: "m", prompt: "x", echo: true })).toThrow(/echo/);
+    expect(() => parseCompletion({ model: "m", prompt: [] })).toThrow(/prompt/);
+    expect(() => parseCompletion({ model: "m", prompt: [1, "x"] })).toThrow(/prompt/);
+  });
+});
