@@ -17,6 +17,7 @@ const commands: Readonly<Record<string, Entry>> = {
   train: { summary: "fine-tune a model with LoRA, QLoRA or in full", load: () => import("./train.ts") },
   eval: { summary: "measure a model on rows of data", load: () => import("./eval.ts") },
   generate: { summary: "continue a prompt", load: () => import("./generate.ts") },
+  chat: { summary: "talk with a model and its adapters", load: () => import("./chat.ts") },
   check: { summary: "look at a run's data and memory before it starts", load: () => import("./check.ts") },
   plan: { summary: "count memory, time and cost before paying", load: () => import("./plan.ts") },
   merge: {
