@@ -1195,6 +1195,137 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   }
 }
 `,
+  "gemm-matrix": `// gemm.wgsl on subgroup matrices (tensor cores): f16 tiles in workgroup memory, f32 sums. A comes packed and scaled
+// (pack-rows.wgsl), B through b4 in any weight format. A workgroup makes BM x BN in steps of BK; its subgroups stand in a
+// grid and make WM x WN each, as matrices of MM x MN x MK. Needs chromium_experimental_subgroup_matrix, and subgroups of
+// exactly SUBGROUP lanes.
+
+alias Left = subgroup_matrix_left<f16, MK, MM>;
+alias Right = subgroup_matrix_right<f16, MN, MK>;
+alias Sum = subgroup_matrix_result<f32, MN, MM>;
+
+const COLUMNS = BN / WN; // subgroups side by side
+const SUBGROUPS = (BM / WM) * COLUMNS;
+const THREADS = SUBGROUPS * SUBGROUP;
+const TM = WM / MM;
+const TN = WN / MN;
+// Rows of tiles: along k in mode 0, along m (n) in mode 1, as in memory; padded off one bank.
+const ROW_A = select(BM, BK, A_MODE == 0u) + 8u;
+const ROW_B = select(BN, BK, B_MODE == 0u) + 8u;
+const ROWS_A = select(BK, BM, A_MODE == 0u);
+const ROWS_B = select(BK, BN, B_MODE == 0u);
+const EIGHTS_A = BM * BK / 8u;
+const FOURS_B = BN * BK / 4u;
+
+@group(0) @binding(1) var<storage, read> a: array<vec4u>;
+
+var<workgroup> tileA: array<f16, ROWS_A * ROW_A>;
+var<workgroup> tileB: array<f16, ROWS_B * ROW_B>;
+var<workgroup> results: array<f32, SUBGROUPS * MM * MN>;
+
+fn loadA(at: u32, firstM: u32, k0: u32, endK: u32) {
+  let perRow = (ROW_A - 8u) / 8u;
+  let row = at / perRow;
+  let eight = at % perRow;
+  let line = select(k0, firstM, A_MODE == 0u) + row;
+  let column = select(firstM, k0, A_MODE == 0u) + eight * 8u;
+  var words = vec4u(0u);
+  // Rows end in zeros up to a multiple of eight; slices of K end at one.
+  if (line < select(endK, p.m, A_MODE == 0u) && column < select(p.m, endK, A_MODE == 0u)) {
+    words = a[p.a + p.firstRow + (line * p.lda + column) / 8u];
+  }
+  let to = row * ROW_A + eight * 8u;
+  for (var i = 0u; i < 4u; i++) {
+    let pair = bitcast<vec2<f16>>(words[i]);
+    tileA[to + 2u * i] = pair.x;
+    tileA[to + 2u * i + 1u] = pair.y;
+  }
+}
+
+fn loadB(at: u32, firstN: u32, k0: u32, endK: u32, factor: f32) {
+  let perRow = (ROW_B - 8u) / 4u;
+  let row = at / perRow;
+  let four = at % perRow;
+  var values: vec4<f16>;
+  if (B_MODE == 0u) {
+    values = vec4<f16>(b4(firstN + row, k0 + four * 4u, p.n, endK) * factor);
+  } else {
+    values = vec4<f16>(b4(k0 + row, firstN + four * 4u, endK, p.n) * factor);
+  }
+  let to = row * ROW_B + four * 4u;
+  tileB[to] = values.x;
+  tileB[to + 1u] = values.y;
+  tileB[to + 2u] = values.z;
+  tileB[to + 3u] = values.w;
+}
+
+@compute @workgroup_size(THREADS)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+  @builtin(subgroup_id) subgroup: u32,
+  @builtin(subgroup_invocation_id) within: u32,
+) {
+  let firstM = group.x * BM;
+  let firstN = group.y * BN;
+  let beginK = group.z * p.kPerSplit;
+  let endK = min(p.k, beginK + p.kPerSplit);
+  let subM = (subgroup / COLUMNS) * WM;
+  let subN = (subgroup % COLUMNS) * WN;
+  let factor = bitcast<f32>(a[p.a].x);
+  var sums: array<Sum, TM * TN>;
+  for (var i = 0u; i < TM * TN; i++) { sums[i] = Sum(0.0); }
+  for (var k0 = beginK; k0 < endK; k0 += BK) {
+    for (var at = lane; at < EIGHTS_A; at += THREADS) { loadA(at, firstM, k0, endK); }
+    for (var at = lane; at < FOURS_B; at += THREADS) { loadB(at, firstN, k0, endK, factor); }
+    workgroupBarrier();
+    for (var k = 0u; k < BK; k += MK) {
+      var rights: array<Right, TN>;
+      for (var j = 0u; j < TN; j++) {
+        let n = subN + j * MN;
+        if (B_MODE == 0u) {
+          rights[j] = subgroupMatrixLoad<Right, col_major>(&tileB, n * ROW_B + k, ROW_B);
+        } else {
+          rights[j] = subgroupMatrixLoad<Right, row_major>(&tileB, k * ROW_B + n, ROW_B);
+        }
+      }
+      for (var i = 0u; i < TM; i++) {
+        let m = subM + i * MM;
+        var left: Left;
+        if (A_MODE == 0u) {
+          left = subgroupMatrixLoad<Left, row_major>(&tileA, m * ROW_A + k, ROW_A);
+        } else {
+          left = subgroupMatrixLoad<Left, col_major>(&tileA, k * ROW_A + m, ROW_A);
+        }
+        for (var j = 0u; j < TN; j++) {
+          sums[i * TN + j] = subgroupMatrixMultiplyAccumulate(left, rights[j], sums[i * TN + j]);
+        }
+      }
+    }
+    workgroupBarrier();
+  }
+  // Results pass through workgroup memory, one matrix a subgroup at a time.
+  let base = subgroup * MM * MN;
+  for (var i = 0u; i < TM; i++) {
+    for (var j = 0u; j < TN; j++) {
+      subgroupMatrixStore<row_major>(&results, base, sums[i * TN + j], MN);
+      workgroupBarrier();
+      for (var at = within; at < MM * MN / 4u; at += SUBGROUP) {
+        let m = firstM + subM + i * MM + at / (MN / 4u);
+        let n = firstN + subN + j * MN + (at % (MN / 4u)) * 4u;
+        if (m < p.m) {
+          let first = base + at * 4u;
+          let scale = select(4u, 4u + m, A_MODE == 0u);
+          let v = vec4f(results[first], results[first + 1u], results[first + 2u], results[first + 3u])
+            * bitcast<f32>(a[p.a + scale / 4u][scale & 3u]);
+          if (SPLIT == 1u) { emitPartial(group.z, m, n, v); } else { emit4(m, n, v); }
+        }
+      }
+      workgroupBarrier();
+    }
+  }
+}
+`,
   "gemm": `// C [M, N] = epilogue(A B), tiled: a workgroup makes a BM x BN tile, an invocation TM x TN of it in registers, from tiles of
 // A and B in workgroup memory, BK deep. Operands come through a4 and b4 (operand-*.wgsl), which convert and dequantise, so
 // every weight format shares this file. With SPLIT, slice z of K goes to its own partial product (reduce-splits.wgsl).
@@ -1470,6 +1601,70 @@ fn b4(row: u32, column: u32, rows: u32, columns: u32) -> vec4f {
   return v;
 }
 `,
+  "pack-rows": `// Makes operand A of a subgroup matrix product: rows of f32, "pitch" elements apart, become rows of f16 filled with zeros to a multiple of eight, scaled
+// by a power of two so that each row's largest magnitude lies in [2^12, 2^13): gradients of 1e-8 and activations of 1e5
+// both keep their 11 bits. One workgroup a row. The packed buffer, in words of 32 bits:
+//
+//   | factor for B | 3 unused | inverse scale of each row ... padded to 4 | rows, "stride" words each |
+//
+// With COMMON the scale is one for all rows, from the largest magnitude of the whole matrix (largest[0], by its bits), and
+// so is B's factor, from largest[64]: products over rows cannot take a row's scale out of their sum.
+
+struct Params { x: u32, largest: u32, y: u32, rows: u32, width: u32, pitch: u32, stride: u32, first: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> largest: array<u32>;
+@group(0) @binding(3) var<storage, read_write> y: array<u32>;
+
+var<workgroup> tops: array<u32, 128>;
+
+/// Bits of 2^(12 - exponent of the number with these bits); 1 where that is no normal number.
+fn scaleBits(bits: u32) -> u32 {
+  let exponent = 266u - (bits >> 23u); // 127 + 12 - (e - 127)
+  return select(0x3f800000u, exponent << 23u, bits != 0u && exponent > 0u && exponent < 255u);
+}
+
+fn inverseBits(scale: u32) -> u32 { return (254u << 23u) - scale; }
+
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let row = group.y * grid.x + group.x;
+  if (row >= p.rows) { return; }
+  let start = p.x + row * p.pitch;
+  var scale = 0u;
+  if (COMMON == 1u) {
+    scale = scaleBits(largest[p.largest]);
+  } else {
+    var top = 0u;
+    for (var c = lane; c < p.width; c += 128u) { top = max(top, bitcast<u32>(x[start + c]) & 0x7fffffffu); }
+    tops[lane] = top;
+    for (var half = 64u; half > 0u; half >>= 1u) {
+      workgroupBarrier();
+      if (lane < half) { tops[lane] = max(tops[lane], tops[lane + half]); }
+    }
+    workgroupBarrier();
+    scale = scaleBits(tops[0]);
+  }
+  if (lane == 0u) {
+    if (COMMON == 0u) {
+      y[p.y + 4u + row] = inverseBits(scale);
+      if (row == 0u) { y[p.y] = 0x3f800000u; }
+    } else if (row == 0u) {
+      let other = scaleBits(largest[p.largest + 64u]);
+      y[p.y] = other;
+      y[p.y + 4u] = bitcast<u32>(bitcast<f32>(inverseBits(scale)) * bitcast<f32>(inverseBits(other)));
+    }
+  }
+  let factor = bitcast<f32>(scale);
+  for (var word = lane; word < p.stride; word += 128u) {
+    let c = 2u * word;
+    var pair = vec2f(0.0);
+    if (c < p.width) { pair.x = x[start + c] * factor; }
+    if (c + 1u < p.width) { pair.y = x[start + c + 1u] * factor; }
+    y[p.y + p.first + row * p.stride + word] = pack2x16float(pair);
+  }
+}
+`,
   "philox": `// Philox 4x32-10, bit for bit as util/rng.ts (Salmon et al. 2011). Goes with multiply-high.wgsl.
 
 /// The four words of block "block" in stream (seed, stream); elements 4*block .. 4*block+3. "rounds" is 10: a bound
@@ -1500,7 +1695,7 @@ struct Params {
   kPerSplit: u32, splitStride: u32,
   flags: u32, scale: f32,
   blockSize: u32, firstElement: u32, nestedBlockSize: u32, nestedOffset: f32,
-  seedLow: u32, seedHigh: u32, stream: u32, threshold: u32, keepScale: f32, maskStride: u32, maskFirst: u32, rounds: u32,
+  seedLow: u32, seedHigh: u32, stream: u32, threshold: u32, keepScale: f32, maskStride: u32, maskFirst: u32, rounds: u32, firstRow: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 `,
@@ -1582,6 +1777,31 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   // The last block, when partial, stores the floored scale.
   absmax[p.absmax + block] = select(scale, largest, end - start == p.blockSize);
   inverse[p.inverse + block] = divideBits(0x3f800000u, scale);
+}
+`,
+  "reduce-largest": `// Largest magnitude of n numbers, by bits: workgroup g takes elements [g * span, (g + 1) * span) into partial[g]. Run again
+// over the partial results with one workgroup for the whole.
+
+struct Params { x: u32, partial: u32, n: u32, span: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<u32>;
+@group(0) @binding(2) var<storage, read_write> partial: array<u32>;
+
+var<workgroup> tops: array<u32, 256>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let g = group.y * grid.x + group.x;
+  let start = g * p.span;
+  let end = min(p.n, start + p.span);
+  var top = 0u;
+  for (var i = start + lane; i < end; i += 256u) { top = max(top, x[p.x + i] & 0x7fffffffu); }
+  tops[lane] = top;
+  for (var half = 128u; half > 0u; half >>= 1u) {
+    workgroupBarrier();
+    if (lane < half) { tops[lane] = max(tops[lane], tops[lane + half]); }
+  }
+  if (lane == 0u && start < p.n) { partial[p.partial + g] = tops[0]; }
 }
 `,
   "reduce-partials": `// Second stage of a reduction: out = sum of n partial sums, by one workgroup.

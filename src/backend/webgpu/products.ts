@@ -1,16 +1,19 @@
-// Matrix products C = epilogue(A B): which kernel and tile size, which form of each operand, split along K where the product
-// is too small to fill a GPU, and windows where an operand is larger than a binding. linear.ts says what is multiplied.
+// Matrix products C = epilogue(A B): which of the three kernels, with its operands and parameters, in windows where an
+// operand is larger than a binding. tiles.ts sizes tiles, product-operands.ts reads operands; linear.ts says what is
+// multiplied.
 
 import { dtypeBytes } from "../../tensor/dtype.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { BugError } from "../../util/errors.ts";
-import { type Dropout, isQuantized, type Matrix, type QuantizedMatrix } from "../backend.ts";
+import { type Dropout, isQuantized, type Matrix } from "../backend.ts";
 import { f32, type Operand } from "./commands.ts";
 import { philoxRounds } from "./elementwise.ts";
 import { type Gpu, windows, withScratch } from "./gpu.ts";
 import type { KernelSource } from "./kernels.ts";
+import { matrixConstants, withPackedRows } from "./packed-rows.ts";
 import type { Variant } from "./pipelines.ts";
-import { chooseTile, type Tile } from "./tiles.ts";
+import { denseForm, type Form, formOfB, part } from "./product-operands.ts";
+import { chooseMatrixTile, chooseTile, splitsOf } from "./tiles.ts";
 
 export interface Product {
   readonly m: number;
@@ -65,124 +68,38 @@ function* windowsOf(gpu: Gpu, p: Product): Generator<Window> {
   }
 }
 
-/** One form of an operand: the shader's file, what to bind, and whether rows are read four elements at a time. */
-interface Form {
-  readonly files: readonly KernelSource[];
-  readonly operands: readonly Operand[];
-  readonly constants?: Readonly<Record<string, number>>;
-  readonly name: string;
-  /** Exact as f16, or by the tier's own choice rounded to it. */
-  readonly half: boolean;
-}
-
-/** Elements [row0.., column0..] of a row-major tensor as an operand that `unit` bytes are read at a time of. */
-function part(
-  tensor: Tensor,
-  row0: number,
-  rows: number,
-  column0: number,
-  columns: number,
-  unit: number,
-): Operand {
-  const size = dtypeBytes[tensor.dtype];
-  const row = tensor.shape[1]!;
-  return {
-    buffer: tensor.buffer,
-    byteOffset: tensor.byteOffset + (row0 * row + column0) * size,
-    sizeBytes: ((rows - 1) * row + columns) * size,
-    unit,
-  };
-}
-
-/** Whether rows of a dense operand can be read four elements at a time. */
-function alignedRows(tensor: Tensor, column0: number, columns: number): boolean {
-  const size = dtypeBytes[tensor.dtype];
-  return (
-    tensor.shape[1]! % 4 === 0 &&
-    column0 % 4 === 0 &&
-    columns % 4 === 0 &&
-    tensor.byteOffset % (4 * size) === 0
-  );
-}
-
-function denseForm(
-  tensor: Tensor,
-  which: "a" | "b",
-  row0: number,
-  rows: number,
-  column0: number,
-  columns: number,
-): Form {
-  const fast = alignedRows(tensor, column0, columns);
-  const bytes = dtypeBytes[tensor.dtype];
-  const operands = [part(tensor, row0, rows, column0, columns, fast ? 4 * bytes : bytes)];
-  const vec = fast ? "-vec4" : "";
-  if (which === "a") {
-    return { files: [`operand-a${vec}`], operands, name: `a${vec}`, half: false };
-  }
-  if (tensor.dtype === "f32") {
-    return { files: [`operand-b-f32${vec}`], operands, name: `f32${vec}`, half: false };
-  }
-  if (tensor.dtype !== "f16" && tensor.dtype !== "bf16") throw new BugError(`a product with ${tensor.dtype}`);
-  return {
-    files: [`operand-b-half${vec}`],
-    operands,
-    constants: { HALF: tensor.dtype === "bf16" ? 1 : 2 },
-    name: `${tensor.dtype}${vec}`,
-    half: tensor.dtype === "f16",
-  };
-}
-
-function quantizedForm(b: QuantizedMatrix, row0: number, rows: number): Form {
-  const columns = b.shape[1];
-  const first = row0 * columns;
-  const bytes = Math.ceil((rows * columns) / 2);
-  const codes = {
-    buffer: b.codes.buffer,
-    byteOffset: b.codes.byteOffset + first / 2,
-    sizeBytes: bytes,
-    unit: 4,
-  };
-  const whole = (tensor: Tensor, unit: number): Operand => ({
-    buffer: tensor.buffer,
-    byteOffset: tensor.byteOffset,
-    sizeBytes: tensor.shape[0]! * dtypeBytes[tensor.dtype],
-    unit,
-  });
-  if (!b.nested) {
-    return {
-      files: ["scales-plain", "operand-b-quantized"],
-      operands: [codes, whole(b.absmax, 4), whole(b.codebook, 4)],
-      name: "quantized",
-      half: true,
-    };
-  }
-  return {
-    files: ["scales-nested", "operand-b-quantized"],
-    operands: [
-      codes,
-      whole(b.absmax, 1),
-      whole(b.nested.absmax, 4),
-      whole(b.codebook, 4),
-      whole(b.nested.codebook, 4),
-    ],
-    name: "quantized-nested",
-    half: true,
-  };
-}
-
 function multiplyWindow(gpu: Gpu, p: Product, w: Window): void {
-  const a = p.aTransposed
-    ? denseForm(p.a, "a", w.k0, w.k, w.m0, w.m)
-    : denseForm(p.a, "a", w.m0, w.m, w.k0, w.k);
   const [bRow0, bRows] = p.bTransposed ? [w.k0, w.k] : [w.n0, w.n];
   const [bColumn0, bColumns] = p.bTransposed ? [w.n0, w.n] : [w.k0, w.k];
-  const b = isQuantized(p.b)
-    ? quantizedForm(p.b, bRow0, bRows)
-    : denseForm(p.b, "b", bRow0, bRows, bColumn0, bColumns);
+  const b = formOfB(p.b, bRow0, bRows, bColumn0, bColumns);
+  const [aRow0, aRows] = p.aTransposed ? [w.k0, w.k] : [w.m0, w.m];
+  const [aColumn0, aColumns] = p.aTransposed ? [w.m0, w.m] : [w.k0, w.k];
+  const matrixTile = p.mask ? undefined : chooseMatrixTile(gpu, w);
+  if (matrixTile) {
+    // Products over tokens sum over A's rows, so a row's own scale could not be taken out again.
+    const common =
+      p.aTransposed && !isQuantized(p.b) ? part(p.b, bRow0, bRows, bColumn0, bColumns, 4) : undefined;
+    const source = part(p.a, aRow0, aRows, aColumn0, aColumns, 4);
+    const shape = { rows: aRows, columns: aColumns, pitch: p.a.shape[1]! };
+    withPackedRows(gpu, source, shape, common, (packed) => {
+      const constants = matrixConstants(gpu, matrixTile);
+      runTiled(gpu, p, w, { kernel: "gemm-matrix", a: packed, b, tile: matrixTile, constants });
+    });
+    return;
+  }
+  const a = denseForm(p.a, "a", aRow0, aRows, aColumn0, aColumns);
+  if (w.m <= vectorRows && !p.aTransposed && !p.bTransposed && p.mask?.on !== 2) {
+    runVector(gpu, p, w, a, b);
+    return;
+  }
+  const { BM, BN, BK, TM, TN } = chooseTile(gpu, w, b.half);
+  runTiled(gpu, p, w, { kernel: "gemm", a, b, tile: { BM, BN, BK }, constants: { TM, TN } });
+}
+
+/** C, bias and residual of a window, read four elements at a time where rows allow it; and the epilogue's flags. */
+function resultOf(gpu: Gpu, p: Product, w: Window) {
   const quads = [p.c, p.bias, p.residual].every((t) => !t || t.byteOffset % 16 === 0) && p.n % 4 === 0;
   const unit = quads ? 16 : 4;
-  const c = part(p.c, w.m0, w.m, w.n0, w.n, unit);
   const { nothing } = gpu.commands;
   const bias: Operand = p.bias
     ? { buffer: p.bias.buffer, byteOffset: p.bias.byteOffset + 4 * w.n0, sizeBytes: 4 * w.n, unit }
@@ -191,65 +108,95 @@ function multiplyWindow(gpu: Gpu, p: Product, w: Window): void {
   // Later windows along K add to what the first has made, and only the first brings bias and residual.
   const accumulate = p.accumulate || w.k0 > 0;
   const flags = (p.bias && w.k0 === 0 ? 1 : 0) | (p.residual && w.k0 === 0 ? 2 : 0) | (accumulate ? 4 : 0);
-  const shape = { m: w.m, n: w.n, k: w.k };
-  const params = paramsOf(p, w, isQuantized(p.b) ? p.b : undefined);
+  return { quads, unit, operands: [part(p.c, w.m0, w.m, w.n0, w.n, unit), bias, residual], flags };
+}
+
+function runVector(gpu: Gpu, p: Product, w: Window, a: Form, b: Form): void {
+  const rows = w.m <= 1 ? 1 : w.m <= 2 ? 2 : w.m <= 4 ? 4 : 8;
+  const { quads, unit, operands, flags } = resultOf(gpu, p, w);
   const maskOn = p.mask?.on ?? 0;
+  const pipeline = gpu.pipelines.get(`gemv ${rows} ${a.name} ${b.name} ${maskOn} ${unit}`, () => ({
+    files: ["product-params", ...maskFiles(maskOn), ...a.files, ...b.files, epilogueFile(quads), "gemv"],
+    constants: { ...b.constants, ROWS: rows, DROPOUT: maskOn },
+    offsetWords,
+  }));
+  const params = paramsOf(p, w, { flags, lda: p.a.shape[1]! });
+  gpu.commands.launch(pipeline, [...a.operands, ...operands, ...b.operands], params, Math.ceil(w.n / 4));
+}
 
-  if (w.m <= vectorRows && !p.aTransposed && !p.bTransposed && maskOn !== 2) {
-    const rows = w.m <= 1 ? 1 : w.m <= 2 ? 2 : w.m <= 4 ? 4 : 8;
-    const label = `gemv ${rows} ${a.name} ${b.name} ${maskOn} ${unit}`;
-    const pipeline = gpu.pipelines.get(label, () =>
-      variantOf(gpu, "gemv", a, b, maskOn, quads, { ROWS: rows }),
-    );
-    const operands = [...a.operands, c, bias, residual, ...b.operands];
-    gpu.commands.launch(pipeline, operands, params(shape, flags, p.scale ?? 1, w.k, 0), Math.ceil(w.n / 4));
-    return;
-  }
+/** A tiled kernel with its operands in the forms it reads. */
+interface TiledKernel {
+  readonly kernel: "gemm" | "gemm-matrix";
+  readonly a: Form & { readonly lda?: number; readonly firstRow?: number };
+  readonly b: Form;
+  readonly tile: { readonly BM: number; readonly BN: number; readonly BK: number };
+  readonly constants: Readonly<Record<string, number>>;
+}
 
-  const tile = chooseTile(gpu, shape, b.half);
-  const splits = splitsOf(gpu, shape, tile);
-  const label = [
-    "gemm",
-    ...Object.values(tile),
-    splits > 1 ? "split" : "whole",
-    p.aTransposed ? 1 : 0,
-    p.bTransposed ? 1 : 0,
-    a.name,
-    b.name,
-    splits > 1 && maskOn === 3 ? 0 : maskOn,
-    unit,
-  ].join(" ");
-  const pipeline = gpu.pipelines.get(label, () =>
-    variantOf(gpu, "gemm", a, b, splits > 1 && maskOn === 3 ? 0 : maskOn, quads, {
-      ...tile,
-      SPLIT: splits > 1 ? 1 : 0,
-      A_MODE: p.aTransposed ? 1 : 0,
-      B_MODE: p.bTransposed ? 1 : 0,
-    }),
-  );
+function runTiled(gpu: Gpu, p: Product, w: Window, { kernel, a, b, tile, constants }: TiledKernel): void {
+  const result = resultOf(gpu, p, w);
+  const maskOn = p.mask?.on ?? 0;
+  const splits = splitsOf(gpu, w, tile);
+  // A mask on the product waits until the slices are added.
+  const mask = splits > 1 && maskOn === 3 ? 0 : maskOn;
+  const specialised = {
+    ...tile,
+    ...constants,
+    SPLIT: splits > 1 ? 1 : 0,
+    A_MODE: p.aTransposed ? 1 : 0,
+    B_MODE: p.bTransposed ? 1 : 0,
+    DROPOUT: mask,
+  };
+  const label = [kernel, ...Object.values(specialised), a.name, b.name, result.unit].join(" ");
+  const pipeline = gpu.pipelines.get(label, (): Variant => {
+    const halfTile = kernel === "gemm" && gpu.tier !== "f32" && b.half;
+    const matrixExtensions = ["f16", "subgroups", "chromium_experimental_subgroup_matrix"];
+    return {
+      files: [
+        "product-params",
+        ...maskFiles(mask),
+        ...a.files,
+        ...b.files,
+        epilogueFile(result.quads),
+        kernel,
+      ],
+      constants: { ...specialised, ...b.constants },
+      aliases: kernel === "gemm" ? { TileB: halfTile ? "f16" : "f32" } : {},
+      extensions: kernel === "gemm-matrix" ? matrixExtensions : halfTile ? ["f16"] : [],
+      offsetWords,
+    };
+  });
+  const common = { lda: a.lda ?? p.a.shape[1]!, firstRow: a.firstRow };
   const grid = [Math.ceil(w.m / tile.BM), Math.ceil(w.n / tile.BN)] as const;
   if (splits <= 1) {
-    const operands = [...a.operands, c, bias, residual, ...b.operands];
-    gpu.commands.launch(pipeline, operands, params(shape, flags, p.scale ?? 1, w.k, 0), [...grid, 1]);
+    const operands = [...a.operands, ...result.operands, ...b.operands];
+    gpu.commands.launch(pipeline, operands, paramsOf(p, w, { ...common, flags: result.flags }), [...grid, 1]);
     return;
   }
   const perSplit = Math.ceil(w.k / splits / tile.BK) * tile.BK;
   const slices = Math.ceil(w.k / perSplit);
-  withScratch(gpu, 4 * slices * w.m * w.n, (memory) => {
-    const partials = { buffer: memory, byteOffset: 0, sizeBytes: 4 * slices * w.m * w.n, unit };
+  const splitStride = w.m * w.n;
+  withScratch(gpu, 4 * slices * splitStride, (memory) => {
+    const partials = {
+      buffer: memory,
+      byteOffset: 0,
+      sizeBytes: 4 * slices * splitStride,
+      unit: result.unit,
+    };
+    const { nothing } = gpu.commands;
     const operands = [...a.operands, partials, nothing, nothing, ...b.operands];
-    gpu.commands.launch(pipeline, operands, params(shape, 0, 1, perSplit, w.m * w.n), [...grid, slices]);
-    const finish = gpu.pipelines.get(`reduce-splits ${maskOn === 3 ? 3 : 0} ${unit}`, () => ({
-      files: ["product-params", ...maskFiles(maskOn === 3 ? 3 : 0), epilogueFile(quads), "reduce-splits"],
-      constants: { DROPOUT: maskOn === 3 ? 3 : 0 },
-      offsetWords: offsetWords,
+    const slice = { ...common, flags: 0, scale: 1, perSplit, splitStride };
+    gpu.commands.launch(pipeline, operands, paramsOf(p, w, slice), [...grid, slices]);
+    const late = maskOn === 3 ? 3 : 0;
+    const finish = gpu.pipelines.get(`reduce-splits ${late} ${result.unit}`, () => ({
+      files: ["product-params", ...maskFiles(late), epilogueFile(result.quads), "reduce-splits"],
+      constants: { DROPOUT: late },
+      offsetWords,
     }));
-    gpu.commands.launch(
-      finish,
-      [{ ...partials, unit: 4 }, c, bias, residual],
-      params({ ...shape, k: slices }, flags, p.scale ?? 1, 0, w.m * w.n),
-      Math.ceil((w.m * Math.ceil(w.n / 4)) / 64),
-    );
+    const params = paramsOf(p, { ...w, k: slices }, { lda: 0, flags: result.flags, splitStride });
+    const quads = w.m * Math.ceil(w.n / 4);
+    const reduced = [{ ...partials, unit: 4 }, ...result.operands];
+    gpu.commands.launch(finish, reduced, params, Math.ceil(quads / 64));
   });
 }
 
@@ -264,49 +211,35 @@ function maskFiles(maskOn: number): KernelSource[] {
   return maskOn > 0 ? ["multiply-high", "philox", "dropout-mask"] : ["no-dropout"];
 }
 
-function variantOf(
-  gpu: Gpu,
-  kernel: "gemm" | "gemv",
-  a: Form,
-  b: Form,
-  maskOn: number,
-  quads: boolean,
-  constants: Record<string, number>,
-): Variant {
-  const half = kernel === "gemm" && gpu.tier !== "f32" && b.half;
-  return {
-    files: ["product-params", ...maskFiles(maskOn), ...a.files, ...b.files, epilogueFile(quads), kernel],
-    constants: { ...constants, ...b.constants, DROPOUT: maskOn },
-    aliases: kernel === "gemm" ? { TileB: half ? "f16" : "f32" } : {},
-    extensions: half ? ["f16"] : [],
-    offsetWords,
-  };
+/** What the parameters say beyond the product itself. */
+interface Run {
+  readonly lda: number;
+  readonly flags: number;
+  readonly scale?: number;
+  readonly perSplit?: number;
+  readonly splitStride?: number;
+  readonly firstRow?: number;
 }
 
 /** The parameters after the offsets, in the order of product-params.wgsl. */
-function paramsOf(p: Product, w: Window, quantized: QuantizedMatrix | undefined) {
+function paramsOf(p: Product, w: Window, run: Run): number[] {
   const dropout = p.mask?.dropout;
   const on = p.mask?.on ?? 0;
   const [row0, column0] = on === 1 ? [w.m0, w.k0] : on === 2 ? [w.k0, w.n0] : [w.m0, w.n0];
   const maskStride = on === 1 ? p.k : p.n;
   const bRow0 = p.bTransposed ? w.k0 : w.n0;
-  return (
-    shape: { m: number; n: number; k: number },
-    flags: number,
-    scale: number,
-    perSplit: number,
-    splitStride: number,
-  ): number[] => [
-    shape.m,
-    shape.n,
-    shape.k,
-    p.a.shape[1]!,
+  const quantized = isQuantized(p.b) ? p.b : undefined;
+  return [
+    w.m,
+    w.n,
+    w.k,
+    run.lda,
     p.b.shape[1]!,
     p.n,
-    perSplit,
-    splitStride,
-    flags,
-    f32(scale),
+    run.perSplit ?? w.k,
+    run.splitStride ?? 0,
+    run.flags,
+    f32(run.scale ?? p.scale ?? 1),
     quantized?.blockSize ?? 0,
     quantized ? bRow0 * quantized.shape[1] : 0,
     quantized?.nested?.blockSize ?? 1,
@@ -319,19 +252,6 @@ function paramsOf(p: Product, w: Window, quantized: QuantizedMatrix | undefined)
     maskStride,
     (row0 * maskStride + column0) >>> 0,
     philoxRounds,
+    run.firstRow ?? 0,
   ];
-}
-
-/** Workgroups that a product should have at least, lest most of a GPU stands idle. */
-const busyGroups = 128;
-/** K elements that a slice has at least, and bytes of partial products at most. */
-const sliceLength = 256;
-const partialBytes = 32 * 2 ** 20;
-
-/** Slices of K: as many as keep the GPU busy. Depends on sizes alone, so the same product sums in the same order. */
-function splitsOf(gpu: Gpu, { m, n, k }: { m: number; n: number; k: number }, tile: Tile): number {
-  const groups = Math.ceil(m / tile.BM) * Math.ceil(n / tile.BN);
-  const wanted = Math.min(Math.ceil(busyGroups / groups), Math.floor(k / sliceLength));
-  const fitting = Math.floor(Math.min(partialBytes, gpu.commands.bindingLimit - 256) / (4 * m * n));
-  return Math.max(1, Math.min(wanted, fitting));
 }

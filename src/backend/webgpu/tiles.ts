@@ -1,4 +1,5 @@
-// Tile sizes of the matrix products by the product's shape and the device's limits.
+// Tile sizes of the matrix products by the product's shape and the device's limits, and in how many slices along K a product
+// too small to fill a GPU is made.
 
 import type { Gpu } from "./gpu.ts";
 
@@ -47,4 +48,59 @@ export function chooseTile(
   }
   const { BM, BN, BK, TM, TN } = table.at(-1)!;
   return { BM, BN, BK, TM, TN };
+}
+
+/** Workgroups that a product should have at least, lest most of a GPU stands idle. */
+const busyGroups = 128;
+/** K elements that a slice has at least, and bytes of partial products at most. */
+const sliceLength = 256;
+const partialBytes = 32 * 2 ** 20;
+
+/** Slices of K: as many as keep the GPU busy. Depends on sizes alone, so the same product sums in the same order. */
+export function splitsOf(
+  gpu: Gpu,
+  { m, n, k }: { readonly m: number; readonly n: number; readonly k: number },
+  tile: { readonly BM: number; readonly BN: number },
+): number {
+  const groups = Math.ceil(m / tile.BM) * Math.ceil(n / tile.BN);
+  const wanted = Math.min(Math.ceil(busyGroups / groups), Math.floor(k / sliceLength));
+  const fitting = Math.floor(Math.min(partialBytes, gpu.commands.bindingLimit - 256) / (4 * m * n));
+  return Math.max(1, Math.min(wanted, fitting));
+}
+
+/** Tile of gemm-matrix.wgsl: a subgroup makes WM x WN of BM x BN. */
+export interface MatrixTile {
+  readonly BM: number;
+  readonly BN: number;
+  readonly BK: number;
+  readonly WM: number;
+  readonly WN: number;
+}
+
+const matrixTable: readonly (MatrixTile & { readonly leastTiles: number })[] = [
+  { BM: 128, BN: 128, BK: 32, WM: 64, WN: 32, leastTiles: 64 },
+  { BM: 64, BN: 64, BK: 32, WM: 32, WN: 32, leastTiles: 0 },
+];
+/** Smaller products than this in any direction fill matrices badly, and are skinny enough to be bound by memory. */
+const leastMatrixSize = 64;
+
+/** The tile for a product on subgroup matrices; undefined where the tier has none or the product is too small. */
+export function chooseMatrixTile(
+  gpu: Gpu,
+  { m, n, k }: { readonly m: number; readonly n: number; readonly k: number },
+): MatrixTile | undefined {
+  const { matrix, limits } = gpu;
+  if (!matrix || Math.min(m, n, k) < leastMatrixSize) return undefined;
+  return matrixTable.find(({ BM, BN, BK, WM, WN, leastTiles }) => {
+    const subgroups = (BM / WM) * (BN / WN);
+    // Tiles stand along k or across it; the longer form counts.
+    const tile = (across: number) => 2 * Math.max(across * (BK + 8), BK * (across + 8));
+    const bytes = tile(BM) + tile(BN) + 4 * subgroups * matrix.m * matrix.n;
+    return (
+      Math.ceil(m / BM) * Math.ceil(n / BN) >= leastTiles &&
+      bytes <= limits.maxComputeWorkgroupStorageSize &&
+      subgroups * matrix.subgroupSize <= limits.maxComputeInvocationsPerWorkgroup &&
+      [BK % matrix.k, WM % matrix.m, WN % matrix.n].every((rest) => rest === 0)
+    );
+  });
 }

@@ -10,6 +10,6 @@ struct Params {
   kPerSplit: u32, splitStride: u32,
   flags: u32, scale: f32,
   blockSize: u32, firstElement: u32, nestedBlockSize: u32, nestedOffset: f32,
-  seedLow: u32, seedHigh: u32, stream: u32, threshold: u32, keepScale: f32, maskStride: u32, maskFirst: u32, rounds: u32,
+  seedLow: u32, seedHigh: u32, stream: u32, threshold: u32, keepScale: f32, maskStride: u32, maskFirst: u32, rounds: u32, firstRow: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
