@@ -104,6 +104,10 @@ class CpuBackend implements Backend {
     return into;
   }
 
+  async peakGflops(): Promise<number> {
+    return this.addon.peakGflops(this.precision === "fp32" ? 0 : 1);
+  }
+
   close(): void {
     for (const [address, { sizeBytes, category }] of this.live) {
       this.addon.free(address, sizeBytes);
