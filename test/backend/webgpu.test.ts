@@ -1,0 +1,211 @@
+// What conformance cases do not reach on WebGPU: weights in f16, tensors larger than a binding, views off alignment, uploads
+// of odd lengths, aliased operands, failures told clearly, and a process that ends by itself. Runs on any adapter.
+
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Backend, Tensor } from "../../src/backend/backend.ts";
+import { openReference } from "../../src/backend/reference.ts";
+import { Failure, openDevice, type Tier } from "../../src/backend/webgpu/device.ts";
+import { findAdapter, openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
+import { encodeFrom } from "../../src/tensor/dtype.ts";
+import { rows } from "../../src/tensor/tensor.ts";
+import { UserError } from "../../src/util/errors.ts";
+import { kernelCases, Stage } from "../conformance/kernel-cases.ts";
+
+const adapter = await findAdapter();
+const skip = adapter ? "" : webgpu.reason!();
+if (skip && process.env.LOWRANK_REQUIRE_WEBGPU === "1") throw new Error(skip);
+const tiers: Tier[] = adapter?.features.has("shader-f16") ? ["f32", "f16"] : ["f32"];
+
+/** Largest difference over the largest magnitude expected. */
+function difference(actual: Float32Array, expected: Float32Array): number {
+  const scale = expected.reduce((most, x) => Math.max(most, Math.abs(x)), 1e-6);
+  return expected.reduce((worst, x, i) => Math.max(worst, Math.abs(actual[i]! - x)), 0) / scale;
+}
+
+// Sums in f32 over a few hundred products of numbers that both sides hold exactly.
+const sumTolerance = 2e-5;
+
+describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
+  let backend: Backend;
+  beforeAll(async () => {
+    backend = (await openWebGpu({ precision: "fp32" }))!;
+  });
+  afterAll(() => backend?.close());
+
+  /** The same computation on this device and on the reference. */
+  async function compare(run: (s: Stage) => Promise<Float32Array>, on = backend, tolerance = sumTolerance) {
+    const [stage, reference] = [new Stage(on), new Stage(openReference("f64"))];
+    expect(difference(await run(stage), await run(reference))).toBeLessThan(tolerance);
+    stage.free();
+  }
+
+  it.each(tiers)("multiplies by f16 weights in tier %s", async (tier) => {
+    const device = (await openWebGpu({ tier, precision: tier === "f32" ? "fp32" : "fp16" }))!;
+    for (const [tokens, inputs, outputs] of [
+      [1, 64, 40],
+      [3, 65, 33],
+      [70, 96, 130],
+    ] as const) {
+      await compare(async (s) => {
+        const x = s.random([tokens, inputs], 1);
+        const weight = s.random([outputs, inputs], 2, 1, "f16");
+        const [y, dy, dx] = [
+          s.zeros([tokens, outputs]),
+          s.random([tokens, outputs], 3),
+          s.zeros([tokens, inputs]),
+        ];
+        s.backend.linear(x, [{ weight, y }]);
+        s.backend.linearBackward(undefined, [{ weight, dy }], dx, false);
+        return Float32Array.from([...(await s.read(y)), ...(await s.read(dx))]);
+      }, device);
+    }
+    device.close();
+  });
+
+  it("walks tensors larger than a binding in windows", async () => {
+    // The largest row of the cases, 32003 logits, must fit a window.
+    const small = (await openWebGpu({ precision: "fp32", bindingLimit: 130_000 }))!;
+    const reference = openReference("f64");
+    for (const kernelCase of kernelCases) {
+      const large = /\[65,516\]|\[130,200\]|\[70,576\]|32003|\[70,320\]|n=9999|n=4099/.test(kernelCase.name);
+      if (!large) continue;
+      const [stage, expected] = [new Stage(small), new Stage(reference)];
+      const actual = await kernelCase.run(stage);
+      for (const [key, values] of Object.entries(await kernelCase.run(expected))) {
+        expect(difference(actual[key]!, values), `${kernelCase.name} ${key}`).toBeLessThan(2e-5);
+      }
+      stage.free();
+    }
+    small.close();
+  });
+
+  it("refuses attention over more than a binding in a sentence", async () => {
+    const small = (await openWebGpu({ precision: "fp32", bindingLimit: 4096 }))!;
+    const s = new Stage(small);
+    const q = s.zeros([64, 2, 32]);
+    expect(() => small.attention(q, q, q, s.segments([[64, 64]]), 1, 0, q, q)).toThrow(UserError);
+    small.close();
+  });
+
+  it("takes views that start anywhere", async () => {
+    await compare(async (s) => {
+      const x = s.random([9, 7], 1);
+      const weight = s.random([11, 7], 2);
+      const y = s.zeros([9, 11]);
+      // Five rows of seven, from the second element on.
+      const part: Tensor = {
+        ...y,
+        shape: [5, 7],
+        byteOffset: y.byteOffset + 4 * (s.backend.floatType === "f64" ? 2 : 1),
+      };
+      s.backend.linear(rows(x, 2, 7), [{ weight: rows(weight, 3, 10), y: part }]);
+      s.backend.addInPlace(rows(x, 1, 4), rows(x, 5, 8));
+      s.backend.scaleInPlace(rows(x, 3, 4), 2);
+      return Float32Array.from([...(await s.read(y)), ...(await s.read(x))]);
+    });
+  });
+
+  it("lets outputs be inputs", async () => {
+    await compare(async (s) => {
+      const [gate, up] = [s.random([300, 1], 1), s.random([300, 1], 2)];
+      s.backend.gatedActivation("silu", gate, up, gate);
+      const [x, y] = [s.random([20, 16], 3), s.random([20, 24], 4)];
+      s.backend.linear(x, [{ weight: s.random([24, 16], 5), y, residual: y }]);
+      const [w, rstd] = [s.random([16], 6), s.zeros([20])];
+      s.backend.rmsNorm(x, w, 1e-5, x, rstd);
+      return Float32Array.from([...(await s.read(gate)), ...(await s.read(y)), ...(await s.read(x))]);
+    });
+  });
+
+  it("uploads and reads any number of bytes", async () => {
+    const buffer = backend.allocate(16, "workspace");
+    backend.write(
+      buffer,
+      Uint8Array.from({ length: 16 }, (_, i) => i),
+    );
+    backend.write(buffer, Uint8Array.of(100, 101, 102), 4);
+    backend.write(buffer, Uint8Array.of(200), 12);
+    expect([...(await backend.read(buffer))]).toEqual([
+      0, 1, 2, 3, 100, 101, 102, 7, 8, 9, 10, 11, 200, 13, 14, 15,
+    ]);
+    expect([...(await backend.read(buffer, 5, 6))]).toEqual([101, 102, 7, 8, 9, 10]);
+    const odd = backend.allocate(5, "workspace");
+    backend.write(odd, Uint8Array.of(9, 8, 7, 6, 5));
+    expect([...(await backend.read(odd))]).toEqual([9, 8, 7, 6, 5]);
+    backend.free(buffer);
+    backend.free(odd);
+  });
+
+  it("reads what was written before, whatever is enqueued after", async () => {
+    const stage = new Stage(backend);
+    const x = stage.values([4], [1, 2, 3, 4]);
+    const first = backend.read(x.buffer);
+    backend.scaleInPlace(x, 10);
+    backend.write(x.buffer, encodeFrom([7, 7], "f32"), 8);
+    expect([...new Float32Array((await first).buffer)]).toEqual([1, 2, 3, 4]);
+    expect([...(await stage.read(x))]).toEqual([10, 20, 7, 7]);
+    stage.free();
+  });
+
+  it("reuses freed memory and counts what is asked for", () => {
+    const before = backend.liveBytes;
+    const a = backend.allocate(1000, "activations");
+    expect(backend.liveBytes).toBe(before + 1000);
+    backend.free(a);
+    expect(backend.liveBytes).toBe(before);
+    expect(() => backend.free(a)).toThrow("freed");
+  });
+
+  it("says clearly that memory is short, bf16 impossible, a device lost", async () => {
+    expect(() => backend.allocate(2 ** 45, "weights")).toThrow(UserError);
+    await expect(openWebGpu({ precision: "bf16" })).rejects.toThrow(/no bf16.*fp16/);
+    // A device of its own: an adapter gives one.
+    const { device, failure } = await openDevice((await findAdapter())!, "fp32");
+    failure.check();
+    device.destroy();
+    await device.lost;
+    expect(() => failure.check()).toThrow(/device was lost.*--resume/);
+  });
+
+  it("turns a wrong command into one error", async () => {
+    const { device, failure } = await openDevice((await findAdapter())!, "fp32");
+    device.createShaderModule({ code: "nonsense" });
+    await device.queue.onSubmittedWorkDone();
+    expect(() => failure.check()).toThrow(/refused a command/);
+    failure.close();
+    device.destroy();
+    const memory = new Failure(await (await findAdapter())!.requestDevice());
+    memory.report({ message: "no bytes left", constructor: { name: "GPUOutOfMemoryError" } });
+    expect(() => memory.check()).toThrow(/out of memory.*--resume/);
+  });
+
+  const built = new URL("../../dist/backend/webgpu.js", import.meta.url);
+  it.skipIf(!existsSync(built))("ends by itself, closed or not, and survives garbage collection", () => {
+    for (const ending of ["backend.close();", ""]) {
+      const script = `
+        const { openWebGpu } = await import(${JSON.stringify(fileURLToPath(built))});
+        let backend = await openWebGpu({ precision: "fp32" });
+        const buffer = backend.allocate(4096, "workspace");
+        for (let i = 0; i < 5; i++) {
+          backend.fill({ buffer, byteOffset: 0, shape: [1024], dtype: "f32" }, i);
+          globalThis.gc();
+          await backend.read(buffer);
+        }
+        ${ending}
+        backend = undefined;
+        globalThis.gc();
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        globalThis.gc();
+        process.stdout.write("done");`;
+      const { status, stdout, signal } = spawnSync(
+        process.execPath,
+        ["--expose-gc", "--input-type=module", "-e", script],
+        { encoding: "utf8", timeout: 60_000 },
+      );
+      expect({ status, signal, stdout }).toEqual({ status: 0, signal: null, stdout: "done" });
+    }
+  });
+});
