@@ -6,7 +6,14 @@ import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
 import { attentionKernels } from "./webgpu/attention.ts";
 import { Commands } from "./webgpu/commands.ts";
 import { type DawnOptions, findGpu } from "./webgpu/dawn.ts";
-import { adapterName, isSoftware, type MatrixShape, openDevice, type Tier } from "./webgpu/device.ts";
+import {
+  adapterName,
+  isSoftware,
+  type MatrixShape,
+  matrixShape,
+  openDevice,
+  type Tier,
+} from "./webgpu/device.ts";
 import { elementKernels } from "./webgpu/elementwise.ts";
 import type { Gpu } from "./webgpu/gpu.ts";
 import { linearKernels } from "./webgpu/linear.ts";
@@ -98,10 +105,18 @@ export const webgpu: BackendFactory = {
   reason: () => whyNot,
 };
 
+export interface AdapterDescription {
+  readonly name: string;
+  /** A CPU posing as a GPU. */
+  readonly software: boolean;
+  readonly tiers: readonly Tier[];
+  readonly matrix?: MatrixShape;
+  readonly features: readonly string[];
+  readonly limits: Readonly<Record<string, number>>;
+}
+
 /** What this machine offers WebGPU, for people; undefined when it offers nothing. */
-export async function describeAdapter(): Promise<
-  { name: string; software: boolean; features: string[]; limits: Record<string, number> } | undefined
-> {
+export async function describeAdapter(): Promise<AdapterDescription | undefined> {
   const adapter = await findAdapter();
   if (!adapter) return undefined;
   const limits: Record<string, number> = {};
@@ -109,9 +124,13 @@ export async function describeAdapter(): Promise<
     const value = adapter.limits[key as keyof GPUSupportedLimits];
     if (typeof value === "number") limits[key] = value;
   }
+  const matrix = matrixShape(adapter);
+  const half = adapter.features.has("shader-f16");
   return {
     name: adapterName(adapter),
     software: isSoftware(adapter),
+    tiers: ["f32", ...(half ? (["f16"] as const) : []), ...(half && matrix ? (["matrix"] as const) : [])],
+    matrix,
     features: [...adapter.features].sort(),
     limits,
   };

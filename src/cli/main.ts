@@ -34,6 +34,7 @@ const commands: Readonly<Record<string, Entry>> = {
     summary: "time training steps against the device's measured peak",
     load: () => import("./bench.ts"),
   },
+  devices: { summary: "list what can compute here", load: () => import("./devices.ts") },
 };
 
 async function main(argv: readonly string[]): Promise<ExitCode> {
