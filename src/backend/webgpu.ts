@@ -21,6 +21,9 @@ import { Memory } from "./webgpu/memory.ts";
 import { Pipelines } from "./webgpu/pipelines.ts";
 import { quantizedKernels } from "./webgpu/quantized.ts";
 import { rowKernels } from "./webgpu/rows.ts";
+import { TileChoices } from "./webgpu/tiles.ts";
+import { type TuningStore, tune } from "./webgpu/tuning.ts";
+import { openTuningFile } from "./webgpu/tuning-file.ts";
 
 export interface WebGpuOptions extends BackendOptions {
   /** Instead of the best tier that the adapter offers. */
@@ -30,6 +33,9 @@ export interface WebGpuOptions extends BackendOptions {
   readonly bindingLimit?: number;
   /** For tests: subgroup matrices of this shape, whatever the adapter says of itself. */
   readonly matrix?: MatrixShape;
+  /** Measures tiles of these sides into this store, whatever the adapter. */
+  readonly tuning?: TuningStore;
+  readonly tunedSides?: readonly number[];
 }
 
 let whyNot = "";
@@ -69,7 +75,10 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
     tier,
     matrix: opened.matrix,
     limits: device.limits,
+    tiles: new TileChoices(),
   };
+  const store = options.tuning ?? (opened.software ? undefined : await openTuningFile());
+  if (store) gpu.tiles = await tune(gpu, opened.adapterName, store, options.tunedSides);
   return {
     ...elementKernels(gpu),
     ...rowKernels(gpu),

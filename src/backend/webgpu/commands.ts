@@ -239,6 +239,13 @@ export class Commands {
     this.memory.trim();
   }
 
+  /** Submits, and waits until the GPU has done it all. */
+  async finish(): Promise<void> {
+    this.flush();
+    await this.device.queue.onSubmittedWorkDone();
+    this.failure.check();
+  }
+
   /** Uploads `data` of any length to `offset`, a multiple of four. */
   write(buffer: DeviceBuffer, data: Uint8Array, offset: number): void {
     invariant(offset % 4 === 0, `an upload to byte ${offset}, which starts no word`);

@@ -6,6 +6,7 @@ import type { Commands } from "./commands.ts";
 import type { MatrixShape, Tier } from "./device.ts";
 import type { GpuMemory, Memory } from "./memory.ts";
 import type { Pipelines, Variant } from "./pipelines.ts";
+import type { TileChoices } from "./tiles.ts";
 
 export interface Gpu {
   readonly commands: Commands;
@@ -14,6 +15,8 @@ export interface Gpu {
   readonly tier: Tier;
   readonly matrix?: MatrixShape;
   readonly limits: GPUSupportedLimits;
+  /** Tiles of the products that were measured to be fastest here (tuning.ts). */
+  tiles: TileChoices;
 }
 
 /** Elements that one workgroup of the element-by-element kernels takes. */

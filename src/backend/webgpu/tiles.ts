@@ -12,23 +12,71 @@ export interface Tile {
   readonly TN: number;
 }
 
-/** In order of preference: the first whose least sizes the product reaches and whose memory the device has. */
-const table: readonly (Tile & {
-  readonly leastM: number;
-  readonly leastN: number;
-  readonly leastTiles: number;
-})[] = [
-  { BM: 128, BN: 128, BK: 16, TM: 8, TN: 8, leastM: 128, leastN: 128, leastTiles: 64 },
-  { BM: 64, BN: 64, BK: 16, TM: 8, TN: 4, leastM: 33, leastN: 33, leastTiles: 0 },
-  { BM: 64, BN: 32, BK: 16, TM: 4, TN: 4, leastM: 33, leastN: 17, leastTiles: 0 },
-  { BM: 32, BN: 64, BK: 16, TM: 4, TN: 4, leastM: 17, leastN: 33, leastTiles: 0 },
-  { BM: 64, BN: 16, BK: 16, TM: 4, TN: 4, leastM: 17, leastN: 0, leastTiles: 0 },
-  { BM: 16, BN: 64, BK: 16, TM: 4, TN: 4, leastM: 0, leastN: 0, leastTiles: 0 },
+/**
+ * Tiles of products with more than 32 rows and columns, the largest first; which is fastest depends on the device and on the
+ * product's size, and is measured once (tuning.ts). Without a measurement: the first that keeps `busyTiles` workgroups.
+ */
+const wideTiles: readonly Tile[] = [
+  { BM: 128, BN: 128, BK: 16, TM: 8, TN: 8 },
+  { BM: 128, BN: 64, BK: 16, TM: 8, TN: 8 },
+  { BM: 64, BN: 64, BK: 16, TM: 8, TN: 4 },
+  { BM: 64, BN: 64, BK: 16, TM: 4, TN: 4 },
+  { BM: 32, BN: 64, BK: 16, TM: 4, TN: 4 },
 ];
+const untunedWide = [0, 2] as const;
+const busyTiles = 64;
+
+/** Tiles of products with few rows or columns: the first whose sizes the product reaches. */
+const skinnyTiles: readonly (Tile & { readonly leastM: number; readonly leastN: number })[] = [
+  { BM: 64, BN: 32, BK: 16, TM: 4, TN: 4, leastM: 33, leastN: 17 },
+  { BM: 32, BN: 64, BK: 16, TM: 4, TN: 4, leastM: 17, leastN: 33 },
+  { BM: 64, BN: 16, BK: 16, TM: 4, TN: 4, leastM: 17, leastN: 0 },
+  { BM: 16, BN: 64, BK: 16, TM: 4, TN: 4, leastM: 0, leastN: 0 },
+];
+
+/** Kernels whose tiles are measured. */
+export type TiledKernelName = "gemm" | "gemm-matrix";
+
+/** Sides of the square products that are measured; a product goes by the side nearest to its own, by factors. */
+export const tunedSides = [512, 1024, 2048, 4096] as const;
+
+/** What has been measured: the fastest tile, by its place in the kernel's list, of each kernel and side. */
+export class TileChoices {
+  constructor(readonly places: ReadonlyMap<string, number> = new Map()) {}
+
+  static key(kernel: TiledKernelName, side: number): string {
+    return `${kernel} ${side}`;
+  }
+
+  of(kernel: TiledKernelName, m: number, n: number): number | undefined {
+    const sides = Math.log2(m * n) / 2;
+    const distance = (side: number) => Math.abs(Math.log2(side) - sides);
+    const nearest = tunedSides.reduce((best, side) => (distance(side) < distance(best) ? side : best));
+    return this.places.get(TileChoices.key(kernel, nearest));
+  }
+}
+
+/** How many tiles a kernel has to choose from. */
+export function tileCount(kernel: TiledKernelName): number {
+  return (kernel === "gemm" ? wideTiles : matrixTiles).length;
+}
 
 /** Bytes of workgroup memory that gemm.wgsl uses with a tile. */
 function tileBytes(tile: Tile, halfB: boolean): number {
   return tile.BK * 16 * (tile.BM / 4 + 1) + tile.BK * (halfB ? 8 : 16) * (tile.BN / 4 + 1);
+}
+
+/** Whether the device has the memory and the lanes for a tile. */
+export function tileFits(gpu: Gpu, tile: Tile, halfB: boolean): boolean {
+  const lanes = (tile.BM / tile.TM) * (tile.BN / tile.TN);
+  return (
+    tileBytes(tile, halfB && gpu.tier !== "f32") <= gpu.limits.maxComputeWorkgroupStorageSize &&
+    lanes <= gpu.limits.maxComputeInvocationsPerWorkgroup
+  );
+}
+
+function countTiles(m: number, n: number, { BM, BN }: { readonly BM: number; readonly BN: number }): number {
+  return Math.ceil(m / BM) * Math.ceil(n / BN);
 }
 
 /** The tile for a product; `halfB`: B's tile is f16 where the tier has it. */
@@ -37,17 +85,20 @@ export function chooseTile(
   { m, n }: { readonly m: number; readonly n: number },
   halfB: boolean,
 ): Tile {
-  const half = halfB && gpu.tier !== "f32";
-  for (const { leastM, leastN, leastTiles, ...tile } of table) {
-    if (m < leastM || n < leastN) continue;
-    if (Math.ceil(m / tile.BM) * Math.ceil(n / tile.BN) < leastTiles) continue;
-    const lanes = (tile.BM / tile.TM) * (tile.BN / tile.TN);
-    if (tileBytes(tile, half) > gpu.limits.maxComputeWorkgroupStorageSize) continue;
-    if (lanes > gpu.limits.maxComputeInvocationsPerWorkgroup) continue;
-    return tile;
+  if (m > 32 && n > 32) {
+    const measured = gpu.tiles.of("gemm", m, n);
+    const tuned = measured === undefined ? undefined : wideTiles[measured];
+    if (tuned && tileFits(gpu, tuned, halfB)) return tuned;
+    const tile = untunedWide
+      .map((place) => wideTiles[place]!)
+      .find(
+        (t, i) =>
+          tileFits(gpu, t, halfB) && (i === untunedWide.length - 1 || countTiles(m, n, t) >= busyTiles),
+      );
+    if (tile) return tile;
   }
-  const { BM, BN, BK, TM, TN } = table.at(-1)!;
-  return { BM, BN, BK, TM, TN };
+  const { leastM, leastN, ...tile } = skinnyTiles.find((t) => m >= t.leastM && n >= t.leastN)!;
+  return tile;
 }
 
 /** Workgroups that a product should have at least, lest most of a GPU stands idle. */
@@ -62,7 +113,7 @@ export function splitsOf(
   { m, n, k }: { readonly m: number; readonly n: number; readonly k: number },
   tile: { readonly BM: number; readonly BN: number },
 ): number {
-  const groups = Math.ceil(m / tile.BM) * Math.ceil(n / tile.BN);
+  const groups = countTiles(m, n, tile);
   const wanted = Math.min(Math.ceil(busyGroups / groups), Math.floor(k / sliceLength));
   const fitting = Math.floor(Math.min(partialBytes, gpu.commands.bindingLimit - 256) / (4 * m * n));
   return Math.max(1, Math.min(wanted, fitting));
@@ -77,30 +128,43 @@ export interface MatrixTile {
   readonly WN: number;
 }
 
-const matrixTable: readonly (MatrixTile & { readonly leastTiles: number })[] = [
-  { BM: 128, BN: 128, BK: 32, WM: 64, WN: 32, leastTiles: 64 },
-  { BM: 64, BN: 64, BK: 32, WM: 32, WN: 32, leastTiles: 0 },
+/** In order of preference without a measurement, while `busyTiles` workgroups are kept. */
+const matrixTiles: readonly MatrixTile[] = [
+  { BM: 128, BN: 128, BK: 32, WM: 64, WN: 32 },
+  { BM: 128, BN: 64, BK: 32, WM: 64, WN: 32 },
+  { BM: 64, BN: 64, BK: 32, WM: 32, WN: 32 },
 ];
 /** Smaller products than this in any direction fill matrices badly, and are skinny enough to be bound by memory. */
 const leastMatrixSize = 64;
+
+function matrixTileFits({ matrix, limits }: Gpu, { BM, BN, BK, WM, WN }: MatrixTile): boolean {
+  if (!matrix) return false;
+  const subgroups = (BM / WM) * (BN / WN);
+  // Tiles stand along k or across it; the longer form counts.
+  const tile = (across: number) => 2 * Math.max(across * (BK + 8), BK * (across + 8));
+  const bytes = tile(BM) + tile(BN) + 4 * subgroups * matrix.m * matrix.n;
+  return (
+    bytes <= limits.maxComputeWorkgroupStorageSize &&
+    subgroups * matrix.subgroupSize <= limits.maxComputeInvocationsPerWorkgroup &&
+    [BK % matrix.k, WM % matrix.m, WN % matrix.n].every((rest) => rest === 0)
+  );
+}
 
 /** The tile for a product on subgroup matrices; undefined where the tier has none or the product is too small. */
 export function chooseMatrixTile(
   gpu: Gpu,
   { m, n, k }: { readonly m: number; readonly n: number; readonly k: number },
 ): MatrixTile | undefined {
-  const { matrix, limits } = gpu;
-  if (!matrix || Math.min(m, n, k) < leastMatrixSize) return undefined;
-  return matrixTable.find(({ BM, BN, BK, WM, WN, leastTiles }) => {
-    const subgroups = (BM / WM) * (BN / WN);
-    // Tiles stand along k or across it; the longer form counts.
-    const tile = (across: number) => 2 * Math.max(across * (BK + 8), BK * (across + 8));
-    const bytes = tile(BM) + tile(BN) + 4 * subgroups * matrix.m * matrix.n;
-    return (
-      Math.ceil(m / BM) * Math.ceil(n / BN) >= leastTiles &&
-      bytes <= limits.maxComputeWorkgroupStorageSize &&
-      subgroups * matrix.subgroupSize <= limits.maxComputeInvocationsPerWorkgroup &&
-      [BK % matrix.k, WM % matrix.m, WN % matrix.n].every((rest) => rest === 0)
-    );
-  });
+  if (!gpu.matrix || Math.min(m, n, k) < leastMatrixSize) return undefined;
+  const measured = gpu.tiles.of("gemm-matrix", m, n);
+  const tuned = measured === undefined ? undefined : matrixTiles[measured];
+  if (tuned && matrixTileFits(gpu, tuned)) return tuned;
+  const fitting = matrixTiles.filter((tile) => matrixTileFits(gpu, tile));
+  return fitting.find((tile) => countTiles(m, n, tile) >= busyTiles) ?? fitting.at(-1);
+}
+
+/** Whether the tile at `place` of a kernel's list can run here; halfB as for chooseTile. */
+export function placeFits(gpu: Gpu, kernel: TiledKernelName, place: number): boolean {
+  if (kernel === "gemm") return tileFits(gpu, wideTiles[place]!, true);
+  return matrixTileFits(gpu, matrixTiles[place]!);
 }

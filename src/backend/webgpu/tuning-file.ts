@@ -1,0 +1,40 @@
+// Where measurements of tiles are kept under Node: one small JSON file in lowrank's cache folder, written whole. In a
+// browser there is none. Names of Node's modules stand in variables, so that bundlers for browsers leave them alone.
+
+import type { TuningStore } from "./tuning.ts";
+
+const fileName = "webgpu-tiles.json";
+
+/** The store of this process; undefined where there are no files. */
+export async function openTuningFile(): Promise<TuningStore | undefined> {
+  if (typeof process === "undefined" || !process.versions?.node) return undefined;
+  const [filesName, pathName, systemName] = ["node:fs/promises", "node:path", "node:os"];
+  const { mkdir, readFile, rename, stat, writeFile } = (await import(
+    /* @vite-ignore */ filesName!
+  )) as typeof import("node:fs/promises");
+  const { join } = (await import(/* @vite-ignore */ pathName!)) as typeof import("node:path");
+  const { homedir } = (await import(/* @vite-ignore */ systemName!)) as typeof import("node:os");
+  const { LOWRANK_CACHE, XDG_CACHE_HOME } = process.env;
+  const folder = LOWRANK_CACHE ?? join(XDG_CACHE_HOME ?? join(homedir(), ".cache"), "lowrank");
+  const path = join(folder, fileName);
+  return {
+    async read() {
+      try {
+        if ((await stat(path)).size > 2 ** 20) return undefined;
+        return await readFile(path, "utf8");
+      } catch {
+        return undefined; // not there yet
+      }
+    },
+    async write(text) {
+      try {
+        await mkdir(folder, { recursive: true });
+        const temporary = `${path}.${process.pid}`;
+        await writeFile(temporary, text);
+        await rename(temporary, path);
+      } catch {
+        // A cache that cannot be written costs a second at the next start, and nothing else.
+      }
+    },
+  };
+}
