@@ -1,0 +1,217 @@
+// Prefill and decoding of lowrank beside llama.cpp on the same machine in one run: the same random weights, threads and
+// prompt, the two sides in turn, best of their rounds. Prints a table of ratios, or JSON with --json.
+//
+//   node bench/against-llama.mjs --llama DIR --configs DIR [--cases 135m-bf16,135m-nf4,1b-bf16,1b-nf4] [--threads N]
+//                                [--prompt 512] [--tokens 64] [--rounds 3] [--work DIR] [--json]
+//
+// --llama is a folder with node_modules/node-llama-cpp (npm install --omit=optional --ignore-scripts node-llama-cpp
+// @node-llama-cpp/linux-x64); --configs holds config.json files named smollm_135m.json and
+// tinyllama_1b_chat_v1.0.json. Needs a built checkout. A development tool: nothing a user runs needs it.
+
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+
+const shapes = { "135m": "smollm_135m.json", "1b": "tinyllama_1b_chat_v1.0.json" };
+/** Our weights, and llama.cpp's of the same size. */
+const weights = { bf16: "f16", nf4: "q4_0" };
+
+const { values: given } = parseArgs({
+  options: {
+    llama: { type: "string" },
+    configs: { type: "string" },
+    cases: { type: "string", default: "135m-bf16,135m-nf4,1b-bf16,1b-nf4" },
+    threads: { type: "string", default: String(availableParallelism()) },
+    prompt: { type: "string", default: "512" },
+    tokens: { type: "string", default: "64" },
+    rounds: { type: "string", default: "3" },
+    work: { type: "string", default: join(tmpdir(), "lowrank-against-llama") },
+    json: { type: "boolean", default: false },
+    side: { type: "string" },
+    model: { type: "string" },
+  },
+});
+const threads = Number(given.threads);
+const [promptLength, newTokens] = [Number(given.prompt), Number(given.tokens)];
+const root = fileURLToPath(new URL("..", import.meta.url));
+const built = (path) => import(pathToFileURL(join(root, "dist", path)).href);
+const promptIds = Array.from({ length: promptLength }, (_, i) => 3 + ((i * 7919) % 200));
+
+/** {prefillMs, decodeMs}: the prompt up to its last token, then newTokens steps. */
+const sides = {
+  async ours() {
+    const { openBackend } = await built("backend/index.js");
+    const { openModelFolder } = await built("formats/model-folder.js");
+    const { readModelConfig } = await built("models/index.js");
+    const { loadDecoder } = await built("models/load-model.js");
+    const { folderSource } = await built("models/open-model.js");
+    const { quantizeOnArrival } = await built("models/quantized-weights.js");
+    const { GenerationEngine } = await built("generate/engine.js");
+    const { greedy } = await built("generate/sampler.js");
+    const backend = await openBackend("cpu", { precision: "bf16", threads });
+    const folder = await openModelFolder(given.model);
+    const config = readModelConfig(folder.config);
+    const quantize = given.cases === "nf4" ? quantizeOnArrival(backend) : undefined;
+    const { decoder } = await loadDecoder(backend, config, folderSource(folder), { quantize });
+    const weightBytes = backend.liveBytes;
+    const capacity = promptLength + newTokens + 1;
+    const engine = new GenerationEngine(decoder, { slots: 1, capacity, tokensPerPass: capacity });
+    const run = async () => {
+      const times = [performance.now()];
+      const sampling = greedy;
+      const onToken = () => void times.push(performance.now());
+      await engine.generate({ promptIds, maxNewTokens: newTokens + 1, stopIds: [], sampling, onToken });
+      return { prefillMs: times[1] - times[0], decodeMs: times.at(-1) - times[1] };
+    };
+    await run();
+    const result = await run();
+    return { ...result, weightBytes, bandwidth: await bandwidthOf(backend) };
+  },
+  async theirs() {
+    const entry = join(given.llama, "node_modules/node-llama-cpp/dist/index.js");
+    const { getLlama, LlamaLogLevel } = await import(pathToFileURL(entry).href);
+    const options = { gpu: false, build: "never", skipDownload: true, maxThreads: threads };
+    const llama = await getLlama({ ...options, logLevel: LlamaLogLevel.error });
+    const model = await llama.loadModel({ modelPath: given.model });
+    const context = await model.createContext({
+      contextSize: promptLength + newTokens + 8,
+      batchSize: promptLength,
+      threads,
+    });
+    const sequence = context.getSequence();
+    const run = async () => {
+      await sequence.clearHistory();
+      const start = performance.now();
+      await sequence.evaluateWithoutGeneratingNewTokens(promptIds);
+      const middle = performance.now();
+      let drawn = 0;
+      for await (const _ of sequence.evaluate([5], { temperature: 0 })) if (++drawn === newTokens) break;
+      return { prefillMs: middle - start, decodeMs: performance.now() - middle };
+    };
+    await run();
+    return run();
+  },
+};
+
+/** Bytes a second that summing a large array reads. */
+async function bandwidthOf(backend) {
+  const count = 2 ** 28;
+  const view = (buffer, shape) => ({ buffer, byteOffset: 0, shape, dtype: "f32" });
+  const x = view(backend.allocate(4 * count, "workspace"), [count]);
+  const out = view(backend.allocate(4, "workspace"), [1]);
+  backend.fill(x, 1);
+  let best = 0;
+  for (let i = 0; i < 5; i++) {
+    const start = performance.now();
+    backend.sum(x, out);
+    await backend.read(out.buffer);
+    best = Math.max(best, (4 * count * 1000) / (performance.now() - start));
+  }
+  return best;
+}
+
+async function main() {
+  if (!given.llama || !given.configs)
+    throw new Error("--llama DIR and --configs DIR are needed; see the head of this file");
+  mkdirSync(given.work, { recursive: true });
+  const results = [];
+  for (const name of given.cases.split(",")) {
+    const [shape, kind] = name.split("-");
+    if (!shapes[shape] || !weights[kind]) throw new Error(`no case ${name}`);
+    const config = join(given.configs, shapes[shape]);
+    const model = join(given.work, shape);
+    if (!existsSync(join(model, "config.json")))
+      execFileSync(process.execPath, [join(root, "tools/make-random-model.mjs"), config, model], {
+        stdio: "inherit",
+      });
+    const gguf = join(given.work, `${shape}-${weights[kind]}.gguf`);
+    if (!existsSync(gguf)) await exportRandom(model, gguf, weights[kind]);
+    const best = {};
+    for (let round = 0; round < Number(given.rounds); round++) {
+      for (const [side, path] of [
+        ["ours", model],
+        ["theirs", gguf],
+      ]) {
+        const result = measure(side, path, kind);
+        for (const [key, value] of Object.entries(result)) {
+          const better = key === "bandwidth" ? Math.max : Math.min;
+          best[side] = { ...best[side], [key]: better(best[side]?.[key] ?? value, value) };
+        }
+      }
+    }
+    const perSecond = (side) => ({
+      prefill: (1000 * promptLength) / best[side].prefillMs,
+      decode: (1000 * newTokens) / best[side].decodeMs,
+    });
+    const [ours, theirs] = [perSecond("ours"), perSecond("theirs")];
+    const embedding = embeddingBytes(config);
+    results.push({
+      case: name,
+      threads,
+      ours,
+      theirs,
+      prefillRatio: ours.prefill / theirs.prefill,
+      decodeRatio: ours.decode / theirs.decode,
+      // One row of the embedding is read a token, unless the head reads it too.
+      bandwidthFraction: ((best.ours.weightBytes - embedding) * ours.decode) / best.ours.bandwidth,
+      bandwidthGBs: best.ours.bandwidth / 1e9,
+    });
+    if (!given.json) tell(results.at(-1));
+  }
+  if (given.json) console.log(JSON.stringify(results));
+}
+
+function measure(side, model, kind) {
+  const args = [fileURLToPath(import.meta.url), "--side", side, "--model", model, "--cases", kind];
+  for (const key of ["llama", "threads", "prompt", "tokens"]) args.push(`--${key}`, given[key]);
+  const lines = execFileSync(process.execPath, args, { encoding: "utf8", maxBuffer: 2 ** 26 })
+    .trim()
+    .split("\n");
+  return JSON.parse(lines.at(-1));
+}
+
+function embeddingBytes(path) {
+  const config = JSON.parse(readFileSync(path, "utf8"));
+  return config.tie_word_embeddings ? 0 : 2 * config.vocab_size * config.hidden_size;
+}
+
+/** A GGUF file of a folder without a tokenizer: tokens are numbers here. */
+async function exportRandom(folder, out, type) {
+  const { openModelFolder } = await built("formats/model-folder.js");
+  const { writeGguf } = await built("formats/gguf-writer.js");
+  const { readModelConfig } = await built("models/index.js");
+  const { denseSource } = await built("models/dense-source.js");
+  const { modelMetadata, modelTensors } = await built("publish/gguf-model.js");
+  const opened = await openModelFolder(folder);
+  const config = readModelConfig(opened.config);
+  const metadata = modelMetadata(config, { name: "random", type });
+  const tokens = Array.from({ length: config.vocabularySize }, (_, i) =>
+    i < 256 ? `<0x${i.toString(16).toUpperCase().padStart(2, "0")}>` : `t${i}`,
+  );
+  metadata.set("tokenizer.ggml.model", { type: "string", value: "llama" });
+  metadata.set("tokenizer.ggml.pre", { type: "string", value: "default" });
+  metadata.set("tokenizer.ggml.tokens", { type: "array", of: "string", value: tokens });
+  metadata.set("tokenizer.ggml.scores", { type: "array", of: "f32", value: tokens.map(() => 0) });
+  metadata.set("tokenizer.ggml.token_type", {
+    type: "array",
+    of: "i32",
+    value: tokens.map((_, i) => (i < 256 ? 6 : 1)),
+  });
+  await writeGguf(out, metadata, modelTensors(config, denseSource(opened), type));
+  await opened.close();
+}
+
+function tell({ case: name, ours, theirs, prefillRatio, decodeRatio, bandwidthFraction, bandwidthGBs }) {
+  const rate = (value) => value.toFixed(1).padStart(8);
+  console.log(
+    `${name.padEnd(10)} prefill ${rate(ours.prefill)} / ${rate(theirs.prefill)} tokens/s = ${prefillRatio.toFixed(2)}x` +
+      `   decode ${rate(ours.decode)} / ${rate(theirs.decode)} = ${decodeRatio.toFixed(2)}x` +
+      `   ${(100 * bandwidthFraction).toFixed(0)}% of ${bandwidthGBs.toFixed(1)} GB/s`,
+  );
+}
+
+if (given.side) console.log(JSON.stringify(await sides[given.side]()));
+else await main();
