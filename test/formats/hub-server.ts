@@ -139,7 +139,8 @@ export async function startHub(
     if (request.method === "HEAD") return void response.end();
     const cut = state.cuts.get(path)?.shift();
     if (cut === undefined || cut >= rest.length) return void response.end(rest);
-    response.write(rest.subarray(0, cut), () => setTimeout(() => response.destroy(), 20));
+    // Closed, not reset: what was sent before the cut arrives.
+    response.write(rest.subarray(0, cut), () => response.socket?.end());
   }
 
   const url = () => `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
