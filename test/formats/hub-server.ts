@@ -139,8 +139,11 @@ export async function startHub(
     if (request.method === "HEAD") return void response.end();
     const cut = state.cuts.get(path)?.shift();
     if (cut === undefined || cut >= rest.length) return void response.end(rest);
-    // Closed, not reset: what was sent before the cut arrives.
-    response.write(rest.subarray(0, cut), () => response.socket?.end());
+    if (cut === 0) return void response.destroy();
+    // A client may lose what it had not read when the connection broke: most is sent a while before.
+    response.write(rest.subarray(0, cut - 1), () => {
+      setTimeout(() => response.write(rest.subarray(cut - 1, cut), () => response.destroy()), 100);
+    });
   }
 
   const url = () => `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
