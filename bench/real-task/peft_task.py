@@ -2,7 +2,7 @@
 perplexity and BLEU on test rows. Prints one JSON line. The other half is lowrank; run.mjs beside this runs both.
 Same rows, tokens, targets, batch, steps, optimizer and schedule as lowrank's run; orders and initial A differ.
 """
-import argparse, json, random, time
+import argparse, json, os, random, time
 
 def main():
     p = argparse.ArgumentParser()
@@ -21,11 +21,15 @@ def main():
     a = p.parse_args()
     import sacrebleu, torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, get_linear_schedule_with_warmup
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, get_linear_schedule_with_warmup
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
     rng = random.Random(a.seed)
-    tokenizer = AutoTokenizer.from_pretrained(a.model)
+    # The file's own tokenizer: AutoTokenizer rebuilds LlamaTokenizer from the vocabulary and drops the space that
+    # tokenizer.json puts before a text that begins with one.
+    special = AutoTokenizer.from_pretrained(a.model)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=os.path.join(a.model, "tokenizer.json"),
+                                        bos_token=special.bos_token, eos_token=special.eos_token)
     model = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32)
     model.config.use_cache = False
     read = lambda path: [json.loads(line) for line in open(path, encoding="utf-8")]
