@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend, Tensor } from "../../src/backend/backend.ts";
 import { openReference } from "../../src/backend/reference.ts";
-import { Failure, openDevice, type Tier } from "../../src/backend/webgpu/device.ts";
+import { Failure, matrixShape, openDevice, type Tier } from "../../src/backend/webgpu/device.ts";
 import { parseStore } from "../../src/backend/webgpu/tuning.ts";
 import { findAdapter, openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
 import { encodeFrom } from "../../src/tensor/dtype.ts";
@@ -18,7 +18,9 @@ import { kernelCases, Stage } from "../conformance/kernel-cases.ts";
 const adapter = await findAdapter();
 const skip = adapter ? "" : webgpu.reason!();
 if (skip && process.env.LOWRANK_REQUIRE_WEBGPU === "1") throw new Error(skip);
-const tiers: Tier[] = adapter?.features.has("shader-f16") ? ["f32", "f16"] : ["f32"];
+const half = adapter?.features.has("shader-f16") ?? false;
+const tiers: Tier[] = ["f32", ...(half ? (["f16"] as const) : [])];
+if (half && matrixShape(adapter!)) tiers.push("matrix");
 
 /** Largest difference over the largest magnitude expected. */
 function difference(actual: Float32Array, expected: Float32Array): number {
@@ -28,6 +30,8 @@ function difference(actual: Float32Array, expected: Float32Array): number {
 
 // Sums in f32 over a few hundred products of numbers that both sides hold exactly.
 const sumTolerance = 2e-5;
+/** Inputs rounded to f16 (11 bits), and in attention's gradients the weights between. */
+const halfTolerance = 4e-3;
 
 describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
   let backend: Backend;
@@ -50,19 +54,69 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
       [3, 65, 33],
       [70, 96, 130],
     ] as const) {
-      await compare(async (s) => {
-        const x = s.random([tokens, inputs], 1);
-        const weight = s.random([outputs, inputs], 2, 1, "f16");
-        const [y, dy, dx] = [
-          s.zeros([tokens, outputs]),
-          s.random([tokens, outputs], 3),
-          s.zeros([tokens, inputs]),
-        ];
-        s.backend.linear(x, [{ weight, y }]);
-        s.backend.linearBackward(undefined, [{ weight, dy }], dx, false);
-        return Float32Array.from([...(await s.read(y)), ...(await s.read(dx))]);
-      }, device);
+      await compare(
+        async (s) => {
+          const x = s.random([tokens, inputs], 1);
+          const weight = s.random([outputs, inputs], 2, 1, "f16");
+          const [y, dy, dx] = [
+            s.zeros([tokens, outputs]),
+            s.random([tokens, outputs], 3),
+            s.zeros([tokens, inputs]),
+          ];
+          s.backend.linear(x, [{ weight, y }]);
+          s.backend.linearBackward(undefined, [{ weight, dy }], dx, false);
+          return Float32Array.from([...(await s.read(y)), ...(await s.read(dx))]);
+        },
+        device,
+        tier === "matrix" ? halfTolerance : sumTolerance,
+      );
     }
+    device.close();
+  });
+
+  // f16 holds 6e-5 to 65504 with all its digits. Gradients and activations leave that range; products must not notice.
+  it.each(tiers)("keeps gradients of 1e-9 and activations of 1e6 in tier %s", async (tier) => {
+    const device = (await openWebGpu({ tier, precision: tier === "f32" ? "fp32" : "fp16" }))!;
+    for (const [activation, gradient] of [
+      [1, 1e-9],
+      [1e6, 1e3],
+    ] as const) {
+      await compare(
+        async (s) => {
+          const x = s.random([80, 96], 1, activation);
+          const weight = s.random([128, 96], 2, 0.1);
+          const dy = s.random([80, 128], 3, gradient);
+          const [y, dx, dWeight] = [s.zeros([80, 128]), s.zeros([80, 96]), s.zeros([128, 96])];
+          s.backend.linear(x, [{ weight, y }]);
+          s.backend.linearBackward(x, [{ weight, dy, dWeight }], dx, false);
+          const parts = [];
+          for (const [tensor, size] of [
+            [y, activation],
+            [dx, gradient],
+            [dWeight, activation * gradient],
+          ] as const)
+            parts.push(...(await s.read(tensor)).map((value) => value / size));
+          return Float32Array.from(parts);
+        },
+        device,
+        halfTolerance,
+      );
+    }
+    await compare(
+      async (s) => {
+        const shape = [80, 2, 32];
+        const [q, k, v, dOut] = [1, 2, 3, 4].map((seed) => s.random(shape, seed, seed === 4 ? 1e-9 : 1));
+        const [out, dq, dk, dv] = Array.from({ length: 4 }, () => s.zeros(shape));
+        const lse = s.zeros([80, 2]);
+        const segments = s.segments([[80, 80]]);
+        s.backend.attention(q!, k!, v!, segments, 0.2, 0, out!, lse);
+        s.backend.attentionBackward(q!, k!, v!, out!, lse, dOut!, segments, 0.2, 0, dq!, dk!, dv!);
+        const parts = [...(await s.read(dq!)), ...(await s.read(dk!)), ...(await s.read(dv!))];
+        return Float32Array.from(parts, (value) => value / 1e-9);
+      },
+      device,
+      halfTolerance,
+    );
     device.close();
   });
 

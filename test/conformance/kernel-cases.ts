@@ -13,6 +13,8 @@ export interface KernelCase {
   readonly name: string;
   /** Matrix products: compared with the tolerance of the backend's precision. */
   readonly product?: boolean;
+  /** Attention, whose products some devices make of f16 inputs. */
+  readonly attention?: boolean;
   /** Bit for bit. */
   readonly exact?: boolean;
   run(stage: Stage): Promise<Outputs>;
@@ -391,6 +393,7 @@ function attentionCases(): KernelCase[] {
     { lengths: [[150, 150]], heads: 2, kvHeads: 1, width: 128, window: 64 },
   ];
   const cases: KernelCase[] = shapes.map(({ lengths, heads, kvHeads, width, window }) => ({
+    attention: true,
     name: `attention and backward ${JSON.stringify(lengths)} heads ${heads}/${kvHeads} width ${width} window ${window}`,
     async run(s) {
       const tokens = lengths.reduce((sum, l) => sum + l[0], 0);
@@ -417,6 +420,7 @@ function attentionCases(): KernelCase[] {
   }));
   for (const window of [0, 6]) {
     cases.push({
+      attention: true,
       name: `attention over a cache, window ${window}`,
       async run(s) {
         // Three sequences: one decodes a token, one continues a prompt, one starts.

@@ -3,6 +3,7 @@
 import type { Tensor } from "../../tensor/tensor.ts";
 import { UserError } from "../../util/errors.ts";
 import type { Kernels, Segments } from "../backend.ts";
+import { matrixAttention, matrixAttentionBackward, matrixAttentionFits } from "./attention-matrix.ts";
 import { f32, operand } from "./commands.ts";
 import { bytesOf, type Gpu, plain, withScratch } from "./gpu.ts";
 
@@ -49,6 +50,10 @@ function attention(
   const [, heads, width] = q.shape as [number, number, number];
   if (segments.count === 0 || q.shape[0] === 0) return;
   checkSizes(gpu, [q, k, v]);
+  if (matrixAttentionFits(gpu, [q, k, v], segments)) {
+    matrixAttention(gpu, [q, k, v], segments, scale, window, out, lse);
+    return;
+  }
   const operands = [q, k, v, segments.table, out, lse].map((t) => operand(t));
   const params = [heads, k.shape[1]!, window, f32(scale)];
   if (segments.maxQueries <= decodeQueries) {
@@ -98,6 +103,10 @@ function attentionBackward(
     const delta = gpu.pipelines.get("attention-delta", plain("attention-delta"));
     const from = [operand(out), operand(dOut), operand(lse), statistics];
     gpu.commands.launch(delta, from, [rows, width], Math.ceil(rows / 8));
+    if (matrixAttentionFits(gpu, [q, k, v, dOut], segments)) {
+      matrixAttentionBackward(gpu, [q, k, v, dOut], statistics, segments, scale, window, [dq, dk, dv]);
+      return;
+    }
     const constants = { ...backwardTiles(gpu, width), D: width };
     const name = Object.values(constants).join(" ");
     const byQuery = gpu.pipelines.get(`attention-backward-query ${name}`, () => ({

@@ -525,6 +525,325 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   if (local.x == 0u && row < p.rows) { statistics[p.statistics + row] = vec2f(lse[p.lse + row], sums[at]); }
 }
 `,
+  "attention-matrix-backward-key": `// dK and dV on subgroup matrices: a subgroup takes MM keys of one key/value head; over every head of its group and every
+// tile of queries, with keys as rows: dV = P^T dOut, dK = dS^T Q. Scaled as attention-matrix-backward-query.wgsl.
+
+@group(0) @binding(3) var<storage, read> statistics: array<vec2f>; // (lse, delta)
+@group(0) @binding(4) var<storage, read> largest: array<u32>;
+@group(0) @binding(5) var<storage, read_write> dk: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dv: array<f32>;
+
+var<workgroup> slopes: array<f32, STRIPS * STRIP>;
+var<workgroup> dScores: array<f16, STRIPS * STRIP>;
+
+@compute @workgroup_size(THREADS)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(subgroup_id) subgroup: u32,
+  @builtin(subgroup_invocation_id) within: u32,
+) {
+  let row = p.table + 4u * group.z;
+  let qStart = u32(table[row]);
+  let length = u32(table[row + 1u]);
+  let kStart = u32(table[row + 2u]);
+  let firstKey = group.x * STRIPS * MM;
+  if (firstKey >= length) { return; }
+  let kvHead = group.y;
+  let perGroup = p.heads / p.kvHeads;
+  let qStride = p.heads * D;
+  let kStride = p.kvHeads * D;
+  let strip = subgroup * STRIP;
+  let mine = within / PER_ROW;
+  let key = firstKey + subgroup * MM + mine;
+  let factor = halfFactor(largest[p.largest]);
+  var endQuery = length;
+  if (p.window > 0u) { endQuery = min(length, firstKey + STRIPS * MM - 1u + p.window); }
+
+  let rowAt = (kStart + firstKey + subgroup * MM) * kStride + kvHead * D;
+  var sumsK: array<Sum, COLUMNS>;
+  var sumsV: array<Sum, COLUMNS>;
+  for (var c = 0u; c < COLUMNS; c++) {
+    sumsK[c] = Sum(0.0);
+    sumsV[c] = Sum(0.0);
+  }
+  for (var head = kvHead * perGroup; head < (kvHead + 1u) * perGroup; head++) {
+    for (var query0 = firstKey; query0 < endQuery; query0 += WIDTH) {
+      for (var j = 0u; j < ACROSS; j++) {
+        var score = Sum(0.0);
+        var slope = Sum(0.0);
+        let at = (qStart + query0 + j * MN) * qStride + head * D;
+        for (var s = 0u; s < STEPS; s++) {
+          let k = subgroupMatrixLoad<Left, row_major>(&halves, p.kAt + rowAt + s * MK, kStride);
+          let v = subgroupMatrixLoad<Left, row_major>(&halves, p.vAt + rowAt + s * MK, kStride);
+          score = subgroupMatrixMultiplyAccumulate(k, subgroupMatrixLoad<Right, col_major>(&halves, p.qAt + at + s * MK, qStride), score);
+          slope = subgroupMatrixMultiplyAccumulate(v, subgroupMatrixLoad<Right, col_major>(&halves, p.dOutAt + at + s * MK, qStride), slope);
+        }
+        subgroupMatrixStore<row_major>(&scores, strip + j * MN, score, WIDTH);
+        subgroupMatrixStore<row_major>(&slopes, strip + j * MN, slope, WIDTH);
+      }
+      workgroupBarrier();
+      for (var c = within % PER_ROW; c < WIDTH; c += PER_ROW) {
+        let at = subgroup * STRIP + mine * WIDTH + c;
+        let query = query0 + c;
+        var weight = 0.0;
+        var dScore = 0.0;
+        if (query < length && key < length && visible(query, key)) {
+          let known = statistics[p.statistics + (qStart + query) * p.heads + head];
+          weight = exp(min(scores[at] * p.scale - known.x, 0.0));
+          dScore = clamp(p.scale * weight * (slopes[at] - known.y * factor), -65504.0, 65504.0);
+        }
+        weights[at] = f16(weight);
+        dScores[at] = f16(dScore);
+      }
+      workgroupBarrier();
+      for (var s = 0u; s < DEEP; s++) {
+        let left = subgroupMatrixLoad<Left, row_major>(&weights, strip + s * MK, WIDTH);
+        let leftS = subgroupMatrixLoad<Left, row_major>(&dScores, strip + s * MK, WIDTH);
+        let at = (qStart + query0 + s * MK) * qStride + head * D;
+        for (var c = 0u; c < COLUMNS; c++) {
+          sumsV[c] = subgroupMatrixMultiplyAccumulate(left, subgroupMatrixLoad<Right, row_major>(&halves, p.dOutAt + at + c * MN, qStride), sumsV[c]);
+          sumsK[c] = subgroupMatrixMultiplyAccumulate(leftS, subgroupMatrixLoad<Right, row_major>(&halves, p.qAt + at + c * MN, qStride), sumsK[c]);
+        }
+      }
+    }
+  }
+  for (var c = 0u; c < COLUMNS; c++) {
+    workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scores, strip, sumsK[c], WIDTH);
+    subgroupMatrixStore<row_major>(&slopes, strip, sumsV[c], WIDTH);
+    workgroupBarrier();
+    if (key < length) {
+      for (var d = within % PER_ROW; d < MN; d += PER_ROW) {
+        let to = ((kStart + key) * p.kvHeads + kvHead) * D + c * MN + d;
+        dk[p.first + to] = scores[subgroup * STRIP + mine * WIDTH + d] / factor;
+        dv[p.second + to] = slopes[subgroup * STRIP + mine * WIDTH + d] / factor;
+      }
+    }
+  }
+}
+`,
+  "attention-matrix-backward-query": `// dQ on subgroup matrices: a subgroup takes MM queries of one head; dS = scale P (dOut v - delta) in f16, dQ = dS K.
+// dOut is scaled by halfFactor(largest), which the result is divided by.
+
+@group(0) @binding(3) var<storage, read> statistics: array<vec2f>; // (lse, delta)
+@group(0) @binding(4) var<storage, read> largest: array<u32>;
+@group(0) @binding(5) var<storage, read_write> dq: array<f32>;
+
+var<workgroup> slopes: array<f32, STRIPS * STRIP>;
+
+@compute @workgroup_size(THREADS)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(subgroup_id) subgroup: u32,
+  @builtin(subgroup_invocation_id) within: u32,
+) {
+  let row = p.table + 4u * group.z;
+  let qStart = u32(table[row]);
+  let length = u32(table[row + 1u]);
+  let kStart = u32(table[row + 2u]);
+  let firstQuery = group.x * STRIPS * MM;
+  if (firstQuery >= length) { return; }
+  let head = group.y;
+  let kvHead = head * p.kvHeads / p.heads;
+  let endKey = min(length, firstQuery + STRIPS * MM);
+  var beginKey = 0u;
+  if (p.window > 0u && firstQuery + 1u > p.window) { beginKey = firstQuery + 1u - p.window; }
+  let qStride = p.heads * D;
+  let kStride = p.kvHeads * D;
+  let strip = subgroup * STRIP;
+  let mine = within / PER_ROW;
+  let query = firstQuery + subgroup * MM + mine;
+  let factor = halfFactor(largest[p.largest]);
+  var known = vec2f(0.0);
+  if (query < length) { known = statistics[p.statistics + (qStart + query) * p.heads + head]; }
+
+  let rowAt = (qStart + firstQuery + subgroup * MM) * qStride + head * D;
+  var sums: array<Sum, COLUMNS>;
+  for (var c = 0u; c < COLUMNS; c++) { sums[c] = Sum(0.0); }
+  for (var key0 = beginKey; key0 < endKey; key0 += WIDTH) {
+    for (var j = 0u; j < ACROSS; j++) {
+      var score = Sum(0.0);
+      var slope = Sum(0.0);
+      let at = (kStart + key0 + j * MN) * kStride + kvHead * D;
+      for (var s = 0u; s < STEPS; s++) {
+        let q = subgroupMatrixLoad<Left, row_major>(&halves, p.qAt + rowAt + s * MK, qStride);
+        let o = subgroupMatrixLoad<Left, row_major>(&halves, p.dOutAt + rowAt + s * MK, qStride);
+        score = subgroupMatrixMultiplyAccumulate(q, subgroupMatrixLoad<Right, col_major>(&halves, p.kAt + at + s * MK, kStride), score);
+        slope = subgroupMatrixMultiplyAccumulate(o, subgroupMatrixLoad<Right, col_major>(&halves, p.vAt + at + s * MK, kStride), slope);
+      }
+      subgroupMatrixStore<row_major>(&scores, strip + j * MN, score, WIDTH);
+      subgroupMatrixStore<row_major>(&slopes, strip + j * MN, slope, WIDTH);
+    }
+    workgroupBarrier();
+    for (var c = within % PER_ROW; c < WIDTH; c += PER_ROW) {
+      let at = subgroup * STRIP + mine * WIDTH + c;
+      var dScore = 0.0;
+      if (query < length && visible(query, key0 + c)) {
+        let weight = exp(min(scores[at] * p.scale - known.x, 0.0));
+        dScore = clamp(p.scale * weight * (slopes[at] - known.y * factor), -65504.0, 65504.0);
+      }
+      weights[at] = f16(dScore);
+    }
+    workgroupBarrier();
+    for (var s = 0u; s < DEEP; s++) {
+      let left = subgroupMatrixLoad<Left, row_major>(&weights, strip + s * MK, WIDTH);
+      let at = p.kAt + (kStart + key0 + s * MK) * kStride + kvHead * D;
+      for (var c = 0u; c < COLUMNS; c++) {
+        sums[c] = subgroupMatrixMultiplyAccumulate(left, subgroupMatrixLoad<Right, row_major>(&halves, at + c * MN, kStride), sums[c]);
+      }
+    }
+  }
+  for (var c = 0u; c < COLUMNS; c++) {
+    workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scores, strip, sums[c], WIDTH);
+    workgroupBarrier();
+    if (query < length) {
+      for (var d = within % PER_ROW; d < MN; d += PER_ROW) {
+        dq[p.first + ((qStart + query) * p.heads + head) * D + c * MN + d] = scores[subgroup * STRIP + mine * WIDTH + d] / factor;
+      }
+    }
+  }
+}
+`,
+  "attention-matrix-params": `// What the attention kernels on subgroup matrices share. Copies of q, k, v and dOut in f16 lie in one buffer, "halves", at
+// element qAt and so on, rows [T, heads, D], followed by zero rows enough for a last tile; matrices are loaded from there.
+// STRIPS subgroups of SUBGROUP lanes take MM rows each; matrices are MM x MN x MK; the other side goes by WIDTH at a time.
+
+struct Params {
+  halves: u32, table: u32, statistics: u32, largest: u32, first: u32, second: u32,
+  heads: u32, kvHeads: u32, window: u32, scale: f32, qAt: u32, kAt: u32, vAt: u32, dOutAt: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> halves: array<f16>;
+@group(0) @binding(2) var<storage, read> table: array<i32>;
+
+alias Left = subgroup_matrix_left<f16, MK, MM>;
+alias Right = subgroup_matrix_right<f16, MN, MK>;
+alias Sum = subgroup_matrix_result<f32, MN, MM>;
+
+const THREADS = STRIPS * SUBGROUP;
+const STEPS = D / MK; // along the head's width, as the inner dimension
+const COLUMNS = D / MN; // and as columns
+const ACROSS = WIDTH / MN;
+const DEEP = WIDTH / MK;
+const STRIP = MM * WIDTH;
+const PER_ROW = SUBGROUP / MM; // lanes that share a row
+
+var<workgroup> scores: array<f32, STRIPS * STRIP>;
+var<workgroup> weights: array<f16, STRIPS * STRIP>;
+
+/// Whether a query at "position" of its segment sees "key".
+fn visible(position: u32, key: u32) -> bool {
+  return key <= position && (p.window == 0u || key + p.window > position);
+}
+`,
+  "attention-matrix": `// attention.wgsl on subgroup matrices: a subgroup takes MM queries of one head and sweeps the keys twice, first for each
+// query's log-sum-exp, then for its output, so that sums in matrices need no rescaling between. f16 inputs, f32 sums.
+
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read_write> lse: array<f32>;
+// p.statistics is out's offset and p.largest lse's.
+
+var<workgroup> shares: array<vec2f, THREADS>;
+
+const LOWEST = -3.0e38;
+
+@compute @workgroup_size(THREADS)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+  @builtin(subgroup_id) subgroup: u32,
+  @builtin(subgroup_invocation_id) within: u32,
+) {
+  let row = p.table + 4u * group.z;
+  let qStart = u32(table[row]);
+  let qLength = u32(table[row + 1u]);
+  let kStart = u32(table[row + 2u]);
+  let kLength = u32(table[row + 3u]);
+  let firstQuery = group.x * STRIPS * MM;
+  if (firstQuery >= qLength) { return; }
+  let head = group.y;
+  let kvHead = head * p.kvHeads / p.heads;
+  let before = kLength - qLength;
+  let endKey = before + min(qLength, firstQuery + STRIPS * MM);
+  var beginKey = 0u;
+  if (p.window > 0u && before + firstQuery + 1u > p.window) { beginKey = before + firstQuery + 1u - p.window; }
+  let qStride = p.heads * D;
+  let kStride = p.kvHeads * D;
+  let strip = subgroup * STRIP;
+  let mine = within / PER_ROW; // this lane's row of the strip
+  let query = firstQuery + subgroup * MM + mine;
+  let position = before + query;
+
+  var queries: array<Left, STEPS>;
+  for (var s = 0u; s < STEPS; s++) {
+    let at = p.qAt + (qStart + firstQuery + subgroup * MM) * qStride + head * D + s * MK;
+    queries[s] = subgroupMatrixLoad<Left, row_major>(&halves, at, qStride);
+  }
+  var outs: array<Sum, COLUMNS>;
+  for (var c = 0u; c < COLUMNS; c++) { outs[c] = Sum(0.0); }
+  var largest = LOWEST;
+  var total = 0.0;
+  var logSum = 0.0;
+  for (var sweep = 0u; sweep < 2u; sweep++) {
+    for (var key0 = beginKey; key0 < endKey; key0 += WIDTH) {
+      for (var j = 0u; j < ACROSS; j++) {
+        var sum = Sum(0.0);
+        let at = p.kAt + (kStart + key0 + j * MN) * kStride + kvHead * D;
+        for (var s = 0u; s < STEPS; s++) {
+          sum = subgroupMatrixMultiplyAccumulate(queries[s], subgroupMatrixLoad<Right, col_major>(&halves, at + s * MK, kStride), sum);
+        }
+        subgroupMatrixStore<row_major>(&scores, strip + j * MN, sum, WIDTH);
+      }
+      workgroupBarrier();
+      for (var c = within % PER_ROW; c < WIDTH; c += PER_ROW) {
+        let at = subgroup * STRIP + mine * WIDTH + c;
+        let score = scores[at] * p.scale;
+        let sees = query < qLength && visible(position, key0 + c);
+        if (sweep == 1u) {
+          weights[at] = f16(select(0.0, exp(min(score - logSum, 0.0)), sees));
+        } else if (sees) {
+          let top = max(largest, score);
+          total = total * exp(largest - top) + exp(score - top);
+          largest = top;
+        }
+      }
+      workgroupBarrier();
+      if (sweep == 1u) {
+        for (var s = 0u; s < DEEP; s++) {
+          let left = subgroupMatrixLoad<Left, row_major>(&weights, strip + s * MK, WIDTH);
+          let at = p.vAt + (kStart + key0 + s * MK) * kStride + kvHead * D;
+          for (var c = 0u; c < COLUMNS; c++) {
+            outs[c] = subgroupMatrixMultiplyAccumulate(left, subgroupMatrixLoad<Right, row_major>(&halves, at + c * MN, kStride), outs[c]);
+          }
+        }
+      }
+    }
+    if (sweep == 0u) {
+      shares[lane] = vec2f(largest, total);
+      workgroupBarrier();
+      var top = LOWEST;
+      let first = lane - within % PER_ROW;
+      for (var i = 0u; i < PER_ROW; i++) { top = max(top, shares[first + i].x); }
+      var sum = 0.0;
+      for (var i = 0u; i < PER_ROW; i++) { sum += shares[first + i].y * exp(shares[first + i].x - top); }
+      if (sum > 0.0) { logSum = top + log(sum); }
+    }
+  }
+  let to = (qStart + query) * p.heads + head;
+  if (query < qLength && within % PER_ROW == 0u) { lse[p.largest + to] = logSum; }
+  for (var c = 0u; c < COLUMNS; c++) {
+    workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scores, strip, outs[c], WIDTH);
+    workgroupBarrier();
+    if (query < qLength) {
+      for (var d = within % PER_ROW; d < MN; d += PER_ROW) {
+        out[p.statistics + to * D + c * MN + d] = scores[subgroup * STRIP + mine * WIDTH + d];
+      }
+    }
+  }
+}
+`,
   "attention": `// Causal attention over segments, forward: a workgroup takes BQ queries of one head and walks the keys they see in tiles
 // of BK, keeping maximum, sum and output of each query as it goes (FlashAttention-2, Dao 2023). Scores never reach
 // device memory. D is the head width; q and k pass through workgroup memory 32 columns at a time, v 64. All tiles are
@@ -1464,6 +1783,39 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
     let at = m * 4u * LANES;
     emit4(m, first, vec4f(sums[at], sums[at + LANES], sums[at + 2u * LANES], sums[at + 3u * LANES]));
   }
+}
+`,
+  "half-copy": `// y = x in f16, times a power of two when SCALED: the one that brings the largest magnitude (largest[0], by its bits) to
+// [2^4, 2^5). Elements from n to "padded" become zero. One invocation a word, two elements.
+
+struct Params { x: u32, largest: u32, y: u32, n: u32, padded: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> largest: array<u32>;
+@group(0) @binding(3) var<storage, read_write> y: array<u32>;
+
+fn element(i: u32, factor: f32) -> f32 {
+  if (i >= p.n) { return 0.0; }
+  return clamp(x[p.x + i] * factor, -65504.0, 65504.0);
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let start = (group.y * grid.x + group.x) * 1024u + lane;
+  var factor = 1.0;
+  if (SCALED == 1u) { factor = halfFactor(largest[p.largest]); }
+  for (var i = 0u; i < 4u; i++) {
+    let at = start + 256u * i;
+    if (2u * at < p.padded) { y[p.y + at] = pack2x16float(vec2f(element(2u * at, factor), element(2u * at + 1u, factor))); }
+  }
+}
+`,
+  "half-factor": `// The power of two that brings a number with these bits to [2^4, 2^5), so that gradients far below f16's range keep their
+// digits and products with them stay within it; 1 where there is none.
+
+fn halfFactor(bits: u32) -> f32 {
+  let exponent = 258u - (bits >> 23u); // 127 + 4 - (e - 127)
+  return bitcast<f32>(select(0x3f800000u, exponent << 23u, bits != 0u && exponent > 3u && exponent < 255u));
 }
 `,
   "multiply-high": `// High word of the product of two 32-bit integers, put together from 16-bit halves: WGSL has no 64-bit integers.

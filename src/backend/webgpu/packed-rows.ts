@@ -18,7 +18,7 @@ export function matrixConstants(gpu: Gpu, { WM, WN }: MatrixTile): Record<string
 }
 
 /** largest = bits of the largest magnitude of an f32 operand; elements between its rows count too, and do no harm. */
-function findLargest(gpu: Gpu, source: Operand, largest: Operand): void {
+export function findLargest(gpu: Gpu, source: Operand, largest: Operand): void {
   const count = source.sizeBytes / 4;
   const pipeline = gpu.pipelines.get("reduce-largest", plain("reduce-largest"));
   const groups = Math.ceil(count / largestSpan);
