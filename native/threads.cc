@@ -20,6 +20,7 @@ using Body = std::function<void(int64_t, int)>;
 constexpr uint32_t kClosed = 0xffffffffu;
 constexpr int kMaxThreads = 256;
 constexpr auto kSpin = std::chrono::microseconds(100);
+constexpr int kSpinsBeforeYield = 2000;
 
 thread_local int desiredThreads = 0;  // of the JavaScript thread; inside a job, of that job
 thread_local bool insideJob = false;
@@ -54,7 +55,11 @@ class Pool {
       wake_.notify_all();
     }
     work(generation, 0);
-    while (done_.load(std::memory_order_acquire) < tasks) relax();
+    // The last task usually ends within microseconds; where its thread lost its core to others, let it have ours.
+    for (int spins = 0; done_.load(std::memory_order_acquire) < tasks; spins++) {
+      if (spins < kSpinsBeforeYield) relax();
+      else std::this_thread::yield();
+    }
     if (failed_.exchange(false)) throw std::bad_alloc();
   }
 
