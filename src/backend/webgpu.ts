@@ -5,7 +5,7 @@
 import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
 import { attentionKernels } from "./webgpu/attention.ts";
 import { Commands } from "./webgpu/commands.ts";
-import { type DawnOptions, findGpu } from "./webgpu/dawn.ts";
+import { type DawnOptions, findGpu, mayHaveGpu } from "./webgpu/dawn.ts";
 import {
   adapterName,
   isSoftware,
@@ -55,6 +55,7 @@ export async function findAdapter(dawn?: DawnOptions): Promise<GPUAdapter | null
 
 /** Whether this machine has a GPU for WebGPU; a CPU posing as one does not count, for the CPU backend is faster. */
 export async function hasHardwareGpu(): Promise<boolean> {
+  if (!(await mayHaveGpu())) return false;
   const adapter = await findAdapter();
   return adapter !== null && !isSoftware(adapter);
 }

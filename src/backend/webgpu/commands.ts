@@ -22,7 +22,7 @@ export interface Operand {
 
 /** Launches recorded before they are submitted by themselves, so that the GPU starts while the CPU records. */
 const launchesPerSubmit = 512;
-const cachedBindGroups = 16384;
+const cachedBindGroups = 8192;
 const maxReadBuffers = 4;
 
 const bitsView = new DataView(new ArrayBuffer(4));
@@ -59,11 +59,16 @@ export class Commands {
   private readonly stride: number;
   private readonly params: Uint32Array;
   private readonly uniforms: GPUBuffer;
-  private readonly bindGroups = new Map<string, GPUBindGroup>();
+  /** The least recently used first. */
+  private readonly bindGroups = new Map<
+    string,
+    { readonly group: GPUBindGroup; readonly blocks: Set<number> }
+  >();
   private readonly keysOfBlock = new Map<number, Set<string>>();
   private readonly layoutIds = new Map<GPUBindGroupLayout, number>();
   private readonly readBuffers: GPUBuffer[] = [];
   private readonly placeholder: GpuMemory;
+  private readonly wholeBinding: number;
 
   constructor(
     private readonly device: GPUDevice,
@@ -73,11 +78,13 @@ export class Commands {
     /** Bytes that one binding may cover. */
     readonly bindingLimit = device.limits.maxStorageBufferBindingSize,
   ) {
+    this.wholeBinding = Math.floor(bindingLimit / 256) * 256;
     this.stride = Math.max(paramsBytes, device.limits.minUniformBufferOffsetAlignment);
     this.params = new Uint32Array((launchesPerSubmit * this.stride) / 4);
     // GPUBufferUsage: COPY_DST | UNIFORM.
     this.uniforms = device.createBuffer({ size: this.params.byteLength, usage: 8 | 64 });
     this.placeholder = memory.scratch(256);
+    memory.onPressure = () => this.flush();
     memory.onDestroy = (block) => this.forget(block);
   }
 
@@ -153,6 +160,11 @@ export class Commands {
       const alignment = uniform ? minUniformBufferOffsetAlignment : minStorageBufferOffsetAlignment;
       const start = Math.floor(o.byteOffset / alignment) * alignment;
       const size = Math.ceil((o.byteOffset + o.sizeBytes - start) / 16) * 16;
+      // Binding all that follows lets batches of different lengths share bind groups; two ranges of one buffer must not
+      // overlap, though.
+      const alone =
+        !uniform && operands.every((other, j) => j === i || this.memory.of(other.buffer).block !== block);
+      const bound = alone ? Math.min(block.capacity - start, this.wholeBinding) : size;
       const offset = (o.byteOffset - start) / (o.unit ?? pipeline.units[i]!);
       invariant(start + size <= block.capacity, `${pipeline.label}: operand ${i} ends outside its buffer`);
       invariant(Number.isInteger(offset), `${pipeline.label}: operand ${i} starts between elements`);
@@ -164,15 +176,16 @@ export class Commands {
         );
       }
       block.batch = this.batch;
-      key += `|${block.id}:${start}:${size}`;
-      return { block, start, size: Math.max(16, size) };
+      key += `|${block.id}:${start}:${bound}`;
+      return { block, start, size: Math.max(16, bound) };
     });
     const cached = this.bindGroups.get(key);
-    if (cached) return cached;
-    if (this.bindGroups.size >= cachedBindGroups) {
-      this.bindGroups.clear();
-      this.keysOfBlock.clear();
+    if (cached) {
+      this.bindGroups.delete(key);
+      this.bindGroups.set(key, cached);
+      return cached.group;
     }
+    if (this.bindGroups.size >= cachedBindGroups) this.drop(this.bindGroups.keys().next().value!);
     const group = this.device.createBindGroup({
       layout: pipeline.layout,
       entries: [
@@ -183,18 +196,29 @@ export class Commands {
         })),
       ],
     });
-    this.bindGroups.set(key, group);
-    for (const { block } of ranges) {
-      const keys = this.keysOfBlock.get(block.id);
+    const blocks = new Set(ranges.map(({ block }) => block.id));
+    this.bindGroups.set(key, { group, blocks });
+    for (const id of blocks) {
+      const keys = this.keysOfBlock.get(id);
       if (keys) keys.add(key);
-      else this.keysOfBlock.set(block.id, new Set([key]));
+      else this.keysOfBlock.set(id, new Set([key]));
     }
     return group;
   }
 
+  /** Forgets one bind group. */
+  private drop(key: string): void {
+    for (const id of this.bindGroups.get(key)!.blocks) {
+      const keys = this.keysOfBlock.get(id)!;
+      keys.delete(key);
+      if (keys.size === 0) this.keysOfBlock.delete(id);
+    }
+    this.bindGroups.delete(key);
+  }
+
+  /** Forgets the bind groups of a block that is about to be destroyed. */
   private forget(block: Block): void {
-    for (const key of this.keysOfBlock.get(block.id) ?? []) this.bindGroups.delete(key);
-    this.keysOfBlock.delete(block.id);
+    for (const key of [...(this.keysOfBlock.get(block.id) ?? [])]) this.drop(key);
   }
 
   private openEncoder(): GPUCommandEncoder {
@@ -236,7 +260,6 @@ export class Commands {
     this.encoder = undefined;
     this.launches = 0;
     this.batch++;
-    this.memory.trim();
   }
 
   /** Submits, and waits until the GPU has done it all. */

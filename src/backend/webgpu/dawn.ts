@@ -44,6 +44,19 @@ export async function findGpu(
   return { gpu };
 }
 
+/** Device files of graphics drivers under Linux (and of Windows' GPU inside WSL). */
+const linuxDevices = ["/dev/dri", "/dev/nvidiactl", "/dev/dxg"];
+
+/** False where there is surely no GPU: Dawn takes a moment to find that out, and complains on stderr as it does. */
+export async function mayHaveGpu(): Promise<boolean> {
+  if (typeof process === "undefined" || process.platform !== "linux") return true;
+  const filesName = "node:fs";
+  const { existsSync } = (await import(/* webpackIgnore: true */ /* @vite-ignore */ filesName)) as {
+    existsSync(path: string): boolean;
+  };
+  return linuxDevices.some(existsSync);
+}
+
 let lastActivityMs = 0;
 let throttled = false;
 

@@ -1,5 +1,6 @@
 // Memory of the WebGPU backend: handles over GPU buffers, and a pool of freed ones. Commands run in order, so a freed
-// buffer may be handed out again at once. The ledger counts the bytes asked for; pooled and rounded-up bytes are extra.
+// buffer may be handed out again at once. The ledger counts the bytes asked for; what rounding and the pool hold beyond it
+// is bounded here.
 
 import { BugError, UserError } from "../../util/errors.ts";
 import type { DeviceBuffer } from "../backend.ts";
@@ -29,15 +30,22 @@ export class GpuMemory implements DeviceBuffer {
 
 // GPUBufferUsage: COPY_SRC | COPY_DST | UNIFORM | STORAGE; the names are no globals under Node.
 const usage = 4 | 8 | 64 | 128;
-/** A pool no larger than this is never trimmed. */
-const smallPoolBytes = 256 * 2 ** 20;
+/** Memory that pooled blocks may take beyond the most that was ever in use: a share of it, and so many bytes. */
+const spareShare = 1 / 8;
+const spareBytes = 64 * 2 ** 20;
 
 export class Memory {
   readonly ledger = new Ledger();
+  /** Freed blocks by capacity, the last freed first to be used; and all of them, the oldest first to be destroyed. */
   private readonly pool = new Map<number, Block[]>();
+  private readonly pooled = new Set<Block>();
   private pooledBytes = 0;
+  private usedBytes = 0;
+  private mostUsedBytes = 0;
   private nextId = 1;
   private nextBlock = 1;
+  /** Called before blocks are destroyed: recorded commands that use them must be submitted. */
+  onPressure: () => void = () => {};
   /** Called with a block before it is destroyed. */
   onDestroy: (block: Block) => void = () => {};
 
@@ -62,22 +70,31 @@ export class Memory {
     const capacity = sizeClass(sizeBytes);
     const free = this.pool.get(capacity);
     let block = free?.pop();
-    if (block) this.pooledBytes -= capacity;
-    else {
-      const limit = this.device.limits.maxBufferSize;
-      if (capacity > limit) {
-        throw new UserError(
-          `this GPU allows buffers of ${limit} bytes through WebGPU; ${category ?? "a kernel"} needs one of ${sizeBytes}`,
-        );
-      }
-      block = {
-        id: this.nextBlock++,
-        gpu: this.device.createBuffer({ size: capacity, usage }),
-        capacity,
-        batch: 0,
-      };
+    if (block) {
+      this.pooled.delete(block);
+      this.pooledBytes -= capacity;
     }
+    this.usedBytes += capacity;
+    this.mostUsedBytes = Math.max(this.mostUsedBytes, this.usedBytes);
+    block ??= this.create(capacity, sizeBytes, category ?? "a kernel");
     return new GpuMemory(this.nextId++, sizeBytes, category, block);
+  }
+
+  private create(capacity: number, sizeBytes: number, purpose: string): Block {
+    const limit = this.device.limits.maxBufferSize;
+    if (capacity > limit) {
+      this.usedBytes -= capacity;
+      throw new UserError(
+        `this GPU allows buffers of ${limit} bytes through WebGPU; ${purpose} needs one of ${sizeBytes}`,
+      );
+    }
+    this.trim();
+    return {
+      id: this.nextBlock++,
+      gpu: this.device.createBuffer({ size: capacity, usage }),
+      capacity,
+      batch: 0,
+    };
   }
 
   free(buffer: DeviceBuffer): void {
@@ -88,7 +105,9 @@ export class Memory {
     const free = this.pool.get(block.capacity);
     if (free) free.push(block);
     else this.pool.set(block.capacity, [block]);
+    this.pooled.add(block);
     this.pooledBytes += block.capacity;
+    this.usedBytes -= block.capacity;
   }
 
   /** The handle behind a buffer; a BugError when it is not this backend's or was freed. */
@@ -98,17 +117,25 @@ export class Memory {
     return buffer;
   }
 
-  /** Destroys pooled blocks when they outgrow half of the peak. Only when no recorded command uses them. */
-  trim(): void {
-    if (this.pooledBytes <= Math.max(smallPoolBytes, this.ledger.peakBytes / 2)) return;
-    for (const blocks of this.pool.values()) for (const block of blocks) this.destroy(block);
-    this.pool.clear();
-    this.pooledBytes = 0;
+  /** Bytes of all blocks, in use or pooled. */
+  get heldBytes(): number {
+    return this.usedBytes + this.pooledBytes;
   }
 
-  private destroy(block: Block): void {
-    this.onDestroy(block);
-    block.gpu.destroy();
+  /** Destroys the pooled blocks that were freed longest ago while too much is held. */
+  private trim(): void {
+    const allowed = this.mostUsedBytes * (1 + spareShare) + spareBytes;
+    if (this.heldBytes <= allowed) return;
+    this.onPressure();
+    for (const block of this.pooled) {
+      if (this.heldBytes <= allowed) return;
+      this.pooled.delete(block);
+      this.pooledBytes -= block.capacity;
+      const free = this.pool.get(block.capacity)!;
+      free.splice(free.indexOf(block), 1);
+      this.onDestroy(block);
+      block.gpu.destroy();
+    }
   }
 }
 
