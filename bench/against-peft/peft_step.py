@@ -26,6 +26,8 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--gradient-checkpointing", action="store_true")
     p.add_argument("--device", default="cpu")
+    # PEFT keeps adapters in f32 unless told otherwise, as lowrank does.
+    p.add_argument("--half-adapters", action="store_true")
     a = p.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(a.threads))
     import torch, transformers, peft
@@ -39,7 +41,8 @@ def main():
     cfg.use_cache = False
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[a.dtype]
     torch.set_default_dtype(dtype)
-    model = AutoModelForCausalLM.from_config(cfg, attn_implementation="sdpa")
+    # A dtype in the config outranks torch's default.
+    model = AutoModelForCausalLM.from_config(cfg, dtype=dtype, attn_implementation="sdpa")
     torch.set_default_dtype(torch.float32)
     model = model.to(a.device)
     if a.method == "qlora":
@@ -59,7 +62,7 @@ def main():
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
     if a.method != "full":
-        model = get_peft_model(model, LoraConfig(r=a.rank, lora_alpha=2 * a.rank, target_modules="all-linear", task_type="CAUSAL_LM"), autocast_adapter_dtype=False)
+        model = get_peft_model(model, LoraConfig(r=a.rank, lora_alpha=2 * a.rank, target_modules="all-linear", task_type="CAUSAL_LM"), autocast_adapter_dtype=not a.half_adapters)
     model.train()
     params = [q for q in model.parameters() if q.requires_grad]
     opt = torch.optim.AdamW(params, lr=1e-4)
