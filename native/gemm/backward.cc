@@ -1,7 +1,8 @@
 // linearBackward: dx through frozen weights and adapters, and the gradients of what trains. Adapters of one call share
 // the work: du of all parts stand side by side in one matrix [T, ranks], already multiplied by scale, from which both
-// dx (as extra depth of the main product) and dA (one skinny product against x) are made.
+// dx (as extra depth of the main product) and dA are made. Gradients of low ranks: outer.h.
 #include "engines.h"
+#include "outer.h"
 #include "product.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
@@ -115,6 +116,7 @@ class Backward {
       plain |= !drops(adapter);
     }
     if (!plain) return;
+    if (ranks_ <= kMostOuterRanks) return narrowGradientsOfA();
     // All du against x at once; the rows of parts that do not want them are left aside.
     const Left<Engine> du(Activations{du_, ranks_, t_, ranks_, true});
     const Weight x = matrixOf(x_, t_, in_);
@@ -128,6 +130,20 @@ class Backward {
         for (int64_t i = begin; i < end; i++) adapter.dA[i] += from[i];
       });
     }
+  }
+
+  void narrowGradientsOfA() const {
+    const Narrow du(du_, t_, ranks_, ranks_, 1);
+    du.sumWith(x_, in_, [&](const float* sums, int64_t stride, int64_t c, int64_t n) {
+      for (int64_t p = 0; p < count_; p++) {
+        const Adapter& adapter = parts_[p].adapter;
+        if (adapter.rank == 0 || !adapter.dA || drops(adapter)) continue;
+        const float* from = sums + offsets_[static_cast<size_t>(p)] * stride;
+        for (int64_t r = 0; r < adapter.rank; r++) {
+          for (int64_t i = 0; i < n; i++) adapter.dA[r * in_ + c + i] += from[r * stride + i];
+        }
+      }
+    });
   }
 
   /** dA += du^T dropout(x), a few columns of x at a time. */
@@ -154,6 +170,14 @@ class Backward {
   void gradientOfB(const LinearGradPart& part) const {
     const Adapter& adapter = part.adapter;
     const int64_t out = part.weight.rows, rank = adapter.rank;
+    if (rank <= kMostOuterRanks) {
+      const Narrow u(adapter.u, t_, rank, rank, adapter.scale);
+      return u.sumWith(part.dy, out, [&](const float* sums, int64_t stride, int64_t o, int64_t n) {
+        for (int64_t i = 0; i < n; i++) {
+          for (int64_t r = 0; r < rank; r++) adapter.dB[(o + i) * rank + r] += sums[r * stride + i];
+        }
+      });
+    }
     Activations up{adapter.u, rank, t_, rank, true};
     up.factor = adapter.scale;
     const Left<Engine> u(up);

@@ -30,6 +30,8 @@ struct AmxEngine {
     }
   }
 
+  static int64_t columnsRead(int64_t n) { return (n + kCols - 1) / kCols * kCols; }
+
   /** Tile shapes are state of the thread; stop() leaves the tiles clean, which keeps context switches cheap. */
   static void start() {
     struct alignas(64) {

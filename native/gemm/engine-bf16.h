@@ -26,44 +26,55 @@ struct Bf16Engine {
   static void start() {}
   static void stop() {}
 
+  static int64_t columnsRead(int64_t n) { return columnsReadByVectors(n, kVectors); }
+
   static void kernel(const Run<Element>* runs, int count, const Tile& tile) {
-    __m512 sums[kRows][kVectors];
+    if (tile.cols <= kLanes) return vectors<1>(runs, count, tile);
+    if (tile.cols <= 2 * kLanes) return vectors<2>(runs, count, tile);
+    vectors<kVectors>(runs, count, tile);
+  }
+
+  /** The tile product where only the first `Vectors` vectors of columns count: adapters are 8 or 16 columns wide. */
+  template <int Vectors>
+  static inline __attribute__((always_inline)) void vectors(const Run<Element>* runs, int count, const Tile& tile) {
+    __m512 sums[kRows][Vectors];
     LOWRANK_UNROLL
     for (int r = 0; r < kRows; r++) {
       LOWRANK_UNROLL
-      for (int z = 0; z < kVectors; z++) sums[r][z] = _mm512_setzero_ps();
+      for (int z = 0; z < Vectors; z++) sums[r][z] = _mm512_setzero_ps();
     }
     for (int r = 0; r < tile.rows; r++) {
-      for (int z = 0; z < kCols; z += 16) __builtin_prefetch(tile.c + r * tile.stride + z, 1);
+      for (int z = 0; z < Vectors; z++) __builtin_prefetch(tile.c + r * tile.stride + z * kLanes, 1);
     }
     for (int i = 0; i < count; i++) accumulate(runs[i], sums);
     LOWRANK_UNROLL
     for (int r = 0; r < kRows; r++) {
       if (r >= tile.rows) break;
       LOWRANK_UNROLL
-      for (int z = 0; z < kVectors; z++) {
+      for (int z = 0; z < Vectors; z++) {
         finish(tile, r, z * kLanes, reinterpret_cast<Vf>(sums[r][z]), tile.cols - z * kLanes);
       }
     }
   }
 
+  template <int Vectors>
   static inline __attribute__((always_inline)) void accumulate(const Run<Element>& run,
-                                                               __m512 (&sums)[kRows][kVectors]) {
+                                                               __m512 (&sums)[kRows][Vectors]) {
     const auto* a = reinterpret_cast<const int32_t*>(run.left);
     const Element* b = run.right;
     const int64_t pairs = run.depth / 2;
     LOWRANK_UNROLL_4
     for (int64_t k = 0; k < pairs; k++, b += 2 * kCols) {
-      __m512bh columns[kVectors];
+      __m512bh columns[Vectors];
       LOWRANK_UNROLL
-      for (int z = 0; z < kVectors; z++) columns[z] = (__m512bh)_mm512_loadu_si512(b + z * 2 * kLanes);
+      for (int z = 0; z < Vectors; z++) columns[z] = (__m512bh)_mm512_loadu_si512(b + z * 2 * kLanes);
       LOWRANK_UNROLL
       for (int r = 0; r < kRows; r++) {
         int32_t pair;
         std::memcpy(&pair, a + r * pairs + k, 4);
         const __m512bh value = (__m512bh)_mm512_set1_epi32(pair);
         LOWRANK_UNROLL
-        for (int z = 0; z < kVectors; z++) sums[r][z] = _mm512_dpbf16_ps(sums[r][z], columns[z], value);
+        for (int z = 0; z < Vectors; z++) sums[r][z] = _mm512_dpbf16_ps(sums[r][z], columns[z], value);
       }
     }
   }

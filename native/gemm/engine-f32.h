@@ -37,39 +37,50 @@ struct F32Engine {
   static void start() {}
   static void stop() {}
 
+  static int64_t columnsRead(int64_t n) { return columnsReadByVectors(n, kF32Vectors); }
+
   static void kernel(const Run<Element>* runs, int count, const Tile& tile) {
-    Vf sums[kRows][kF32Vectors];
+    if (tile.cols <= kLanes) return vectors<1>(runs, count, tile);
+    if (tile.cols <= 2 * kLanes) return vectors<2>(runs, count, tile);
+    vectors<kF32Vectors>(runs, count, tile);
+  }
+
+  /** The tile product where only the first `Vectors` vectors of columns count: adapters are 8 or 16 columns wide. */
+  template <int Vectors>
+  static inline __attribute__((always_inline)) void vectors(const Run<Element>* runs, int count, const Tile& tile) {
+    Vf sums[kRows][Vectors];
     LOWRANK_UNROLL
     for (int r = 0; r < kRows; r++) {
       LOWRANK_UNROLL
-      for (int z = 0; z < kF32Vectors; z++) sums[r][z] = Vf{};
+      for (int z = 0; z < Vectors; z++) sums[r][z] = Vf{};
     }
     for (int r = 0; r < tile.rows; r++) {
-      for (int z = 0; z < kCols; z += 16) __builtin_prefetch(tile.c + r * tile.stride + z, 1);
+      for (int z = 0; z < Vectors * kLanes; z += 16) __builtin_prefetch(tile.c + r * tile.stride + z, 1);
     }
     for (int i = 0; i < count; i++) accumulate(runs[i], sums);
     LOWRANK_UNROLL
     for (int r = 0; r < kRows; r++) {
       if (r >= tile.rows) break;
       LOWRANK_UNROLL
-      for (int z = 0; z < kF32Vectors; z++) finish(tile, r, z * kLanes, sums[r][z], tile.cols - z * kLanes);
+      for (int z = 0; z < Vectors; z++) finish(tile, r, z * kLanes, sums[r][z], tile.cols - z * kLanes);
     }
   }
 
-  static inline __attribute__((always_inline)) void accumulate(const Run<Element>& run, Vf (&sums)[kRows][kF32Vectors]) {
+  template <int Vectors>
+  static inline __attribute__((always_inline)) void accumulate(const Run<Element>& run, Vf (&sums)[kRows][Vectors]) {
     const float* a = run.left;
     const float* b = run.right;
     const int64_t depth = run.depth;
     LOWRANK_UNROLL_4
     for (int64_t k = 0; k < depth; k++, b += kCols) {
-      Vf columns[kF32Vectors];
+      Vf columns[Vectors];
       LOWRANK_UNROLL
-      for (int z = 0; z < kF32Vectors; z++) columns[z] = load(b + z * kLanes);
+      for (int z = 0; z < Vectors; z++) columns[z] = load(b + z * kLanes);
       LOWRANK_UNROLL
       for (int r = 0; r < kRows; r++) {
         const Vf value = splat(a[r * depth + k]);
         LOWRANK_UNROLL
-        for (int z = 0; z < kF32Vectors; z++) sums[r][z] += value * columns[z];
+        for (int z = 0; z < Vectors; z++) sums[r][z] += value * columns[z];
       }
     }
   }

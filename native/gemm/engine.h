@@ -6,6 +6,7 @@
 //   kChunk                 columns of the right side that are packed at a time (they stay in the L2 cache)
 //   kPackRows              what packing one column costs, in rows of multiplication: for the split among threads
 //   unitRow(unit, group)   where 16 columns lie in a packed right panel, in 32-bit units
+//   columnsRead(n)         of n packed columns, how many the kernel reads: the last panel may be cut short
 //   placeRow(...)          writes one row of a packed left panel
 //   kKeepsSums             whether unfinished sums of a task lie in a buffer, tile by tile, instead of in C
 //   kernel(...)            the tile product
@@ -38,6 +39,13 @@ struct Tile {
   bool first, last;  // block of depth
   float* nextC;      // tile that the next call writes; or null
 };
+
+/** columnsRead of engines whose kernels exist for one, two or all `vectors` of a panel's columns; whole groups. */
+inline int64_t columnsReadByVectors(int64_t n, int vectors) {
+  const int64_t whole = n / (vectors * kLanes) * (vectors * kLanes), rest = n - whole;
+  const int read = rest == 0 ? 0 : rest <= kLanes ? 1 : rest <= 2 * kLanes ? 2 : vectors;
+  return whole + (read * kLanes + kGroup - 1) / kGroup * kGroup;
+}
 
 /** Writes one vector of results, `lanes` of it. */
 inline void finish(const Tile& tile, int row, int col, Vf value, int lanes) {

@@ -129,7 +129,7 @@ struct Right {
 
 /**
  * Packs columns [c0, c0 + n) of C and depth [p0, p0 + depth) into panels of kCols columns, `panelStride` elements
- * apart. Depth is padded with zeros to kDepthUnit, columns to whole panels.
+ * apart. Depth is padded with zeros to kDepthUnit, columns to what the kernel reads.
  */
 template <typename Engine>
 class RightPacker {
@@ -160,7 +160,7 @@ class RightPacker {
     const int64_t padded = roundUp(depth, Engine::kDepthUnit) / kUnit;
     auto* buffer = static_cast<Element*>(scratch(Slot::Rows, static_cast<size_t>(even * kGroup) * sizeof(Element)));
     const int64_t stride = padded > 1 ? Engine::unitRow(1, 0) : kGroup;
-    for (int64_t column = 0; column < roundUp(n, Engine::kCols); column += kGroup) {
+    for (int64_t column = 0; column < Engine::columnsRead(n); column += kGroup) {
       const void* rows[kGroup];
       for (int i = 0; i < kGroup; i++) {
         rows[i] = column + i < n ? readRow<Source>(w, c0 + column + i, p0, depth, even, buffer + i * even) : nullptr;
@@ -175,7 +175,7 @@ class RightPacker {
 
   static void packStraight(const Weight& w, int64_t c0, int64_t n, int64_t p0, int64_t depth, Element* to,
                            int64_t panelStride) {
-    const int64_t width = roundUp(n, Engine::kCols);
+    const int64_t width = Engine::columnsRead(n);
     const int64_t units = roundUp(depth, Engine::kDepthUnit) / kUnit;
     auto* buffer =
         static_cast<Element*>(scratch(Slot::Rows, static_cast<size_t>(width * (kUnit + 1)) * sizeof(Element)));

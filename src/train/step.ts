@@ -12,7 +12,7 @@ import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
 
 /** Logits that exist at a time, in bytes. */
-export const logitsChunkBytes = 64 * 2 ** 20;
+export const logitsChunkBytes = 128 * 2 ** 20;
 
 const slotBytes = 256;
 
