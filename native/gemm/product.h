@@ -43,6 +43,24 @@ class Product {
   struct Grid {
     int64_t rowPanels, colPanels;  // of a task
   };
+  /** Stored weights that are packed next: their lines are asked for little by little while tiles are computed. */
+  struct Ahead {
+    const char* from = nullptr;
+    int64_t stride = 0, run = 0, left = 0;  // bytes from row to row and of each; rows
+    int64_t at = 0, lines = 0;              // bytes into the row; cache lines to ask for at a time
+
+    void ask() {
+      for (int64_t i = 0; i < lines && left > 0; i++) {
+        __builtin_prefetch(from + at, 0, 2);
+        at += kLine;
+        if (at < run) continue;
+        at = 0;
+        from += stride;
+        left--;
+      }
+    }
+  };
+  static constexpr int64_t kLine = 64;
 
  public:
   Product(int64_t rows, int64_t cols, const std::vector<Term<Engine>>& terms, const Result& result)
@@ -54,7 +72,9 @@ class Product {
     const int64_t rowTasks = divideUp(rowPanels, grid.rowPanels), colTasks = divideUp(colPanels, grid.colPanels);
     parallelTasks(rowTasks * colTasks, [&](int64_t task, int) {
       const int64_t i = task % rowTasks * grid.rowPanels, j = task / rowTasks * grid.colPanels;
-      runTask(i, std::min(i + grid.rowPanels, rowPanels), j, std::min(j + grid.colPanels, colPanels));
+      const int64_t next = task + threadCount() < rowTasks * colTasks ? (task + threadCount()) / rowTasks : -1;
+      runTask(i, std::min(i + grid.rowPanels, rowPanels), j, std::min(j + grid.colPanels, colPanels),
+              next < 0 ? cols_ : next * grid.colPanels * Engine::kCols);
     });
   }
 
@@ -102,7 +122,28 @@ class Product {
     return best;
   }
 
-  void runTask(int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
+  /** The weights of a block that belong to columns [c0, c0 + n). */
+  Ahead aheadOf(const Block& block, int64_t c0, int64_t n, int64_t tiles) const {
+    Ahead ahead;
+    n = std::min(n, cols_ - c0);
+    if (n <= 0) return ahead;
+    const Piece& piece = block.pieces.front();
+    const Weight& w = *piece.term->right.weight;
+    const bool forward = piece.term->right.way == Right::Way::Forward;
+    const auto bytes = [&](int64_t elements) {
+      return w.kind == Weight::Kind::F32 ? elements * 4 : w.kind == Weight::Kind::BF16 ? elements * 2 : elements / 2;
+    };
+    const int64_t row = forward ? c0 : piece.begin, col = forward ? piece.begin : c0;
+    ahead.from = static_cast<const char*>(w.data) + bytes(row * w.cols + col);
+    ahead.stride = bytes(w.cols);
+    ahead.run = bytes(forward ? piece.depth : n);
+    ahead.left = forward ? n : piece.depth;
+    ahead.lines = divideUp(ahead.left * divideUp(ahead.run, kLine), tiles);
+    return ahead;
+  }
+
+  /** Columns from nextC0 on are what this thread will probably compute next. */
+  void runTask(int64_t i0, int64_t i1, int64_t j0, int64_t j1, int64_t nextC0) const {
     const int64_t c0 = j0 * Engine::kCols, width = std::min(j1 * Engine::kCols, cols_) - c0;
     const int64_t panelStride = deepest_ * Engine::kCols;
     auto* packed = static_cast<Element*>(
@@ -113,7 +154,10 @@ class Product {
       sums = static_cast<float*>(scratch(Slot::Output, static_cast<size_t>(elements) * 4));
     }
     Engine::start();
+    const int64_t tiles = (i1 - i0) * (j1 - j0);
     for (const Block& block : blocks_) {
+      Ahead ahead = &block == &blocks_.back() ? aheadOf(blocks_.front(), nextC0, width, tiles)
+                                              : aheadOf(*(&block + 1), c0, width, tiles);
       Element* to = packed;
       for (const Piece& piece : block.pieces) {
         RightPacker<Engine>::pack(piece.term->right, c0, width, piece.begin, piece.depth, to, panelStride);
@@ -122,7 +166,8 @@ class Product {
       constexpr int64_t kPanels = Engine::kRowBlock / Engine::kRows;
       for (int64_t i = i0; i < i1; i += kPanels) {
         const int64_t offset = (i - i0) * (j1 - j0) * Engine::kRows * Engine::kCols;
-        multiply(block, packed, panelStride, i, std::min(i + kPanels, i1), j0, j1, sums ? sums + offset : nullptr);
+        multiply(block, packed, panelStride, i, std::min(i + kPanels, i1), j0, j1, sums ? sums + offset : nullptr,
+                 ahead);
       }
     }
     Engine::stop();
@@ -130,7 +175,7 @@ class Product {
 
   /** All tiles of some row panels with the packed columns, over one block of depth. */
   void multiply(const Block& block, const Element* packed, int64_t panelStride, int64_t i0, int64_t i1, int64_t j0,
-                int64_t j1, float* sums) const {
+                int64_t j1, float* sums, Ahead& ahead) const {
     const int count = static_cast<int>(block.pieces.size());
     std::array<Run<Element>, kMostRuns> runs;
     Tile tile;
@@ -163,6 +208,7 @@ class Product {
                                    : nullptr;
         tile.nextC = i + 1 < i1 ? tile.c + Engine::kRows * result_.stride : nullptr;
         Engine::kernel(runs.data(), count, tile);
+        ahead.ask();
         if (sums) tile.sums += Engine::kRows * Engine::kCols;
       }
     }
