@@ -75,6 +75,14 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
     device.close();
   });
 
+  it("makes random numbers in f16, as `bench` on a config.json does", async () => {
+    await compare(async (s) => {
+      const y = s.zeros([1003], "f16");
+      s.backend.fillUniform(y, 0.3, 2 ** 40 + 12345, 7);
+      return s.read(y);
+    });
+  });
+
   // f16 holds 6e-5 to 65504 with all its digits. Gradients and activations leave that range; products must not notice.
   it.each(tiers)("keeps gradients of 1e-9 and activations of 1e6 in tier %s", async (tier) => {
     const device = (await openWebGpu({ tier, precision: tier === "f32" ? "fp32" : "fp16" }))!;
