@@ -123,7 +123,8 @@ export function memoryFindings({
   // --vram speaks of the device's own bytes; on a CPU the whole process must fit in the machine.
   const needed = limit.source === "--vram" ? neededBytes : (rssBytes ?? 0);
   if (needed <= usableShare * limit.bytes) return [];
-  const gb = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
+  const gb = (bytes: number) =>
+    bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(1)} MB`;
   const less = gradientCheckpointing ? "" : ", --gradient-checkpointing on";
   return [
     {

@@ -193,7 +193,9 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
     const small = (await openWebGpu({ precision: "fp32", bindingLimit: 4096 }))!;
     const s = new Stage(small);
     const q = s.zeros([64, 2, 32]);
-    expect(() => small.attention(q, q, q, s.segments([[64, 64]]), 1, 0, q, q)).toThrow(UserError);
+    const attend = () => small.attention(q, q, q, s.segments([[64, 64]]), 1, 0, q, q);
+    expect(attend).toThrow(UserError);
+    expect(attend).toThrow(/over 64 tokens .* binds 4096 at a time .*fewer tokens a batch/);
     small.close();
   });
 
@@ -267,7 +269,13 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
   });
 
   it("says clearly that memory is short, bf16 impossible, a device lost", async () => {
-    expect(() => backend.allocate(2 ** 45, "weights")).toThrow(UserError);
+    for (const [category, advice] of [
+      ["weights", /allows buffers of \d+ bytes .* for weights .*--method lora or qlora/],
+      ["activations", /for activations .*smaller --batch-size or --sequence-length/],
+    ] as const) {
+      expect(() => backend.allocate(2 ** 45, category)).toThrow(UserError);
+      expect(() => backend.allocate(2 ** 45, category)).toThrow(advice);
+    }
     await expect(openWebGpu({ precision: "bf16" })).rejects.toThrow(/no bf16.*fp16/);
     // A device of its own: an adapter gives one.
     const { device, failure } = await openDevice((await findAdapter())!, "fp32");

@@ -60,7 +60,7 @@ describe("the choice", () => {
     expect(last.pagedBudget! + last.neededBytes).toBeGreaterThan(0.89 * last.limit!.bytes);
     const refused = memoryFindings(await choose({ vram: Math.floor(last.neededBytes / 2) }));
     expect(refused).toMatchObject([{ code: "memory", level: "refuse" }]);
-    expect(refused[0]!.message).toMatch(/will need .* GB .*--vram.*smaller --batch-size/);
+    expect(refused[0]!.message).toMatch(/will need [\d.]+ MB .*--vram.*smaller --batch-size/);
   });
 
   it("leaves alone what was asked for", async () => {
