@@ -108,7 +108,7 @@ export interface Kernels {
   addInPlace(x: Tensor, y: Tensor): void;
   /** y *= factor. */
   scaleInPlace(y: Tensor, factor: number): void;
-  /** y = uniform in [-bound, bound): bits of (seed, stream, i) as (bits / 2^31 - 1) * bound; y f32 or bf16. */
+  /** y = uniform in [-bound, bound): bits of (seed, stream, i) as (bits / 2^31 - 1) * bound; y f32, or of the precision's 16 bits. */
   fillUniform(y: Tensor, bound: number, seed: number, stream: number): void;
   /** y[i] = x[index[i]]: x [N, C], index i32 [M], y [M, C]. */
   gatherRows(x: Tensor, index: Tensor, y: Tensor): void;

@@ -49,7 +49,8 @@ export async function findAdapter(dawn?: DawnOptions): Promise<GPUAdapter | null
   }
   const adapter = await found.gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter)
-    whyNot = "WebGPU found no graphics adapter; it needs a GPU driver with Vulkan, Metal or Direct3D 12";
+    whyNot =
+      "WebGPU found no graphics adapter; it needs a GPU's driver with Vulkan, Metal or Direct3D 12: install the driver (on Linux also the Vulkan loader, libvulkan1), or use --backend cpu";
   return adapter;
 }
 

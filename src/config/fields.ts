@@ -58,12 +58,12 @@ export const optimizer = choice(optimizerNames, "optimizer; adamw8bit keeps its 
 });
 
 export const paged = toggle(
-  "let optimizer state beyond a budget leave memory for a file, until it is needed",
+  "let optimizer state beyond a budget leave memory for a file, or a GPU's for the machine's, until it is needed",
   false,
 );
 
 export const pagedBudget = size("optimizer state that stays in memory with --paged", {
-  defaultText: "half of the memory available",
+  defaultText: "what --vram leaves; else half of the memory available, and nothing on a GPU",
 });
 
 export const overLength = choice(
@@ -84,7 +84,9 @@ export const chatTemplate = text("Jinja file to use in place of the model's own 
 
 export const maxNewTokens = whole("most tokens to generate", { min: 1, max: 2 ** 24, default: 128 });
 
-export const vram = size("device memory to stay within, for example 24GB");
+export const vram = size(
+  "device memory to stay within, for example 24GB: turns on what saves memory before it refuses a run",
+);
 
 /** Where it runs, and how it reports. */
 export const deviceFields = {

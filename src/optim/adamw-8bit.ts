@@ -5,10 +5,10 @@
 
 import { type Backend, momentBlockSize, type Tensor } from "../backend/backend.ts";
 import { signedDynamicMap, unsignedDynamicMap } from "../quant/dynamic-map.ts";
-import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
+import { type DType, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount, rows, viewOf } from "../tensor/tensor.ts";
 import type { Optimizer, OptimizerOptions, Trainables } from "./optimizer.ts";
-import { fillBytes, residentState } from "./paging.ts";
+import { fillBytes, residentState, type StateMemory } from "./paging.ts";
 
 const smallestQuantized = 4096;
 /** Element offsets of tensors in the state: views of the scales, 4 bytes in 256 elements, must start at 256 bytes. */
@@ -31,19 +31,21 @@ export function adamw8bit(
   const { beta1, beta2, epsilon, weightDecay } = options;
   const { quantized, plain, quantizedCount, plainCount } = layout(data, entries);
   const blocks = Math.ceil(quantizedCount / momentBlockSize);
-  const tensor = (count: number, dtype: "u8" | "f32" | "f64", paged: boolean): Tensor => {
-    const place = paged ? memory : residentState(backend);
-    return viewOf(place.allocate(Math.max(4, count * dtypeBytes[dtype])), [count], dtype);
+  const tensor = (store: StateMemory, count: number, dtype: DType): Tensor =>
+    viewOf(store.allocate(Math.max(4, count * dtypeBytes[dtype])), [count], dtype);
+  const codes = {
+    mCodes: tensor(memory, quantizedCount, "u8"),
+    vCodes: tensor(memory, quantizedCount, "u8"),
   };
-  const state = {
-    mCodes: tensor(quantizedCount, "u8", true),
-    vCodes: tensor(quantizedCount, "u8", true),
-    mAbsmax: tensor(blocks, "f32", false),
-    vAbsmax: tensor(blocks, "f32", false),
-    m: tensor(plainCount, data.dtype as "f32" | "f64", false),
-    v: tensor(plainCount, data.dtype as "f32" | "f64", false),
+  /** The small part of the state never leaves the device. */
+  const resident = residentState(backend);
+  const kept = {
+    mAbsmax: tensor(resident, blocks, "f32"),
+    vAbsmax: tensor(resident, blocks, "f32"),
+    m: tensor(resident, plainCount, data.dtype),
+    v: tensor(resident, plainCount, data.dtype),
   };
-  fillBytes(backend, state.mCodes, zeroOfSignedMap);
+  fillBytes(memory, codes.mCodes, zeroOfSignedMap);
   const map = (values: Float32Array): Tensor => {
     const buffer = backend.allocate(4 * values.length, "optimizer");
     backend.write(buffer, encodeFrom(values, "f32"));
@@ -51,19 +53,18 @@ export function adamw8bit(
   };
   const [mMap, vMap] = [map(signedDynamicMap), map(unsignedDynamicMap)];
   return {
-    update(step, learningRate, clip) {
+    async update(step, learningRate, clip) {
       const constants = { step, learningRate, clip, beta1, beta2, epsilon, weightDecay };
       for (const { at, stateAt, count } of quantized) {
-        const codes = [state.mCodes, state.vCodes].map((t) => rows(t, stateAt, stateAt + count));
-        memory.forEachPiece(codes, (begin, end) => {
+        const own = [codes.mCodes, codes.vCodes].map((t) => rows(t, stateAt, stateAt + count));
+        await memory.forEachPiece(own, (begin, end, pieces) => {
           const flat = (t: Tensor) => rows(t, at + begin, at + end);
-          const code = (t: Tensor) => rows(t, stateAt + begin, stateAt + end);
           const scale = (t: Tensor) =>
             rows(t, (stateAt + begin) / momentBlockSize, Math.ceil((stateAt + end) / momentBlockSize));
           backend.adamw8bit({
             ...{ params: flat(data), grads: flat(grad), mMap, vMap },
-            ...{ mCodes: code(state.mCodes), vCodes: code(state.vCodes) },
-            ...{ mAbsmax: scale(state.mAbsmax), vAbsmax: scale(state.vAbsmax) },
+            ...{ mCodes: pieces[0]!, vCodes: pieces[1]! },
+            ...{ mAbsmax: scale(kept.mAbsmax), vAbsmax: scale(kept.vAbsmax) },
             ...constants,
           });
         });
@@ -72,15 +73,19 @@ export function adamw8bit(
         const flat = (t: Tensor) => rows(t, at, at + count);
         const own = (t: Tensor) => rows(t, stateAt, stateAt + count);
         backend.adamw({
-          ...{ params: flat(data), grads: flat(grad), m: own(state.m), v: own(state.v) },
+          ...{ params: flat(data), grads: flat(grad), m: own(kept.m), v: own(kept.v) },
           ...constants,
         });
       }
     },
     state: () =>
-      Object.entries(state).flatMap(([name, held]) => (held.shape[0]! > 0 ? { name, tensor: held } : [])),
+      [
+        ...Object.entries(codes).map(([name, held]) => ({ name, tensor: held, store: memory })),
+        ...Object.entries(kept).map(([name, held]) => ({ name, tensor: held, store: resident })),
+      ].filter(({ tensor: { shape } }) => shape[0]! > 0),
     free() {
-      for (const held of [...Object.values(state), mMap, vMap]) backend.free(held.buffer);
+      for (const { buffer } of Object.values(codes)) memory.free(buffer);
+      for (const { buffer } of [...Object.values(kept), mMap, vMap]) backend.free(buffer);
     },
   };
 }

@@ -21,21 +21,20 @@ export function adamw(
   const [m, v] = [state(), state()];
   return {
     update(step, learningRate, clip) {
-      memory.forEachPiece([m, v], (begin, end) => {
-        const piece = (tensor: Tensor) => rows(tensor, begin, end);
+      return memory.forEachPiece([m, v], (begin, end, pieces) => {
         backend.adamw({
-          ...{ params: piece(data), grads: piece(grad), m: piece(m), v: piece(v) },
+          ...{ params: rows(data, begin, end), grads: rows(grad, begin, end), m: pieces[0]!, v: pieces[1]! },
           ...{ step, learningRate, clip, beta1, beta2, epsilon, weightDecay },
         });
       });
     },
     state: () => [
-      { name: "m", tensor: m },
-      { name: "v", tensor: v },
+      { name: "m", tensor: m, store: memory },
+      { name: "v", tensor: v, store: memory },
     ],
     free() {
-      backend.free(m.buffer);
-      backend.free(v.buffer);
+      memory.free(m.buffer);
+      memory.free(v.buffer);
     },
   };
 }

@@ -1,7 +1,7 @@
 // What an optimizer supplies. Registry: index.ts.
 
 import type { AdamwUpdate, Backend, Tensor } from "../backend/backend.ts";
-import type { StateMemory } from "./paging.ts";
+import type { ByteStore, StateMemory } from "./paging.ts";
 
 export interface OptimizerOptions {
   readonly beta1: number;
@@ -18,11 +18,18 @@ export interface Trainables {
   readonly entries: readonly { readonly tensor: Tensor }[];
 }
 
+/** A tensor that may not be on the device: its bytes are read and written through `store`. */
+export interface StateTensor {
+  readonly name: string;
+  readonly tensor: Tensor;
+  readonly store: ByteStore;
+}
+
 export interface Optimizer {
   /** One update from the gradients in place; step is 1 for the first. */
-  update(step: number, learningRate: number, clip: AdamwUpdate["clip"]): void;
-  /** Device tensors that a checkpoint saves and restores, in a fixed order. */
-  state(): readonly { readonly name: string; readonly tensor: Tensor }[];
+  update(step: number, learningRate: number, clip: AdamwUpdate["clip"]): Promise<void>;
+  /** What a checkpoint saves and restores, in a fixed order. */
+  state(): readonly StateTensor[];
   free(): void;
 }
 

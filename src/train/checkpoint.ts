@@ -15,7 +15,8 @@ import { openFile } from "../formats/disk.ts";
 import { openSafetensors, toSafetensorsDType } from "../formats/safetensors.ts";
 import { writeSafetensors } from "../formats/safetensors-writer.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
-import type { Optimizer } from "../optim/optimizer.ts";
+import type { Optimizer, StateTensor } from "../optim/optimizer.ts";
+import type { ByteStore } from "../optim/paging.ts";
 import { tensorBytes } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
 
@@ -63,7 +64,7 @@ export async function saveCheckpoint(
     );
     await writeSafetensors(
       join(temporary, "optimizer.safetensors"),
-      optimizer.state().map(({ name, tensor }) => ({ name, ...fileTensor(backend, tensor) })),
+      optimizer.state().map(({ name, tensor, store }) => ({ name, ...fileTensor(store, tensor) })),
     );
     await extra?.(temporary);
     await writeFileAtomic(join(temporary, "state.json"), `${JSON.stringify(state, null, 1)}\n`);
@@ -83,7 +84,7 @@ export async function saveCheckpoint(
 /** Bytes of a tensor that are on the host at a time. */
 const pieceBytes = 64 * 2 ** 20;
 
-function fileTensor(backend: Backend, tensor: Tensor) {
+function fileTensor(store: ByteStore, tensor: Tensor) {
   const sizeBytes = tensorBytes(tensor.shape, tensor.dtype);
   return {
     dtype: toSafetensorsDType(tensor.dtype),
@@ -91,7 +92,7 @@ function fileTensor(backend: Backend, tensor: Tensor) {
     async *data() {
       for (let begin = 0; begin < sizeBytes; begin += pieceBytes) {
         const length = Math.min(pieceBytes, sizeBytes - begin);
-        yield await backend.read(tensor.buffer, tensor.byteOffset + begin, length);
+        yield await store.read(tensor.buffer, tensor.byteOffset + begin, length);
       }
     },
   };
@@ -158,18 +159,15 @@ export async function restoreCheckpoint(
   parameters: FlatParameters,
   optimizer: Optimizer,
 ): Promise<void> {
-  await restoreFile(backend, join(folder, "trainable.safetensors"), parameters.entries);
-  await restoreFile(backend, join(folder, "optimizer.safetensors"), optimizer.state());
+  const trained = parameters.entries.map((entry) => ({ ...entry, store: backend }));
+  await restoreFile(join(folder, "trainable.safetensors"), trained);
+  await restoreFile(join(folder, "optimizer.safetensors"), optimizer.state());
 }
 
-async function restoreFile(
-  backend: Backend,
-  path: string,
-  targets: readonly { readonly name: string; readonly tensor: Tensor }[],
-): Promise<void> {
+async function restoreFile(path: string, targets: readonly StateTensor[]): Promise<void> {
   const file = await openSafetensors(await openFile(path));
   try {
-    for (const { name, tensor } of targets) {
+    for (const { name, tensor, store } of targets) {
       const entry = file.tensors.get(name);
       if (
         !entry ||
@@ -182,7 +180,7 @@ async function restoreFile(
       }
       let offset = tensor.byteOffset;
       for await (const chunk of file.readChunks(name, pieceBytes)) {
-        backend.write(tensor.buffer, chunk, offset);
+        store.write(tensor.buffer, chunk, offset);
         offset += chunk.byteLength;
       }
     }

@@ -5,11 +5,13 @@ import { assemble } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
 import type { Decoder } from "../models/decoder.ts";
 import { decodeToF32 } from "../tensor/dtype.ts";
-import { DeviceBatch, logitsChunkBytes } from "./step.ts";
+import { DeviceBatch, defaultLogitsChunkBytes } from "./step.ts";
 
 export interface EvaluationOptions {
   /** Tokens that go through the model at a time. */
   readonly tokensPerPass: number;
+  /** Logits that exist at a time, in bytes. */
+  readonly logitsChunkBytes?: number;
   /** Called after each pass with the samples done so far. */
   readonly onProgress?: (done: number) => void;
 }
@@ -42,7 +44,7 @@ export async function evaluate(
       size += samples[end++]!.ids.length;
     }
     const group = samples.slice(start, end);
-    sampleLosses.push(...(await lossesOf(decoder, group)));
+    sampleLosses.push(...(await lossesOf(decoder, group, options)));
     targetTokens += group.reduce((sum, sample) => sum + countTargets(sample), 0);
     tokens += size;
     start = end;
@@ -56,7 +58,11 @@ function countTargets(sample: Sample): number {
   return sample.targetMask.reduce((sum, bit) => sum + bit, 0);
 }
 
-async function lossesOf(decoder: Decoder, samples: readonly Sample[]): Promise<number[]> {
+async function lossesOf(
+  decoder: Decoder,
+  samples: readonly Sample[],
+  { logitsChunkBytes = defaultLogitsChunkBytes }: EvaluationOptions,
+): Promise<number[]> {
   const { backend } = decoder;
   const batch = assemble(samples);
   if (batch.targetTokens === 0) return samples.map(() => 0);

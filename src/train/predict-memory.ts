@@ -33,6 +33,7 @@ export interface MemoryCase {
   readonly checkpointing: boolean;
   /** dtype of the checkpoint's tensors, whose conversion needs room while loading; absent: random weights, as bench makes. */
   readonly storedDType?: DType;
+  readonly logitsChunkBytes?: number;
 }
 
 export interface MemoryPrediction {
@@ -66,6 +67,7 @@ export async function predictMemory(config: DecoderConfig, run: MemoryCase): Pro
     learningRate: 1e-4,
     maxGradNorm: 1,
     checkpointing: run.checkpointing,
+    logitsChunkBytes: run.logitsChunkBytes,
     seed: 0,
     firstPass: 0,
   });

@@ -8,13 +8,14 @@ import type { TrainOptions } from "../config/train-options.ts";
 import type { DatasetReport } from "../data/dataset.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import type { TrainSummary } from "./events.ts";
+import type { MemoryChoices } from "./fit-memory.ts";
 import type { RunIdentity } from "./run-folder.ts";
 
 export interface RunFacts {
   readonly status: "running" | "interrupted" | "done";
   readonly identity: RunIdentity;
   readonly totalSteps: number;
-  readonly gradientCheckpointing: boolean;
+  readonly memory: MemoryChoices;
   readonly data: DatasetReport;
   readonly evalData?: DatasetReport;
   readonly summary?: TrainSummary;
@@ -39,7 +40,9 @@ export async function writeRunRecord(
     backend: backend.name,
     device: backend.description,
     precision: backend.precision,
-    gradientCheckpointing: facts.gradientCheckpointing,
+    gradientCheckpointing: facts.memory.gradientCheckpointing,
+    logitsChunkBytes: facts.memory.logitsChunkBytes,
+    paged: facts.memory.paged,
     totalSteps: facts.totalSteps,
     data: facts.data,
     evalData: facts.evalData,

@@ -12,7 +12,6 @@ import { refuseRun } from "../data/preflight.ts";
 import { rowLabel } from "../data/row.ts";
 import { generateBatch } from "../generate/generate.ts";
 import { greedy } from "../generate/sampler.ts";
-import { activationBytes } from "../models/activation-bytes.ts";
 import { optimizers } from "../optim/index.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
 import { scheduleFactor } from "../optim/schedule.ts";
@@ -22,19 +21,19 @@ import { type RunState, restoreCheckpoint, saveCheckpoint } from "./checkpoint.t
 import type { RunTraining } from "./engine.ts";
 import { evaluate } from "./evaluate.ts";
 import type { EvalEvent, StepEvent, TrainEvent, TrainSummary } from "./events.ts";
+import type { MemoryChoices } from "./fit-memory.ts";
 import { MetricsLog } from "./metrics-log.ts";
 import { prepareRunFolder, type RunIdentity, requireSameRun } from "./run-folder.ts";
 import { peakRssBytes, writeRunRecord } from "./run-record.ts";
 import { saveResult } from "./save-result.ts";
 import {
-  chooseCheckpointing,
   loadTrainingData,
   openTrainable,
   stateMemoryOf,
   type TrainableModel,
   type TrainingData,
 } from "./setup.ts";
-import { Trainer } from "./step.ts";
+import { defaultLogitsChunkBytes, Trainer } from "./step.ts";
 
 export const runTraining: RunTraining = async (options, emit, signal) => {
   const resumed = await prepareRunFolder(options.out, options.resume);
@@ -58,7 +57,7 @@ export const runTraining: RunTraining = async (options, emit, signal) => {
       const { config, folder, tokenizer } = trainable.model;
       const checked = await preflightRun({ backend, config, folder, tokenizer }, options, data, emit);
       refuseRun(checked.findings, options.allow ?? []);
-      const run = new Run(backend, options, trainable, data, emit);
+      const run = new Run(backend, options, checked.memory, trainable, data, emit);
       return await run.execute(resumed, signal);
     } finally {
       await trainable.free();
@@ -121,7 +120,6 @@ class Run {
   private readonly optimizer: Optimizer;
   private readonly trainer: Trainer;
   private readonly totalSteps: number;
-  private readonly checkpointing: boolean;
   private readonly identity: RunIdentity;
   private cursor: BatchCursor;
   private state: RunState;
@@ -131,6 +129,7 @@ class Run {
   constructor(
     private readonly backend: Backend,
     private readonly options: TrainOptions,
+    private readonly memory: MemoryChoices,
     private readonly trainable: TrainableModel,
     private readonly data: TrainingData,
     private readonly emit: (event: TrainEvent) => void,
@@ -140,21 +139,14 @@ class Run {
     this.cursor = new BatchCursor(this.plan);
     this.totalSteps =
       options.maxSteps ?? this.plan.countSteps(options.epochs ?? 1, options.gradientAccumulation);
-    const stateMemory = stateMemoryOf(backend, options, options.out);
+    const stateMemory = stateMemoryOf(backend, memory, options.out);
     this.optimizer = optimizers[options.optimizer](backend, trainable.parameters, options, stateMemory);
     if (stateMemory.pagedBytes > 0) {
       const [paged, kept] = [stateMemory.pagedBytes, backend.ledger().live.optimizer];
-      const message = `paging ${inMegabytes(paged)} of optimizer state to ${options.out}; ${inMegabytes(kept)} stay in memory`;
+      const message = `paging ${inMegabytes(paged)} of optimizer state to ${stateMemory.place}; ${inMegabytes(kept)} stay in ${backend.paging ? "memory" : "the device's memory"}`;
       emit({ type: "info", message });
     }
     this.trainer = new Trainer(trainable.model.loaded.decoder, trainable.parameters, this.optimizer);
-    const longestPass = options.batchSize * (options.packing ? options.sequenceLength : Math.max(...lengths));
-    this.checkpointing = chooseCheckpointing(
-      options.gradientCheckpointing,
-      backend,
-      activationBytes(trainable.model.config, longestPass, false),
-      options.vram,
-    );
     this.identity = identityOf(options, trainable, data, this.totalSteps);
     this.state = {
       version: 1,
@@ -233,8 +225,11 @@ class Run {
       totalSteps: this.totalSteps,
       firstStep: this.state.step + 1,
     });
-    if (this.checkpointing)
+    const { gradientCheckpointing, logitsChunkBytes } = this.memory;
+    if (gradientCheckpointing)
       this.emit({ type: "info", message: "gradient checkpointing is on: activations are recomputed" });
+    if (logitsChunkBytes < defaultLogitsChunkBytes)
+      this.emit({ type: "info", message: `logits exist ${inMegabytes(logitsChunkBytes)} at a time` });
   }
 
   /** Micro-batches of one optimizer step; gradients never accumulate across the end of an epoch. */
@@ -261,7 +256,8 @@ class Run {
       step,
       learningRate,
       maxGradNorm: options.maxGradNorm,
-      checkpointing: this.checkpointing,
+      checkpointing: this.memory.gradientCheckpointing,
+      logitsChunkBytes: this.memory.logitsChunkBytes,
       seed: options.seed,
       firstPass: this.state.passes,
     });
@@ -320,7 +316,8 @@ class Run {
     const { decoder } = trainable.model.loaded;
     if (data.evaluation.length > 0) {
       const tokensPerPass = options.batchSize * options.sequenceLength;
-      const { loss } = await evaluate(decoder, data.evaluation, { tokensPerPass });
+      const { logitsChunkBytes } = this.memory;
+      const { loss } = await evaluate(decoder, data.evaluation, { tokensPerPass, logitsChunkBytes });
       const event: EvalEvent = { type: "eval", step, loss, perplexity: Math.exp(loss) };
       this.emit(event);
       await log.append(event);
@@ -365,7 +362,7 @@ class Run {
       status,
       identity: this.identity,
       totalSteps: this.totalSteps,
-      gradientCheckpointing: this.checkpointing,
+      memory: this.memory,
       data: this.data.report,
       evalData: this.data.evalReport,
       summary,

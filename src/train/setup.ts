@@ -20,6 +20,7 @@ import {
 import { type OpenedModel, openModel } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
+import { hostState } from "../optim/host-paging.ts";
 import { pagedState, residentState, type StateMemory } from "../optim/paging.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadChatTemplate } from "../text/load-tokenizer.ts";
@@ -162,28 +163,32 @@ export function cacheFolder(): string {
   );
 }
 
-/** Where the optimizer's state lives: in the device's memory, or with --paged what is beyond the budget in a file. */
+/**
+ * Where the optimizer's state lives: in the device's memory, or with --paged what is beyond the budget in a file, where
+ * the device's memory is the machine's, else in the machine's memory.
+ */
 export function stateMemoryOf(
   backend: Backend,
-  { paged, pagedBudget }: Pick<TrainOptions, "paged" | "pagedBudget">,
+  { paged, pagedBudget }: { readonly paged: boolean; readonly pagedBudget?: number },
   folder: string,
 ): StateMemory {
-  return paged ? pagedState(backend, { folder, budgetBytes: pagedBudget }) : residentState(backend);
+  if (!paged) return residentState(backend);
+  if (backend.paging) return pagedState(backend, backend.paging, { folder, budgetBytes: pagedBudget });
+  return hostState(backend, { budgetBytes: pagedBudget ?? 0 });
 }
 
 /** Whoever trains over 4-bit weights is short of memory: beyond this, activations are recomputed, for about half a step more. */
 const kept4BitBytes = 2 * 2 ** 30;
 
-/** Whether to recompute activations: as asked, or when keeping them would take more than what is left of the budget. */
+/** Whether to recompute activations: as asked, or when keeping them would take more than the machine has left. */
 export function chooseCheckpointing(
   asked: "auto" | "on" | "off",
   backend: Backend,
   keptBytes: number,
-  vram?: number,
 ): boolean {
   if (asked !== "auto") return asked === "on";
-  if (vram === undefined && backend.ledger().live.scales > 0 && keptBytes > kept4BitBytes) return true;
+  if (backend.ledger().live.scales > 0 && keptBytes > kept4BitBytes) return true;
   // On a CPU the device's memory is the machine's, which others use too, and a control group may allow less of it.
   const available = backend.paging ? 0.8 * backend.paging.availableBytes() : Number.POSITIVE_INFINITY;
-  return backend.liveBytes + keptBytes > (vram ?? Math.min(0.6 * totalmem(), backend.liveBytes + available));
+  return backend.liveBytes + keptBytes > Math.min(0.6 * totalmem(), backend.liveBytes + available);
 }

@@ -11,8 +11,8 @@ import type { Optimizer } from "../optim/optimizer.ts";
 import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
 
-/** Logits that exist at a time, in bytes. */
-export const logitsChunkBytes = 128 * 2 ** 20;
+/** Logits that exist at a time, in bytes, where memory is not short. */
+export const defaultLogitsChunkBytes = 128 * 2 ** 20;
 
 const slotBytes = 256;
 
@@ -25,6 +25,8 @@ export interface StepOptions {
   readonly seed: number;
   /** Micro-batches before this step, so that dropout masks never repeat. */
   readonly firstPass: number;
+  /** Logits that exist at a time, in bytes. */
+  readonly logitsChunkBytes?: number;
 }
 
 export interface StepResult {
@@ -118,7 +120,7 @@ export class Trainer {
     const updated = Number.isFinite(loss) && Number.isFinite(gradNorm);
     if (updated) {
       const clip = options.maxGradNorm > 0 ? { sumSquares: norm, maxNorm: options.maxGradNorm } : undefined;
-      this.optimizer.update(options.step, options.learningRate, clip);
+      await this.optimizer.update(options.step, options.learningRate, clip);
     }
     return {
       loss,
@@ -148,7 +150,7 @@ export class Trainer {
       rows: uploaded.rows,
       targets: uploaded.targets,
       gradScale: 1 / targetTokens,
-      chunkBytes: logitsChunkBytes,
+      chunkBytes: options.logitsChunkBytes ?? defaultLogitsChunkBytes,
     });
     tape.run([losses]);
     backend.sum(losses.data, out);

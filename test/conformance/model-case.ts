@@ -183,7 +183,7 @@ export async function trainGolden(
     losses.push(await lossAndGradients(backend, loaded, sequences));
     backend.sumSquares(flat.grad, sumSquares);
     gradNorms.push(Math.sqrt((await readFloats(backend, sumSquares))[0]!));
-    optimizer.update(i + 1, learningRate, { sumSquares, maxNorm: maxGradNorm });
+    await optimizer.update(i + 1, learningRate, { sumSquares, maxNorm: maxGradNorm });
   }
   optimizer.free();
   backend.free(sumSquares.buffer);

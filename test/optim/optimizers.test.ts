@@ -7,8 +7,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
+import { openReference } from "../../src/backend/reference.ts";
 import { FlatParameters } from "../../src/nn/parameters.ts";
 import { adamw8bitStep, zeroMoments } from "../../src/optim/adamw-8bit-reference.ts";
+import { hostState } from "../../src/optim/host-paging.ts";
 import { optimizers } from "../../src/optim/index.ts";
 import type { OptimizerFactory } from "../../src/optim/optimizer.ts";
 import { pagedState, type StateMemory } from "../../src/optim/paging.ts";
@@ -50,10 +52,10 @@ async function run(
     backend.fill(flat.grad, 0);
     backend.addInPlace(grads.data, flat.grad);
     grads.free();
-    optimizer.update(step, 1e-3, undefined);
+    await optimizer.update(step, 1e-3, undefined);
   }
   const params = await Promise.all(flat.entries.map((entry) => flat.read(entry)));
-  const state = await Promise.all(optimizer.state().map(({ tensor }) => backend.read(tensor.buffer)));
+  const state = await Promise.all(optimizer.state().map(({ tensor, store }) => store.read(tensor.buffer)));
   optimizer.free();
   flat.free();
   return { params, state };
@@ -123,7 +125,7 @@ for (const { name, open, skip } of exactBackends) {
           gradient.set(gradient.entries[0]!, repeat(optimizerGradients(row, step)));
           backend.fill(flat.grad, 0);
           backend.addInPlace(gradient.data, flat.grad);
-          optimizer.update(step, row.learningRate, undefined);
+          await optimizer.update(step, row.learningRate, undefined);
         }
         const [actual, exact] = [await flat.read(flat.entries[0]!), trajectoryIn32Bits(row, start)];
         let squares = 0;
@@ -172,7 +174,7 @@ describe("paged state", () => {
         const backend = await cpu!.open();
         // More than one piece of 4 Mi elements, and a tail.
         const sizes = [4_300_001, 300, 70_000];
-        const memory = pagedState(backend, { folder, budgetBytes });
+        const memory = pagedState(backend, backend.paging!, { folder, budgetBytes });
         const paged = await run(backend, make, sizes, 2, memory);
         const resident = await run(backend, make, sizes, 2);
         expect(memory.pagedBytes > 0).toBe(budgetBytes < 8_600_000 || make === optimizers.adamw);
@@ -187,7 +189,7 @@ describe("paged state", () => {
 
   it.skipIf(!cpu)("counts in the ledger only what stays in memory", async () => {
     const backend = await cpu!.open();
-    const memory = pagedState(backend, { folder, budgetBytes: 1000 });
+    const memory = pagedState(backend, backend.paging!, { folder, budgetBytes: 1000 });
     const buffers = [memory.allocate(600), memory.allocate(10_000_000), memory.allocate(100)];
     expect(backend.ledger().live.optimizer).toBe(1000);
     expect(memory.pagedBytes).toBe(10_000_100 - 400);
@@ -199,19 +201,74 @@ describe("paged state", () => {
   it.skipIf(!cpu)("a disk without room, or no folder, is a clear error and leaves nothing", async () => {
     const backend = await cpu!.open();
     const { bavail, bsize } = statfsSync(folder);
-    const memory = pagedState(backend, { folder, budgetBytes: 0 });
+    const memory = pagedState(backend, backend.paging!, { folder, budgetBytes: 0 });
     const attempt = () => memory.allocate(bavail * bsize * 2);
     expect(attempt).toThrow(UserError);
     expect(attempt).toThrow(/cannot be set aside in .*(no room|larger than the file system)/);
-    const nowhere = pagedState(backend, { folder: join(folder, "none"), budgetBytes: 0 });
+    const nowhere = pagedState(backend, backend.paging!, { folder: join(folder, "none"), budgetBytes: 0 });
     expect(() => nowhere.allocate(4096)).toThrow(/there is no such folder/);
     expect(readdirSync(folder)).toEqual([]);
     backend.close();
   });
+});
 
-  it("is refused where the device has none", () => {
-    const backend = { name: "webgpu" } as Backend;
-    expect(() => pagedState(backend, { folder })).toThrow(/--paged: the webgpu backend/);
+describe("state in the host's memory", () => {
+  const shown = exactBackends.filter(({ name }) => /^(cpu|webgpu|reference f32)/.test(name));
+  describe.each(shown)("of $name", ({ open, skip }) => {
+    let backend: Backend;
+    beforeAll(async () => {
+      if (!skip) backend = await open();
+    });
+    afterAll(() => backend?.close());
+
+    describe.each(Object.entries(optimizers))("%s", (_, make) => {
+      // Nothing kept, a part of the first tensor kept, the first and a part of the second, everything.
+      it.skipIf(skip).each([0, 300_000, 1_000_000, 8_000_000])(
+        "budget of %i bytes changes nothing",
+        async (budgetBytes) => {
+          // Several pieces and a tail, and a tensor that 8-bit AdamW keeps in f32.
+          const sizes = [200_001, 300, 40_000];
+          const before = backend.liveBytes;
+          const memory = hostState(backend, { budgetBytes, pieceElements: 65_536 });
+          const paged = await run(backend, make, sizes, 2, memory);
+          const resident = await run(backend, make, sizes, 2);
+          expect(paged.params.map(hash)).toEqual(resident.params.map(hash));
+          expect(paged.state.map(hash)).toEqual(resident.state.map(hash));
+          expect(memory.pagedBytes).toBe(0);
+          expect(backend.liveBytes).toBe(before);
+        },
+      );
+    });
+  });
+
+  it("counts on the device what stays there, and reads and writes across the edge", async () => {
+    const backend = openReference("f32");
+    const memory = hostState(backend, { budgetBytes: 100_000 });
+    const buffers = [memory.allocate(150_000), memory.allocate(1000)];
+    expect(backend.ledger().live.optimizer).toBe(65_536 + 1000);
+    expect(memory.pagedBytes).toBe(150_000 - 65_536);
+    memory.write(buffers[0]!, Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8), 65_532);
+    expect([...(await memory.read(buffers[0]!, 65_528, 16))]).toEqual([
+      ...[0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0],
+    ]);
+    for (const buffer of buffers) memory.free(buffer);
+    expect(memory.pagedBytes + backend.liveBytes).toBe(0);
+    backend.close();
+  });
+
+  it("has at most two pieces of each tensor on the device", async () => {
+    const backend = openReference("f32");
+    const memory = hostState(backend, { budgetBytes: 0, pieceElements: 16_384 });
+    await run(backend, optimizers.adamw, [100_000], 1, memory);
+    expect(backend.ledger().atPeak.optimizer).toBeLessThanOrEqual(2 * 2 * 65_536);
+    backend.close();
+  });
+
+  it("more than the machine has left is refused before it is taken", () => {
+    const memory = hostState(openReference("f32"), { budgetBytes: 0, availableBytes: 1e6 });
+    memory.allocate(600_000);
+    expect(() => memory.allocate(600_000)).toThrow(UserError);
+    expect(() => memory.allocate(600_000)).toThrow(/--paged: 0.00 GB.* left; use --optimizer adamw8bit/);
   });
 });
 

@@ -18,9 +18,9 @@ describe.each(Object.entries(optimizers))("%s", (_name, create) => {
     backend.fill(parameters.grad, 0.5);
     const given = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.1, learningRate: 1 };
     const optimizer = create(backend, parameters, given);
-    optimizer.update(1, 0, undefined);
+    await optimizer.update(1, 0, undefined);
     expect([...(await parameters.read(weight))]).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
-    optimizer.update(2, 0.1, undefined);
+    await optimizer.update(2, 0.1, undefined);
     expect((await parameters.read(weight))[0]).not.toBe(1);
   });
 });

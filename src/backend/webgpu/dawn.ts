@@ -35,7 +35,9 @@ export async function findGpu(
     dawn = (await import(/* webpackIgnore: true */ /* @vite-ignore */ packageName)) as DawnModule;
   } catch (error) {
     const why = error instanceof Error ? error.message.split("\n")[0] : String(error);
-    return { reason: `the optional package "webgpu" could not be loaded (${why}); npm install webgpu` };
+    return {
+      reason: `the optional package "webgpu" could not be loaded (${why}); run npm install webgpu, or use --backend cpu`,
+    };
   }
   throttlePolling();
   const gpu = dawn.create([...options]);

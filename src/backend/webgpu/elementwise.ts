@@ -72,7 +72,7 @@ export const philoxRounds = 10;
 
 function fillUniform(gpu: Gpu, y: Tensor, bound: number, seed: number, stream: number): void {
   const to = kindOf(y.dtype);
-  invariant(to <= 1, `fillUniform of ${y.dtype}`);
+  invariant(to <= 2, `fillUniform of ${y.dtype}`);
   invariant(y.byteOffset % 4 === 0, "fillUniform from the middle of a word");
   const pipeline = gpu.pipelines.get(`fill-uniform ${to}`, () => ({
     files: ["float-bits", "multiply-high", "philox", "fill-uniform"],

@@ -1319,7 +1319,7 @@ fn orderOf(bits: u32) -> i32 {
 }
 `,
   "fill-uniform": `// y = uniform in [-bound, bound): (bits / 2^31 - 1) * bound. The product is made exactly in integers and rounded once to
-// f32 (then to bf16 when TO is 1), which gives the bits of the double-precision formula.
+// f32 (then to bf16 when TO is 1, to f16 when TO is 2), which gives the bits of the double-precision formula.
 // bound = (boundHigh * 2^32 + boundLow) * 2^exponent.
 
 struct Params {
@@ -1355,6 +1355,11 @@ fn uniformBits(bits: u32) -> u32 {
   return value | select(0u, 0x80000000u, negative);
 }
 
+fn sixteen(bits: u32) -> u32 {
+  if (TO == 1u) { return bf16FromF32(bits); }
+  return f16FromF32(bits);
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) lane: u32) {
   // One block of four elements an invocation; "first" (elements, a multiple of 4) is where this window starts.
@@ -1368,8 +1373,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   } else {
     for (var i = 0u; i < 4u; i += 2u) {
       if (at + i < p.n) {
-        let second = select(0u, bf16FromF32(values[i + 1u]), at + i + 1u < p.n);
-        y[p.y + ((at + i) >> 1u)] = bf16FromF32(values[i]) | (second << 16u);
+        let second = select(0u, sixteen(values[i + 1u]), at + i + 1u < p.n);
+        y[p.y + ((at + i) >> 1u)] = sixteen(values[i]) | (second << 16u);
       }
     }
   }

@@ -85,7 +85,7 @@ export class Memory {
     if (capacity > limit) {
       this.usedBytes -= capacity;
       throw new UserError(
-        `this GPU allows buffers of ${limit} bytes through WebGPU; ${purpose} needs one of ${sizeBytes}`,
+        `this GPU allows buffers of ${limit} bytes through WebGPU, and one of ${sizeBytes} for ${purpose} was asked for; ${smaller(purpose)}`,
       );
     }
     this.trim();
@@ -137,6 +137,13 @@ export class Memory {
       block.gpu.destroy();
     }
   }
+}
+
+/** What makes a buffer smaller. */
+function smaller(purpose: string): string {
+  return /^(weights|gradients|optimizer)$/.test(purpose)
+    ? "train fewer weights with --method lora or qlora, or use --backend cpu"
+    : "use a smaller --batch-size or --sequence-length, or --backend cpu";
 }
 
 /** Sizes are rounded up, by an eighth at most, so that batches of varying length reuse each other's buffers. */

@@ -1,0 +1,137 @@
+// How a run fits its device: what is recomputed, in what chunks logits exist, and whether optimizer state leaves the
+// device. Within --vram, one after the other is turned on until the prediction fits, and nothing that was asked for
+// otherwise is changed; without it only recomputation is chosen, by what the machine has. What still does not fit is a
+// finding of the preflight (check.ts). Not here: the counting (predict-memory.ts).
+
+import { totalmem } from "node:os";
+import type { Backend } from "../backend/backend.ts";
+import type { TrainOptions } from "../config/train-options.ts";
+import type { Finding } from "../data/preflight.ts";
+import type { ModelFolder } from "../formats/model-folder.ts";
+import { fromSafetensorsDType } from "../formats/safetensors.ts";
+import { activationBytes } from "../models/activation-bytes.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
+import type { OptimizerName } from "../optim/index.ts";
+import { pieceElements } from "../optim/paging.ts";
+import type { DType } from "../tensor/dtype.ts";
+import { type MemoryPrediction, predictMemory } from "./predict-memory.ts";
+import { predictRss } from "./process-memory.ts";
+import { chooseCheckpointing } from "./setup.ts";
+import { defaultLogitsChunkBytes } from "./step.ts";
+
+/** What decides how much memory a run needs and does not change what it learns. */
+export interface MemoryChoices {
+  readonly gradientCheckpointing: boolean;
+  readonly logitsChunkBytes: number;
+  readonly paged: boolean;
+  /** Optimizer state that stays on the device when paged; absent: paging.ts chooses. */
+  readonly pagedBudget?: number;
+}
+
+export interface MemoryCheck extends MemoryChoices {
+  readonly prediction: MemoryPrediction;
+  /** The least that the device must hold at once. */
+  readonly neededBytes: number;
+  /** Resident memory of the process at its peak, where the device's memory is the machine's. */
+  readonly rssBytes?: number;
+  /** What there is, and of what; absent where a device does not tell and --vram was not given. */
+  readonly limit?: { readonly bytes: number; readonly source: string };
+}
+
+export interface FittedModel {
+  readonly backend: Backend;
+  readonly config: DecoderConfig;
+  readonly folder: ModelFolder;
+}
+
+/** Chunks of logits where memory is short; smaller ones make the head's products slow and save little more. */
+const smallLogitsChunkBytes = 8 * 2 ** 20;
+/** Share of a limit that may be planned with; the rest is for what no ledger counts. */
+const usableShare = 0.9;
+
+/** The choices for a run whose longest micro-batch is `batchSize` rows of `sequenceLength` tokens. */
+export async function fitMemory(
+  { backend, config, folder }: FittedModel,
+  options: TrainOptions,
+  sequenceLength: number,
+): Promise<MemoryCheck> {
+  const { vram, paged, batchSize } = options;
+  const predict = async (choices: MemoryChoices) => {
+    const prediction = await predictMemory(config, {
+      ...{ method: options.method, rank: options.rank, targets: options.targets },
+      ...{ optimizer: options.optimizer as OptimizerName, precision: backend.precision, batchSize },
+      ...{ sequenceLength, checkpointing: choices.gradientCheckpointing },
+      ...{ storedDType: storedDTypeOf(folder), logitsChunkBytes: choices.logitsChunkBytes },
+    });
+    return { ...choices, prediction, neededBytes: neededBytes(prediction, choices.paged) };
+  };
+  const asked = { paged, logitsChunkBytes: defaultLogitsChunkBytes, pagedBudget: options.pagedBudget };
+  if (vram === undefined) {
+    const kept = activationBytes(config, batchSize * sequenceLength, false);
+    const gradientCheckpointing = chooseCheckpointing(options.gradientCheckpointing, backend, kept);
+    const chosen = await predict({ ...asked, gradientCheckpointing });
+    if (backend.name === "webgpu") return chosen;
+    const limit = { bytes: totalmem(), source: "this machine's memory" };
+    return { ...chosen, rssBytes: predictRss(chosen.neededBytes), limit };
+  }
+  // The cheapest first.
+  const measures: Partial<MemoryChoices>[] = [
+    { logitsChunkBytes: smallLogitsChunkBytes },
+    ...(options.gradientCheckpointing === "auto" ? [{ gradientCheckpointing: true }] : []),
+    ...(paged ? [] : [{ paged: true }]),
+  ];
+  let chosen = await predict({ ...asked, gradientCheckpointing: options.gradientCheckpointing === "on" });
+  for (const measure of measures) {
+    if (chosen.neededBytes <= usableShare * vram) break;
+    const next = await predict({ ...chosen, ...measure });
+    if (next.neededBytes < chosen.neededBytes) chosen = next;
+  }
+  const left = Math.max(0, Math.floor(usableShare * vram - chosen.neededBytes));
+  return {
+    ...chosen,
+    pagedBudget: chosen.paged ? (chosen.pagedBudget ?? left) : undefined,
+    rssBytes: backend.name === "webgpu" ? undefined : predictRss(chosen.neededBytes),
+    limit: { bytes: vram, source: "--vram" },
+  };
+}
+
+/** With paging, state is on the device only in pieces, while nothing else of a step is: two of each tensor. */
+function neededBytes({ ledger }: MemoryPrediction, paged: boolean): number {
+  if (!paged) return ledger.peakBytes;
+  const inPieces = Math.min(ledger.live.optimizer, 4 * 4 * pieceElements);
+  return Math.max(
+    ledger.peakBytes - ledger.atPeak.optimizer,
+    ledger.liveBytes - ledger.live.optimizer + inPieces,
+  );
+}
+
+/** The dtype of most of a checkpoint's bytes: its largest tensor's. */
+function storedDTypeOf(folder: ModelFolder): DType | undefined {
+  const entries = [...folder.tensors.values()];
+  const largest = entries.reduce((a, b) => (b.sizeBytes > a.sizeBytes ? b : a), entries[0]!);
+  const dtype = largest && fromSafetensorsDType(largest.dtype);
+  return dtype === "f32" || dtype === "bf16" || dtype === "f16" ? dtype : undefined;
+}
+
+export function memoryFindings({
+  neededBytes,
+  rssBytes,
+  limit,
+  gradientCheckpointing,
+}: MemoryCheck): Finding[] {
+  if (!limit) return [];
+  // --vram speaks of the device's own bytes; on a CPU the whole process must fit in the machine.
+  const needed = limit.source === "--vram" ? neededBytes : (rssBytes ?? 0);
+  if (needed <= usableShare * limit.bytes) return [];
+  const gb = (bytes: number) =>
+    bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(1)} MB`;
+  const less = gradientCheckpointing ? "" : ", --gradient-checkpointing on";
+  return [
+    {
+      code: "memory",
+      level: needed > limit.bytes ? "refuse" : "warn",
+      message: `the run will need ${gb(needed)} at its peak, and there are ${gb(limit.bytes)} (${limit.source}); use a smaller --batch-size or --sequence-length${less}, or --method qlora`,
+      rows: [],
+    },
+  ];
+}

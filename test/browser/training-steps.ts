@@ -1,0 +1,63 @@
+// Three training steps of a tiny model on the WebGPU of whoever runs this: a browser gets it as a bundle and a Node
+// process as a module (backend/webgpu-browser.test.ts), and both must get the same losses. Weights are random numbers
+// that every backend makes bit for bit alike. Nothing here may need Node.
+
+import type { Backend } from "../../src/backend/backend.ts";
+import { openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
+import { assemble } from "../../src/data/assemble.ts";
+import { newAdapterConfig } from "../../src/formats/peft.ts";
+import { attachNewAdapter } from "../../src/models/adapter.ts";
+import { readModelConfig } from "../../src/models/index.ts";
+import { quantizeOnArrival } from "../../src/models/quantized-weights.ts";
+import { randomDecoder } from "../../src/models/random-model.ts";
+import { adamw } from "../../src/optim/adamw.ts";
+import { Trainer } from "../../src/train/step.ts";
+
+const config = readModelConfig({
+  ...{ architectures: ["LlamaForCausalLM"], model_type: "llama", vocab_size: 96, hidden_size: 32 },
+  ...{ intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2 },
+  ...{ max_position_embeddings: 64, rms_norm_eps: 1e-5, rope_theta: 10000, hidden_act: "silu" },
+  tie_word_embeddings: false,
+});
+
+export type BrowserMethod = "lora" | "qlora";
+
+/** Losses of three steps on two rows, the second and third after updates; live bytes at the end must be 0. */
+export async function trainingSteps(backend: Backend, method: BrowserMethod): Promise<number[]> {
+  const quantize = method === "qlora" ? quantizeOnArrival(backend) : undefined;
+  const loaded = await randomDecoder(backend, config, 7, { quantize });
+  const adapterConfig = newAdapterConfig({ rank: 4, alpha: 8, dropout: 0.1, targets: "all-linear" });
+  const adapter = attachNewAdapter(loaded, adapterConfig, 0);
+  const optimizer = adamw(backend, adapter.flat, { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 });
+  const trainer = new Trainer(loaded.decoder, adapter.flat, optimizer);
+  const batch = assemble(
+    [9, 14].map((length, row) => ({
+      ids: Int32Array.from({ length }, (_, i) => (row * 31 + i * 7) % 96),
+      targetMask: Uint8Array.from({ length }, (_, i) => Number(i > 2)),
+      rowId: { file: "made", line: row + 1, unit: "row" as const },
+    })),
+  );
+  const losses: number[] = [];
+  for (let step = 1; step <= 3; step++) {
+    const { loss } = await trainer.step([batch], {
+      ...{ step, learningRate: 2e-2, maxGradNorm: 1, checkpointing: step === 2, seed: 0, firstPass: step },
+    });
+    losses.push(loss);
+  }
+  trainer.free();
+  optimizer.free();
+  adapter.free();
+  loaded.free();
+  if (backend.liveBytes !== 0) throw new Error(`${backend.liveBytes} bytes are left`);
+  return losses;
+}
+
+/** On this browser's WebGPU; a reason where there is none. */
+export async function trainHere(): Promise<{ reason: string } | { device: string; losses: number[][] }> {
+  const backend = await openWebGpu({ precision: "fp32" });
+  if (!backend) return { reason: webgpu.reason!() };
+  const losses = [await trainingSteps(backend, "lora"), await trainingSteps(backend, "qlora")];
+  const device = backend.description;
+  backend.close();
+  return { device, losses };
+}
