@@ -32,7 +32,9 @@ struct TileRows {
 
 LOWRANK_INLINE int64_t groupSize(const AttentionArgs& a) { return a.heads / a.kvHeads; }
 
-LOWRANK_INLINE RowTile makeTile(const AttentionArgs& a, int64_t segment, int64_t kvHead, int64_t firstRow) {
+/** keysBegin and keysEnd are moved outwards to multiples of keyUnit; what no row sees is hidden by maskScores. */
+LOWRANK_INLINE RowTile makeTile(const AttentionArgs& a, int64_t segment, int64_t kvHead, int64_t firstRow,
+                                int64_t keyUnit) {
   const Segment& s = a.segments[segment];
   const int64_t group = groupSize(a);
   const int64_t rows = smaller(kTileRows, s.qLength * group - firstRow);
@@ -44,8 +46,8 @@ LOWRANK_INLINE RowTile makeTile(const AttentionArgs& a, int64_t segment, int64_t
   tile.kvHead = static_cast<int32_t>(kvHead);
   tile.firstRow = firstRow;
   tile.rows = static_cast<int32_t>(rows);
-  tile.keysBegin = a.window > 0 ? larger(0, first - a.window + 1) : 0;
-  tile.keysEnd = last + 1;
+  tile.keysBegin = a.window > 0 ? larger(0, first - a.window + 1) / keyUnit * keyUnit : 0;
+  tile.keysEnd = roundUp(last + 1, keyUnit);
   return tile;
 }
 
