@@ -74,16 +74,17 @@ struct PairBackwardTiles {
     const Scratch s(memory, d);
     TileRows t;
     locateRows(a, tile, t);
-    rowsToLanePairs(t, a.q, d, s.dq, s.q);
-    rowsToLanePairs(t, b.dOut, d, s.dq, s.dOut);
     rowsToRowPairs(t, a.q, d, s.qRows);
     rowsToRowPairs(t, b.dOut, d, s.dOutRows);
+    rowsToLanePairs(t, a.q, d, s.q);
+    rowsToLanePairs(t, b.dOut, d, s.dOut);
     for (int r = 0; r < kTileRows; r++) {
       s.delta[r] = 0;
       s.scale[r] = a.scale;
       s.lse[r] = r < t.rows ? a.lse[t.scalar[r]] * kLog2E : 0;
     }
-    rowDeltas(b, t, s.delta);
+    // Of the dOut that dP is made of, so that the two cancel where a row's weight is all on one key.
+    rowDeltas(b, t, [](Vec dOut) { return rounded(dOut); }, s.delta);
     const int64_t rowPairs = divideUp(t.rows, 2);
     const auto* weights = reinterpret_cast<const Pair*>(s.weights);
     const auto* dScores = reinterpret_cast<const Pair*>(s.dScores);

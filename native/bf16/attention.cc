@@ -56,7 +56,7 @@ struct PairTiles {
     float* scores = scratch;                                                   // [keys][64]
     Pair* q = reinterpret_cast<Pair*>(scores + kTileKeys * kTileRows);         // [D/2][64]
     Pair* weights = q + d / 2 * kTileRows;                                     // [keys/2][64]
-    rowsToLanePairs(t, a.q, d, s.out, q);
+    rowsToLanePairs(t, a.q, d, q);
     for (int r = 0; r < kTileRows; r++) {
       s.largest[r] = -FLT_MAX;
       s.total[r] = 0;

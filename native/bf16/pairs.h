@@ -2,7 +2,7 @@
 // product is a pair along the summed dimension, the earlier number in its low half. How f32 rows become pairs, and
 // 2^x as cheap as weights that are rounded to bf16 need. Not here: the products' loops (../kernels/tile-product.h).
 #pragma once
-#include "../kernels/attention-tile.h"
+#include "../kernels/lanes.h"
 #include "../kernels/tile-product.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
@@ -23,6 +23,11 @@ struct PairTerms {
 /** Rounded to nearest even: `low` in the lower 16 halves, `high` in the upper ones. */
 LOWRANK_INLINE __m512i toHalves(Vec low, Vec high) {
   return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+}
+
+LOWRANK_INLINE Vec rounded(Vec v) {
+  const __m256i halves = (__m256i)_mm512_cvtneps_pbh((__m512)v);
+  return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
 }
 
 /** Lane i: the pair of lower half i and upper half i. */
@@ -53,13 +58,12 @@ LOWRANK_INLINE void pairNeighbors(const float* row, int64_t n, Pair* to) {
   }
 }
 
-/** The tile's rows of x as lanes of pairs along D, [D/2][64]; `staging` [D][64]. */
-inline void rowsToLanePairs(const TileRows& t, const float* x, int64_t headDim, float* staging, Pair* lanes) {
-  rowsToLanes(t, x, headDim, 1.0f, staging);
-  for (int64_t d = 0; d < headDim; d += 2) {
-    const float* from = staging + d * kTileRows;
-    pairRows(from, from + kTileRows, t.vectors * kLanes, lanes + d / 2 * kTileRows);
-  }
+/** The tile's rows of x as lanes of pairs along D, [D/2][64]. */
+inline void rowsToLanePairs(const TileRows& t, const float* x, int64_t headDim, Pair* lanes) {
+  transposeRows(t, headDim / 2, lanes, [&](int row, int64_t pair, int64_t count) {
+    const float* from = x + t.offset[row] + 2 * pair;
+    return toHalves(load(from), count > 8 ? load(from + kLanes) : Vec{});
+  });
 }
 
 /** The tile's rows of x in pairs of rows, [rows/2][D]; an odd last row is paired with zeros. */

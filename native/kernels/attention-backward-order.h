@@ -5,6 +5,7 @@
 #pragma once
 #include "../threads.h"
 #include "attention-tile.h"
+#include "lanes.h"
 #include "workspace.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
@@ -23,12 +24,14 @@ struct Chunk {
 /** Floats between the keys' sums: whole vectors. */
 LOWRANK_INLINE int64_t sumsWidth(int64_t headDim) { return roundUp(headDim, kLanes); }
 
-/** delta[r] = sum over D of dOut * out: what the softmax takes off every dP of row r. */
-inline void rowDeltas(const AttentionBackwardArgs& a, const TileRows& t, float* delta) {
+/** delta[r] = sum over D of asUsed(dOut) * out: what the softmax takes off every dP of row r. */
+template <class AsUsed>
+void rowDeltas(const AttentionBackwardArgs& a, const TileRows& t, const AsUsed& asUsed, float* delta) {
   for (int r = 0; r < t.rows; r++) {
     Vec total = {};
     eachVector(0, a.f.headDim, [&](int64_t d, const auto& memory) {
-      total = multiplyAdd(memory.load(a.dOut + t.offset[r] + d), memory.load(a.f.out + t.offset[r] + d), total);
+      const Vec dOut = asUsed(memory.load(a.dOut + t.offset[r] + d));
+      total = multiplyAdd(dOut, memory.load(a.f.out + t.offset[r] + d), total);
     });
     delta[r] = sumLanes(total);
   }

@@ -77,7 +77,7 @@ struct PlainBackwardTiles {
       s.ones[r] = 1;
       s.lse[r] = r < t.rows ? a.lse[t.scalar[r]] * kLog2E : 0;
     }
-    rowDeltas(b, t, s.delta);
+    rowDeltas(b, t, [](Vec dOut) { return dOut; }, s.delta);
     for (int64_t key = tile.keysBegin; key < tile.keysEnd; key += kTileKeys) {
       const int64_t keys = smaller(kTileKeys, tile.keysEnd - key);
       const KeyRows k = keyRows(a, tile, a.k, key, keys, s.packedK);

@@ -8,6 +8,7 @@
 #include "../simd-math.h"
 #include "../threads.h"
 #include "attention-tile.h"
+#include "lanes.h"
 #include "workspace.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
