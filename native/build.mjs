@@ -1,6 +1,6 @@
 // Compiles the native CPU engine: the system's C++ compiler and node-api-headers, nothing else. `npm install` runs
-// it; `node native/build.mjs` builds again what changed. Sources in native/ are compiled once, those in gemm/ and
-// kernels/ once per instruction set, all under native/build/, cached by content. Names for sources: isa.h.
+// it; `node native/build.mjs` builds again what changed. Sources in native/ are compiled once, those in its folders
+// once per instruction set that uses them, all under native/build/, cached by content. Names for sources: isa.h.
 
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -23,21 +23,24 @@ const avx512 = [...avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", 
 const avx512bf16 = [...avx512, "-mavx512bf16"];
 const amx = [...avx512bf16, "-mamx-tile", "-mamx-bf16", "-mprfchw"];
 
+const plain = ["gemm", "kernels"];
+
 /**
- * Instruction sets by architecture, lowest first: the linker keeps the first of equal inline functions. Only products
- * (gemm/) use what the last two add; their other kernels are AVX-512's (dispatch.cc).
+ * Instruction sets by architecture, lowest first: the linker keeps the first of equal inline functions. `folders` are
+ * those whose sources the set compiles; only products use what the last two x64 sets add, and their other kernels are
+ * AVX-512's (dispatch.cc).
  */
 const instructionSets = {
   x64: [
-    { suffix: "Portable", flags: [] },
-    { suffix: "Avx2", flags: avx2 },
-    { suffix: "Avx512", flags: avx512 },
-    { suffix: "Avx512Bf16", flags: avx512bf16, productsOnly: true },
-    { suffix: "Amx", flags: amx, productsOnly: true },
+    { suffix: "Portable", flags: [], folders: plain },
+    { suffix: "Avx2", flags: avx2, folders: plain },
+    { suffix: "Avx512", flags: avx512, folders: plain },
+    { suffix: "Avx512Bf16", flags: avx512bf16, folders: ["gemm", "bf16"] },
+    { suffix: "Amx", flags: amx, folders: ["gemm"] },
   ],
   arm64: [
-    { suffix: "Portable", flags: [] },
-    { suffix: "Neon", flags: ["-march=armv8-a"] },
+    { suffix: "Portable", flags: [], folders: plain },
+    { suffix: "Neon", flags: ["-march=armv8-a"], folders: plain },
   ],
 };
 
@@ -101,17 +104,15 @@ function unit(compiler, source, label, flags) {
 }
 
 function planUnits(compiler) {
-  const known = instructionSets[process.arch] ?? [{ suffix: "Portable", flags: [] }];
+  const known = instructionSets[process.arch] ?? [{ suffix: "Portable", flags: [], folders: plain }];
   const sets = known.filter((set) => set.flags.length === 0 || accepts(compiler, set.flags));
-  const products = sourcesIn(join(root, "gemm"));
-  const kernels = sourcesIn(join(root, "kernels"));
   const have = sets.map((set) => `-DLOWRANK_HAVE_${set.suffix.toUpperCase()}`);
   if (existsSync(join(root, "kernels", "table.cc"))) have.push("-DLOWRANK_HAVE_KERNELS");
   const units = sourcesIn(root).map((source) => unit(compiler, source, "all", [...baseFlags, ...have]));
   for (const set of sets) {
     const names = [`-DLOWRANK_ISA_SUFFIX=${set.suffix}`, `-DLOWRANK_ISA_${set.suffix.toUpperCase()}`];
     const flags = [...baseFlags, ...set.flags, ...names];
-    const sources = set.productsOnly ? products : [...products, ...kernels];
+    const sources = set.folders.flatMap((folder) => sourcesIn(join(root, folder)));
     for (const source of sources) units.push(unit(compiler, source, set.suffix, flags));
   }
   return units;

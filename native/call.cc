@@ -297,7 +297,7 @@ void callElementwise(const KernelTable& k, int id, Reader& in) {
   }
 }
 
-void callRowwise(const KernelTable& k, int id, Reader& in) {
+void callRowwise(const KernelTable& k, const Bf16AttentionTable* bf16, int id, Reader& in) {
   switch (id) {
     case kRmsNorm: {
       auto* x = in.f32();
@@ -329,15 +329,21 @@ void callRowwise(const KernelTable& k, int id, Reader& in) {
       const auto t = in.size(), heads = in.size();
       return k.rope(x, positions, cosTable, sinTable, direction, y, t, heads, in.size());
     }
-    case kAttention:
-      return k.attention(readAttention(in));
+    case kAttention: {
+      const auto precision = in.choice<Precision>();
+      const AttentionArgs a = readAttention(in);
+      if (precision == Precision::BF16 && bf16) return bf16->attention(a, k);
+      return k.attention(a);
+    }
     case kAttentionBackward: {
+      const auto precision = in.choice<Precision>();
       AttentionBackwardArgs a{};
       a.f = readAttention(in);
       a.dOut = in.f32();
       a.dq = in.f32();
       a.dk = in.f32();
       a.dv = in.f32();
+      if (precision == Precision::BF16 && bf16) return bf16->attentionBackward(a, k);
       return k.attentionBackward(a);
     }
     case kCrossEntropy: {
@@ -371,7 +377,7 @@ const char* callKernel(const Isa& isa, int id, const double* arguments) {
     case kAttention:
     case kAttentionBackward:
     case kCrossEntropy:
-      callRowwise(*isa.kernels, id, in);
+      callRowwise(*isa.kernels, isa.bf16Attention, id, in);
       return nullptr;
     default:
       callElementwise(*isa.kernels, id, in);

@@ -66,8 +66,10 @@ Features detect() { return {}; }
 // Until kernels/table.cc exists, element-wise calls are refused by name (call.cc).
 #ifdef LOWRANK_HAVE_KERNELS
 #define LOWRANK_KERNELS(getter) getter()
+#define LOWRANK_BF16_ATTENTION bf16AttentionTableAvx512Bf16()
 #else
 #define LOWRANK_KERNELS(getter) nullptr
+#define LOWRANK_BF16_ATTENTION nullptr
 #endif
 
 struct List {
@@ -75,20 +77,24 @@ struct List {
   const Isa* pointers[6];
   int count = 0;
 
-  void add(const char* name, const KernelTable* kernels, const LinearTable* linear) {
-    entries[count] = {name, kernels, linear};
+  void add(const char* name, const KernelTable* kernels, const LinearTable* linear,
+           const Bf16AttentionTable* bf16Attention = nullptr) {
+    entries[count] = {name, kernels, linear, bf16Attention};
     pointers[count] = &entries[count];
     count++;
   }
 
   List() {
     [[maybe_unused]] const Features features = detect();
-    // A compiler that knows AMX or AVX512-BF16 knows AVX-512, whose kernels serve all three.
+    // A compiler that knows AMX or AVX512-BF16 knows AVX-512, whose kernels serve all three; AMX machines also run
+    // AVX512-BF16's attention.
 #ifdef LOWRANK_HAVE_AMX
-    if (features.amx) add("amx", LOWRANK_KERNELS(kernelTableAvx512), linearTableAmx());
+    if (features.amx) add("amx", LOWRANK_KERNELS(kernelTableAvx512), linearTableAmx(), LOWRANK_BF16_ATTENTION);
 #endif
 #ifdef LOWRANK_HAVE_AVX512BF16
-    if (features.avx512bf16) add("avx512bf16", LOWRANK_KERNELS(kernelTableAvx512), linearTableAvx512Bf16());
+    if (features.avx512bf16) {
+      add("avx512bf16", LOWRANK_KERNELS(kernelTableAvx512), linearTableAvx512Bf16(), LOWRANK_BF16_ATTENTION);
+    }
 #endif
 #ifdef LOWRANK_HAVE_AVX512
     if (features.avx512) add("avx512", LOWRANK_KERNELS(kernelTableAvx512), linearTableAvx512());

@@ -10,6 +10,7 @@ struct Isa {
   const char* name;  // as LOWRANK_ISA takes it
   const KernelTable* kernels;
   const LinearTable* linear;
+  const Bf16AttentionTable* bf16Attention;  // null: attention is f32 in every precision
 };
 
 /** Instruction sets that were compiled in and that this processor and system can run, best first. Never empty. */

@@ -1,5 +1,5 @@
 // Names that keep the objects of one source, compiled once per instruction set, apart. build.mjs defines, for
-// every per-set source (gemm/*.cc, kernels/*.cc):
+// every per-set source (gemm/*.cc, kernels/*.cc, bf16/*.cc):
 //   LOWRANK_ISA_SUFFIX   Portable | Avx2 | Avx512 | Avx512Bf16 | Amx | Neon
 //   LOWRANK_ISA_<SET>    LOWRANK_ISA_PORTABLE, LOWRANK_ISA_AVX2, ... : exactly one of them
 // Everything in such a source lies in namespace lowrank::LOWRANK_ISA_NAMESPACE or an anonymous one; only the

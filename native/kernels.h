@@ -94,6 +94,16 @@ struct KernelTable {
   void (*quantize4bit)(const Quantize4bitArgs& a);
 };
 
+/**
+ * Attention by products of bf16 inputs with f32 sums, for sets with such instructions (bf16/). Segments that are too
+ * small to gain by it go to `plain`'s attention.
+ */
+struct Bf16AttentionTable {
+  void (*attention)(const AttentionArgs& a, const KernelTable& plain);
+  void (*attentionBackward)(const AttentionBackwardArgs& a, const KernelTable& plain);
+};
+const Bf16AttentionTable* bf16AttentionTableAvx512Bf16();
+
 /** Compiled from the same sources under other flags. AVX512-BF16 and AMX machines run AVX-512's. */
 const KernelTable* kernelTablePortable();
 const KernelTable* kernelTableAvx2();

@@ -120,12 +120,16 @@ LOWRANK_INLINE Vec squareRoot(Vec v) {
 
 /** Sum of the lanes, by halves. */
 LOWRANK_INLINE float sumLanes(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#else
   float lanes[kLanes];
   store(lanes, v);
   for (int half = kLanes / 2; half > 0; half /= 2) {
     for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
   }
   return lanes[0];
+#endif
 }
 
 LOWRANK_INLINE float largestLane(Vec v) {

@@ -1,6 +1,7 @@
-// C = A B (+ C) on tiles that fit a core's caches, f32: the products inside attention. A is read one broadcast
-// scalar at a time, in either order of its indices, so neither K nor V nor their gradients are ever packed; B and C
-// are rows of whole vectors. Not here: the large products of linear layers (gemm/).
+// C = A B (+ C) on tiles that fit a core's caches, C in f32: the products inside attention. A is read one broadcast
+// element at a time, in either order of its indices, so neither K nor V nor their gradients are ever packed; B and C
+// are rows of whole vectors. Elements are floats here and pairs of bf16 in ../bf16/pairs.h.
+// Not here: the large products of linear layers (gemm/).
 #pragma once
 #include "../simd.h"
 
@@ -21,11 +22,21 @@ enum class Order { DepthContiguous, RowContiguous };
 /** What C holds before the product: nothing, a sum to add to, or a sum to multiply by `factor` per column first. */
 enum class Start { Zero, Add, Scale };
 
+/** What a product multiplies: one float a lane and step. */
+struct FloatTerms {
+  using Element = float;
+  using Operand = Vec;
+  LOWRANK_INLINE static Operand row(const Element* b) { return load(b); }
+  LOWRANK_INLINE static Operand everywhere(Element a) { return broadcast(a); }
+  LOWRANK_INLINE static Vec add(Operand a, Operand b, Vec sum) { return multiplyAdd(a, b, sum); }
+};
+
+template <class Terms>
 struct TileProduct {
   int64_t rows, vectors, depth;  // C is rows x (vectors * kLanes)
-  const float* a;
+  const typename Terms::Element* a;
   int64_t aStride;
-  const float* b;
+  const typename Terms::Element* b;
   int64_t bStride;
   float* c;
   int64_t cStride;
@@ -33,20 +44,20 @@ struct TileProduct {
   const float* factor;  // [columns], for Start::Scale
 };
 
-template <Order order, int Rows, int Vectors>
-LOWRANK_INLINE void productBlock(const TileProduct& t, const float* a, const float* b, float* c,
-                                 const float* factor) {
+template <class Terms, Order order, int Rows, int Vectors>
+LOWRANK_INLINE void productBlock(const TileProduct<Terms>& t, const typename Terms::Element* a,
+                                 const typename Terms::Element* b, float* c, const float* factor) {
   Vec sum[Rows][Vectors];
   for (int r = 0; r < Rows; r++) {
     for (int v = 0; v < Vectors; v++) sum[r][v] = Vec{};
   }
   const int64_t aStride = t.aStride, bStride = t.bStride, depth = t.depth;
   for (int64_t k = 0; k < depth; k++) {
-    Vec bv[Vectors];
-    for (int v = 0; v < Vectors; v++) bv[v] = load(b + v * kLanes);
+    typename Terms::Operand bv[Vectors];
+    for (int v = 0; v < Vectors; v++) bv[v] = Terms::row(b + v * kLanes);
     for (int r = 0; r < Rows; r++) {
-      const Vec av = broadcast(order == Order::DepthContiguous ? a[r * aStride] : a[r]);
-      for (int v = 0; v < Vectors; v++) sum[r][v] = multiplyAdd(av, bv[v], sum[r][v]);
+      const typename Terms::Operand av = Terms::everywhere(order == Order::DepthContiguous ? a[r * aStride] : a[r]);
+      for (int v = 0; v < Vectors; v++) sum[r][v] = Terms::add(av, bv[v], sum[r][v]);
     }
     a += order == Order::DepthContiguous ? 1 : aStride;
     b += bStride;
@@ -71,36 +82,38 @@ LOWRANK_INLINE void productBlock(const TileProduct& t, const float* a, const flo
   }
 }
 
-template <Order order, int Vectors>
-void productColumns(const TileProduct& t, int64_t vector) {
+template <class Terms, Order order, int Vectors>
+void productColumns(const TileProduct<Terms>& t, int64_t vector) {
   const int64_t column = vector * kLanes;
   const int64_t rowStep = order == Order::DepthContiguous ? t.aStride : 1;
-  const float* b = t.b + column;
+  const typename Terms::Element* b = t.b + column;
   const float* factor = t.factor ? t.factor + column : nullptr;
   int64_t row = 0;
   for (; row + kBlockRows <= t.rows; row += kBlockRows) {
-    productBlock<order, kBlockRows, Vectors>(t, t.a + row * rowStep, b, t.c + row * t.cStride + column, factor);
+    productBlock<Terms, order, kBlockRows, Vectors>(t, t.a + row * rowStep, b, t.c + row * t.cStride + column, factor);
   }
-  const float* a = t.a + row * rowStep;
+  const typename Terms::Element* a = t.a + row * rowStep;
   float* c = t.c + row * t.cStride + column;
   switch (t.rows - row) {
-    case 1: return productBlock<order, 1, Vectors>(t, a, b, c, factor);
-    case 2: return productBlock<order, 2, Vectors>(t, a, b, c, factor);
-    case 3: return productBlock<order, 3, Vectors>(t, a, b, c, factor);
-    case 4: return productBlock<order, 4, Vectors>(t, a, b, c, factor);
-    case 5: return productBlock<order, 5, Vectors>(t, a, b, c, factor);
+    case 1: return productBlock<Terms, order, 1, Vectors>(t, a, b, c, factor);
+    case 2: return productBlock<Terms, order, 2, Vectors>(t, a, b, c, factor);
+    case 3: return productBlock<Terms, order, 3, Vectors>(t, a, b, c, factor);
+    case 4: return productBlock<Terms, order, 4, Vectors>(t, a, b, c, factor);
+    case 5: return productBlock<Terms, order, 5, Vectors>(t, a, b, c, factor);
   }
 }
 
-template <Order order>
-void tileProduct(const TileProduct& t) {
+template <Order order, class Terms = FloatTerms>
+void tileProduct(const TileProduct<Terms>& t) {
   int64_t vector = 0;
-  for (; vector + kWideVectors <= t.vectors; vector += kWideVectors) productColumns<order, kWideVectors>(t, vector);
+  for (; vector + kWideVectors <= t.vectors; vector += kWideVectors) {
+    productColumns<Terms, order, kWideVectors>(t, vector);
+  }
   if (kWideVectors == 4 && vector + 2 <= t.vectors) {
-    productColumns<order, 2>(t, vector);
+    productColumns<Terms, order, 2>(t, vector);
     vector += 2;
   }
-  if (vector < t.vectors) productColumns<order, 1>(t, vector);
+  if (vector < t.vectors) productColumns<Terms, order, 1>(t, vector);
 }
 
 }  // namespace

@@ -347,6 +347,7 @@ class CpuBackend implements Backend {
     const keys = elementCount(k.shape);
     const to = this.arguments
       .start()
+      .number(this.precisionCode)
       .f32(q, tq * heads * headDim)
       .f32(k, keys)
       .f32(v, keys);
