@@ -24,9 +24,32 @@ export async function readRows(path: string): Promise<Row[]> {
   return (await openDataFile(path)).rows();
 }
 
-/** Reads and hashes the bytes; parsing waits until rows() is called, so that a cached data set never parses. */
+/**
+ * Reads and hashes the bytes; parsing waits until rows() is called, so that a cached data set never parses. The files of
+ * a split are one data set: its rows are numbered through and named by the data set.
+ */
 export async function openDataFile(given: string): Promise<DataFile> {
-  const path = locateData(given);
+  const paths = locateData(given);
+  const files: DataFile[] = [];
+  for (const path of paths) files.push(await openOne(path));
+  if (files.length === 1) return files[0]!;
+  const hash = createHash("sha256");
+  for (const file of files) hash.update(file.hash);
+  return {
+    name: given,
+    hash: hash.digest("hex"),
+    async rows() {
+      const all: Row[] = [];
+      for (const file of files) {
+        for (const { value } of await file.rows())
+          all.push({ id: { file: given, line: all.length + 1, unit: "row" }, value });
+      }
+      return all;
+    },
+  };
+}
+
+async function openOne(path: string): Promise<DataFile> {
   const name = basename(path);
   const kind = extname(path).toLowerCase();
   refuse(name, kind);

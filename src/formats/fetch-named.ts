@@ -1,10 +1,10 @@
 // Fetches what a command's options name on the hub before the command runs: models (config, weights, tokenizer) and
-// data sets (one split's file). Afterwards locate-model.ts finds them in the cache. Names that are paths cost nothing.
+// data sets (one split's files). Afterwards locate-model.ts finds them in the cache. Names that are paths cost nothing.
 
 import { existsSync } from "node:fs";
 import { fetchSnapshot, type HubHooks } from "./hub.ts";
 import { hubSettings, parseHubName } from "./hub-cache.ts";
-import { chooseDataFile, parseDataName } from "./locate-model.ts";
+import { chooseDataFiles, parseDataName } from "./locate-model.ts";
 
 /** `what` "config" leaves the weights where they are. */
 export async function fetchModel(name: string, what: "all" | "config", hooks: HubHooks = {}): Promise<void> {
@@ -19,7 +19,7 @@ export async function fetchData(name: string, hooks: HubHooks = {}): Promise<voi
   await fetchSnapshot(
     hubSettings(),
     parsed.repo,
-    (paths) => [chooseDataFile(name, parsed.split, paths)],
+    (paths) => chooseDataFiles(name, parsed.split, paths),
     hooks,
   );
 }

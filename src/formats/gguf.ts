@@ -200,7 +200,10 @@ class Cursor {
   async string(): Promise<string> {
     const length = await this.count("characters", 1);
     const view = await this.take(length);
-    return new TextDecoder().decode(new Uint8Array(view.buffer, view.byteOffset, length));
+    // A byte order mark is a token like any other.
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(
+      new Uint8Array(view.buffer, view.byteOffset, length),
+    );
   }
 
   async value(typeId: number, key: string): Promise<GgufValue> {

@@ -28,12 +28,12 @@ export function locateModel(name: string): string {
   );
 }
 
-/** The file of a data set: a path as it stands, or owner/name[@revision][:split] from the cache. */
-export function locateData(name: string): string {
-  if (existsSync(name)) return name;
+/** The files of a data set, in order: a path as it stands, or owner/name[@revision][:split] from the cache. */
+export function locateData(name: string): string[] {
+  if (existsSync(name)) return [name];
   const parsed = parseDataName(name);
   const snapshot = parsed && snapshotOf(new RepoCache(hubSettings(), parsed.repo));
-  if (!parsed || snapshot === undefined) return name;
+  if (!parsed || snapshot === undefined) return [name];
   const paths = readdirSync(snapshot, { recursive: true, withFileTypes: true })
     .filter((entry) => !entry.isDirectory())
     .map((entry) =>
@@ -41,7 +41,7 @@ export function locateData(name: string): string {
         .slice(snapshot.length + 1)
         .replaceAll("\\", "/"),
     );
-  return join(snapshot, chooseDataFile(name, parsed.split, paths));
+  return chooseDataFiles(name, parsed.split, paths).map((path) => join(snapshot, path));
 }
 
 /** owner/name[@revision][:split]; the split is "train" unless named. */
@@ -53,19 +53,41 @@ export function parseDataName(name: string) {
 
 const dataEndings = [".jsonl", ".json", ".parquet", ".csv"];
 
-/** The one data file of a split. UserError when there is none, or several. */
-export function chooseDataFile(name: string, split: string, paths: readonly string[]): string {
+/** The data files of a split in order: one, or all the parts of one. UserError when there is none, or no such order. */
+export function chooseDataFiles(name: string, split: string, paths: readonly string[]): string[] {
   const files = paths.filter((path) => dataEndings.some((ending) => path.toLowerCase().endsWith(ending)));
   const words = new RegExp(`(^|[/._-])${split.replaceAll(".", "\\.")}([/._-]|$)`);
   const named = files.filter((path) => words.test(path));
   // The same rows in several forms: the first form in the list above.
   const ending = dataEndings.find((each) => named.some((path) => path.toLowerCase().endsWith(each)));
   const chosen = named.filter((path) => ending !== undefined && path.toLowerCase().endsWith(ending));
-  if (chosen.length === 1) return chosen[0]!;
-  const found = (chosen.length > 1 ? chosen : files).slice(0, 8).join(", ") || "none";
+  const ordered = inOrder(chosen);
+  if (ordered) return ordered;
+  const found = (chosen.length > 0 ? chosen : files).slice(0, 8).join(", ") || "none";
+  const problem =
+    chosen.length > 0
+      ? `what is there of split ${split} is not one file, nor all the numbered parts of one`
+      : `no file of split ${split}`;
   throw new UserError(
-    `data "${name}": ${chosen.length > 1 ? `split ${split} lies in ${chosen.length} files, and one is read` : `no file of split ${split}`}; data files there: ${found}. Fetch what you need and give its path`,
+    `data "${name}": ${problem}; data files there: ${found}. Fetch what you need and give its path`,
   );
+}
+
+/**
+ * Files whose names differ in their last number alone, by that number; undefined for anything else. Of names that say
+ * how many there are (train-00000-of-00002.parquet), all must be there.
+ */
+function inOrder(paths: readonly string[]): string[] | undefined {
+  const parts = paths.map((path) => {
+    const [, before, digits, total, after] = /^(.*?)(\d+)(?:-of-(\d+))?(\D*)$/.exec(path) ?? [];
+    return { path, number: Number(digits), total, frame: `${before}#${total ?? ""}${after}` };
+  });
+  const { frame, total } = parts[0] ?? {};
+  if (parts.length === 0) return undefined;
+  if (parts.length > 1 && parts.some((part) => part.frame !== frame || Number.isNaN(part.number)))
+    return undefined;
+  if (total !== undefined && Number(total) !== parts.length) return undefined;
+  return parts.sort((a, b) => a.number - b.number).map(({ path }) => path);
 }
 
 function snapshotOf(cache: RepoCache): string | undefined {

@@ -79,6 +79,7 @@ export async function exportGguf(
           tokenizer,
           json: await readTokenizerJson(model),
           vocabularySize: config.vocabularySize,
+          modelConfig: folder.config,
           preTokenizer: options.preTokenizer,
           warn,
         }),

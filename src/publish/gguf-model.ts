@@ -34,6 +34,10 @@ export function modelMetadata(
   text("general.architecture", architecture);
   text("general.type", "model");
   text("general.name", about.name);
+  text(
+    "general.size_label",
+    sizeLabel(weightSpecs(config).reduce((sum, w) => sum + elementCount(w.shape), 0)),
+  );
   u32("general.file_type", fileTypes[about.type]);
   u32("general.quantization_version", 2);
   u32(`${architecture}.block_count`, config.layers);
@@ -45,8 +49,10 @@ export function modelMetadata(
   u32(`${architecture}.attention.key_length`, config.headWidth);
   u32(`${architecture}.attention.value_length`, config.headWidth);
   f32(`${architecture}.attention.layer_norm_rms_epsilon`, config.normEpsilon);
-  u32(`${architecture}.vocab_size`, config.vocabularySize);
-  u32(`${architecture}.rope.dimension_count`, config.headWidth);
+  if (architecture === "llama") {
+    u32(`${architecture}.vocab_size`, config.vocabularySize);
+    u32(`${architecture}.rope.dimension_count`, config.headWidth);
+  }
   f32(`${architecture}.rope.freq_base`, config.rope.theta);
   if (config.rope.type === "linear") {
     text(`${architecture}.rope.scaling.type`, "linear");
@@ -64,6 +70,20 @@ export function modelMetadata(
     );
   }
   return metadata;
+}
+
+/** A number of parameters to two digits or more: 656K, 8.3M, 1.1B. */
+function sizeLabel(parameters: number): string {
+  const [unit, letter] = (
+    [
+      [1e12, "T"],
+      [1e9, "B"],
+      [1e6, "M"],
+    ] as const
+  ).find(([size]) => parameters > size) ?? [1e3, "K"];
+  const scaled = parameters / unit;
+  const digits = scaled < 0.5 ? 0 : String(Math.round(scaled)).length;
+  return scaled.toFixed(Math.max(0, 2 - digits)) + letter;
 }
 
 /** The tensors, in the order of the layers. */

@@ -20,6 +20,8 @@ export interface TokenizerToExport {
   /** Rows of the embedding: ids beyond the tokenizer's get names of their own. */
   readonly vocabularySize: number;
   readonly warn?: (message: string) => void;
+  /** The model's config.json: its bos_token_id counts where the tokenizer names no such token. */
+  readonly modelConfig?: JsonObject;
   /** Overrides the name found for the first split. */
   readonly preTokenizer?: string;
 }
@@ -84,11 +86,17 @@ export function tokenizerMetadata(given: TokenizerToExport): Metadata {
   return metadata;
 }
 
-function addSpecialTokens(metadata: Metadata, { tokenizer }: TokenizerToExport, model: JsonObject): void {
+function addSpecialTokens(
+  metadata: Metadata,
+  { tokenizer, modelConfig, vocabularySize }: TokenizerToExport,
+  model: JsonObject,
+): void {
   const id = (key: string, value: number | undefined) => {
     if (value !== undefined) metadata.set(`tokenizer.ggml.${key}_token_id`, { type: "u32", value });
   };
-  id("bos", tokenizer.bosId);
+  const named = modelConfig?.bos_token_id;
+  const isId = typeof named === "number" && Number.isInteger(named) && named >= 0 && named < vocabularySize;
+  id("bos", tokenizer.bosId ?? (isId ? named : undefined));
   id("eos", tokenizer.eosId);
   // The end of a turn, where the text as a whole ends with another token.
   id("eot", tokenizer.eosIds[1]);
@@ -118,9 +126,15 @@ function readVocabulary(
   const added = Array.isArray(json.added_tokens) ? json.added_tokens : [];
   for (const token of added) {
     if (!isJsonObject(token) || typeof token.content !== "string") continue;
-    put(token.id, token.content, token.special === true ? tokenType.control : tokenType.userDefined);
+    const isControl = token.special === true || looksSpecial(token.content);
+    put(token.id, token.content, isControl ? tokenType.control : tokenType.userDefined);
   }
   return { tokens: tokens.map((token, id) => token ?? `[PAD${id}]`), types };
+}
+
+/** Spelt as control tokens are, whatever the tokenizer says: Qwen's <|fim_prefix|>, for one, are not marked special. */
+function looksSpecial(token: string): boolean {
+  return (token.startsWith("<|") && token.endsWith("|>")) || token === "<pad>" || token === "<mask>";
 }
 
 function mergesOf(model: JsonObject, name: string): [string, string][] {

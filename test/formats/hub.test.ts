@@ -17,6 +17,8 @@ import {
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { openDataFile, readRows } from "../../src/data/read-rows.ts";
+import { rowLabel } from "../../src/data/row.ts";
 import { fetchData, fetchModel } from "../../src/formats/fetch-named.ts";
 import { fetchSnapshot } from "../../src/formats/hub.ts";
 import { hubSettings, parseHubName } from "../../src/formats/hub-cache.ts";
@@ -42,6 +44,14 @@ beforeAll(async () => {
       "pytorch_model.bin": Buffer.from("pickle"),
       "../escape.json": Buffer.from("{}"),
       "onnx/config.json": Buffer.from("{}"),
+    },
+    "us/parts": {
+      "data/train-00001-of-00003.jsonl": Buffer.from('{"text":"c"}\n{"text":"d"}\n'),
+      "data/train-00000-of-00003.jsonl": Buffer.from('{"text":"a"}\n{"text":"b"}\n'),
+      "data/train-00002-of-00003.jsonl": Buffer.from('{"text":"e"}\n'),
+      "data/dev-00000-of-00002.jsonl": Buffer.from('{"text":"a"}\n'),
+      "a/test-00000-of-00001.jsonl": Buffer.from('{"text":"a"}\n'),
+      "b/test-00000-of-00001.jsonl": Buffer.from('{"text":"b"}\n'),
     },
     "us/rows": {
       "README.md": Buffer.from("rows"),
@@ -207,10 +217,24 @@ describe("fetching from the hub", () => {
 
   it("fetches the file of a split", async () => {
     await fetchData("us/rows:test");
-    expect(readFileSync(locateData("us/rows:test"), "utf8")).toBe('{"text":"b"}\n');
+    expect(readFileSync(locateData("us/rows:test")[0]!, "utf8")).toBe('{"text":"b"}\n');
     await expect(fetchData("us/rows:dev")).rejects.toThrow(
       /no file of split dev; data files there: data\/train.jsonl/,
     );
+  });
+
+  it("fetches and reads all files of a split, in order", async () => {
+    await fetchData("us/parts:train");
+    const rows = await readRows("us/parts:train");
+    expect(rows.map(({ value }) => value.text).join("")).toBe("abcde");
+    expect(rows.map(({ id }) => rowLabel(id))).toContain("us/parts:train row 3");
+    const { hash } = await openDataFile("us/parts:train");
+    expect(hash).toMatch(/^[0-9a-f]{64}$/);
+    // One of two is missing; two that are no parts of one.
+    for (const split of ["dev", "test"])
+      await expect(fetchData(`us/parts:${split}`)).rejects.toThrow(
+        /is not one file, nor all the numbered parts/,
+      );
   });
 
   it("knows names from paths", () => {

@@ -1,7 +1,7 @@
 // GGUF files that llama.cpp reads as we mean them: names, metadata and permuted rows by our own reader, and, where
 // node-llama-cpp is there, its tokens, greedy texts and log-probabilities beside ours.
 
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
@@ -37,6 +37,13 @@ const exportTo = (out: string, given: Pick<ExportOptions, "model"> & Partial<Exp
     ...given,
     out: join(root, out),
   });
+
+/** Changes sliding_window in a folder's config.json. */
+function setWindow(model: string, window: number | null): void {
+  const path = join(model, "config.json");
+  const config = JSON.parse(readFileSync(path, "utf8"));
+  writeFileSync(path, JSON.stringify({ ...config, sliding_window: window }));
+}
 
 async function read(name: string) {
   const file = await openGguf(await openFile(join(root, name)));
@@ -84,6 +91,29 @@ describe("export to GGUF", () => {
     await second.file.close();
   });
 
+  it("writes mistral as llama, and says what llama.cpp does not know of its window", async () => {
+    const model = writeTinyModel(join(root, "mistral"), "mistral-window");
+    const warnings: string[] = [];
+    const given = {
+      type: "auto",
+      adapterOnly: false,
+      modelfile: false,
+      out: join(root, "mistral.gguf"),
+    } as const;
+    await exportGguf(backend, { ...given, model }, (message) => void warnings.push(message));
+    const { file, value } = await read("mistral.gguf");
+    expect(value("general.architecture")).toBe("llama");
+    expect(value("llama.attention.head_count_kv")).toBe(2);
+    // As llama.cpp's converter: its llama models have no key for a window.
+    expect([...file.metadata.keys()].filter((key) => key.includes("window"))).toEqual([]);
+    await file.close();
+    expect(warnings.join()).toContain("beyond 8 tokens (the sliding window) it computes something else");
+    setWindow(model, null);
+    warnings.length = 0;
+    await exportGguf(backend, { ...given, model }, (message) => void warnings.push(message));
+    expect(warnings).toEqual([]);
+  });
+
   it("interleaves halves of heads", () => {
     const rows = Float32Array.from([0, 1, 2, 3, 4, 5, 6, 7]);
     expect([...interleaveRows(rows, 4, 1)]).toEqual([0, 2, 1, 3, 4, 6, 5, 7]);
@@ -118,7 +148,6 @@ describe("export to GGUF", () => {
     const config = JSON.parse(readFileSync(join(model, "tokenizer_config.json"), "utf8"));
     config.chat_template =
       "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
-    const { writeFileSync } = await import("node:fs");
     writeFileSync(join(model, "tokenizer_config.json"), JSON.stringify(config));
     const report = await exportTo("chat.gguf", { model, modelfile: true });
     const text = readFileSync(report.modelfile!, "utf8");
@@ -225,6 +254,13 @@ describe.skipIf(!llama.present || !hasAssets)(
         expect(await compare(model, join(root, `random-${name}.gguf`))).toBeLessThan(1e-2);
       },
     );
+
+    it("mistral without a window: log-probabilities of a random model", async () => {
+      const model = writeTinyModel(join(root, "random-mistral"), "mistral-window");
+      setWindow(model, null);
+      await exportTo("random-mistral.gguf", { model, type: "f32" });
+      expect(await compare(model, join(root, "random-mistral.gguf"))).toBeLessThan(1e-2);
+    });
 
     it.each(["f16", "bf16", "q8_0", "q4_0"] as const)("loads files of type %s", async (type) => {
       const model = asset("models/tinystories-656k");
