@@ -135,7 +135,7 @@ try {
     const words = ["bench", ...Object.entries(flags).flat().map(String), "--json"];
     const output = execFileSync(process.execPath, [main, ...words], { stdio: ["ignore", "pipe", "ignore"] });
     const measured = JSON.parse(output.toString());
-    const { ledger } = await predictMemory(readModelConfig(one.config), {
+    const { ledger, packedBytes } = await predictMemory(readModelConfig(one.config), {
       method: one.method,
       rank: 8,
       targets: "all-linear",
@@ -145,8 +145,8 @@ try {
       sequenceLength: one.sequenceLength,
       checkpointing: one.checkpointing,
     });
-    const rss = predictRss(ledger.peakBytes);
-    besides.push(measured.peakRssBytes - measured.peakBytes);
+    const rss = predictRss(ledger.peakBytes, packedBytes);
+    besides.push(measured.peakRssBytes - measured.peakBytes - packedBytes);
     worst = {
       counted: Math.max(worst.counted, Math.abs(ledger.peakBytes / measured.peakBytes - 1)),
       rss: Math.max(worst.rss, Math.abs(rss / measured.peakRssBytes - 1)),
@@ -163,5 +163,5 @@ console.log(
   `largest difference: ${(100 * worst.counted).toFixed(2)}% of counted bytes, ${(100 * worst.rss).toFixed(1)}% of resident ones`,
 );
 console.log(
-  `resident memory beside the ledger: ${sorted.map((bytes) => (bytes / 1e6).toFixed(0)).join(", ")} MB`,
+  `resident memory beside the ledger and packed operands: ${sorted.map((bytes) => (bytes / 1e6).toFixed(0)).join(", ")} MB`,
 );

@@ -4,8 +4,10 @@
 // the registry, and what read() returns are zeros.
 //
 // Devices count the sizes that they were asked for, without rounding (cpu.ts), and so does this one. Kernels' own
-// scratch space is in no device's ledger; the process's share of it is in plan/process-memory.ts.
+// scratch space is in no device's ledger: of it, the largest packed operand of a product is noted here, and what else a
+// process holds is in train/process-memory.ts.
 
+import { elementCount } from "../tensor/tensor.ts";
 import { BugError } from "../util/errors.ts";
 import type { Backend, Kernels, Precision } from "./backend.ts";
 import { Ledger, type MemoryCategory } from "./ledger.ts";
@@ -41,13 +43,31 @@ const kernels: Kernels = {
   quantize4bit: ignore,
 };
 
+export interface CountingBackend extends Backend {
+  /** The most that the CPU backend packs of activations or their gradients for one product. */
+  readonly packedBytes: number;
+}
+
+/** As kMostPackedBytes in native/gemm/engines.h: longer operands are packed stretch by stretch. */
+const mostPackedBytes = 64 * 2 ** 20;
+
 /** Opens a counting backend that keeps frozen matrices as a device of this precision would. */
-export function openCounting(precision: Precision): Backend {
+export function openCounting(precision: Precision): CountingBackend {
   const memory = new Ledger();
   const live = new Map<number, { readonly sizeBytes: number; readonly category: MemoryCategory }>();
   let lastId = 0;
+  let packedBytes = 0;
+  const pack = (elements: number) => {
+    const sizeBytes = elements * (precision === "fp32" ? 4 : 2);
+    packedBytes = Math.max(packedBytes, Math.min(sizeBytes, mostPackedBytes));
+  };
   return {
     ...kernels,
+    linear: (x) => pack(elementCount(x.shape)),
+    linearBackward: (_x, parts) => pack(parts.reduce((sum, { dy }) => sum + elementCount(dy.shape), 0)),
+    get packedBytes() {
+      return packedBytes;
+    },
     name: "counting",
     description: `counts allocations, ${precision} products`,
     precision,

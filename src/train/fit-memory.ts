@@ -72,7 +72,7 @@ export async function fitMemory(
     const chosen = await predict({ ...asked, gradientCheckpointing });
     if (backend.name === "webgpu") return chosen;
     const limit = { bytes: totalmem(), source: "this machine's memory" };
-    return { ...chosen, rssBytes: predictRss(chosen.neededBytes), limit };
+    return { ...chosen, rssBytes: predictRss(chosen.neededBytes, chosen.prediction.packedBytes), limit };
   }
   // The cheapest first.
   const measures: Partial<MemoryChoices>[] = [
@@ -90,7 +90,7 @@ export async function fitMemory(
   return {
     ...chosen,
     pagedBudget: chosen.paged ? (chosen.pagedBudget ?? left) : undefined,
-    rssBytes: backend.name === "webgpu" ? undefined : predictRss(chosen.neededBytes),
+    rssBytes: backend.name === "webgpu" ? undefined : predictRss(chosen.neededBytes, chosen.prediction.packedBytes),
     limit: { bytes: vram, source: "--vram" },
   };
 }

@@ -1,6 +1,6 @@
 // What a training run will need on its device, before there is one: the same loading, adapter, optimizer and trainer as
 // a real run, on a backend that only counts (backend/counting.ts). Exact by construction: there is no second model of
-// memory that could drift from the code. Not here: what the process needs besides (plan/process-memory.ts), or what is
+// memory that could drift from the code. Not here: what the process needs besides (process-memory.ts), or what is
 // made of the figures (plan/).
 
 import type { Backend, LedgerReport, Precision } from "../backend/backend.ts";
@@ -38,6 +38,8 @@ export interface MemoryCase {
 
 export interface MemoryPrediction {
   readonly ledger: LedgerReport;
+  /** Beside the ledger, on the CPU backend: the largest operand that a product packs. */
+  readonly packedBytes: number;
   readonly trainableParameters: number;
   /** Of the base model. */
   readonly baseParameters: number;
@@ -73,6 +75,7 @@ export async function predictMemory(config: DecoderConfig, run: MemoryCase): Pro
   });
   return {
     ledger: backend.ledger(),
+    packedBytes: backend.packedBytes,
     trainableParameters: parameters.count,
     baseParameters: loaded.totalParameters,
   };

@@ -1,10 +1,10 @@
-// What a process holds beside the ledger's bytes: Node itself, the compiled code, JavaScript's heap, and the native
-// engine's working memory. Measured, not derived: bench/plan-against-bench.mjs prints the figure this constant is from.
+// What a process holds beside the ledger's bytes and the packed operands of products (predict-memory.ts): Node itself, the
+// compiled code, JavaScript's heap, and the native engine's other working memory. Measured, not derived: bench/plan-against-bench.mjs prints the figure this constant is from.
 
 /** Median of ten cases on two threads, from 112 to 168 MB: Node 20 with the program loaded and steps done, before any tensor. */
 const processBytes = 125e6;
 
 /** Resident memory that a run on the CPU backend will reach, where its ledger peaks at `peakBytes`. */
-export function predictRss(peakBytes: number): number {
-  return peakBytes + processBytes;
+export function predictRss(peakBytes: number, packedBytes: number): number {
+  return peakBytes + packedBytes + processBytes;
 }
