@@ -90,7 +90,8 @@ export async function fitMemory(
   return {
     ...chosen,
     pagedBudget: chosen.paged ? (chosen.pagedBudget ?? left) : undefined,
-    rssBytes: backend.name === "webgpu" ? undefined : predictRss(chosen.neededBytes, chosen.prediction.packedBytes),
+    rssBytes:
+      backend.name === "webgpu" ? undefined : predictRss(chosen.neededBytes, chosen.prediction.packedBytes),
     limit: { bytes: vram, source: "--vram" },
   };
 }

@@ -1,13 +1,13 @@
 // The browser-safe core: the WebGPU backend bundles into one file, shaders inside, nothing of Node, no npm `webgpu`; and
 // a headless Chromium that trains with the bundle gets the CPU's losses. LOWRANK_CHROMIUM names a browser elsewhere.
 
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 import { build, type Rolldown } from "vite";
 import { describe, expect, it } from "vitest";
 import { openBackend } from "../../src/backend/index.ts";
-import { trainingSteps } from "../browser/training-steps.ts";
+import { baseStep, trainingSteps } from "../browser/training-steps.ts";
 import { relativeDifference } from "../conformance/model-case.ts";
 import { backendName } from "../e2e/lowrank.ts";
 
@@ -49,6 +49,7 @@ const browserPath = [
   "/usr/bin/chromium-browser",
   "/usr/bin/google-chrome",
 ].find((path) => path !== undefined && existsSync(path));
+const tinyBase = fileURLToPath(new URL("../../models/tiny-base", import.meta.url));
 const skip = browserPath ? "" : "no Chromium here: install one, or name it in LOWRANK_CHROMIUM";
 
 describe.skipIf(skip)(`in headless Chromium${skip ? ` (skipped: ${skip})` : ""}`, () => {
@@ -67,6 +68,10 @@ describe.skipIf(skip)(`in headless Chromium${skip ? ` (skipped: ${skip})` : ""}`
       const page = await browser.newPage();
       // An address that never leaves this process; WebGPU wants a secure one.
       await page.route("**/*", (route) => {
+        const file = ["config.json", "model.safetensors"].find((name) =>
+          route.request().url().endsWith(name),
+        );
+        if (file) return route.fulfill({ body: readFileSync(`${tinyBase}/${file}`) });
         const chunk = chunks.find(({ fileName }) => route.request().url().endsWith(`/${fileName}`));
         return route.fulfill(
           chunk
@@ -76,7 +81,7 @@ describe.skipIf(skip)(`in headless Chromium${skip ? ` (skipped: ${skip})` : ""}`
       });
       await page.goto("https://localhost/");
       const result = await page.evaluate(
-        `import("/${chunks[0]!.fileName}").then(({ trainHere }) => trainHere())`,
+        `import("/${chunks[0]!.fileName}").then((m) => m.trainHere("/config.json", "/model.safetensors"))`,
       );
       const trained = result as Awaited<ReturnType<typeof import("../browser/training-steps.ts").trainHere>>;
       if ("reason" in trained) {
@@ -84,10 +89,18 @@ describe.skipIf(skip)(`in headless Chromium${skip ? ` (skipped: ${skip})` : ""}`
         return;
       }
       const backend = await openBackend(backendName, { precision: "fp32" });
-      const expected = [await trainingSteps(backend, "lora"), await trainingSteps(backend, "qlora")];
+      const base = {
+        config: JSON.parse(readFileSync(`${tinyBase}/config.json`, "utf8")),
+        weights: readFileSync(`${tinyBase}/model.safetensors`),
+      };
+      const expected = [
+        await trainingSteps(backend, "lora"),
+        await trainingSteps(backend, "qlora"),
+        await baseStep(backend, base),
+      ];
       backend.close();
       for (const [i, losses] of expected.entries()) {
-        expect(losses[2]).toBeLessThan(losses[0]!);
+        if (losses.length > 1) expect(losses.at(-1)).toBeLessThan(losses[0]!);
         expect(relativeDifference(trained.losses[i]!, losses)).toBeLessThan(1e-4);
       }
     } finally {

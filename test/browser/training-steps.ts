@@ -1,13 +1,16 @@
-// Three training steps of a tiny model on the WebGPU of whoever runs this: a browser gets it as a bundle and a Node
-// process as a module (backend/webgpu-browser.test.ts), and both must get the same losses. Weights are random numbers
-// that every backend makes bit for bit alike. Nothing here may need Node.
+// Training steps on the WebGPU of whoever runs this: three of a model of random weights, which every backend makes bit
+// for bit alike, and one of the tiny base that comes with lowrank. A browser gets it as a bundle and a Node process as a
+// module (backend/webgpu-browser.test.ts), and both must get the same losses. Nothing here may need Node.
 
 import type { Backend } from "../../src/backend/backend.ts";
 import { openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
 import { assemble } from "../../src/data/assemble.ts";
+import { memorySource } from "../../src/formats/byte-source.ts";
 import { newAdapterConfig } from "../../src/formats/peft.ts";
+import { fromSafetensorsDType, openSafetensors } from "../../src/formats/safetensors.ts";
 import { attachNewAdapter } from "../../src/models/adapter.ts";
 import { readModelConfig } from "../../src/models/index.ts";
+import { type LoadedDecoder, loadDecoder } from "../../src/models/load-model.ts";
 import { quantizeOnArrival } from "../../src/models/quantized-weights.ts";
 import { randomDecoder } from "../../src/models/random-model.ts";
 import { adamw } from "../../src/optim/adamw.ts";
@@ -25,7 +28,30 @@ export type BrowserMethod = "lora" | "qlora";
 /** Losses of three steps on two rows, the second and third after updates; live bytes at the end must be 0. */
 export async function trainingSteps(backend: Backend, method: BrowserMethod): Promise<number[]> {
   const quantize = method === "qlora" ? quantizeOnArrival(backend) : undefined;
-  const loaded = await randomDecoder(backend, config, 7, { quantize });
+  return stepsOf(backend, await randomDecoder(backend, config, 7, { quantize }), 3);
+}
+
+/** A model folder's config.json and model.safetensors. */
+export interface BaseFiles {
+  readonly config: Parameters<typeof readModelConfig>[0];
+  readonly weights: Uint8Array;
+}
+
+/** The loss of one LoRA step of a model from files. */
+export async function baseStep(backend: Backend, { config, weights }: BaseFiles): Promise<number[]> {
+  const file = await openSafetensors(memorySource(weights, "model.safetensors"));
+  const loaded = await loadDecoder(backend, readModelConfig(config), {
+    path: "the base",
+    find(name) {
+      const entry = file.tensors.get(name);
+      return entry && { dtype: fromSafetensorsDType(entry.dtype)!, shape: entry.shape };
+    },
+    read: (name, offset, length) => file.readRange(name, offset, length),
+  });
+  return stepsOf(backend, loaded, 1);
+}
+
+async function stepsOf(backend: Backend, loaded: LoadedDecoder, steps: number): Promise<number[]> {
   const adapterConfig = newAdapterConfig({ rank: 4, alpha: 8, dropout: 0.1, targets: "all-linear" });
   const adapter = attachNewAdapter(loaded, adapterConfig, 0);
   const optimizer = adamw(backend, adapter.flat, { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 });
@@ -38,7 +64,7 @@ export async function trainingSteps(backend: Backend, method: BrowserMethod): Pr
     })),
   );
   const losses: number[] = [];
-  for (let step = 1; step <= 3; step++) {
+  for (let step = 1; step <= steps; step++) {
     const { loss } = await trainer.step([batch], {
       ...{ step, learningRate: 2e-2, maxGradNorm: 1, checkpointing: step === 2, seed: 0, firstPass: step },
     });
@@ -52,11 +78,22 @@ export async function trainingSteps(backend: Backend, method: BrowserMethod): Pr
   return losses;
 }
 
-/** On this browser's WebGPU; a reason where there is none. */
-export async function trainHere(): Promise<{ reason: string } | { device: string; losses: number[][] }> {
+/** On this browser's WebGPU, with the base from these addresses; a reason where there is none. */
+export async function trainHere(
+  configUrl: string,
+  weightsUrl: string,
+): Promise<{ reason: string } | { device: string; losses: number[][] }> {
   const backend = await openWebGpu({ precision: "fp32" });
   if (!backend) return { reason: webgpu.reason!() };
-  const losses = [await trainingSteps(backend, "lora"), await trainingSteps(backend, "qlora")];
+  const base: BaseFiles = {
+    config: await (await fetch(configUrl)).json(),
+    weights: new Uint8Array(await (await fetch(weightsUrl)).arrayBuffer()),
+  };
+  const losses = [
+    await trainingSteps(backend, "lora"),
+    await trainingSteps(backend, "qlora"),
+    await baseStep(backend, base),
+  ];
   const device = backend.description;
   backend.close();
   return { device, losses };
