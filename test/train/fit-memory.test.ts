@@ -20,7 +20,7 @@ const noGpu = (await findAdapter()) ? "" : webgpu.reason!();
 if (noGpu && process.env.LOWRANK_REQUIRE_WEBGPU === "1") throw new Error(noGpu);
 
 describe("the choice", () => {
-  // Logits of 2,048 tokens over 32,000 words are four chunks of 64 MiB; ten layers make recomputation worth it.
+  // Logits of 2,048 tokens over 32,000 words are two chunks of 128 MiB; ten layers make recomputation worth it.
   const config = readModelConfig({
     ...{ architectures: ["LlamaForCausalLM"], model_type: "llama", vocab_size: 32_000, hidden_size: 256 },
     ...{ intermediate_size: 512, num_hidden_layers: 10, num_attention_heads: 4, num_key_value_heads: 4 },
@@ -41,7 +41,7 @@ describe("the choice", () => {
 
   it("saves step by step, and no more than it must", async () => {
     const plenty = await choose({ vram: 1e12 });
-    expect(chosen(plenty)).toEqual({ gradientCheckpointing: false, paged: false, logits: 64 });
+    expect(chosen(plenty)).toEqual({ gradientCheckpointing: false, paged: false, logits: 128 });
     const seen: Record<string, unknown>[] = [];
     let last = plenty;
     for (let next = await choose({ vram: justUnder(plenty) }); next.neededBytes < last.neededBytes; ) {
@@ -67,7 +67,7 @@ describe("the choice", () => {
     const tight = await choose({ vram: 1e6, gradientCheckpointing: "off", paged: true, pagedBudget: 12_345 });
     expect(chosen(tight)).toMatchObject({ gradientCheckpointing: false, paged: true });
     expect(tight.pagedBudget).toBe(12_345);
-    expect(chosen(await choose({}))).toMatchObject({ paged: false, logits: 64 });
+    expect(chosen(await choose({}))).toMatchObject({ paged: false, logits: 128 });
   });
 });
 
