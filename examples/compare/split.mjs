@@ -1,6 +1,6 @@
 // Makes train.jsonl and test.jsonl of a public data file for the comparisons beside this script: a shuffled split by a
-// fixed seed, rows with the same content on one side. DialogSum's {"dialogue", "summary"} rows become {"prompt",
-// "completion"}; all other rows stay as they are.
+// fixed seed, rows with the same content on one side. DialogSum's {"dialogue", "summary"} rows, which are published as
+// Python prints dictionaries, become {"prompt", "completion"}; all other rows stay as they are.
 //
 //   node examples/compare/split.mjs FILE.json[l] FOLDER [--test 200] [--most 5000]
 
@@ -24,7 +24,7 @@ const rows = text.trimStart().startsWith("[")
   : text
       .split("\n")
       .filter((line) => line.trim() !== "")
-      .map((line) => JSON.parse(line));
+      .map((line) => JSON.parse(line.startsWith("{'") ? fromPython(line) : line));
 
 const unique = [...new Map(rows.map(toRow).map((row) => [JSON.stringify(row), row])).keys()];
 // xorshift32: the same split everywhere.
@@ -43,6 +43,19 @@ const test = Math.min(Number(values.test), Math.floor(unique.length / 5));
 mkdirSync(folder, { recursive: true });
 write("test.jsonl", unique.slice(0, test));
 write("train.jsonl", unique.slice(test, test + Number(values.most)));
+
+/** JSON of a dictionary of strings as Python prints it: quotes of either kind, escapes of its own. */
+function fromPython(line) {
+  const escapes = { n: "\n", t: "\t", r: "\r" };
+  return line.replace(/'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"/g, (_, single, double) => {
+    const text = (single ?? double).replace(/\\(?:x(..)|u(....)|(.))/g, (_, byte, unit, other) =>
+      other === undefined
+        ? String.fromCharCode(Number.parseInt(byte ?? unit, 16))
+        : (escapes[other] ?? other),
+    );
+    return JSON.stringify(text);
+  });
+}
 
 function toRow(row) {
   if (typeof row.dialogue !== "string") return row;
