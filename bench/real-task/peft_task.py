@@ -79,7 +79,9 @@ def main():
             result = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=a.max_new_tokens, do_sample=False,
                                     use_cache=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id)
             for r, i in enumerate(group):
-                out[i] = tokenizer.decode(result[r, width:], skip_special_tokens=True)
+                # The end is also what pads, and tokenizer.json alone does not call it special.
+                new = result[r, width:].tolist() + [tokenizer.eos_token_id]
+                out[i] = tokenizer.decode(new[:new.index(tokenizer.eos_token_id)], skip_special_tokens=True)
         references = [row.get("references", [row["completion"]]) for row in test_rows]
         most = max(map(len, references))
         columns = [[refs[k] if k < len(refs) else None for refs in references] for k in range(most)]
