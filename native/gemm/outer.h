@@ -17,7 +17,7 @@ constexpr int kOuterRows = 8, kOuterVectors = 3;  // 24 accumulators of 32 regis
 constexpr int kOuterRows = 4, kOuterVectors = 3;  // 12 of 16
 #endif
 
-/** From this rank on a product on packed operands is the faster way. */
+/** Ranks that are summed so. Measured at 8 to 24 only: where products on packed operands overtake is not known. */
 constexpr int64_t kMostOuterRanks = 32;
 
 /** The narrow side, copied to whole groups of kOuterRows columns, zeros behind. */
