@@ -22,7 +22,7 @@ constexpr bool kHasBf16 = false;
 /** Products of up to this many rows read each weight once, without packing (vector.cc). */
 constexpr int64_t kMostVectorRows = 8;
 
-void linearVectors(const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count);
+void linearVectors(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count);
 void linearForward(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count);
 void linearBackward(Precision precision, const float* x, int64_t t, int64_t in, const LinearGradPart* parts,
                     int64_t count, float* dx, bool accumulate);

@@ -95,7 +95,7 @@ void forward(const float* x, int64_t t, int64_t in, const LinearPart* parts, int
 
 void linearForward(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count) {
   if (t <= 0) return;
-  if (t <= kMostVectorRows) return linearVectors(x, t, in, parts, count);
+  if (t <= kMostVectorRows) return linearVectors(precision, x, t, in, parts, count);
   if (precision == Precision::BF16) return forward<HalfEngine>(x, t, in, parts, count);
   forward<PlainEngine>(x, t, in, parts, count);
 }

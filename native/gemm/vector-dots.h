@@ -1,11 +1,13 @@
 // Dot products of a few rows of a stored weight with a few rows of x. Rows of both are taken together, so that each
 // weight is read from memory once and each x from the cache a few times. Which rows, and what becomes of the sums:
 // vector.cc. 4-bit weights are multiplied as they are decoded, in registers, where the instruction set looks up 16
-// entries at once; elsewhere they go through a small buffer.
+// entries at once; elsewhere they go through a small buffer. Here: x in f32; in bf16: half-dots.h.
 #pragma once
 #include <algorithm>
 
+#include "half-dots.h"
 #include "rows.h"
+#include "scales.h"
 #include "vector.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
@@ -67,6 +69,14 @@ void denseDots(const Element* w, int64_t wStride, const float* x, int64_t xStrid
       }
     }
   }
+  for (; i + kLanes <= n; i += kLanes) {
+    LOWRANK_UNROLL
+    for (int r = 0; r < R; r++) {
+      const Vf weight = loadWide(w + r * wStride + i);
+      LOWRANK_UNROLL
+      for (int t = 0; t < T; t++) partial[r][t][0] += weight * load(x + t * xStride + i);
+    }
+  }
   LOWRANK_UNROLL
   for (int r = 0; r < R; r++) {
     LOWRANK_UNROLL
@@ -81,38 +91,36 @@ void denseDots(const Element* w, int64_t wStride, const float* x, int64_t xStrid
   }
 }
 
-/** The scales of a weight's blocks: Weight::scale without a division where sizes are powers of two, as they are. */
-class Scales {
- public:
-  explicit Scales(const Weight& w) : weight_(w) {
-    const int64_t size = w.nestedBlockSize;
-    if (w.nestedCodebook && (size & (size - 1)) == 0) shift_ = __builtin_ctzll(static_cast<uint64_t>(size));
-  }
-  float operator[](int64_t block) const {
-    if (shift_ < 0) return weight_.scale(block);
-    const uint8_t code = static_cast<const uint8_t*>(weight_.absmax)[block];
-    return weight_.nestedCodebook[code] * weight_.nestedAbsmax[block >> shift_] + weight_.nestedOffset;
-  }
-
- private:
-  const Weight weight_;
-  int shift_ = -1;
-};
-
 /** Bytes of codes asked for ahead: x and codes together outgrow what the processor itself foresees. */
 constexpr int64_t kReadAhead = 1024;
 
 /** Elements that splitHalves treats as one: those at even places first, then those at odd places. */
 constexpr int64_t kSplit = 32;
 
-/** Whether the weight is multiplied as it is decoded, which needs x split by splitHalves. */
-inline bool readsHalves(const Weight& w) {
-#if defined(__AVX512F__)
-  return w.kind == Weight::Kind::Quantized && w.blockSize % kSplit == 0 && w.cols % w.blockSize == 0;
-#else
-  (void)w;
-  return false;
+/** How rows of x are laid out for the rows of a weight. */
+enum class Form : int {
+  Plain,      // f32
+  Split,      // f32, through splitHalves: for 4-bit weights multiplied as they are decoded
+  Half,       // bf16
+  HalfSplit,  // bf16, through splitToBf16: the same for bf16
+  Count
+};
+
+/** The form of x that a weight's products need. In bf16 x is rounded where that is as fast as reading the weight. */
+inline Form formFor(const Weight& w, Precision precision) {
+#if defined(__AVX512BF16__)
+  if (precision == Precision::BF16 && w.kind == Weight::Kind::BF16) return Form::Half;
+  if (precision == Precision::BF16 && w.kind == Weight::Kind::Quantized && w.blockSize % kHalfSplit == 0 &&
+      w.cols % w.blockSize == 0) {
+    return Form::HalfSplit;
+  }
 #endif
+#if defined(__AVX512F__)
+  if (w.kind == Weight::Kind::Quantized && w.blockSize % kSplit == 0 && w.cols % w.blockSize == 0) return Form::Split;
+#endif
+  (void)w;
+  (void)precision;
+  return Form::Plain;
 }
 
 /** Puts the elements of each 32 in the order in which the high and the low halves of 16 bytes of codes come. */
@@ -201,38 +209,54 @@ void someDots(const Weight& w, int64_t row, const float* x, float* sums) {
 
 /** As rowDots, for T rows of x. */
 template <int T>
-int64_t rowDotsOf(const Weight& w, int64_t row, int64_t most, const float* x, const float* splitX, float* sums) {
+int64_t rowDotsOf(const Weight& w, int64_t row, int64_t most, const void* x, Form form, float* sums) {
+#if defined(__AVX512BF16__)
+  if (form == Form::Half || form == Form::HalfSplit) {
+    const auto* halves = static_cast<const uint16_t*>(x);
+    if (form == Form::HalfSplit) {
+      // What each row costs besides its elements counts in short rows; long ones are read fastest one by one.
+      constexpr int64_t kShortRow = 1024;
+      constexpr int kTogether = T == 1 ? kMostDotRows : dotRows(T, 2);
+      if (most >= kTogether && (T > 1 || w.cols <= kShortRow))
+        return quantizedHalfDots<kTogether, T>(w, row, halves, sums), kTogether;
+      return quantizedHalfDots<1, T>(w, row, halves, sums), 1;
+    }
+    constexpr int kTogether = dotRows(T, 2);
+    const uint16_t* from = static_cast<const uint16_t*>(w.data) + row * w.cols;
+    if (most >= kTogether) return halfDots<kTogether, T>(from, w.cols, halves, w.cols, w.cols, sums), kTogether;
+    return halfDots<1, T>(from, w.cols, halves, w.cols, w.cols, sums), 1;
+  }
+#endif
+  (void)form;
+  const auto* floats = static_cast<const float*>(x);
   std::fill(sums, sums + kMostDotRows * T, 0.0f);
 #if defined(__AVX512F__)
-  if (splitX) {
+  if (form == Form::Split) {
     constexpr int kTogether = dotRows(T, 2);
-    if (most >= kTogether) return quantizedDots<kTogether, T>(w, row, splitX, sums), kTogether;
-    return quantizedDots<1, T>(w, row, splitX, sums), 1;
+    if (most >= kTogether) return quantizedDots<kTogether, T>(w, row, floats, sums), kTogether;
+    return quantizedDots<1, T>(w, row, floats, sums), 1;
   }
-#else
-  (void)splitX;
 #endif
-  if (w.kind == Weight::Kind::Quantized) return decodedDots<T>(w, row, x, sums), 1;
+  if (w.kind == Weight::Kind::Quantized) return decodedDots<T>(w, row, floats, sums), 1;
   constexpr int kTogether = dotRows(T, 1);
-  if (most >= kTogether) return someDots<kTogether, T>(w, row, x, sums), kTogether;
-  return someDots<1, T>(w, row, x, sums), 1;
+  if (most >= kTogether) return someDots<kTogether, T>(w, row, floats, sums), kTogether;
+  return someDots<1, T>(w, row, floats, sums), 1;
 }
 
 /**
  * sums[r * t + i] = row `row + r` of the weight . x[i], for as many of the next `most` rows as are taken together;
- * returns how many. splitX: x through splitHalves if readsHalves(w), else null.
+ * returns how many. x: rows of w.cols elements in `form`, which is formFor(w, ...).
  */
-inline int64_t rowDots(const Weight& w, int64_t row, int64_t most, const float* x, const float* splitX, int64_t t,
-                       float* sums) {
+inline int64_t rowDots(const Weight& w, int64_t row, int64_t most, const void* x, Form form, int64_t t, float* sums) {
   switch (t) {
-    case 1: return rowDotsOf<1>(w, row, most, x, splitX, sums);
-    case 2: return rowDotsOf<2>(w, row, most, x, splitX, sums);
-    case 3: return rowDotsOf<3>(w, row, most, x, splitX, sums);
-    case 4: return rowDotsOf<4>(w, row, most, x, splitX, sums);
-    case 5: return rowDotsOf<5>(w, row, most, x, splitX, sums);
-    case 6: return rowDotsOf<6>(w, row, most, x, splitX, sums);
-    case 7: return rowDotsOf<7>(w, row, most, x, splitX, sums);
-    default: return rowDotsOf<8>(w, row, most, x, splitX, sums);
+    case 1: return rowDotsOf<1>(w, row, most, x, form, sums);
+    case 2: return rowDotsOf<2>(w, row, most, x, form, sums);
+    case 3: return rowDotsOf<3>(w, row, most, x, form, sums);
+    case 4: return rowDotsOf<4>(w, row, most, x, form, sums);
+    case 5: return rowDotsOf<5>(w, row, most, x, form, sums);
+    case 6: return rowDotsOf<6>(w, row, most, x, form, sums);
+    case 7: return rowDotsOf<7>(w, row, most, x, form, sums);
+    default: return rowDotsOf<8>(w, row, most, x, form, sums);
   }
 }
 

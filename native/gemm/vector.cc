@@ -1,5 +1,8 @@
-// linear for a few rows (generation): every weight is read once and multiplied as it passes, in f32 whatever the
-// precision, since reading it is what takes the time. The products of one row of a weight: vector-dots.h.
+// linear for a few rows (generation): every weight is read once and multiplied as it passes. The products of one row
+// of a weight, and which of them round x: vector-dots.h.
+#include <array>
+#include <optional>
+
 #include "engines.h"
 #include "pack.h"
 #include "vector-dots.h"
@@ -10,9 +13,32 @@ namespace {
 /** One weight and the rows it multiplies. */
 struct Strip {
   Weight weight;
-  const float* x;           // [t, cols]
-  const float* splitX = nullptr;  // the same split by splitHalves, where the weight is read that way
+  const void* x;  // [t, cols] in `form`
+  Form form;
   int64_t part;
+};
+
+/** The rows of x in every form that some weight needs. */
+class Forms {
+ public:
+  Forms(const float* x, int64_t count) : x_(x), count_(count) {}
+
+  const void* in(Form form) {
+    if (form == Form::Plain) return x_;
+    std::optional<Scratch>& made = made_[static_cast<size_t>(form)];
+    if (!made) {
+      made.emplace(count_ * 4);
+      if (form == Form::Split) splitHalves(x_, count_, made->as<float>());
+      if (form == Form::Half) narrowToBf16(x_, 1, made->as<uint16_t>(), count_);
+      if (form == Form::HalfSplit) splitToBf16(x_, count_, made->as<uint16_t>());
+    }
+    return made->as<void>();
+  }
+
+ private:
+  const float* x_;
+  int64_t count_;
+  std::array<std::optional<Scratch>, static_cast<size_t>(Form::Count)> made_;
 };
 
 /** Calls body(part, row, sums) for every row of every strip; the rows of all strips together are cut into equal shares. */
@@ -30,7 +56,7 @@ void forRows(const std::vector<Strip>& strips, int64_t t, const Body& body) {
     for (const Strip& strip : strips) {
       const int64_t last = std::min(end - first, strip.weight.rows);
       for (int64_t row = std::max<int64_t>(0, begin - first); row < last;) {
-        const int64_t done = rowDots(strip.weight, row, last - row, strip.x, strip.splitX, t, sums);
+        const int64_t done = rowDots(strip.weight, row, last - row, strip.x, strip.form, t, sums);
         for (int64_t r = 0; r < done; r++) body(strip.part, row + r, sums + r * t);
         row += done;
       }
@@ -52,7 +78,7 @@ void down(const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_
       applyDropout<false>(x, 0, t * in, adapter.dropout, masked.back().as<float>());
       from = masked.back().as<float>();
     }
-    strips.push_back({matrixOf(adapter.a, adapter.rank, in), from, nullptr, p});
+    strips.push_back({matrixOf(adapter.a, adapter.rank, in), from, Form::Plain, p});
   }
   if (strips.empty()) return;
   forRows(strips, t, [&](int64_t p, int64_t row, const float* sums) {
@@ -63,20 +89,14 @@ void down(const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_
 
 }  // namespace
 
-void linearVectors(const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count) {
+void linearVectors(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts,
+                   int64_t count) {
   down(x, t, in, parts, count);
   std::vector<Strip> strips;
-  std::vector<Scratch> split;
+  Forms forms(x, t * in);
   for (int64_t p = 0; p < count; p++) {
-    const float* splitX = nullptr;
-    if (readsHalves(parts[p].weight)) {
-      if (split.empty()) {
-        split.emplace_back(t * in * 4);
-        splitHalves(x, t * in, split[0].as<float>());
-      }
-      splitX = split[0].as<float>();
-    }
-    strips.push_back({parts[p].weight, x, splitX, p});
+    const Form form = formFor(parts[p].weight, precision);
+    strips.push_back({parts[p].weight, forms.in(form), form, p});
   }
   forRows(strips, t, [&](int64_t p, int64_t row, const float* sums) {
     const LinearPart& part = parts[p];

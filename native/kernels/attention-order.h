@@ -17,6 +17,8 @@ namespace {
 /** Fewer tiles than this are split by keys, into parts of this many keys. Independent of the thread count. */
 constexpr int64_t kEnoughTiles = 32;
 constexpr int64_t kPartKeys = 512;
+/** Tiles of few rows are worked on in another way (attention-thin.h), in parts of so many keys. */
+constexpr int64_t kThinRows = 8, kThinPartKeys = 64;
 
 /** What a tile leaves behind: out [D][64], not yet divided by total; largest is in units of log2. */
 struct TileSums {

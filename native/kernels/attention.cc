@@ -6,6 +6,7 @@
 
 #include "../simd-math.h"
 #include "attention-order.h"
+#include "attention-thin.h"
 #include "declarations.h"
 #include "tile-product.h"
 
@@ -46,6 +47,7 @@ struct PlainTiles {
   static int64_t scratchSize(int64_t headDim) { return (headDim + kTileKeys) * kTileRows + headDim * kTileKeys; }
 
   void run(const RowTile& tile, const TileRows& t, const TileSums& s, float* scratch) const {
+    if (isThin(a, t.rows)) return runThinTile(a, tile, t, s, scratch);
     const int64_t d = a.headDim;
     float* q = scratch;                            // [D][64]
     float* scores = q + d * kTileRows;             // [keys][64], in units of log2
@@ -72,6 +74,9 @@ struct PlainTiles {
 
 }  // namespace
 
-void attention(const AttentionArgs& a) { attentionOver(a, PlainTiles{a}); }
+void attention(const AttentionArgs& a) {
+  if (allThin(a)) return attentionThin(a);
+  attentionOver(a, PlainTiles{a});
+}
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

@@ -11,6 +11,7 @@ export const dtypeCodes: Record<DType, number> = { f32: 0, bf16: 1, f16: 2, f64:
 
 export class CallArguments {
   private count = 0;
+  private readonly checked = new WeakMap<Matrix, Float64Array>();
   constructor(
     private readonly values: Float64Array,
     private readonly isLive: (address: number) => boolean,
@@ -24,6 +25,13 @@ export class CallArguments {
   number(value: number): this {
     if (this.count === this.values.length) throw new BugError("native call: too many arguments");
     this.values[this.count++] = value;
+    return this;
+  }
+
+  private zeros(n: number): this {
+    if (this.count + n > this.values.length) throw new BugError("native call: too many arguments");
+    this.values.fill(0, this.count, this.count + n);
+    this.count += n;
     return this;
   }
 
@@ -71,6 +79,27 @@ export class CallArguments {
 
   /** A weight [rows, columns]: kind, shape, data, and what a quantised one needs beside. */
   matrix(matrix: Matrix): this {
+    if (!isQuantized(matrix)) return this.checkedMatrix(matrix);
+    // Decoding multiplies by the same weights for every token: what was checked once is still so while they live.
+    const known = this.checked.get(matrix);
+    const { codes, absmax, codebook, nested } = matrix;
+    const lives =
+      this.isLive(codes.buffer.id) &&
+      this.isLive(absmax.buffer.id) &&
+      this.isLive(codebook.buffer.id) &&
+      (!nested || (this.isLive(nested.codebook.buffer.id) && this.isLive(nested.absmax.buffer.id)));
+    if (known && lives && this.count + known.length <= this.values.length) {
+      this.values.set(known, this.count);
+      this.count += known.length;
+      return this;
+    }
+    const first = this.count;
+    this.checkedMatrix(matrix);
+    this.checked.set(matrix, this.values.slice(first, this.count));
+    return this;
+  }
+
+  private checkedMatrix(matrix: Matrix): this {
     const [rows, columns] = matrix.shape as readonly [number, number];
     const size = rows * columns;
     if (!isQuantized(matrix)) {
@@ -81,8 +110,7 @@ export class CallArguments {
         .number(rows)
         .number(columns);
       this.tensor(matrix, matrix.dtype, size);
-      for (let i = 0; i < 7; i++) this.number(0);
-      return this;
+      return this.zeros(7);
     }
     const { blockSize, nested } = matrix;
     const blocks = Math.ceil(size / blockSize);
@@ -101,10 +129,7 @@ export class CallArguments {
     rows: number,
     columns: number,
   ): this {
-    if (!adapter) {
-      for (let i = 0; i < 11; i++) this.number(0);
-      return this;
-    }
+    if (!adapter) return this.zeros(11);
     const rank = adapter.a.shape[0]!;
     this.number(rank)
       .f32(adapter.a, rank * columns)

@@ -440,6 +440,34 @@ function attentionCases(): KernelCase[] {
       },
     });
   }
+  for (const [heads, kvHeads, width, window] of [
+    [9, 3, 64, 0],
+    [4, 4, 16, 70],
+    [2, 1, 80, 150],
+    [8, 1, 128, 0],
+  ] as const) {
+    cases.push({
+      attention: true,
+      name: `attention of decoding, heads ${heads}/${kvHeads} width ${width} window ${window}`,
+      async run(s) {
+        // Few rows each, over more keys than one part of the work holds, exactly as many, and few.
+        const lengths: [number, number][] = [
+          [1, 301],
+          [1, 64],
+          [heads === 8 ? 1 : 2, 129],
+          [1, 1],
+        ];
+        const segments = s.segments(lengths);
+        const queries = lengths.reduce((sum, [q]) => sum + q, 0);
+        const keys = lengths.reduce((sum, [, k]) => sum + k, 0);
+        const q = s.random([queries, heads, width], 1, 2);
+        const [k, v] = [s.random([keys, kvHeads, width], 2, 2), s.random([keys, kvHeads, width], 3)];
+        const [out, lse] = [s.zeros([queries, heads, width]), s.zeros([queries, heads])];
+        s.backend.attention(q, k, v, segments, 1 / Math.sqrt(width), window, out, lse);
+        return { out: await s.read(out), lse: await s.read(lse) };
+      },
+    });
+  }
   return cases;
 }
 
@@ -450,7 +478,9 @@ function linearCases(): KernelCase[] {
     [1, 3, 5],
     [1, 130, 257],
     [4, 64, 64],
+    [2, 192, 19],
     [7, 33, 65],
+    [8, 160, 30],
     [48, 96, 80],
     [130, 200, 300],
     [65, 516, 1030],
@@ -563,6 +593,10 @@ function quantizedCases(): KernelCase[] {
     [1, 64, 40],
     [3, 65, 33],
     [1, 130, 257],
+    [1, 1152, 9],
+    [2, 256, 7],
+    [5, 128, 21],
+    [8, 192, 6],
     [40, 96, 80],
     [70, 320, 130],
   ] as const) {

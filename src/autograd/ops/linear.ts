@@ -90,8 +90,8 @@ export function linear(tape: Tape, x: Value, specs: readonly LinearSpec[]): Valu
         y: ys[i]!.data,
       }));
       tape.backend.linear(x.data, parts);
-      for (const [i, s] of specs.entries()) {
-        for (const adapter of s.rowAdapters ?? []) addRowAdapter(tape, x.data, adapter, ys[i]!.data);
+      for (let i = 0; i < specs.length; i++) {
+        for (const adapter of specs[i]!.rowAdapters ?? []) addRowAdapter(tape, x.data, adapter, ys[i]!.data);
       }
     },
     backward: ys.some((y) => y.needsGrad)
