@@ -1,6 +1,8 @@
 // linearBackward: dx through frozen weights and adapters, and the gradients of what trains. Adapters of one call share
 // the work: du of all parts stand side by side in one matrix [T, ranks], already multiplied by scale, from which both
-// dx (as extra depth of the main product) and dA are made. Gradients of low ranks: outer.h.
+// dx (as extra depth of the main product) and dA are made. Of low ranks, du and dB are made while dy is packed, so that
+// it is read once. Their sums: dots.h, outer.h.
+#include "dots.h"
 #include "engines.h"
 #include "outer.h"
 #include "product.h"
@@ -34,7 +36,7 @@ class Backward {
     gradientsOfA();
     for (int64_t p = 0; p < count_; p++) {
       const LinearGradPart& part = parts_[p];
-      if (part.adapter.rank > 0 && part.adapter.dB) gradientOfB(part);
+      if (part.adapter.rank > 0 && part.adapter.dB && !(wantsDown && isNarrow(part.adapter))) gradientOfB(part);
       if (part.dWeight) gradientOfWeight(part);
       if (part.dBias) gradientOfBias(part);
     }
@@ -57,9 +59,14 @@ class Backward {
     for (int64_t p = 0; p < count_; p++) {
       const LinearGradPart& part = parts_[p];
       const int64_t out = part.weight.rows;
-      lefts.emplace_back(Activations{part.dy + first * out, rows, out, out});
+      const Activations dy{part.dy + first * out, rows, out, out};
+      if (isNarrow(part.adapter)) {
+        packWithAdapter(p, first, dy, lefts);
+      } else {
+        lefts.emplace_back(dy);
+        if (part.adapter.rank > 0) down(p, first, rows, lefts.back());
+      }
       terms.push_back({&lefts.back(), {&part.weight, Right::Way::Straight}});
-      if (part.adapter.rank > 0) down(p, first, rows, lefts.back());
     }
     if (!dx) return;
     for (int64_t p = 0; p < count_; p++) {
@@ -70,7 +77,7 @@ class Backward {
       terms.push_back({&lefts.back(), {&adapters.back(), Right::Way::Straight}});
     }
     float* to = dx + first * in_;
-    Product<Engine>(rows, in_, terms, Result{to, in_, accumulate ? to : nullptr, in_});
+    multiply<Engine>(rows, in_, terms, Result{to, in_, accumulate ? to : nullptr, in_});
     for (int64_t p = 0; p < count_; p++) {
       if (parts_[p].adapter.rank > 0 && drops(parts_[p].adapter)) addDropped(p, first, rows, to);
     }
@@ -78,12 +85,50 @@ class Backward {
 
   float* downAt(int64_t p, int64_t row) const { return du_ + row * ranks_ + offsets_[static_cast<size_t>(p)]; }
 
+  static bool isNarrow(const Adapter& adapter) { return adapter.rank > 0 && adapter.rank <= kMostOuterRanks; }
+
+  /** Packs dy of rows [first, ...) and makes their du, and dB += scale * dy^T u, from what the cache holds of it. */
+  void packWithAdapter(int64_t p, int64_t first, const Activations& dy, std::vector<Left<Engine>>& lefts) const {
+    const Adapter& adapter = parts_[p].adapter;
+    const int64_t out = dy.depth, rank = adapter.rank;
+    const Scratch rowsOfB(rank * out * 4);
+    float* b = rowsOfB.as<float>();
+    parallelRange(out, 4096, [&](int64_t begin, int64_t end, int) {
+      for (int64_t r = 0; r < rank; r++) {
+        for (int64_t o = begin; o < end; o++) b[r * out + o] = adapter.b[o * rank + r];
+      }
+    });
+    const Narrow u(adapter.u + first * rank, dy.rows, rank, rank, adapter.scale);
+    const int64_t stretches = Left<Engine>::stretchesOf(dy.rows);
+    const int64_t stride = roundUp(out, kLanes), size = u.padded() * stride;  // sums come in whole vectors
+    const Scratch partial(adapter.dB ? stretches * size * 4 : 64);
+    std::vector<uint8_t> begun(static_cast<size_t>(stretches));
+    lefts.emplace_back(dy, [&](int64_t stretch, int64_t at, int64_t n) {
+      const float* from = dy.from + at * out;
+      dots(from, n, out, b, rank, out, out, adapter.scale, downAt(p, first + at), ranks_);
+      if (!adapter.dB) return;
+      float* sums = partial.as<float>() + stretch * size;
+      if (!begun[stretch]) std::fill(sums, sums + size, 0.0f);
+      begun[stretch] = 1;
+      u.addRun(from, out, at, n, out, sums, stride);
+    });
+    if (!adapter.dB) return;
+    parallelRange(out, 4096, [&](int64_t begin, int64_t end, int) {
+      for (int64_t s = 0; s < stretches; s++) {
+        const float* sums = partial.as<float>() + s * size;
+        for (int64_t o = begin; o < end; o++) {
+          for (int64_t r = 0; r < rank; r++) adapter.dB[o * rank + r] += sums[r * stride + o];
+        }
+      }
+    });
+  }
+
   /** du = scale * dy B. */
   void down(int64_t p, int64_t first, int64_t rows, const Left<Engine>& dy) const {
     const Adapter& adapter = parts_[p].adapter;
     const Weight b = matrixOf(adapter.b, parts_[p].weight.rows, adapter.rank);
     float* du = downAt(p, first);
-    Product<Engine>(rows, adapter.rank, {{&dy, {&b, Right::Way::Straight}}}, Result{du, ranks_});
+    multiply<Engine>(rows, adapter.rank, {{&dy, {&b, Right::Way::Straight}}}, Result{du, ranks_});
     for (int64_t t = 0; t < rows; t++) {
       for (int64_t r = 0; r < adapter.rank; r++) du[t * ranks_ + r] *= adapter.scale;
     }
@@ -99,7 +144,7 @@ class Backward {
     for (int64_t t0 = 0; t0 < rows; t0 += most) {
       const int64_t n = std::min(most, rows - t0);
       const Left<Engine> du(Activations{downAt(p, first + t0), n, adapter.rank, ranks_});
-      Product<Engine>(n, in_, {{&du, {&a, Right::Way::Straight}}}, Result{through.as<float>(), in_});
+      multiply<Engine>(n, in_, {{&du, {&a, Right::Way::Straight}}}, Result{through.as<float>(), in_});
       parallelRange(n * in_, 4096, [&](int64_t begin, int64_t end, int) {
         applyDropout<true>(through.as<float>() + begin, (first + t0) * in_ + begin, end - begin, adapter.dropout,
                            dx + t0 * in_ + begin);
@@ -121,7 +166,7 @@ class Backward {
     const Left<Engine> du(Activations{du_, ranks_, t_, ranks_, true});
     const Weight x = matrixOf(x_, t_, in_);
     const Scratch all(ranks_ * in_ * 4);
-    Product<Engine>(ranks_, in_, {{&du, {&x, Right::Way::Straight}}}, Result{all.as<float>(), in_});
+    multiply<Engine>(ranks_, in_, {{&du, {&x, Right::Way::Straight}}}, Result{all.as<float>(), in_});
     for (int64_t p = 0; p < count_; p++) {
       const Adapter& adapter = parts_[p].adapter;
       if (adapter.rank == 0 || !adapter.dA || drops(adapter)) continue;
@@ -161,7 +206,7 @@ class Backward {
         }
       });
       const Weight x = matrixOf(masked.as<float>(), t_, n);
-      Product<Engine>(adapter.rank, n, {{&du, {&x, Right::Way::Straight}}},
+      multiply<Engine>(adapter.rank, n, {{&du, {&x, Right::Way::Straight}}},
                       Result{adapter.dA + c, in_, adapter.dA + c, in_});
     }
   }
@@ -170,21 +215,13 @@ class Backward {
   void gradientOfB(const LinearGradPart& part) const {
     const Adapter& adapter = part.adapter;
     const int64_t out = part.weight.rows, rank = adapter.rank;
-    if (rank <= kMostOuterRanks) {
-      const Narrow u(adapter.u, t_, rank, rank, adapter.scale);
-      return u.sumWith(part.dy, out, [&](const float* sums, int64_t stride, int64_t o, int64_t n) {
-        for (int64_t i = 0; i < n; i++) {
-          for (int64_t r = 0; r < rank; r++) adapter.dB[(o + i) * rank + r] += sums[r * stride + i];
-        }
-      });
-    }
     Activations up{adapter.u, rank, t_, rank, true};
     up.factor = adapter.scale;
     const Left<Engine> u(up);
     const Weight dy = matrixOf(part.dy, t_, out);
     const Scratch transposed(rank * out * 4);
     const float* from = transposed.as<float>();
-    Product<Engine>(rank, out, {{&u, {&dy, Right::Way::Straight}}}, Result{transposed.as<float>(), out});
+    multiply<Engine>(rank, out, {{&u, {&dy, Right::Way::Straight}}}, Result{transposed.as<float>(), out});
     parallelRange(out, std::max<int64_t>(1, 16384 / rank), [&](int64_t begin, int64_t end, int) {
       for (int64_t o = begin; o < end; o++) {
         for (int64_t r = 0; r < rank; r++) adapter.dB[o * rank + r] += from[r * out + o];
@@ -202,7 +239,7 @@ class Backward {
       const int64_t n = std::min(most, out - o);
       const Left<Engine> dy(Activations{part.dy + o, n, t_, out, true});
       float* to = part.dWeight + o * in_;
-      Product<Engine>(n, in_, {{&dy, {&x, Right::Way::Straight}}}, Result{to, in_, to, in_});
+      multiply<Engine>(n, in_, {{&dy, {&x, Right::Way::Straight}}}, Result{to, in_, to, in_});
     }
   }
 

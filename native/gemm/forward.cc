@@ -1,6 +1,9 @@
 // linear: y = x W^T + bias + residual + scale * dropout(x) A^T B^T, for all layers that share x. The adapter rides in
-// the main product as extra depth (u beside x, B beside W); the A's of all parts are one skinny product.
+// the main product as extra depth (u beside x, B beside W). The A's of all parts are one skinny product; of low ranks,
+// it is made while x is packed.
+#include "dots.h"
 #include "engines.h"
+#include "outer.h"
 #include "product.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
@@ -22,7 +25,7 @@ void stackedDown(const Left<Engine>& x, int64_t in, const LinearPart* parts, int
   if (users == 0) return;
   if (users == 1) {
     const Weight a = matrixOf(only->a, ranks, in);
-    Product<Engine>(x.rows, ranks, {{&x, {&a, Right::Way::Forward}}}, Result{only->u, ranks});
+    multiply<Engine>(x.rows, ranks, {{&x, {&a, Right::Way::Forward}}}, Result{only->u, ranks});
     return;
   }
   const Scratch stack(ranks * in * 4), together(x.rows * ranks * 4);
@@ -32,7 +35,7 @@ void stackedDown(const Left<Engine>& x, int64_t in, const LinearPart* parts, int
     if (stacks(adapter)) next = std::copy(adapter.a, adapter.a + adapter.rank * in, next);
   }
   const Weight a = matrixOf(stack.as<float>(), ranks, in);
-  Product<Engine>(x.rows, ranks, {{&x, {&a, Right::Way::Forward}}}, Result{together.as<float>(), ranks});
+  multiply<Engine>(x.rows, ranks, {{&x, {&a, Right::Way::Forward}}}, Result{together.as<float>(), ranks});
   const float* column = together.as<float>();
   for (int64_t p = 0; p < count; p++) {
     const Adapter& adapter = parts[p].adapter;
@@ -44,35 +47,56 @@ void stackedDown(const Left<Engine>& x, int64_t in, const LinearPart* parts, int
   }
 }
 
+/** The packed x, and u = x A^T of every adapter without dropout. */
+template <typename Engine>
+Left<Engine> packWithAdapters(const Activations& x, const LinearPart* parts, int64_t count) {
+  int64_t ranks = 0;
+  for (int64_t p = 0; p < count; p++) ranks += stacks(parts[p].adapter) ? parts[p].adapter.rank : 0;
+  if (ranks > 0 && ranks <= kMostOuterRanks) {
+    return Left<Engine>(x, [&](int64_t, int64_t first, int64_t rows) {
+      for (int64_t p = 0; p < count; p++) {
+        const Adapter& a = parts[p].adapter;
+        if (!stacks(a)) continue;
+        dots(x.from + first * x.stride, rows, x.stride, a.a, a.rank, x.depth, x.depth, 1, a.u + first * a.rank, a.rank);
+      }
+    });
+  }
+  Left<Engine> left(x);
+  stackedDown(left, x.depth, parts, count);
+  return left;
+}
+
 template <typename Engine>
 void stretch(const float* x, int64_t first, int64_t t, int64_t in, const LinearPart* parts, int64_t count) {
-  const Left<Engine> left(Activations{x, t, in, in});
-  stackedDown(left, in, parts, count);
+  const Left<Engine> left = packWithAdapters<Engine>(Activations{x, t, in, in}, parts, count);
+  Products<Engine> products;
+  std::vector<Left<Engine>> ups;
+  std::vector<Weight> adapters;
+  ups.reserve(static_cast<size_t>(count));
+  adapters.reserve(static_cast<size_t>(count));
   for (int64_t p = 0; p < count; p++) {
     const LinearPart& part = parts[p];
     const Adapter& adapter = part.adapter;
     const int64_t out = part.weight.rows;
     std::vector<Term<Engine>> terms{{&left, {&part.weight, Right::Way::Forward}}};
-    const Result result{part.y, out, part.residual, out, part.bias};
-    if (adapter.rank == 0) {
-      Product<Engine>(t, out, terms, result);
-      continue;
+    if (adapter.rank > 0) {
+      if (adapter.dropout.threshold != 0) {
+        Activations dropped{x, t, in, in};
+        dropped.dropout = &adapter.dropout;
+        dropped.firstElement = first * in;
+        const Left<Engine> masked(dropped);
+        const Weight a = matrixOf(adapter.a, adapter.rank, in);
+        multiply<Engine>(t, adapter.rank, {{&masked, {&a, Right::Way::Forward}}}, Result{adapter.u, adapter.rank});
+      }
+      Activations down{adapter.u, t, adapter.rank, adapter.rank};
+      down.factor = adapter.scale;
+      ups.emplace_back(down);
+      adapters.push_back(matrixOf(adapter.b, out, adapter.rank));
+      terms.push_back({&ups.back(), {&adapters.back(), Right::Way::Forward}});
     }
-    if (adapter.dropout.threshold != 0) {
-      Activations dropped{x, t, in, in};
-      dropped.dropout = &adapter.dropout;
-      dropped.firstElement = first * in;
-      const Left<Engine> masked(dropped);
-      const Weight a = matrixOf(adapter.a, adapter.rank, in);
-      Product<Engine>(t, adapter.rank, {{&masked, {&a, Right::Way::Forward}}}, Result{adapter.u, adapter.rank});
-    }
-    Activations down{adapter.u, t, adapter.rank, adapter.rank};
-    down.factor = adapter.scale;
-    const Left<Engine> u(down);
-    const Weight b = matrixOf(adapter.b, out, adapter.rank);
-    terms.push_back({&u, {&b, Right::Way::Forward}});
-    Product<Engine>(t, out, terms, result);
+    products.add(t, out, std::move(terms), Result{part.y, out, part.residual, out, part.bias});
   }
+  products.run();
 }
 
 template <typename Engine>

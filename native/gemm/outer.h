@@ -46,17 +46,22 @@ class Narrow {
       const int64_t c = task * strip, n = std::min(strip, cols - c);
       auto* sums = static_cast<float*>(scratch(Slot::Skinny, static_cast<size_t>(padded_ * kStrip) * 4));
       std::fill(sums, sums + padded_ * kStrip, 0.0f);
-      for (int64_t t = 0; t < t_; t += kRun) addRun(x + t * cols + c, cols, t, n, sums, kStrip);
+      for (int64_t t = 0; t < t_; t += kRun) {
+        addRun(x + t * cols + c, cols, t, std::min(kRun, t_ - t), n, sums, kStrip);
+      }
       add(sums, kStrip, c, n);
     });
   }
 
- private:
-  static constexpr int64_t kRun = 64;    // rows of x that stay in the L1 cache while every rank passes over them
-  static constexpr int64_t kAhead = 12;  // rows
+  /** Ranks as sums have them: whole groups. */
+  int64_t padded() const { return padded_; }
 
-  void addRun(const float* x, int64_t stride, int64_t t, int64_t n, float* sums, int64_t sumStride) const {
-    const int64_t rows = std::min(kRun, t_ - t);
+  /**
+   * sums [padded, n] += u [t, t + rows)^T x for n columns of rows [t, t + rows), the first of which is at x. Rows of sums
+   * have room for whole vectors.
+   */
+  void addRun(const float* x, int64_t stride, int64_t t, int64_t rows, int64_t n, float* sums,
+              int64_t sumStride) const {
     const float* u = memory_.as<float>() + t * padded_;
     for (int64_t c = 0; c < n;) {
       const int64_t left = n - c;
@@ -71,6 +76,10 @@ class Narrow {
       c += std::max<int64_t>(vectors, 1) * kLanes;
     }
   }
+
+ private:
+  static constexpr int64_t kRun = 64;    // rows of x that stay in the L1 cache while every rank passes over them
+  static constexpr int64_t kAhead = 12;  // rows
 
   /** kOuterRows ranks by Vectors vectors of columns; Partial: by `lanes` columns. */
   template <int Vectors, bool Partial = false>

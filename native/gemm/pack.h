@@ -2,6 +2,7 @@
 // Layouts: the engines. Not here: the loops that consume panels (product.h).
 #pragma once
 #include <algorithm>
+#include <functional>
 
 #include "../memory.h"
 #include "../threads.h"
@@ -61,18 +62,31 @@ struct Left {
   int64_t rows, depth, blockDepth, blocks, panels;
   Scratch memory;
 
-  explicit Left(const Activations& a)
+  /** Rows [first, first + rows) are packed, and their source is in the cache; they belong to stretch `stretch`. */
+  using Visit = std::function<void(int64_t stretch, int64_t first, int64_t rows)>;
+
+  explicit Left(const Activations& a, const Visit& visit = nullptr)
       : rows(a.rows),
         depth(a.depth),
         blockDepth(roundUp(divideUp(depth, divideUp(depth, Engine::kDepth)), Engine::kDepthUnit)),
         blocks(divideUp(depth, blockDepth)),
         panels(divideUp(rows, Engine::kRows)),
         memory(blocks * blockDepth * panels * Engine::kRows * static_cast<int64_t>(sizeof(Element))) {
+    if (visit) {
+      packAndVisit(a, visit);
+      return;
+    }
     constexpr int64_t kWorthAThread = 16384;
     const int64_t grain = std::max<int64_t>(1, kWorthAThread / (blockDepth * Engine::kRows));
     parallelRange(blocks * panels, grain, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; i++) packPanel(a, i / panels, i % panels);
     });
+  }
+
+  /** Stretches of rows, each visited in order by one thread: a function of the rows alone. */
+  static int64_t stretchesOf(int64_t rows) {
+    constexpr int64_t kMost = 16;
+    return std::clamp<int64_t>(divideUp(rows, Engine::kRows) / (2 * kVisitPanels), 1, kMost);
   }
 
   /** Elements of depth in block b, padded as packed. */
@@ -84,6 +98,22 @@ struct Left {
   }
 
  private:
+  static constexpr int64_t kVisitPanels = std::max(1, 24 / Engine::kRows);  // between visits
+
+  void packAndVisit(const Activations& a, const Visit& visit) const {
+    const int64_t stretches = stretchesOf(rows);
+    parallelTasks(stretches, [&](int64_t s, int) {
+      const int64_t end = panels * (s + 1) / stretches;
+      for (int64_t i = panels * s / stretches; i < end; i += kVisitPanels) {
+        const int64_t next = std::min(i + kVisitPanels, end), first = i * Engine::kRows;
+        for (int64_t panel = i; panel < next; panel++) {
+          for (int64_t b = 0; b < blocks; b++) packPanel(a, b, panel);
+        }
+        visit(s, first, std::min(rows, next * Engine::kRows) - first);
+      }
+    });
+  }
+
   void packPanel(const Activations& a, int64_t b, int64_t index) const {
     const int64_t p0 = b * blockDepth, n = std::min(blockDepth, depth - p0), padded = depthOf(b);
     Element* to = panel(b, index);

@@ -6,6 +6,7 @@
 #include <cfloat>
 #include <type_traits>
 
+#include "../sum-lanes.h"
 #include "attention-order.h"
 #include "tile-product.h"
 
@@ -23,23 +24,7 @@ LOWRANK_INLINE void askFor(const float* row, int64_t headDim) {
 /** Lane i: the sum of the lanes of v[i]. */
 LOWRANK_INLINE Vec sumsOfLanes(const Vec (&v)[kLanes]) {
 #if defined(__AVX512F__)
-  __m512 t[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; i++) {  // pairs: t[i] holds two sums a quarter
-    const __m512 x = (__m512)v[2 * i], y = (__m512)v[2 * i + 1];
-    t[i] = _mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {  // fours: one sum of each in every quarter
-    const __m512d x = _mm512_castps_pd(t[2 * i]), y = _mm512_castps_pd(t[2 * i + 1]);
-    t[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; i++) {
-    const __m512 x = t[2 * i], y = t[2 * i + 1];
-    t[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
-  }
-  return (Vec)_mm512_add_ps(_mm512_shuffle_f32x4(t[0], t[1], 0x88), _mm512_shuffle_f32x4(t[0], t[1], 0xdd));
+  return (Vec)sumsOfLanes16(reinterpret_cast<const __m512(&)[16]>(v));
 #else
   float sums[kLanes];
   for (int i = 0; i < kLanes; i++) sums[i] = sumLanes(v[i]);
