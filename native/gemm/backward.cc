@@ -77,7 +77,11 @@ class Backward {
       terms.push_back({&lefts.back(), {&adapters.back(), Right::Way::Straight}});
     }
     float* to = dx + first * in_;
-    multiply<Engine>(rows, in_, terms, Result{to, in_, accumulate ? to : nullptr, in_});
+    Products<Engine> products;
+    products.add(rows, in_, std::move(terms), Result{to, in_, accumulate ? to : nullptr, in_});
+    Region x;  // what dA is made of next
+    if (x_) x = {reinterpret_cast<const char*>(x_ + first * in_), in_ * 4, in_ * 4, rows};
+    products.run(x);
     for (int64_t p = 0; p < count_; p++) {
       if (parts_[p].adapter.rank > 0 && drops(parts_[p].adapter)) addDropped(p, first, rows, to);
     }
@@ -113,11 +117,17 @@ class Backward {
       u.addRun(from, out, at, n, out, sums, stride);
     });
     if (!adapter.dB) return;
-    parallelRange(out, 4096, [&](int64_t begin, int64_t end, int) {
-      for (int64_t s = 0; s < stretches; s++) {
-        const float* sums = partial.as<float>() + s * size;
-        for (int64_t o = begin; o < end; o++) {
-          for (int64_t r = 0; r < rank; r++) adapter.dB[o * rank + r] += sums[r * stride + o];
+    constexpr int64_t kTogether = 64;
+    parallelRange(out, 4 * kTogether, [&](int64_t begin, int64_t end, int) {
+      for (int64_t o = begin; o < end; o += kTogether) {
+        const int64_t n = std::min(kTogether, end - o);
+        for (int64_t r = 0; r < rank; r++) {
+          float total[kTogether] = {};
+          for (int64_t s = 0; s < stretches; s++) {
+            const float* sums = partial.as<float>() + s * size + r * stride + o;
+            for (int64_t i = 0; i < n; i++) total[i] += sums[i];
+          }
+          for (int64_t i = 0; i < n; i++) adapter.dB[(o + i) * rank + r] += total[i];
         }
       }
     });

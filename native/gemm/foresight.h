@@ -2,6 +2,7 @@
 // memory, and packing waits for each line that is not there. Within a product what follows is known; from one product
 // to the next it is learned, as training and generation use the same weights in the same order again and again.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <mutex>
 #include <unordered_map>
@@ -30,31 +31,36 @@ struct Region {
 /** Regions asked for one after the other, some lines at a time. */
 class Ahead {
  public:
+  using Regions = std::array<Region, 3>;
+
   Ahead() = default;
-  Ahead(const Region& first, const Region& second, int64_t times) : now_(first), later_(second) {
-    each_ = (first.lines() + second.lines() + times - 1) / times;
-    if (now_.rows == 0) next();
+  Ahead(const Regions& regions, int64_t times) : regions_(regions) {
+    int64_t lines = 0;
+    for (const Region& region : regions) lines += region.lines();
+    each_ = (lines + times - 1) / times;
+    skipEmpty();
   }
 
   void ask() {
-    for (int64_t i = 0; i < each_ && now_.rows > 0; i++) {
-      __builtin_prefetch(now_.from + at_, 0, 2);
+    for (int64_t i = 0; i < each_ && now_ < regions_.size(); i++) {
+      Region& region = regions_[now_];
+      __builtin_prefetch(region.from + at_, 0, 2);
       at_ += Region::kLine;
-      if (at_ < now_.run) continue;
+      if (at_ < region.run) continue;
       at_ = 0;
-      now_.from += now_.stride;
-      if (--now_.rows == 0) next();
+      region.from += region.stride;
+      region.rows--;
+      skipEmpty();
     }
   }
 
  private:
-  void next() {
-    now_ = later_;
-    later_ = {};
-    at_ = 0;
+  void skipEmpty() {
+    while (now_ < regions_.size() && regions_[now_].rows == 0) now_++;
   }
 
-  Region now_, later_;
+  Regions regions_;
+  size_t now_ = 0;
   int64_t at_ = 0, each_ = 0;
 };
 

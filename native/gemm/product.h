@@ -64,9 +64,9 @@ class Product {
 
   const std::vector<Task>& tasks() const { return tasks_; }
 
-  /** Asks for `next` and then `later` meanwhile. */
-  void run(const Task& task, const Region& next, const Region& later) const {
-    runTask(task.i0, task.i1, task.j0, task.j1, Ahead(next, later, task.size()));
+  /** Asks for `next` meanwhile. */
+  void run(const Task& task, const Ahead::Regions& next) const {
+    runTask(task.i0, task.i1, task.j0, task.j1, Ahead(next, task.size()));
   }
 
   /** The weights that a task packs first. */
@@ -117,25 +117,31 @@ class Product {
   }
 
   /**
-   * All rows of as many columns as every thread gets the same number of, and the few panels left over split by rows:
-   * columns are packed once but for those. False if that costs `most` or more.
+   * All rows of as many columns as every thread gets the same number of, and a few panels at the end split by rows into
+   * small tasks, so that no thread waits long for another: columns are packed once but for those. False if that costs
+   * `most` or more.
    */
   bool splitByColumns(double most) {
     const int64_t rowPanels = divideUp(rows_, Engine::kRows), colPanels = divideUp(cols_, Engine::kCols);
     const int64_t threads = std::min<int64_t>(threadCount(), rowPanels), width = Engine::kChunk / Engine::kCols;
-    const int64_t each = colPanels / threads, left = colPanels % threads;
+    int64_t each = colPanels / threads, left = colPanels % threads;
+    if (left == 0 && each > width) {
+      each--;
+      left = threads;
+    }
+    const int64_t pieces = left == 0 ? 1 : std::min(rowPanels, divideUp(2 * threads, left));
+    const int64_t share = divideUp(rowPanels, pieces);
     const auto work = [](int64_t panels) { return static_cast<double>(panels * Engine::kRows + Engine::kPackRows); };
-    const int64_t share = divideUp(rowPanels, threads);
-    if (static_cast<double>(each) * work(rowPanels) + static_cast<double>(left) * work(share) >= most) return false;
+    const double ends = static_cast<double>(divideUp(left * pieces, threads));
+    if (static_cast<double>(each) * work(rowPanels) + ends * work(share) >= most) return false;
     const int64_t rounds = divideUp(each, width);
     int64_t j = 0;
     for (int64_t round = 0; round < rounds; round++) {
       const int64_t n = each * (round + 1) / rounds - each * round / rounds;
       for (int64_t t = 0; t < threads; t++, j += n) tasks_.push_back({0, rowPanels, j, j + n});
     }
-    for (; j < colPanels; j += width) {
-      const int64_t end = std::min(j + width, colPanels);
-      for (int64_t i = 0; i < rowPanels; i += share) tasks_.push_back({i, std::min(i + share, rowPanels), j, end});
+    for (; j < colPanels; j++) {
+      for (int64_t i = 0; i < rowPanels; i += share) tasks_.push_back({i, std::min(i + share, rowPanels), j, j + 1});
     }
     return true;
   }
@@ -189,7 +195,7 @@ class Product {
     Engine::start();
     const int64_t tiles = (i1 - i0) * (j1 - j0);
     for (const Block& block : blocks_) {
-      Ahead ahead = &block == &blocks_.back() ? after : Ahead(regionOf(*(&block + 1), c0, width), {}, tiles);
+      Ahead ahead = &block == &blocks_.back() ? after : Ahead({regionOf(*(&block + 1), c0, width)}, tiles);
       Element* to = packed;
       for (const Piece& piece : block.pieces) {
         RightPacker<Engine>::pack(terms_[piece.term].right, c0, width, piece.begin, piece.depth, to, panelStride);
@@ -261,7 +267,8 @@ class Products {
     products_.emplace_back(rows, cols, std::move(terms), result);
   }
 
-  void run() const {
+  /** `also`: memory that is used right after the products, and asked for meanwhile. */
+  void run(const Region& also = {}) const {
     struct Turn {
       const Product<Engine>* product;
       const typename Product<Engine>::Task* task;
@@ -290,16 +297,18 @@ class Products {
     }
     parallelTasks(count, [&](int64_t i, int) {
       const Turn& turn = turns[i];
-      Region next, later;
+      Ahead::Regions next;
+      const int64_t begin = before[i], end = begin + turn.task->size(), whole = all[i % threads];
       if (i + threads < count) {
         const Turn& follower = turns[i + threads];
         const bool same = follower.product == turn.product && follower.task->j0 == turn.task->j0;
-        if (!same) next = follower.product->firstOf(*follower.task);
+        if (!same) next[0] = follower.product->firstOf(*follower.task);
       }
       if (i % threads < static_cast<int64_t>(after.size())) {
-        later = after[i % threads].part(before[i], before[i] + turn.task->size(), all[i % threads]);
+        next[2] = after[i % threads].part(begin, end, whole);
       }
-      turn.product->run(*turn.task, next, later);
+      next[1] = also.part(i % threads, i % threads + 1, threads).part(begin, end, whole);
+      turn.product->run(*turn.task, next);
     });
   }
 
