@@ -95,21 +95,15 @@ class Backward {
   void packWithAdapter(int64_t p, int64_t first, const Activations& dy, std::vector<Left<Engine>>& lefts) const {
     const Adapter& adapter = parts_[p].adapter;
     const int64_t out = dy.depth, rank = adapter.rank;
-    const Scratch rowsOfB(rank * out * 4);
-    float* b = rowsOfB.as<float>();
-    parallelRange(out, 4096, [&](int64_t begin, int64_t end, int) {
-      for (int64_t r = 0; r < rank; r++) {
-        for (int64_t o = begin; o < end; o++) b[r * out + o] = adapter.b[o * rank + r];
-      }
-    });
-    const Narrow u(adapter.u + first * rank, dy.rows, rank, rank, adapter.scale);
+    const Dots<typename Engine::Source> b(adapter.b, rank, out, 1, rank);
+    const Narrow<typename Engine::Source> u(adapter.u + first * rank, dy.rows, rank, rank, adapter.scale);
     const int64_t stretches = Left<Engine>::stretchesOf(dy.rows);
     const int64_t stride = roundUp(out, kLanes), size = u.padded() * stride;  // sums come in whole vectors
     const Scratch partial(adapter.dB ? stretches * size * 4 : 64);
     std::vector<uint8_t> begun(static_cast<size_t>(stretches));
     lefts.emplace_back(dy, [&](int64_t stretch, int64_t at, int64_t n) {
       const float* from = dy.from + at * out;
-      dots(from, n, out, b, rank, out, out, adapter.scale, downAt(p, first + at), ranks_);
+      b.run(from, n, out, adapter.scale, downAt(p, first + at), ranks_);
       if (!adapter.dB) return;
       float* sums = partial.as<float>() + stretch * size;
       if (!begun[stretch]) std::fill(sums, sums + size, 0.0f);
@@ -188,7 +182,7 @@ class Backward {
   }
 
   void narrowGradientsOfA() const {
-    const Narrow du(du_, t_, ranks_, ranks_, 1);
+    const Narrow<typename Engine::Source> du(du_, t_, ranks_, ranks_, 1);
     du.sumWith(x_, in_, [&](const float* sums, int64_t stride, int64_t c, int64_t n) {
       for (int64_t p = 0; p < count_; p++) {
         const Adapter& adapter = parts_[p].adapter;

@@ -1,68 +1,137 @@
-// Products with a few rows, as adapters of low rank have them: to [T, R] = x [T, n] x narrow [R, n]^T, in f32. Both
-// sides are used as they lie. Products of higher ranks: product.h; sums over T: outer.h.
+// Products with a few rows, as adapters of low rank have them: to [T, R] = x [T, n] x narrow [R, n]^T. x is used as it
+// lies, f32; in bf16 it is rounded as it is read (VDPBF16PS), the narrow side once. Products of higher ranks: product.h;
+// sums over T: outer.h.
 #pragma once
+#include <type_traits>
+
 #include "../sum-lanes.h"
-#include "vector.h"
+#include "pack.h"
+#include "rows.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
 
-constexpr int kDotsRows = kLanes == 16 ? 4 : 2, kDotsRanks = 4;
+/** How Dots multiplies for a precision's Element: f32 vectors, or pairs of bf16 where there are instructions for them. */
+struct FloatSteps {
+  using Type = float;
+  using Sum = Vf;
+  static constexpr int64_t kElements = kLanes;
+  static Vf read(const float* x) { return load(x); }
+  static Vf readFirst(const float* x, int n) { return loadFirst(x, n); }
+  static Vf narrow(const Type* p) { return load(p); }
+  static Vf add(Vf sum, Vf a, Vf b) { return sum + a * b; }
+};
 
-/** to[i * toStride + r] = factor * x[i] . narrow[r], i < Rows, r < Ranks; rows of x and narrow are strides apart. */
-template <int Rows, int Ranks>
-void dotsTile(const float* x, int64_t xStride, const float* narrow, int64_t narrowStride, int64_t n, float factor,
-              float* to, int64_t toStride) {
-  Vf sums[Rows][Ranks] = {};
-  const auto step = [&](int64_t k, const auto& read) {
-    Vf columns[Ranks];
-    LOWRANK_UNROLL
-    for (int r = 0; r < Ranks; r++) columns[r] = read(narrow + r * narrowStride + k);
-    LOWRANK_UNROLL
-    for (int i = 0; i < Rows; i++) {
-      const Vf row = read(x + i * xStride + k);
-      LOWRANK_UNROLL
-      for (int r = 0; r < Ranks; r++) sums[i][r] += row * columns[r];
-    }
-  };
-  int64_t k = 0;
-  for (; k + kLanes <= n; k += kLanes) step(k, [](const float* p) { return load(p); });
-  if (k < n) step(k, [&](const float* p) { return loadFirst(p, static_cast<int>(n - k)); });
-#if defined(__AVX512F__)
-  if constexpr (Rows * Ranks == 16) {
-    __m512 all[16];
-    LOWRANK_UNROLL
-    for (int i = 0; i < 16; i++) all[i] = reinterpret_cast<__m512>(sums[i / Ranks][i % Ranks]);
-    float totals[16];
-    _mm512_storeu_ps(totals, _mm512_mul_ps(sumsOfLanes16(all), _mm512_set1_ps(factor)));
-    for (int i = 0; i < Rows; i++) {
-      for (int r = 0; r < Ranks; r++) to[i * toStride + r] = totals[i * Ranks + r];
-    }
-    return;
+#if defined(__AVX512BF16__)
+struct HalfSteps {
+  using Type = uint16_t;
+  static constexpr int64_t kElements = 2 * kLanes;
+  static __m512bh halves(Vf low, Vf high) {
+    return _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low));
   }
+  static __m512bh read(const float* x) { return halves(load(x), load(x + kLanes)); }
+  static __m512bh readFirst(const float* x, int n) {
+    return n <= kLanes ? halves(loadFirst(x, n), Vf{}) : halves(load(x), loadFirst(x + kLanes, n - kLanes));
+  }
+  static __m512bh narrow(const Type* p) { return (__m512bh)_mm512_loadu_si512(p); }
+  static Vf add(Vf sum, __m512bh a, __m512bh b) {
+    return reinterpret_cast<Vf>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), a, b));
+  }
+};
+template <typename Element>
+using StepsOf = std::conditional_t<std::is_same_v<Element, Bf16>, HalfSteps, FloatSteps>;
+#else
+template <typename Element>
+using StepsOf = FloatSteps;
 #endif
-  for (int i = 0; i < Rows; i++) {
-    for (int r = 0; r < Ranks; r++) to[i * toStride + r] = factor * sumLanes(sums[i][r]);
-  }
-}
 
-/** to[i * toStride + r] = factor * x[i] . narrow[r] for all rows and ranks. */
-inline void dots(const float* x, int64_t rows, int64_t xStride, const float* narrow, int64_t ranks, int64_t narrowStride,
-                 int64_t n, float factor, float* to, int64_t toStride) {
-  for (int64_t i = 0; i < rows;) {
-    const bool several = i + kDotsRows <= rows;
-    const float* row = x + i * xStride;
-    for (int64_t r = 0; r < ranks;) {
-      const bool many = r + kDotsRanks <= ranks;
-      const float* from = narrow + r * narrowStride;
-      float* at = to + i * toStride + r;
-      if (several && many) dotsTile<kDotsRows, kDotsRanks>(row, xStride, from, narrowStride, n, factor, at, toStride);
-      else if (several) dotsTile<kDotsRows, 1>(row, xStride, from, narrowStride, n, factor, at, toStride);
-      else if (many) dotsTile<1, kDotsRanks>(row, xStride, from, narrowStride, n, factor, at, toStride);
-      else dotsTile<1, 1>(row, xStride, from, narrowStride, n, factor, at, toStride);
-      r += many ? kDotsRanks : 1;
-    }
-    i += several ? kDotsRows : 1;
+/** The narrow side [R, n], its rows padded with zeros to whole vectors. */
+template <typename Element>
+class Dots {
+  using Steps = StepsOf<Element>;
+  using Type = typename Steps::Type;
+  static constexpr int kRows = kLanes == 16 ? 4 : 2, kRanks = 4;
+
+ public:
+  /** Element (r, k) at from[r * rankStride + k * stride]. */
+  Dots(const float* from, int64_t ranks, int64_t n, int64_t rankStride, int64_t stride)
+      : ranks_(ranks),
+        n_(n),
+        padded_(roundUp(n, Steps::kElements)),
+        memory_(ranks * padded_ * static_cast<int64_t>(sizeof(Type))) {
+    parallelRange(n, 4096, [&](int64_t begin, int64_t end, int) {
+      for (int64_t r = 0; r < ranks_; r++) {
+        Type* to = row(r);
+        for (int64_t k = begin; k < end; k++) {
+          const float value = from[r * rankStride + k * stride];
+          if constexpr (std::is_same_v<Type, float>) to[k] = value;
+          else to[k] = toBf16(value);
+        }
+        if (end == n_) std::fill(to + n_, to + padded_, Type{});
+      }
+    });
   }
-}
+
+  /** to[i * toStride + r] = factor * x[i] . narrow[r] for `rows` rows of x, which are xStride apart. */
+  void run(const float* x, int64_t rows, int64_t xStride, float factor, float* to, int64_t toStride) const {
+    for (int64_t i = 0; i < rows;) {
+      const bool several = i + kRows <= rows;
+      for (int64_t r = 0; r < ranks_;) {
+        const bool many = r + kRanks <= ranks_;
+        const float* from = x + i * xStride;
+        float* at = to + i * toStride + r;
+        if (several && many) tile<kRows, kRanks>(from, xStride, r, factor, at, toStride);
+        else if (several) tile<kRows, 1>(from, xStride, r, factor, at, toStride);
+        else if (many) tile<1, kRanks>(from, xStride, r, factor, at, toStride);
+        else tile<1, 1>(from, xStride, r, factor, at, toStride);
+        r += many ? kRanks : 1;
+      }
+      i += several ? kRows : 1;
+    }
+  }
+
+ private:
+  Type* row(int64_t r) const { return memory_.template as<Type>() + r * padded_; }
+
+  template <int Rows, int Ranks>
+  void tile(const float* x, int64_t xStride, int64_t rank, float factor, float* to, int64_t toStride) const {
+    Vf sums[Rows][Ranks] = {};
+    const Type* narrow = row(rank);
+    const auto step = [&](int64_t k, const auto& read) {
+      decltype(Steps::narrow(narrow)) columns[Ranks];
+      LOWRANK_UNROLL
+      for (int r = 0; r < Ranks; r++) columns[r] = Steps::narrow(narrow + r * padded_ + k);
+      LOWRANK_UNROLL
+      for (int i = 0; i < Rows; i++) {
+        const auto here = read(x + i * xStride + k);
+        LOWRANK_UNROLL
+        for (int r = 0; r < Ranks; r++) sums[i][r] = Steps::add(sums[i][r], here, columns[r]);
+      }
+    };
+    int64_t k = 0;
+    for (; k + Steps::kElements <= n_; k += Steps::kElements) {
+      step(k, [](const float* p) { return Steps::read(p); });
+    }
+    if (k < n_) step(k, [&](const float* p) { return Steps::readFirst(p, static_cast<int>(n_ - k)); });
+#if defined(__AVX512F__)
+    if constexpr (Rows * Ranks == 16) {
+      __m512 all[16];
+      LOWRANK_UNROLL
+      for (int i = 0; i < 16; i++) all[i] = reinterpret_cast<__m512>(sums[i / Ranks][i % Ranks]);
+      float totals[16];
+      _mm512_storeu_ps(totals, _mm512_mul_ps(sumsOfLanes16(all), _mm512_set1_ps(factor)));
+      for (int i = 0; i < Rows; i++) {
+        for (int r = 0; r < Ranks; r++) to[i * toStride + r] = totals[i * Ranks + r];
+      }
+      return;
+    }
+#endif
+    for (int i = 0; i < Rows; i++) {
+      for (int r = 0; r < Ranks; r++) to[i * toStride + r] = factor * sumLanes(sums[i][r]);
+    }
+  }
+
+  int64_t ranks_, n_, padded_;
+  Scratch memory_;
+};
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

@@ -53,11 +53,18 @@ Left<Engine> packWithAdapters(const Activations& x, const LinearPart* parts, int
   int64_t ranks = 0;
   for (int64_t p = 0; p < count; p++) ranks += stacks(parts[p].adapter) ? parts[p].adapter.rank : 0;
   if (ranks > 0 && ranks <= kMostOuterRanks) {
+    std::vector<Dots<typename Engine::Source>> downs;
+    std::vector<const Adapter*> adapters;
+    for (int64_t p = 0; p < count; p++) {
+      const Adapter& adapter = parts[p].adapter;
+      if (!stacks(adapter)) continue;
+      downs.emplace_back(adapter.a, adapter.rank, x.depth, x.depth, 1);
+      adapters.push_back(&adapter);
+    }
     return Left<Engine>(x, [&](int64_t, int64_t first, int64_t rows) {
-      for (int64_t p = 0; p < count; p++) {
-        const Adapter& a = parts[p].adapter;
-        if (!stacks(a)) continue;
-        dots(x.from + first * x.stride, rows, x.stride, a.a, a.rank, x.depth, x.depth, 1, a.u + first * a.rank, a.rank);
+      for (size_t i = 0; i < downs.size(); i++) {
+        const int64_t rank = adapters[i]->rank;
+        downs[i].run(x.from + first * x.stride, rows, x.stride, 1, adapters[i]->u + first * rank, rank);
       }
     });
   }

@@ -1,8 +1,9 @@
 // Sums of outer products for narrow gradients: to [R, C] = sum over t of u [t, R] x x [t, C]. The wide side is read once,
-// as it lies, in f32: for adapters of low rank, packing it for a matrix product would cost more than the product.
-// Gradients of higher ranks: product.h.
+// as it lies: for adapters of low rank, packing it for a matrix product would cost more than the product. In bf16 two
+// rows are taken at once, rounded as they are read (VDPBF16PS). Gradients of higher ranks: product.h.
 #pragma once
 #include <algorithm>
+#include <type_traits>
 
 #include "../memory.h"
 #include "../threads.h"
@@ -20,11 +21,29 @@ constexpr int kOuterRows = 4, kOuterVectors = 3;  // 12 of 16
 /** Ranks that are summed so. Measured at 8 to 24 only: where products on packed operands overtake is not known. */
 constexpr int64_t kMostOuterRanks = 32;
 
-/** The narrow side, copied to whole groups of kOuterRows columns, zeros behind. */
+/** The narrow side, copied to whole groups of kOuterRows columns, zeros behind; for Element Bf16 in pairs of rows. */
+template <typename Element>
 class Narrow {
+#if defined(__AVX512BF16__)
+  static constexpr bool kPairs = std::is_same_v<Element, Bf16>;
+#else
+  static constexpr bool kPairs = false;
+#endif
+
  public:
   Narrow(const float* from, int64_t t, int64_t ranks, int64_t stride, float factor)
-      : ranks_(ranks), padded_(roundUp(ranks, kOuterRows)), t_(t), memory_(t * padded_ * 4) {
+      : ranks_(ranks), padded_(roundUp(ranks, kOuterRows)), t_(t), memory_(roundUp(t, 2) * padded_ * 4) {
+    if constexpr (kPairs) {
+      auto* to = memory_.as<uint32_t>();
+      for (int64_t i = 0; i < t; i += 2, from += 2 * stride, to += padded_) {
+        std::fill(to, to + padded_, 0);
+        for (int64_t r = 0; r < ranks; r++) {
+          const uint32_t second = i + 1 < t ? toBf16(from[stride + r] * factor) : 0;
+          to[r] = toBf16(from[r] * factor) | second << 16;
+        }
+      }
+      return;
+    }
     float* to = memory_.as<float>();
     for (int64_t i = 0; i < t; i++, from += stride, to += padded_) {
       for (int64_t r = 0; r < ranks; r++) to[r] = from[r] * factor;
@@ -58,11 +77,11 @@ class Narrow {
 
   /**
    * sums [padded, n] += u [t, t + rows)^T x for n columns of rows [t, t + rows), the first of which is at x. Rows of sums
-   * have room for whole vectors.
+   * have room for whole vectors. t is even.
    */
   void addRun(const float* x, int64_t stride, int64_t t, int64_t rows, int64_t n, float* sums,
               int64_t sumStride) const {
-    const float* u = memory_.as<float>() + t * padded_;
+    const float* u = memory_.as<float>() + (kPairs ? t / 2 : t) * padded_;
     for (int64_t c = 0; c < n;) {
       const int64_t left = n - c;
       const int64_t vectors = std::min<int64_t>(kOuterVectors, left / kLanes);
@@ -78,6 +97,17 @@ class Narrow {
   }
 
  private:
+#if defined(__AVX512BF16__)
+  /** Lane i: element i of both, rounded, the first in the low half. */
+  static __m512bh pairsOfRows(Vf first, Vf second) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,  //
+                                           23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const auto halves =
+        (__m512i)_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first));
+    return (__m512bh)_mm512_permutexvar_epi16(order, halves);
+  }
+#endif
+
   static constexpr int64_t kRun = 64;    // rows of x that stay in the L1 cache while every rank passes over them
   static constexpr int64_t kAhead = 12;  // rows
 
@@ -91,7 +121,35 @@ class Narrow {
       LOWRANK_UNROLL
       for (int z = 0; z < Vectors; z++) sums[r][z] = load(to + r * toStride + z * kLanes);
     }
-    for (int64_t t = 0; t < rows; t++, x += stride, u += padded_) {
+    int64_t t = 0;
+#if defined(__AVX512BF16__)
+    if constexpr (kPairs) {
+      for (; t < rows; t += 2, x += 2 * stride, u += padded_) {
+        __m512bh columns[Vectors];
+        LOWRANK_UNROLL
+        for (int z = 0; z < Vectors; z++) {
+          const float* at = x + z * kLanes;
+          __builtin_prefetch(at + kAhead * stride);
+          __builtin_prefetch(at + (kAhead + 1) * stride);
+          const auto read = [&](const float* p) { return Partial ? loadFirst(p, lanes) : load(p); };
+          const Vf first = read(at), second = t + 1 < rows ? read(at + stride) : Vf{};
+          columns[z] = pairsOfRows(first, second);
+        }
+        LOWRANK_UNROLL
+        for (int r = 0; r < kOuterRows; r++) {
+          int32_t pair;
+          std::memcpy(&pair, u + r, 4);
+          const auto value = (__m512bh)_mm512_set1_epi32(pair);
+          LOWRANK_UNROLL
+          for (int z = 0; z < Vectors; z++) {
+            sums[r][z] = reinterpret_cast<Vf>(
+                _mm512_dpbf16_ps(reinterpret_cast<__m512>(sums[r][z]), columns[z], value));
+          }
+        }
+      }
+    }
+#endif
+    for (; t < rows; t++, x += stride, u += padded_) {
       Vf columns[Vectors];
       LOWRANK_UNROLL
       for (int z = 0; z < Vectors; z++) {
