@@ -478,13 +478,28 @@ function linearCases(): KernelCase[] {
     [1, 3, 5],
     [1, 130, 257],
     [4, 64, 64],
-    [2, 192, 19],
     [7, 33, 65],
-    [8, 160, 30],
     [48, 96, 80],
     [130, 200, 300],
     [65, 516, 1030],
   ] as const;
+  // Few rows, as decoding has them: only the forward product is another one.
+  for (const [tokens, inputs, outputs] of [
+    [2, 192, 19],
+    [8, 160, 30],
+  ] as const) {
+    cases.push({
+      name: `linear of few rows [${tokens},${inputs}]x[${outputs},${inputs}]`,
+      product: true,
+      async run(s) {
+        const x = s.random([tokens, inputs], 1);
+        const weight = s.random([outputs, inputs], 2, 1, "bf16");
+        const y = s.zeros([tokens, outputs]);
+        s.backend.linear(x, [{ weight, y }]);
+        return { y: await s.read(y) };
+      },
+    });
+  }
   for (const [tokens, inputs, outputs] of shapes) {
     for (const dtype of ["f32", "bf16"] as const) {
       cases.push({
@@ -595,13 +610,14 @@ function quantizedCases(): KernelCase[] {
     [1, 130, 257],
     [1, 1152, 9],
     [2, 256, 7],
-    [5, 128, 21],
+    [5, 192, 21],
     [8, 192, 6],
     [40, 96, 80],
     [70, 320, 130],
   ] as const) {
-    for (const blockSize of [32, 64, 256]) {
-      for (const nested of [false, true]) {
+    const few = tokens <= 8 && inputs > 130; // rows of whole blocks, as decoding reads them
+    for (const blockSize of few ? [64] : [32, 64, 256]) {
+      for (const nested of few ? [true] : [false, true]) {
         cases.push({
           name: `linear quantised [${tokens},${inputs}]x[${outputs},${inputs}] blocks of ${blockSize}${nested ? ", nested" : ""}`,
           product: true,
