@@ -96,7 +96,8 @@ class Backward {
     const Adapter& adapter = parts_[p].adapter;
     const int64_t out = dy.depth, rank = adapter.rank;
     const Dots<typename Engine::Source> b(adapter.b, rank, out, 1, rank);
-    const Narrow<typename Engine::Source> u(adapter.u + first * rank, dy.rows, rank, rank, adapter.scale);
+    const int64_t wanted = adapter.dB ? dy.rows : 0;  // of u, which may be missing where B is frozen
+    const Narrow<typename Engine::Source> u(adapter.u + first * rank, wanted, rank, rank, adapter.scale);
     const int64_t stretches = Left<Engine>::stretchesOf(dy.rows);
     const int64_t stride = roundUp(out, kLanes), size = u.padded() * stride;  // sums come in whole vectors
     const Scratch partial(adapter.dB ? stretches * size * 4 : 64);
