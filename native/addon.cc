@@ -101,14 +101,19 @@ napi_value read(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-napi_value runKernel(napi_env env, napi_callback_info info) {
+napi_value runKernels(napi_env env, napi_callback_info info) {
   const Call call(env, info);
   const Instance& instance = instanceOf(env);
-  try {
-    const char* problem = callKernel(*instance.isa, static_cast<int>(call.number(0)), instance.arguments);
-    if (problem) napi_throw_error(env, nullptr, problem);
-  } catch (const std::bad_alloc&) {
-    napi_throw_error(env, "ERR_OUT_OF_MEMORY", "the native engine found no memory for a kernel's scratch space");
+  const double length = call.number(0);
+  const char* kernel = "";
+  const Outcome outcome = length <= kMostQueued
+                              ? runCalls(*instance.isa, instance.arguments, static_cast<int64_t>(length), kernel)
+                              : Outcome::Invalid;
+  if (outcome == Outcome::OutOfMemory) {
+    const std::string message = std::string("out of memory in ") + kernel + ": there is none left for its scratch space";
+    napi_throw_error(env, "ERR_OUT_OF_MEMORY", message.c_str());
+  } else if (outcome == Outcome::Invalid) {
+    napi_throw_error(env, nullptr, (std::string("the native engine cannot run this call: ") + kernel).c_str());
   }
   return nullptr;
 }
@@ -192,11 +197,12 @@ void define(napi_env env, napi_value exports, const char* name, napi_callback ca
 void defineData(napi_env env, napi_value exports, Instance& instance) {
   napi_value buffer, array;
   void* data = nullptr;
-  napi_create_arraybuffer(env, kMostArguments * sizeof(double), &data, &buffer);
-  napi_create_typedarray(env, napi_float64_array, kMostArguments, buffer, 0, &array);
+  napi_create_arraybuffer(env, kMostQueued * sizeof(double), &data, &buffer);
+  napi_create_typedarray(env, napi_float64_array, kMostQueued, buffer, 0, &array);
   napi_create_reference(env, array, 1, &instance.keepArguments);
   instance.arguments = static_cast<double*>(data);
   napi_set_named_property(env, exports, "args", array);
+  napi_set_named_property(env, exports, "mostArguments", number(env, kMostArguments));
 
   napi_value kernels;
   napi_create_object(env, &kernels);
@@ -233,7 +239,7 @@ NAPI_MODULE_INIT() {
   define(env, exports, "free", freeBlock);
   define(env, exports, "write", write);
   define(env, exports, "read", read);
-  define(env, exports, "call", runKernel);
+  define(env, exports, "call", runKernels);
   define(env, exports, "setThreads", setThreads);
   define(env, exports, "setIsa", setIsa);
   define(env, exports, "hasBf16", hasBf16);

@@ -3,6 +3,7 @@
 #include "call.h"
 
 #include <cstddef>
+#include <new>
 #include <vector>
 
 namespace lowrank {
@@ -358,18 +359,13 @@ void callRowwise(const KernelTable& k, const Bf16AttentionTable* bf16, int id, R
   }
 }
 
-}  // namespace
-
-const char* const* kernelNames() { return kNames; }
-
-const char* callKernel(const Isa& isa, int id, const double* arguments) {
-  if (id < 0 || id >= kIdCount) return "no kernel has this id";
-  Reader in(arguments);
+/** False where this build has no such kernel. */
+bool call(const Isa& isa, int id, Reader& in) {
   if (id == kLinear || id == kLinearBackward) {
     (id == kLinear ? linear : linearBackward)(*isa.linear, in);
-    return nullptr;
+    return true;
   }
-  if (!isa.kernels) return "the native engine was built without element-wise kernels";
+  if (!isa.kernels) return false;
   switch (id) {
     case kRmsNorm:
     case kRmsNormBackward:
@@ -378,11 +374,33 @@ const char* callKernel(const Isa& isa, int id, const double* arguments) {
     case kAttentionBackward:
     case kCrossEntropy:
       callRowwise(*isa.kernels, isa.bf16Attention, id, in);
-      return nullptr;
+      return true;
     default:
       callElementwise(*isa.kernels, id, in);
-      return nullptr;
+      return true;
   }
+}
+
+}  // namespace
+
+const char* const* kernelNames() { return kNames; }
+
+Outcome runCalls(const Isa& isa, const double* calls, int64_t length, const char*& kernel) {
+  constexpr int64_t kHead = 2;
+  for (int64_t at = 0; at < length;) {
+    const int id = static_cast<int>(calls[at]);
+    kernel = "";
+    if (id < 0 || id >= kIdCount) return Outcome::Invalid;
+    kernel = kNames[id];
+    Reader in(calls + at + kHead);
+    try {
+      if (!call(isa, id, in)) return Outcome::Invalid;
+    } catch (const std::bad_alloc&) {
+      return Outcome::OutOfMemory;
+    }
+    at += kHead + static_cast<int64_t>(calls[at + 1]);
+  }
+  return Outcome::Done;
 }
 
 }  // namespace lowrank

@@ -1,4 +1,4 @@
-// One kernel call: an id and an array of doubles (addresses, sizes, factors), as src/backend/cpu.ts writes them.
+// Kernel calls as arrays of doubles (addresses, sizes, factors), as src/backend/cpu-arguments.ts writes them.
 #pragma once
 #include "dispatch.h"
 
@@ -10,7 +10,16 @@ const char* const* kernelNames();
 /** Most doubles that a call takes: enough for 64 parts of a linear call. */
 constexpr int kMostArguments = 4096;
 
-/** Runs kernel `id`. Returns null, or what is wrong with the call. Throws std::bad_alloc when scratch memory is short. */
-const char* callKernel(const Isa& isa, int id, const double* arguments);
+/** Most doubles of the calls that run together. */
+constexpr int kMostQueued = 4 * kMostArguments;
+
+/** What ended a run of calls early: nothing, no memory for scratch space, or a call that is none. */
+enum class Outcome { Done, OutOfMemory, Invalid };
+
+/**
+ * Runs the calls in calls[0, length), each [id, count, count arguments], up to the first that fails; `kernel` is the name
+ * of that one.
+ */
+Outcome runCalls(const Isa& isa, const double* calls, int64_t length, const char*& kernel);
 
 }  // namespace lowrank

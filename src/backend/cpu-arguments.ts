@@ -1,5 +1,6 @@
-// Writes the arguments of native kernel calls: tensors become addresses after their type, size and bounds were checked,
-// so that no mistake in JavaScript reads or writes outside a buffer. The order of arguments is native/call.cc's.
+// Writes the arguments of native kernel calls, one call behind the other: tensors become addresses after their type,
+// size and bounds were checked, so that no mistake in JavaScript reads or writes outside a buffer. A call is its kernel's
+// id, the count of its arguments and these, in the order of native/call.cc.
 
 import { type DType, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount, type Tensor } from "../tensor/tensor.ts";
@@ -9,17 +10,42 @@ import { type AdamwUpdate, type Adapter, isQuantized, type LinearGradPart, type 
 /** As enum DType in native/kernels.h. */
 export const dtypeCodes: Record<DType, number> = { f32: 0, bf16: 1, f16: 2, f64: 3, i32: 4, u8: 5 };
 
+/** Numbers before a call's arguments: the kernel's id and the count. */
+const headLength = 2;
+
 export class CallArguments {
+  /** Where the call being written begins, and where its next argument goes. */
+  private first = 0;
   private count = 0;
   private readonly checked = new WeakMap<Matrix, Float64Array>();
   constructor(
     private readonly values: Float64Array,
+    private readonly mostPerCall: number,
     private readonly isLive: (address: number) => boolean,
   ) {}
 
+  /** Begins a call; one that was begun and not finished is forgotten. */
   start(): this {
-    this.count = 0;
+    this.count = this.first + headLength;
     return this;
+  }
+
+  finish(kernel: number): void {
+    this.values[this.first] = kernel;
+    this.values[this.first + 1] = this.count - this.first - headLength;
+    this.first = this.count;
+  }
+
+  /** Whether any call fits behind those that are finished. */
+  get hasRoom(): boolean {
+    return this.first + headLength + this.mostPerCall <= this.values.length;
+  }
+
+  /** The length of all finished calls, which make room for others. */
+  take(): number {
+    const length = this.first;
+    this.first = 0;
+    return length;
   }
 
   number(value: number): this {

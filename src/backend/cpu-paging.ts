@@ -33,6 +33,8 @@ export class CpuPaging implements Paging {
   constructor(
     private readonly addon: NativeAddon,
     private readonly ledger: Ledger,
+    /** Runs the calls that wait and may use paged memory. */
+    private readonly settle: () => void,
   ) {}
 
   owns(address: number): boolean {
@@ -63,6 +65,7 @@ export class CpuPaging implements Paging {
   free(buffer: DeviceBuffer): boolean {
     const mapping = this.mappings.get(buffer.id);
     if (!mapping) return false;
+    this.settle();
     this.mappings.delete(buffer.id);
     this.ledger.remove(mapping.category, mapping.keptBytes);
     this.addon.unmapPaged(buffer.id);
@@ -76,12 +79,16 @@ export class CpuPaging implements Paging {
 
   writeBack(tensor: Tensor): void {
     const range = this.evictable(tensor);
-    if (range) this.addon.writePaged(range.address, range.sizeBytes);
+    if (!range) return;
+    this.settle();
+    this.addon.writePaged(range.address, range.sizeBytes);
   }
 
   evict(tensor: Tensor): void {
     const range = this.evictable(tensor);
-    if (range) this.addon.evictPaged(range.address, range.sizeBytes);
+    if (!range) return;
+    this.settle();
+    this.addon.evictPaged(range.address, range.sizeBytes);
   }
 
   private evictable(tensor: Tensor): { address: number; sizeBytes: number } | undefined {

@@ -1,5 +1,6 @@
-// The CPU backend: memory and kernels of the native engine (native/). Calls run at once, on the calling thread and the
-// engine's pool, so a program that must stay responsive opens this backend in a worker (train/worker.ts).
+// The CPU backend: memory and kernels of the native engine (native/). Calls wait in a queue (cpu-queue.ts) and run on the
+// calling thread and the engine's pool, so a program that must stay responsive opens this backend in a worker
+// (train/worker.ts).
 // The order of arguments of each kernel is that of native/call.cc.
 
 import type { NearestCodes } from "../quant/codebook.ts";
@@ -22,6 +23,7 @@ import type {
 import { momentBlockSize } from "./backend.ts";
 import { CallArguments } from "./cpu-arguments.ts";
 import { CpuPaging, outOfMemory } from "./cpu-paging.ts";
+import { CpuQueue } from "./cpu-queue.ts";
 import { Ledger, type LedgerReport, type MemoryCategory } from "./ledger.ts";
 import { loadNativeAddon, type NativeAddon } from "./native-addon.ts";
 
@@ -36,6 +38,7 @@ class CpuBackend implements Backend {
   private readonly memory = new Ledger();
   private readonly live = new Map<number, { sizeBytes: number; category: MemoryCategory }>();
   private readonly arguments: CallArguments;
+  private readonly queue: CpuQueue;
   readonly paging: CpuPaging;
 
   constructor(
@@ -45,9 +48,11 @@ class CpuBackend implements Backend {
   ) {
     this.arguments = new CallArguments(
       addon.args,
+      addon.mostArguments,
       (address) => this.live.has(address) || this.paging.owns(address),
     );
-    this.paging = new CpuPaging(addon, this.memory);
+    this.queue = new CpuQueue(addon, this.arguments);
+    this.paging = new CpuPaging(addon, this.memory, () => this.queue.run());
   }
 
   get liveBytes(): number {
@@ -61,7 +66,7 @@ class CpuBackend implements Backend {
   }
 
   allocate(sizeBytes: number, category: MemoryCategory): DeviceBuffer {
-    const id = this.addon.allocate(sizeBytes);
+    const id = this.queue.allocate(sizeBytes);
     if (id === 0) {
       throw new UserError(
         outOfMemory(sizeBytes, category, this.memory.liveBytes, this.paging.availableBytes()),
@@ -78,7 +83,7 @@ class CpuBackend implements Backend {
     if (!entry) throw new BugError("cpu backend: a buffer was freed twice");
     this.live.delete(buffer.id);
     this.memory.remove(entry.category, entry.sizeBytes);
-    this.addon.free(buffer.id, entry.sizeBytes);
+    this.queue.free(buffer.id, entry.sizeBytes);
   }
 
   private within(buffer: DeviceBuffer, offset: number, sizeBytes: number): number {
@@ -93,11 +98,13 @@ class CpuBackend implements Backend {
   }
 
   write(buffer: DeviceBuffer, data: Uint8Array, offset = 0): void {
+    this.queue.run();
     this.addon.write(this.within(buffer, offset, data.byteLength), data);
     this.paging.evict({ buffer, byteOffset: offset, shape: [data.byteLength], dtype: "u8" });
   }
 
   async read(buffer: DeviceBuffer, offset = 0, sizeBytes = buffer.sizeBytes - offset): Promise<Uint8Array> {
+    this.queue.run();
     const into = new Uint8Array(sizeBytes);
     this.addon.read(this.within(buffer, offset, sizeBytes), into);
     this.paging.evict({ buffer, byteOffset: offset, shape: [sizeBytes], dtype: "u8" });
@@ -109,6 +116,7 @@ class CpuBackend implements Backend {
   }
 
   close(): void {
+    this.queue.drop();
     for (const [address, { sizeBytes, category }] of this.live) {
       this.addon.free(address, sizeBytes);
       this.memory.remove(category, sizeBytes);
@@ -119,12 +127,7 @@ class CpuBackend implements Backend {
   }
 
   private run(kernel: keyof Kernels): void {
-    try {
-      this.addon.call(this.addon.kernels[kernel]);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ERR_OUT_OF_MEMORY") throw error;
-      throw new UserError(`out of memory in ${kernel}: ${(error as Error).message}; use smaller batches`);
-    }
+    this.queue.add(this.addon.kernels[kernel]);
   }
 
   fill(y: Tensor, value: number): void {

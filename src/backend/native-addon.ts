@@ -8,13 +8,16 @@ import { UserError } from "../util/errors.ts";
 import type { Kernels } from "./backend.ts";
 
 export interface NativeAddon {
-  /** Arguments of the next call(), one number each; addresses are numbers. */
+  /** The kernels of the next call(): of each its id, the count of its arguments and these; addresses are numbers. */
   readonly args: Float64Array;
-  /** Kernel ids for call(). */
+  /** Most arguments of one kernel. */
+  readonly mostArguments: number;
+  /** Kernel ids. */
   readonly kernels: Readonly<Record<keyof Kernels, number>>;
   /** Instruction sets that this machine runs, best first. */
   readonly isas: readonly string[];
-  call(kernel: number): void;
+  /** Runs the kernels in the first `length` numbers of args. ERR_OUT_OF_MEMORY: one found no memory, later ones did not run. */
+  call(length: number): void;
   /** Address of fresh memory, aligned to 64 bytes; 0 when there is none left. */
   allocate(sizeBytes: number): number;
   free(address: number, sizeBytes: number): void;

@@ -1,0 +1,86 @@
+// Kernel calls of the CPU backend that wait to run one after the other, and the memory freed while they wait. JavaScript
+// between two kernels finds its caches full of weights and takes five times as long as among its own: many calls are
+// prepared together, then run together. Not here: what a call's arguments are (cpu.ts), their checks (cpu-arguments.ts).
+
+import { UserError } from "../util/errors.ts";
+import type { CallArguments } from "./cpu-arguments.ts";
+import type { NativeAddon } from "./native-addon.ts";
+
+/** So many calls wait at most. */
+const mostCalls = 64;
+/** So many bytes of freed memory wait at most: they would serve others meanwhile. */
+const mostFreedBytes = 16 * 2 ** 20;
+
+export class CpuQueue {
+  private calls = 0;
+  /** Addresses of freed blocks by size. Waiting calls may still use them, so only later calls of this queue can have them. */
+  private readonly freed = new Map<number, number[]>();
+  private freedBytes = 0;
+
+  constructor(
+    private readonly addon: NativeAddon,
+    private readonly prepared: CallArguments,
+  ) {}
+
+  /** Appends the call whose arguments were just written. */
+  add(kernel: number): void {
+    this.prepared.finish(kernel);
+    if (++this.calls >= mostCalls || !this.prepared.hasRoom) this.run();
+  }
+
+  /** Runs what waits. UserError when a kernel finds no memory: the calls after it are dropped. */
+  run(): void {
+    if (this.calls > 0) {
+      this.calls = 0;
+      try {
+        this.addon.call(this.prepared.take());
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "ERR_OUT_OF_MEMORY") throw error;
+        throw new UserError(`${(error as Error).message}; use smaller batches`);
+      } finally {
+        this.giveBack();
+      }
+    } else this.giveBack();
+  }
+
+  /** Forgets what waits. */
+  drop(): void {
+    this.calls = 0;
+    this.prepared.take();
+    this.giveBack();
+  }
+
+  /** Address of memory for calls to come; 0 when there is none left. */
+  allocate(sizeBytes: number): number {
+    const kept = this.freed.get(sizeBytes)?.pop();
+    if (kept !== undefined) {
+      this.freedBytes -= sizeBytes;
+      return kept;
+    }
+    const fresh = this.addon.allocate(sizeBytes);
+    if (fresh !== 0 || this.freedBytes === 0) return fresh;
+    this.run();
+    return this.addon.allocate(sizeBytes);
+  }
+
+  free(address: number, sizeBytes: number): void {
+    if (this.calls === 0) {
+      this.addon.free(address, sizeBytes);
+      return;
+    }
+    const sameSize = this.freed.get(sizeBytes);
+    if (sameSize) sameSize.push(address);
+    else this.freed.set(sizeBytes, [address]);
+    this.freedBytes += sizeBytes;
+    if (this.freedBytes > mostFreedBytes) this.run();
+  }
+
+  private giveBack(): void {
+    if (this.freedBytes === 0) return;
+    for (const [sizeBytes, addresses] of this.freed) {
+      for (const address of addresses) this.addon.free(address, sizeBytes);
+      addresses.length = 0;
+    }
+    this.freedBytes = 0;
+  }
+}
