@@ -1,15 +1,17 @@
 // Prefill and decoding of lowrank beside llama.cpp on the same machine in one run: the same random weights, threads and
-// prompt, the two sides in turn. Of each side count the fastest prefill and the time that a quarter of the decoded
-// tokens stayed within: what others do on the machine meanwhile only adds. Prints a table of ratios, or JSON with --json.
+// prompt. Both sides are loaded before either is measured and take turns of one prompt and its tokens, so that what else
+// happens on the machine meets both. Of each side count the fastest prefill and the time that a quarter of the decoded
+// tokens stayed within. Prints a table of ratios, or JSON with --json.
 //
 //   node bench/against-llama.mjs --llama DIR --configs DIR [--cases 135m-bf16,135m-nf4,1b-bf16,1b-nf4] [--threads N]
-//                                [--prompt 512] [--tokens 64] [--rounds 2] [--work DIR] [--json]
+//                                [--prompt 512] [--tokens 64] [--rounds 8] [--work DIR] [--json]
 //
 // --llama is a folder with node_modules/node-llama-cpp (npm install --omit=optional --ignore-scripts node-llama-cpp
 // @node-llama-cpp/linux-x64); --configs holds config.json files named smollm_135m.json and
 // tinyllama_1b_chat_v1.0.json. Needs a built checkout. A development tool: nothing a user runs needs it.
 
-import { execFileSync } from "node:child_process";
+import { execFileSync, fork } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,7 +30,7 @@ const { values: given } = parseArgs({
     threads: { type: "string", default: String(availableParallelism()) },
     prompt: { type: "string", default: "512" },
     tokens: { type: "string", default: "64" },
-    rounds: { type: "string", default: "2" },
+    rounds: { type: "string", default: "8" },
     work: { type: "string", default: join(tmpdir(), "lowrank-against-llama") },
     json: { type: "boolean", default: false },
     side: { type: "string" },
@@ -41,23 +43,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const built = (path) => import(pathToFileURL(join(root, "dist", path)).href);
 const promptIds = Array.from({ length: promptLength }, (_, i) => 3 + ((i * 7919) % 200));
 
-const runsEach = 4;
-
-/** {prefillMs, tokenMs} of what `run` measures (prefillMs, and all times in between as tokens), the first run left out. */
-async function least(run) {
-  await run();
-  let prefillMs = Number.POSITIVE_INFINITY;
-  const tokens = [];
-  for (let i = 0; i < runsEach; i++) {
-    const { times, start } = await run();
-    prefillMs = Math.min(prefillMs, times[0] - start);
-    for (let t = 1; t < times.length; t++) tokens.push(times[t] - times[t - 1]);
-  }
-  tokens.sort((a, b) => a - b);
-  return { prefillMs, tokenMs: tokens[Math.floor(tokens.length / 4)] };
-}
-
-/** {prefillMs, tokenMs}: the prompt up to its last token, then each of newTokens steps. */
+/** What each side answers: `run` takes the prompt up to its last token, then newTokens steps; all times in order. */
 const sides = {
   async ours() {
     const { openBackend } = await built("backend/index.js");
@@ -73,6 +59,7 @@ const sides = {
     const config = readModelConfig(folder.config);
     const quantize = given.cases === "nf4" ? quantizeOnArrival(backend) : undefined;
     const { decoder } = await loadDecoder(backend, config, folderSource(folder), { quantize });
+    await folder.close();
     const weightBytes = backend.liveBytes;
     const capacity = promptLength + newTokens + 1;
     const engine = new GenerationEngine(decoder, { slots: 1, capacity, tokensPerPass: capacity });
@@ -84,7 +71,7 @@ const sides = {
       await engine.generate({ promptIds, maxNewTokens: newTokens + 1, stopIds: [], sampling, onToken });
       return { start, times };
     };
-    return { ...(await least(run)), weightBytes, bandwidth: await bandwidthOf(backend) };
+    return { run, about: async () => ({ weightBytes, bandwidth: await bandwidthOf(backend) }) };
   },
   async theirs() {
     const entry = join(given.llama, "node_modules/node-llama-cpp/dist/index.js");
@@ -109,9 +96,61 @@ const sides = {
       }
       return { start, times };
     };
-    return least(run);
+    return { run };
   },
 };
+
+/** The process of one side: loads, says so, then does what it is told until it is ended. */
+async function serve() {
+  const side = await sides[given.side]();
+  process.on("message", async (request) => process.send(await side[request]()));
+  process.send("ready");
+}
+
+async function start(side, model, kind) {
+  const args = ["--side", side, "--model", model, "--cases", kind];
+  for (const key of ["llama", "threads", "prompt", "tokens"]) args.push(`--${key}`, given[key]);
+  const child = fork(fileURLToPath(import.meta.url), args, { stdio: ["ignore", "ignore", "inherit", "ipc"] });
+  const failed = once(child, "exit").then(([code]) =>
+    Promise.reject(new Error(`${side} ended with ${code}`)),
+  );
+  failed.catch(() => {});
+  const answer = () => Promise.race([once(child, "message").then(([message]) => message), failed]);
+  const ask = (request) => {
+    child.send(request);
+    return answer();
+  };
+  await answer();
+  return { ask, end: () => child.kill() };
+}
+
+/** {prefillMs, tokenMs, weightBytes, bandwidth} of each side, from runs in turn, the first of each left out. */
+async function measure(models, kind) {
+  const children = {};
+  const found = {};
+  for (const side of Object.keys(models)) {
+    children[side] = await start(side, models[side], kind);
+    found[side] = { prefillMs: Number.POSITIVE_INFINITY, tokens: [], bandwidth: 0 };
+  }
+  for (let round = 0; round <= Number(given.rounds); round++) {
+    for (const side of Object.keys(models)) {
+      const { times, start } = await children[side].ask("run");
+      if (round === 0) continue;
+      const { prefillMs, tokens } = found[side];
+      found[side].prefillMs = Math.min(prefillMs, times[0] - start);
+      for (let t = 1; t < times.length; t++) tokens.push(times[t] - times[t - 1]);
+    }
+    const { weightBytes, bandwidth } = await children.ours.ask("about");
+    found.ours.weightBytes = weightBytes;
+    found.ours.bandwidth = Math.max(found.ours.bandwidth, bandwidth);
+  }
+  for (const side of Object.keys(models)) {
+    children[side].end();
+    const tokens = found[side].tokens.sort((a, b) => a - b);
+    found[side].tokenMs = tokens[Math.floor(tokens.length / 4)];
+  }
+  return found;
+}
 
 /** Bytes a second that summing a large array reads. */
 async function bandwidthOf(backend) {
@@ -127,6 +166,7 @@ async function bandwidthOf(backend) {
     await backend.read(out.buffer);
     best = Math.max(best, (4 * count * 1000) / (performance.now() - start));
   }
+  for (const { buffer } of [x, out]) backend.free(buffer);
   return best;
 }
 
@@ -146,19 +186,7 @@ async function main() {
       });
     const gguf = join(given.work, `${shape}-${weights[kind]}.gguf`);
     if (!existsSync(gguf)) await exportRandom(model, gguf, weights[kind]);
-    const best = {};
-    for (let round = 0; round < Number(given.rounds); round++) {
-      for (const [side, path] of [
-        ["ours", model],
-        ["theirs", gguf],
-      ]) {
-        const result = measure(side, path, kind);
-        for (const [key, value] of Object.entries(result)) {
-          const better = key === "bandwidth" ? Math.max : Math.min;
-          best[side] = { ...best[side], [key]: better(best[side]?.[key] ?? value, value) };
-        }
-      }
-    }
+    const best = await measure({ ours: model, theirs: gguf }, kind);
     const perSecond = (side) => ({
       prefill: (1000 * promptLength) / best[side].prefillMs,
       decode: 1000 / best[side].tokenMs,
@@ -179,15 +207,6 @@ async function main() {
     if (!given.json) tell(results.at(-1));
   }
   if (given.json) console.log(JSON.stringify(results));
-}
-
-function measure(side, model, kind) {
-  const args = [fileURLToPath(import.meta.url), "--side", side, "--model", model, "--cases", kind];
-  for (const key of ["llama", "threads", "prompt", "tokens"]) args.push(`--${key}`, given[key]);
-  const lines = execFileSync(process.execPath, args, { encoding: "utf8", maxBuffer: 2 ** 26 })
-    .trim()
-    .split("\n");
-  return JSON.parse(lines.at(-1));
 }
 
 function embeddingBytes(path) {
@@ -230,5 +249,5 @@ function tell({ case: name, ours, theirs, prefillRatio, decodeRatio, bandwidthFr
   );
 }
 
-if (given.side) console.log(JSON.stringify(await sides[given.side]()));
+if (given.side) await serve();
 else await main();
