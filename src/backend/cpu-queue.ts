@@ -7,9 +7,9 @@ import type { CallArguments } from "./cpu-arguments.ts";
 import type { NativeAddon } from "./native-addon.ts";
 
 /** So many calls wait at most. */
-const mostCalls = 64;
+const mostCalls = 256;
 /** So many bytes of freed memory wait at most: they would serve others meanwhile. */
-const mostFreedBytes = 16 * 2 ** 20;
+const mostFreedBytes = 32 * 2 ** 20;
 
 export class CpuQueue {
   private calls = 0;

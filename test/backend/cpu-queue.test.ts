@@ -18,7 +18,7 @@ beforeEach(() => {
   log = [];
   fails = undefined;
   nextAddress = 1000;
-  const args = new Float64Array(4 * mostArguments);
+  const args = new Float64Array(40 * mostArguments);
   const addon = {
     args,
     call(length: number) {
@@ -60,13 +60,13 @@ describe("the queue of native calls", () => {
   });
 
   it("runs before there are too many calls or arguments", () => {
-    for (let i = 0; i < 64; i++) add(1);
+    for (let i = 0; i < 256; i++) add(1);
     expect(log).toHaveLength(1);
-    for (let i = 0; i < 4; i++) add(1, ...new Array(99).fill(0));
+    for (let i = 0; i < 39; i++) add(1, ...new Array(99).fill(0));
     expect(log).toHaveLength(2);
     expect(() => {
       prepared.start();
-      for (let i = 0; i < 1000; i++) prepared.number(i);
+      for (let i = 0; i < 5000; i++) prepared.number(i);
     }).toThrow(/too many arguments/);
   });
 
@@ -93,8 +93,8 @@ describe("the queue of native calls", () => {
 
   it("runs rather than letting much freed memory wait", () => {
     add(1);
-    queue.free(2, 17 * 2 ** 20);
-    expect(log).toEqual(["call 1,0", `free 2 ${17 * 2 ** 20}`]);
+    queue.free(2, 33 * 2 ** 20);
+    expect(log).toEqual(["call 1,0", `free 2 ${33 * 2 ** 20}`]);
   });
 
   it("runs and tries again when there is no memory left", () => {
