@@ -34,14 +34,18 @@ class Ahead {
   using Regions = std::array<Region, 3>;
 
   Ahead() = default;
+  /** ask() is called `times` times; the last eighth of them asks, as lines that come earlier are gone when needed. */
   Ahead(const Regions& regions, int64_t times) : regions_(regions) {
     int64_t lines = 0;
     for (const Region& region : regions) lines += region.lines();
-    each_ = (lines + times - 1) / times;
+    const int64_t asking = (times + 7) / 8;
+    waiting_ = times - asking;
+    each_ = (lines + asking - 1) / asking;
     skipEmpty();
   }
 
   void ask() {
+    if (waiting_-- > 0) return;
     for (int64_t i = 0; i < each_ && now_ < regions_.size(); i++) {
       Region& region = regions_[now_];
       __builtin_prefetch(region.from + at_, 0, 2);
@@ -61,7 +65,7 @@ class Ahead {
 
   Regions regions_;
   size_t now_ = 0;
-  int64_t at_ = 0, each_ = 0;
+  int64_t at_ = 0, each_ = 0, waiting_ = 0;
 };
 
 /** What each thread packed first in the product that followed another one, by a number that tells products apart. */
