@@ -68,7 +68,7 @@ struct PairBackwardTiles {
   static int64_t scratchSize(int64_t headDim) { return Scratch::size(headDim); }
   float dkFactor() const { return b.f.scale; }
 
-  void run(const RowTile& tile, float* dk, float* dv, float* memory) const {
+  void run(const RowTile& tile, float* dk, float* dv, bool fresh, float* memory) const {
     const AttentionArgs& a = b.f;
     const int64_t d = a.headDim;
     const Scratch s(memory, d);
@@ -85,6 +85,7 @@ struct PairBackwardTiles {
     }
     // Of the dOut that dP is made of, so that the two cancel where a row's weight is all on one key.
     rowDeltas(b, t, [](Vec dOut) { return rounded(dOut); }, s.delta);
+    const Start start = fresh ? Start::Zero : Start::Add;
     const int64_t rowPairs = divideUp(t.rows, 2);
     const auto* weights = reinterpret_cast<const Pair*>(s.weights);
     const auto* dScores = reinterpret_cast<const Pair*>(s.dScores);
@@ -98,9 +99,9 @@ struct PairBackwardTiles {
       softmaxBackward(t.vectors, keys, a.scale * kLog2E, s);
       const int64_t at = (key - tile.keysBegin) * d;
       tileProduct<Order::DepthContiguous, PairTerms>({keys, d / kLanes, rowPairs, weights, kTileRows / 2, s.dOutRows,
-                                                      d, dv + at, d, Start::Add, nullptr});
+                                                      d, dv + at, d, start, nullptr});
       tileProduct<Order::DepthContiguous, PairTerms>({keys, d / kLanes, rowPairs, dScores, kTileRows / 2, s.qRows, d,
-                                                      dk + at, d, Start::Add, nullptr});
+                                                      dk + at, d, start, nullptr});
       tileProduct<Order::RowContiguous, PairTerms>({d, t.vectors, keys / 2, kPairs.from(tile, key), d, s.dScorePairs,
                                                     kTileRows, s.dq, kTileRows,
                                                     key == tile.keysBegin ? Start::Zero : Start::Add, nullptr});

@@ -84,7 +84,8 @@ inline void addChunks(const AttentionBackwardArgs& b, const Chunk* chunks, int64
  *   kKeyUnit                              tiles begin and end at multiples of this many keys
  *   scratchSize(headDim)                  floats of working memory, 64-byte aligned
  *   dkFactor()                            what the tiles' dk is still to be multiplied by
- *   run(tile, dk, dv, scratch)            writes the rows' dq; adds to dk and dv [keys of the tile][sumsWidth]
+ *   run(tile, dk, dv, fresh, scratch)     writes the rows' dq; adds to dk and dv [keys of the tile][sumsWidth], or
+ *                                         writes them where they are `fresh`
  */
 template <class Tiles>
 void attentionBackwardOver(const AttentionBackwardArgs& b, const Tiles& work) {
@@ -115,12 +116,17 @@ void attentionBackwardOver(const AttentionBackwardArgs& b, const Tiles& work) {
     const Chunk& chunk = chunks[count - 1 - task];
     const int64_t length = (chunk.keysEnd - chunk.keysBegin) * width;
     float* dk = sums.get() + chunk.sums;
-    std::memset(dk, 0, static_cast<size_t>(2 * length) * sizeof(float));
-    for (int64_t i = 0; i < chunk.tiles; i++) {
+    // The last tile first: it sees all of the chunk's keys but those before its window.
+    for (int64_t i = chunk.tiles - 1; i >= 0; i--) {
       const RowTile tile =
           makeTile(a, chunk.segment, chunk.kvHead, (chunk.firstTile + i) * kTileRows, Tiles::kKeyUnit);
       const int64_t skipped = (tile.keysBegin - chunk.keysBegin) * width;
-      work.run(tile, dk + skipped, dk + length + skipped, memory.get() + thread * size);
+      const bool fresh = i == chunk.tiles - 1;
+      if (fresh) {
+        std::memset(dk, 0, static_cast<size_t>(skipped) * sizeof(float));
+        std::memset(dk + length, 0, static_cast<size_t>(skipped) * sizeof(float));
+      }
+      work.run(tile, dk + skipped, dk + length + skipped, fresh, memory.get() + thread * size);
     }
   });
   parallelTasks(headCount, [&](int64_t head, int) {

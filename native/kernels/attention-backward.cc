@@ -62,7 +62,7 @@ struct PlainBackwardTiles {
   static int64_t scratchSize(int64_t headDim) { return BackwardScratch::size(headDim); }
   float dkFactor() const { return 1; }
 
-  void run(const RowTile& tile, float* dk, float* dv, float* memory) const {
+  void run(const RowTile& tile, float* dk, float* dv, bool fresh, float* memory) const {
     const AttentionArgs& a = b.f;
     const int64_t d = a.headDim, width = sumsWidth(d);
     const BackwardScratch s(memory, d);
@@ -78,6 +78,7 @@ struct PlainBackwardTiles {
       s.lse[r] = r < t.rows ? a.lse[t.scalar[r]] * kLog2E : 0;
     }
     rowDeltas(b, t, [](Vec dOut) { return dOut; }, s.delta);
+    const Start start = fresh ? Start::Zero : Start::Add;
     for (int64_t key = tile.keysBegin; key < tile.keysEnd; key += kTileKeys) {
       const int64_t keys = smaller(kTileKeys, tile.keysEnd - key);
       const KeyRows k = keyRows(a, tile, a.k, key, keys, s.packedK);
@@ -90,9 +91,9 @@ struct PlainBackwardTiles {
       softmaxBackward(t.vectors, keys, a.scale, s);
       const int64_t row = (key - tile.keysBegin) * width;
       tileProduct<Order::DepthContiguous>({keys, width / kLanes, t.rows, s.probability, kTileRows, s.dOutRows, width,
-                                           dv + row, width, Start::Add, nullptr});
+                                           dv + row, width, start, nullptr});
       tileProduct<Order::DepthContiguous>({keys, width / kLanes, t.rows, s.dScore, kTileRows, s.qRows, width,
-                                           dk + row, width, Start::Add, nullptr});
+                                           dk + row, width, start, nullptr});
       tileProduct<Order::RowContiguous>({d, t.vectors, keys, k.data, k.stride, s.dScore, kTileRows, s.dq, kTileRows,
                                          key == tile.keysBegin ? Start::Zero : Start::Add, nullptr});
     }
