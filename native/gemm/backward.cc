@@ -1,7 +1,9 @@
 // linearBackward: dx through frozen weights and adapters, and the gradients of what trains. Adapters of one call share
 // the work: du of all parts stand side by side in one matrix [T, ranks], already multiplied by scale, from which both
 // dx (as extra depth of the main product) and dA are made. Of low ranks, du and dB are made while dy is packed, so that
-// it is read once. Their sums: dots.h, outer.h.
+// it is read once; dB in parts, which are added up at the end beside dA. Their sums: dots.h, outer.h.
+#include <algorithm>
+
 #include "dots.h"
 #include "engines.h"
 #include "outer.h"
@@ -16,6 +18,12 @@ template <typename Engine>
 class Backward {
   using Element = typename Engine::Element;
   using Terms = std::vector<Term<Engine>>;
+
+  /** dB of a part in as many pieces as stretches of rows, each [ranks, out]: rows `stride` apart, pieces `size`. */
+  struct Sums {
+    int64_t part, stretches, stride, size;
+    Scratch memory;
+  };
 
  public:
   Backward(const float* x, int64_t t, int64_t in, const LinearGradPart* parts, int64_t count)
@@ -34,6 +42,7 @@ class Backward {
     du_ = du.as<float>();
     if (dx || (wantsDown && ranks_ > 0)) inputGradient(dx, accumulate);
     gradientsOfA();
+    narrowGradients();
     for (int64_t p = 0; p < count_; p++) {
       const LinearGradPart& part = parts_[p];
       if (part.adapter.rank > 0 && part.adapter.dB && !(wantsDown && isNarrow(part.adapter))) gradientOfB(part);
@@ -51,30 +60,37 @@ class Backward {
   }
 
   void stretch(int64_t first, int64_t rows, float* dx, bool accumulate) {
-    std::vector<Left<Engine>> lefts;
+    std::vector<Left<Engine>> lefts, downs;  // of every part: dy, and du where dx goes through its adapter
     std::vector<Weight> adapters;
-    lefts.reserve(static_cast<size_t>(2 * count_));
-    adapters.reserve(static_cast<size_t>(count_));
+    const auto count = static_cast<size_t>(count_);
+    lefts.reserve(count);
+    downs.reserve(count);
+    adapters.reserve(count);
+    for (int64_t p = 0; p < count_; p++) {
+      const Adapter& adapter = parts_[p].adapter;
+      lefts.emplace_back(rows, parts_[p].weight.rows);
+      downs.emplace_back(rows, std::max<int64_t>(1, adapter.rank));
+      adapters.push_back(matrixOf(adapter.a, adapter.rank, in_));
+    }
+    packWithAdapters(first, rows, lefts, downs);
     Terms terms;
     for (int64_t p = 0; p < count_; p++) {
       const LinearGradPart& part = parts_[p];
-      const int64_t out = part.weight.rows;
-      const Activations dy{part.dy + first * out, rows, out, out};
-      if (isNarrow(part.adapter)) {
-        packWithAdapter(p, first, dy, lefts);
-      } else {
-        lefts.emplace_back(dy);
-        if (part.adapter.rank > 0) down(p, first, rows, lefts.back());
+      const auto index = static_cast<size_t>(p);
+      if (!dx && part.adapter.rank == 0) continue;
+      if (!isNarrow(part.adapter)) {
+        lefts[index].pack(dyOf(p, first, rows));
+        if (part.adapter.rank > 0) {
+          down(p, first, rows, lefts[index]);
+          downs[index].pack(duOf(p, first, rows));
+        }
       }
-      terms.push_back({&lefts.back(), {&part.weight, Right::Way::Straight}});
+      terms.push_back({&lefts[index], {&part.weight, Right::Way::Straight}});
     }
     if (!dx) return;
-    for (int64_t p = 0; p < count_; p++) {
+    for (size_t p = 0; p < count; p++) {
       const Adapter& adapter = parts_[p].adapter;
-      if (adapter.rank == 0 || drops(adapter)) continue;
-      lefts.emplace_back(Activations{downAt(p, first), rows, adapter.rank, ranks_});
-      adapters.push_back(matrixOf(adapter.a, adapter.rank, in_));
-      terms.push_back({&lefts.back(), {&adapters.back(), Right::Way::Straight}});
+      if (adapter.rank > 0 && !drops(adapter)) terms.push_back({&downs[p], {&adapters[p], Right::Way::Straight}});
     }
     float* to = dx + first * in_;
     Products<Engine> products;
@@ -88,41 +104,114 @@ class Backward {
   }
 
   float* downAt(int64_t p, int64_t row) const { return du_ + row * ranks_ + offsets_[static_cast<size_t>(p)]; }
+  Activations dyOf(int64_t p, int64_t first, int64_t rows) const {
+    const int64_t out = parts_[p].weight.rows;
+    return {parts_[p].dy + first * out, rows, out, out};
+  }
+  Activations duOf(int64_t p, int64_t first, int64_t rows) const {
+    return {downAt(p, first), rows, parts_[p].adapter.rank, ranks_};
+  }
 
   static bool isNarrow(const Adapter& adapter) { return adapter.rank > 0 && adapter.rank <= kMostOuterRanks; }
 
-  /** Packs dy of rows [first, ...) and makes their du, and dB += scale * dy^T u, from what the cache holds of it. */
-  void packWithAdapter(int64_t p, int64_t first, const Activations& dy, std::vector<Left<Engine>>& lefts) const {
-    const Adapter& adapter = parts_[p].adapter;
-    const int64_t out = dy.depth, rank = adapter.rank;
-    const Dots<typename Engine::Source> b(adapter.b, rank, out, 1, rank);
-    const int64_t wanted = adapter.dB ? dy.rows : 0;  // of u, which may be missing where B is frozen
-    const Narrow<typename Engine::Source> u(adapter.u + first * rank, wanted, rank, rank, adapter.scale);
-    const int64_t stretches = Left<Engine>::stretchesOf(dy.rows);
-    const int64_t stride = roundUp(out, kLanes), size = u.padded() * stride;  // sums come in whole vectors
-    const Scratch partial(adapter.dB ? stretches * size * 4 : 64);
-    std::vector<uint8_t> begun(static_cast<size_t>(stretches));
-    lefts.emplace_back(dy, [&](int64_t stretch, int64_t at, int64_t n) {
-      const float* from = dy.from + at * out;
-      b.run(from, n, out, adapter.scale, downAt(p, first + at), ranks_);
-      if (!adapter.dB) return;
-      float* sums = partial.as<float>() + stretch * size;
-      if (!begun[stretch]) std::fill(sums, sums + size, 0.0f);
-      begun[stretch] = 1;
-      u.addRun(from, out, at, n, out, sums, stride);
+  /**
+   * For parts with a narrow adapter: packs dy of rows [first, first + rows), and makes and packs their du, and their part
+   * of dB = scale * dy^T u, from what the cache holds of dy.
+   */
+  void packWithAdapters(int64_t first, int64_t rows, const std::vector<Left<Engine>>& lefts,
+                        const std::vector<Left<Engine>>& downs) {
+    struct Work {
+      int64_t part;
+      Activations dy, du;
+      Dots<typename Engine::Source> b;
+      Narrow<typename Engine::Source> u;
+      float* sums;  // of dB; null where B is frozen
+      int64_t stride, size;
+    };
+    std::vector<Work> works;
+    works.reserve(static_cast<size_t>(count_));
+    const int64_t stretches = Left<Engine>::stretchesOf(rows);
+    for (int64_t p = 0; p < count_; p++) {
+      const Adapter& adapter = parts_[p].adapter;
+      if (!isNarrow(adapter)) continue;
+      const Activations dy = dyOf(p, first, rows);
+      const int64_t rank = adapter.rank, wanted = adapter.dB ? rows : 0;  // of u, which may be missing where B is frozen
+      works.push_back({p, dy, duOf(p, first, rows), {adapter.b, rank, dy.depth, 1, rank},
+                       {adapter.u + first * rank, wanted, rank, rank, adapter.scale}, nullptr,
+                       roundUp(dy.depth, kLanes), 0});  // sums come in whole vectors
+      Work& work = works.back();
+      work.size = work.u.padded() * work.stride;
+      if (!adapter.dB) continue;
+      sums_.push_back({p, stretches, work.stride, work.size, Scratch(stretches * work.size * 4)});
+      work.sums = sums_.back().memory.template as<float>();
+    }
+    parallelTasks(stretches * static_cast<int64_t>(works.size()), [&](int64_t task, int) {
+      const Work& work = works[static_cast<size_t>(task / stretches)];
+      const int64_t index = task % stretches, out = work.dy.depth;
+      const Adapter& adapter = parts_[work.part].adapter;
+      const auto part = static_cast<size_t>(work.part);
+      lefts[part].packStretch(work.dy, index, [&](int64_t at, int64_t n, bool begins) {
+        const float* from = work.dy.from + at * out;
+        work.b.run(from, n, out, adapter.scale, downAt(work.part, first + at), ranks_);
+        downs[part].packRows(work.du, at, n);
+        if (work.sums) work.u.addRun(from, out, at, n, out, work.sums + index * work.size, work.stride, begins);
+      });
     });
-    if (!adapter.dB) return;
+  }
+
+  /** dA and dB of narrow adapters, in one job. */
+  void narrowGradients() const {
+    struct Share {
+      int64_t part;  // whose dB; or kAllA
+      int64_t begin, end;
+    };
+    constexpr int64_t kAllA = -1, kRowsOfB = 256;
+    using Down = Narrow<typename Engine::Source>;
+    const bool wantsA = ranks_ <= kMostOuterRanks && wantsPlainA();
+    const Down du(du_, wantsA ? t_ : 0, ranks_, ranks_, 1);
+    const int64_t strip = Down::stripOf(in_);
+    std::vector<Share> shares;
+    for (int64_t c = 0; wantsA && c < in_; c += strip) shares.push_back({kAllA, c, std::min(in_, c + strip)});
+    for (int64_t p = 0; p < count_; p++) {
+      const int64_t out = parts_[p].weight.rows;
+      const bool made = std::any_of(sums_.begin(), sums_.end(), [p](const Sums& s) { return s.part == p; });
+      for (int64_t o = 0; made && o < out; o += kRowsOfB) shares.push_back({p, o, std::min(out, o + kRowsOfB)});
+    }
+    parallelTasks(static_cast<int64_t>(shares.size()), [&](int64_t task, int) {
+      const auto& [part, begin, end] = shares[static_cast<size_t>(task)];
+      if (part == kAllA) return addToA(du, begin, end - begin);
+      for (const Sums& sums : sums_) {
+        if (sums.part == part) addToB(sums, begin, end);
+      }
+    });
+  }
+
+  /** Adds up the parts of rows [begin, end) of dB. */
+  void addToB(const Sums& sums, int64_t begin, int64_t end) const {
+    const Adapter& adapter = parts_[sums.part].adapter;
     constexpr int64_t kTogether = 64;
-    parallelRange(out, 4 * kTogether, [&](int64_t begin, int64_t end, int) {
-      for (int64_t o = begin; o < end; o += kTogether) {
-        const int64_t n = std::min(kTogether, end - o);
-        for (int64_t r = 0; r < rank; r++) {
-          float total[kTogether] = {};
-          for (int64_t s = 0; s < stretches; s++) {
-            const float* sums = partial.as<float>() + s * size + r * stride + o;
-            for (int64_t i = 0; i < n; i++) total[i] += sums[i];
-          }
-          for (int64_t i = 0; i < n; i++) adapter.dB[(o + i) * rank + r] += total[i];
+    for (int64_t o = begin; o < end; o += kTogether) {
+      const int64_t n = std::min(kTogether, end - o);
+      for (int64_t r = 0; r < adapter.rank; r++) {
+        float total[kTogether] = {};
+        for (int64_t s = 0; s < sums.stretches; s++) {
+          const float* from = sums.memory.template as<float>() + s * sums.size + r * sums.stride + o;
+          for (int64_t i = 0; i < n; i++) total[i] += from[i];
+        }
+        for (int64_t i = 0; i < n; i++) adapter.dB[(o + i) * adapter.rank + r] += total[i];
+      }
+    }
+  }
+
+  /** dA += du^T x in columns [c, c + n), for all adapters without dropout. */
+  void addToA(const Narrow<typename Engine::Source>& du, int64_t c, int64_t n) const {
+    du.sumWith(x_, in_, c, n, [&](const float* sums, int64_t stride) {
+      for (int64_t p = 0; p < count_; p++) {
+        const Adapter& adapter = parts_[p].adapter;
+        if (adapter.rank == 0 || !adapter.dA || drops(adapter)) continue;
+        const float* from = sums + offsets_[static_cast<size_t>(p)] * stride;
+        for (int64_t r = 0; r < adapter.rank; r++) {
+          for (int64_t i = 0; i < n; i++) adapter.dA[r * in_ + c + i] += from[r * stride + i];
         }
       }
     });
@@ -157,16 +246,19 @@ class Backward {
     }
   }
 
+  bool wantsPlainA() const {
+    return std::any_of(parts_, parts_ + count_, [](const LinearGradPart& part) {
+      return part.adapter.rank > 0 && part.adapter.dA && !drops(part.adapter);
+    });
+  }
+
+  /** dA of adapters with dropout, or of so many ranks that they are a product. */
   void gradientsOfA() const {
-    bool plain = false;
     for (int64_t p = 0; p < count_; p++) {
       const Adapter& adapter = parts_[p].adapter;
-      if (adapter.rank == 0 || !adapter.dA) continue;
-      if (drops(adapter)) gradientOfDroppedA(p);
-      plain |= !drops(adapter);
+      if (adapter.rank > 0 && adapter.dA && drops(adapter)) gradientOfDroppedA(p);
     }
-    if (!plain) return;
-    if (ranks_ <= kMostOuterRanks) return narrowGradientsOfA();
+    if (ranks_ <= kMostOuterRanks || !wantsPlainA()) return;
     // All du against x at once; the rows of parts that do not want them are left aside.
     const Left<Engine> du(Activations{du_, ranks_, t_, ranks_, true});
     const Weight x = matrixOf(x_, t_, in_);
@@ -180,20 +272,6 @@ class Backward {
         for (int64_t i = begin; i < end; i++) adapter.dA[i] += from[i];
       });
     }
-  }
-
-  void narrowGradientsOfA() const {
-    const Narrow<typename Engine::Source> du(du_, t_, ranks_, ranks_, 1);
-    du.sumWith(x_, in_, [&](const float* sums, int64_t stride, int64_t c, int64_t n) {
-      for (int64_t p = 0; p < count_; p++) {
-        const Adapter& adapter = parts_[p].adapter;
-        if (adapter.rank == 0 || !adapter.dA || drops(adapter)) continue;
-        const float* from = sums + offsets_[static_cast<size_t>(p)] * stride;
-        for (int64_t r = 0; r < adapter.rank; r++) {
-          for (int64_t i = 0; i < n; i++) adapter.dA[r * in_ + c + i] += from[r * stride + i];
-        }
-      }
-    });
   }
 
   /** dA += du^T dropout(x), a few columns of x at a time. */
@@ -263,6 +341,7 @@ class Backward {
   const LinearGradPart* parts_;
   int64_t count_, ranks_, width_;
   std::vector<int64_t> offsets_;
+  std::vector<Sums> sums_;
   float* du_ = nullptr;
 };
 

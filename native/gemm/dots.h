@@ -52,23 +52,17 @@ class Dots {
   static constexpr int kRows = kLanes == 16 ? 4 : 2, kRanks = 4;
 
  public:
-  /** Element (r, k) at from[r * rankStride + k * stride]. */
+  /** Element (r, k) at from[r * rankStride + k * stride]; one of the strides is 1. */
   Dots(const float* from, int64_t ranks, int64_t n, int64_t rankStride, int64_t stride)
       : ranks_(ranks),
         n_(n),
         padded_(roundUp(n, Steps::kElements)),
         memory_(ranks * padded_ * static_cast<int64_t>(sizeof(Type))) {
-    parallelRange(n, 4096, [&](int64_t begin, int64_t end, int) {
-      for (int64_t r = 0; r < ranks_; r++) {
-        Type* to = row(r);
-        for (int64_t k = begin; k < end; k++) {
-          const float value = from[r * rankStride + k * stride];
-          if constexpr (std::is_same_v<Type, float>) to[k] = value;
-          else to[k] = toBf16(value);
-        }
-        if (end == n_) std::fill(to + n_, to + padded_, Type{});
-      }
-    });
+    for (int64_t r = 0; r < ranks_; r++) {
+      if (stride == 1) place(from + r * rankStride, r, 0, n);
+      std::fill(row(r) + n_, row(r) + padded_, Type{});
+    }
+    if (stride != 1) transpose(from, rankStride, stride);
   }
 
   /** to[i * toStride + r] = factor * x[i] . narrow[r] for `rows` rows of x, which are xStride apart. */
@@ -90,6 +84,36 @@ class Dots {
   }
 
  private:
+  /** Elements [k, k + count) of row r. */
+  void place(const float* from, int64_t r, int64_t k, int64_t count) {
+    if constexpr (std::is_same_v<Type, float>) std::copy(from, from + count, row(r) + k);
+    else narrowToBf16(from, 1, row(r) + k, count);
+  }
+
+  /** Rows from columns that lie `stride` apart, 64 elements of 16 rows at a time. */
+  void transpose(const float* from, int64_t rankStride, int64_t stride) {
+    constexpr int64_t kWidth = 64;
+    uint32_t block[kGroup * kWidth];
+    for (int64_t r = 0; r < ranks_; r += kGroup) {
+      const int here = static_cast<int>(std::min<int64_t>(kGroup, ranks_ - r));
+      for (int64_t k = 0; k < n_; k += kWidth) {
+        const int64_t count = std::min(kWidth, n_ - k);
+        for (int64_t i = 0; i < count; i += kGroup) {
+          const void* lines[kGroup];
+          for (int j = 0; j < kGroup; j++) {
+            lines[j] = i + j < count ? from + r * rankStride + (k + i + j) * stride : nullptr;
+          }
+          transposeBlock(lines, 0, here, here, block + i, kWidth);
+        }
+        for (int j = 0; j < here; j++) {
+          float values[kWidth];
+          std::memcpy(values, block + j * kWidth, sizeof values);
+          place(values, r + j, k, count);
+        }
+      }
+    }
+  }
+
   Type* row(int64_t r) const { return memory_.template as<Type>() + r * padded_; }
 
   template <int Rows, int Ranks>

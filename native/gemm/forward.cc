@@ -11,6 +11,13 @@ namespace {
 
 bool stacks(const Adapter& adapter) { return adapter.rank > 0 && adapter.dropout.threshold == 0; }
 
+/** scale * u, the left side of an adapter's second product. */
+Activations upOf(const Adapter& adapter, int64_t t) {
+  Activations up{adapter.u, t, adapter.rank, adapter.rank};
+  up.factor = adapter.scale;
+  return up;
+}
+
 /** u = x A^T of every adapter without dropout: the A's under one another, one product, u's cut apart. */
 template <typename Engine>
 void stackedDown(const Left<Engine>& x, int64_t in, const LinearPart* parts, int64_t count) {
@@ -47,61 +54,81 @@ void stackedDown(const Left<Engine>& x, int64_t in, const LinearPart* parts, int
   }
 }
 
-/** The packed x, and u = x A^T of every adapter without dropout. */
+/** Packs x, and of every adapter without dropout makes u = x A^T and packs scale * u, while the rows are in the cache. */
 template <typename Engine>
-Left<Engine> packWithAdapters(const Activations& x, const LinearPart* parts, int64_t count) {
-  int64_t ranks = 0;
-  for (int64_t p = 0; p < count; p++) ranks += stacks(parts[p].adapter) ? parts[p].adapter.rank : 0;
-  if (ranks > 0 && ranks <= kMostOuterRanks) {
-    std::vector<Dots<typename Engine::Source>> downs;
-    std::vector<const Adapter*> adapters;
-    for (int64_t p = 0; p < count; p++) {
-      const Adapter& adapter = parts[p].adapter;
-      if (!stacks(adapter)) continue;
-      downs.emplace_back(adapter.a, adapter.rank, x.depth, x.depth, 1);
-      adapters.push_back(&adapter);
-    }
-    return Left<Engine>(x, [&](int64_t, int64_t first, int64_t rows) {
-      for (size_t i = 0; i < downs.size(); i++) {
-        const int64_t rank = adapters[i]->rank;
-        downs[i].run(x.from + first * x.stride, rows, x.stride, 1, adapters[i]->u + first * rank, rank);
+void packWithAdapters(const Activations& x, const LinearPart* parts, int64_t count, const Left<Engine>& left,
+                      const std::vector<Left<Engine>>& ups) {
+  struct Down {
+    Dots<typename Engine::Source> a;
+    Activations u;
+    float* to;
+    const Left<Engine>* up;
+  };
+  std::vector<Down> downs;
+  downs.reserve(static_cast<size_t>(count));
+  size_t next = 0;
+  for (int64_t p = 0; p < count; p++) {
+    const Adapter& adapter = parts[p].adapter;
+    if (adapter.rank == 0) continue;
+    const Left<Engine>& up = ups[next++];
+    if (!stacks(adapter)) continue;
+    downs.push_back({{adapter.a, adapter.rank, x.depth, x.depth, 1}, upOf(adapter, x.rows), adapter.u, &up});
+  }
+  parallelTasks(Left<Engine>::stretchesOf(x.rows), [&](int64_t index, int) {
+    left.packStretch(x, index, [&](int64_t first, int64_t rows, bool) {
+      for (const Down& down : downs) {
+        const int64_t rank = down.u.depth;
+        down.a.run(x.from + first * x.stride, rows, x.stride, 1, down.to + first * rank, rank);
+        down.up->packRows(down.u, first, rows);
       }
     });
-  }
-  Left<Engine> left(x);
-  stackedDown(left, x.depth, parts, count);
-  return left;
+  });
 }
 
 template <typename Engine>
 void stretch(const float* x, int64_t first, int64_t t, int64_t in, const LinearPart* parts, int64_t count) {
-  const Left<Engine> left = packWithAdapters<Engine>(Activations{x, t, in, in}, parts, count);
-  Products<Engine> products;
   std::vector<Left<Engine>> ups;
   std::vector<Weight> adapters;
   ups.reserve(static_cast<size_t>(count));
   adapters.reserve(static_cast<size_t>(count));
+  int64_t ranks = 0;
+  for (int64_t p = 0; p < count; p++) {
+    const Adapter& adapter = parts[p].adapter;
+    if (adapter.rank == 0) continue;
+    ups.emplace_back(t, adapter.rank);
+    adapters.push_back(matrixOf(adapter.b, parts[p].weight.rows, adapter.rank));
+    if (stacks(adapter)) ranks += adapter.rank;
+  }
+  const Activations rows{x, t, in, in};
+  Left<Engine> left(t, in);
+  const bool narrow = ranks > 0 && ranks <= kMostOuterRanks;
+  if (narrow) {
+    packWithAdapters(rows, parts, count, left, ups);
+  } else {
+    left.pack(rows);
+    stackedDown(left, in, parts, count);
+  }
+  Products<Engine> products;
+  size_t next = 0;
   for (int64_t p = 0; p < count; p++) {
     const LinearPart& part = parts[p];
     const Adapter& adapter = part.adapter;
-    const int64_t out = part.weight.rows;
     std::vector<Term<Engine>> terms{{&left, {&part.weight, Right::Way::Forward}}};
     if (adapter.rank > 0) {
-      if (adapter.dropout.threshold != 0) {
-        Activations dropped{x, t, in, in};
+      const size_t index = next++;
+      if (!stacks(adapter)) {
+        Activations dropped = rows;
         dropped.dropout = &adapter.dropout;
         dropped.firstElement = first * in;
         const Left<Engine> masked(dropped);
         const Weight a = matrixOf(adapter.a, adapter.rank, in);
         multiply<Engine>(t, adapter.rank, {{&masked, {&a, Right::Way::Forward}}}, Result{adapter.u, adapter.rank});
       }
-      Activations down{adapter.u, t, adapter.rank, adapter.rank};
-      down.factor = adapter.scale;
-      ups.emplace_back(down);
-      adapters.push_back(matrixOf(adapter.b, out, adapter.rank));
-      terms.push_back({&ups.back(), {&adapters.back(), Right::Way::Forward}});
+      if (!narrow || !stacks(adapter)) ups[index].pack(upOf(adapter, t));
+      terms.push_back({&ups[index], {&adapters[index], Right::Way::Forward}});
     }
-    products.add(t, out, std::move(terms), Result{part.y, out, part.residual, out, part.bias});
+    products.add(t, part.weight.rows, std::move(terms),
+                 Result{part.y, part.weight.rows, part.residual, part.weight.rows, part.bias});
   }
   products.run();
 }

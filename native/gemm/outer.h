@@ -33,17 +33,21 @@ class Narrow {
  public:
   Narrow(const float* from, int64_t t, int64_t ranks, int64_t stride, float factor)
       : ranks_(ranks), padded_(roundUp(ranks, kOuterRows)), t_(t), memory_(roundUp(t, 2) * padded_ * 4) {
+#if defined(__AVX512BF16__)
     if constexpr (kPairs) {
       auto* to = memory_.as<uint32_t>();
       for (int64_t i = 0; i < t; i += 2, from += 2 * stride, to += padded_) {
-        std::fill(to, to + padded_, 0);
-        for (int64_t r = 0; r < ranks; r++) {
-          const uint32_t second = i + 1 < t ? toBf16(from[stride + r] * factor) : 0;
-          to[r] = toBf16(from[r] * factor) | second << 16;
+        for (int64_t r = 0; r < padded_; r += kLanes) {
+          const int lanes = static_cast<int>(std::clamp<int64_t>(ranks - r, 0, kLanes));
+          const Vf first = loadFirst(from + r, lanes) * factor;
+          const Vf second = i + 1 < t ? loadFirst(from + stride + r, lanes) * factor : Vf{};
+          const auto written = static_cast<__mmask16>(padded_ - r >= kLanes ? 0xffff : (1u << (padded_ - r)) - 1);
+          _mm512_mask_storeu_epi32(to + r, written, (__m512i)pairsOfRows(first, second));
         }
       }
       return;
     }
+#endif
     float* to = memory_.as<float>();
     for (int64_t i = 0; i < t; i++, from += stride, to += padded_) {
       for (int64_t r = 0; r < ranks; r++) to[r] = from[r] * factor;
@@ -52,45 +56,45 @@ class Narrow {
   }
 
   /**
-   * Calls add(sums, stride, c, n) with sums [ranks, n] for columns [c, c + n) of x [t, cols], once for every column, on
-   * several threads. Each sum runs over t in order, however the columns are split.
+   * Calls add(sums, stride) with sums [ranks, n] for columns [c, c + n) of x [t, cols], n at most kStrip. Each sum runs
+   * over t in order, however the columns are split.
    */
   template <typename Add>
-  void sumWith(const float* x, int64_t cols, const Add& add) const {
-    constexpr int64_t kStrip = 192 / kLanes * kLanes;
-    const int64_t threads = threadCount();
-    const int64_t rounds = divideUp(cols, kStrip * threads);
-    const int64_t strip = std::min(kStrip, roundUp(divideUp(cols, rounds * threads), kLanes));
-    parallelTasks(divideUp(cols, strip), [&](int64_t task, int) {
-      const int64_t c = task * strip, n = std::min(strip, cols - c);
-      auto* sums = static_cast<float*>(scratch(Slot::Skinny, static_cast<size_t>(padded_ * kStrip) * 4));
-      std::fill(sums, sums + padded_ * kStrip, 0.0f);
-      for (int64_t t = 0; t < t_; t += kRun) {
-        addRun(x + t * cols + c, cols, t, std::min(kRun, t_ - t), n, sums, kStrip);
-      }
-      add(sums, kStrip, c, n);
-    });
+  void sumWith(const float* x, int64_t cols, int64_t c, int64_t n, const Add& add) const {
+    auto* sums = static_cast<float*>(scratch(Slot::Skinny, static_cast<size_t>(padded_ * kStrip) * 4));
+    for (int64_t t = 0; t < t_; t += kRun) {
+      addRun(x + t * cols + c, cols, t, std::min(kRun, t_ - t), n, sums, kStrip, t == 0);
+    }
+    add(sums, kStrip);
+  }
+
+  static constexpr int64_t kStrip = 192 / kLanes * kLanes;
+
+  /** Columns of a strip, for tasks that keep every thread busy. */
+  static int64_t stripOf(int64_t cols) {
+    const int64_t threads = threadCount(), rounds = divideUp(cols, kStrip * threads);
+    return std::min(kStrip, roundUp(divideUp(cols, rounds * threads), kLanes));
   }
 
   /** Ranks as sums have them: whole groups. */
   int64_t padded() const { return padded_; }
 
   /**
-   * sums [padded, n] += u [t, t + rows)^T x for n columns of rows [t, t + rows), the first of which is at x. Rows of sums
-   * have room for whole vectors. t is even.
+   * sums [padded, n] += u [t, t + rows)^T x for n columns of rows [t, t + rows), the first of which is at x; = where they
+   * are `fresh`. Rows of sums have room for whole vectors. t is even.
    */
-  void addRun(const float* x, int64_t stride, int64_t t, int64_t rows, int64_t n, float* sums,
-              int64_t sumStride) const {
+  void addRun(const float* x, int64_t stride, int64_t t, int64_t rows, int64_t n, float* sums, int64_t sumStride,
+              bool fresh) const {
     const float* u = memory_.as<float>() + (kPairs ? t / 2 : t) * padded_;
     for (int64_t c = 0; c < n;) {
       const int64_t left = n - c;
       const int64_t vectors = std::min<int64_t>(kOuterVectors, left / kLanes);
       for (int64_t r = 0; r < padded_; r += kOuterRows) {
         float* to = sums + r * sumStride + c;
-        if (vectors == 3) tile<3>(x + c, stride, u + r, rows, to, sumStride);
-        else if (vectors == 2) tile<2>(x + c, stride, u + r, rows, to, sumStride);
-        else if (vectors == 1) tile<1>(x + c, stride, u + r, rows, to, sumStride);
-        else tile<1, true>(x + c, stride, u + r, rows, to, sumStride, static_cast<int>(left));
+        if (vectors == 3) tile<3>(x + c, stride, u + r, rows, to, sumStride, fresh);
+        else if (vectors == 2) tile<2>(x + c, stride, u + r, rows, to, sumStride, fresh);
+        else if (vectors == 1) tile<1>(x + c, stride, u + r, rows, to, sumStride, fresh);
+        else tile<1, true>(x + c, stride, u + r, rows, to, sumStride, fresh, static_cast<int>(left));
       }
       c += std::max<int64_t>(vectors, 1) * kLanes;
     }
@@ -113,13 +117,13 @@ class Narrow {
 
   /** kOuterRows ranks by Vectors vectors of columns; Partial: by `lanes` columns. */
   template <int Vectors, bool Partial = false>
-  void tile(const float* x, int64_t stride, const float* u, int64_t rows, float* to, int64_t toStride,
+  void tile(const float* x, int64_t stride, const float* u, int64_t rows, float* to, int64_t toStride, bool fresh,
             int lanes = kLanes) const {
     Vf sums[kOuterRows][Vectors];
     LOWRANK_UNROLL
     for (int r = 0; r < kOuterRows; r++) {
       LOWRANK_UNROLL
-      for (int z = 0; z < Vectors; z++) sums[r][z] = load(to + r * toStride + z * kLanes);
+      for (int z = 0; z < Vectors; z++) sums[r][z] = fresh ? Vf{} : load(to + r * toStride + z * kLanes);
     }
     int64_t t = 0;
 #if defined(__AVX512BF16__)

@@ -2,7 +2,6 @@
 // Layouts: the engines. Not here: the loops that consume panels (product.h).
 #pragma once
 #include <algorithm>
-#include <functional>
 
 #include "../memory.h"
 #include "../threads.h"
@@ -62,20 +61,19 @@ struct Left {
   int64_t rows, depth, blockDepth, blocks, panels;
   Scratch memory;
 
-  /** Rows [first, first + rows) are packed, and their source is in the cache; they belong to stretch `stretch`. */
-  using Visit = std::function<void(int64_t stretch, int64_t first, int64_t rows)>;
-
-  explicit Left(const Activations& a, const Visit& visit = nullptr)
-      : rows(a.rows),
-        depth(a.depth),
+  /** Room for what is packed later. */
+  Left(int64_t rowCount, int64_t fullDepth)
+      : rows(rowCount),
+        depth(fullDepth),
         blockDepth(roundUp(divideUp(depth, divideUp(depth, Engine::kDepth)), Engine::kDepthUnit)),
         blocks(divideUp(depth, blockDepth)),
         panels(divideUp(rows, Engine::kRows)),
-        memory(blocks * blockDepth * panels * Engine::kRows * static_cast<int64_t>(sizeof(Element))) {
-    if (visit) {
-      packAndVisit(a, visit);
-      return;
-    }
+        memory(blocks * blockDepth * panels * Engine::kRows * static_cast<int64_t>(sizeof(Element))) {}
+
+  explicit Left(const Activations& a) : Left(a.rows, a.depth) { pack(a); }
+
+  /** Packs everything, on several threads. */
+  void pack(const Activations& a) const {
     constexpr int64_t kWorthAThread = 16384;
     const int64_t grain = std::max<int64_t>(1, kWorthAThread / (blockDepth * Engine::kRows));
     parallelRange(blocks * panels, grain, [&](int64_t begin, int64_t end, int) {
@@ -83,7 +81,7 @@ struct Left {
     });
   }
 
-  /** Stretches of rows, each visited in order by one thread: a function of the rows alone. */
+  /** Stretches of rows, each packed in order by one thread: a function of the rows alone. */
   static int64_t stretchesOf(int64_t rows) {
     constexpr int64_t kMost = 16;
     return std::clamp<int64_t>(divideUp(rows, Engine::kRows) / (2 * kVisitPanels), 1, kMost);
@@ -97,22 +95,31 @@ struct Left {
     return memory.as<Element>() + b * blockDepth * panels * Engine::kRows + index * Engine::kRows * depthOf(b);
   }
 
+  /**
+   * Packs stretch `index` of a few rows after the other, and calls visit(first, count, begins) when rows [first, first +
+   * count) are packed and their source is still in the cache; `begins`: for the first of the stretch.
+   */
+  template <typename Visit>
+  void packStretch(const Activations& a, int64_t index, const Visit& visit) const {
+    const int64_t stretches = stretchesOf(rows), begin = panels * index / stretches;
+    const int64_t end = panels * (index + 1) / stretches;
+    for (int64_t i = begin; i < end; i += kVisitPanels) {
+      const int64_t first = i * Engine::kRows;
+      const int64_t count = std::min(rows, std::min(i + kVisitPanels, end) * Engine::kRows) - first;
+      packRows(a, first, count);
+      visit(first, count, i == begin);
+    }
+  }
+
+  /** Packs rows [first, first + count); first is a multiple of kRows. */
+  void packRows(const Activations& a, int64_t first, int64_t count) const {
+    for (int64_t panel = first / Engine::kRows; panel * Engine::kRows < first + count; panel++) {
+      for (int64_t b = 0; b < blocks; b++) packPanel(a, b, panel);
+    }
+  }
+
  private:
   static constexpr int64_t kVisitPanels = std::max(1, 24 / Engine::kRows);  // between visits
-
-  void packAndVisit(const Activations& a, const Visit& visit) const {
-    const int64_t stretches = stretchesOf(rows);
-    parallelTasks(stretches, [&](int64_t s, int) {
-      const int64_t end = panels * (s + 1) / stretches;
-      for (int64_t i = panels * s / stretches; i < end; i += kVisitPanels) {
-        const int64_t next = std::min(i + kVisitPanels, end), first = i * Engine::kRows;
-        for (int64_t panel = i; panel < next; panel++) {
-          for (int64_t b = 0; b < blocks; b++) packPanel(a, b, panel);
-        }
-        visit(s, first, std::min(rows, next * Engine::kRows) - first);
-      }
-    });
-  }
 
   void packPanel(const Activations& a, int64_t b, int64_t index) const {
     const int64_t p0 = b * blockDepth, n = std::min(blockDepth, depth - p0), padded = depthOf(b);

@@ -105,8 +105,15 @@ inline void narrowToBf16(const float* from, float factor, uint16_t* to, int64_t 
     const __m512 high = _mm512_mul_ps(_mm512_loadu_ps(from + i + 16), f);
     _mm512_storeu_si512(to + i, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
   }
-#endif
+  while (i < n) {  // rows of adapters are short
+    const auto mask = static_cast<__mmask16>(n - i >= 16 ? 0xffff : (1u << (n - i)) - 1);
+    const __m512 some = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, from + i), f);
+    _mm256_mask_storeu_epi16(to + i, mask, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(some)));
+    i += 16;
+  }
+#else
   for (; i < n; i++) to[i] = toBf16(from[i] * factor);
+#endif
 }
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE
