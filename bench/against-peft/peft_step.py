@@ -1,6 +1,7 @@
 """Times PEFT + torch training steps on random weights of a given shape, and prints one JSON line.
 
-The other half of the comparison is `lowrank bench`; run.mjs beside this file runs both in one go.
+The other half of the comparison is `lowrank bench`; run.mjs beside this file runs both in one go. With --turns it
+prints "ready" and waits for a line on its input before each step and after the last.
     python peft_step.py --config config.json --method lora|full|qlora --dtype bf16|fp32 \
         --batch-size 2 --sequence-length 256 --steps 5 --threads 2 [--gradient-checkpointing]
 """
@@ -28,6 +29,7 @@ def main():
     p.add_argument("--device", default="cpu")
     # PEFT keeps adapters in f32 unless told otherwise, as lowrank does.
     p.add_argument("--half-adapters", action="store_true")
+    p.add_argument("--turns", action="store_true")
     a = p.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(a.threads))
     import torch, transformers, peft
@@ -69,7 +71,13 @@ def main():
     tokens = a.batch_size * a.sequence_length
     times = []
     loss = None
+    def wait_for_turn():
+        if a.turns:
+            print("ready", flush=True)
+            if not sys.stdin.readline():
+                sys.exit(1)
     for step in range(a.warmup + a.steps):
+        wait_for_turn()
         ids = torch.randint(0, cfg.vocab_size, (a.batch_size, a.sequence_length), device=a.device)
         t = time.perf_counter()
         opt.zero_grad(set_to_none=True)
@@ -82,6 +90,7 @@ def main():
         dt = time.perf_counter() - t
         if step >= a.warmup:
             times.append(dt)
+    wait_for_turn()
     times.sort()
     out = {"tool": "peft", "torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__,
            "method": a.method, "dtype": a.dtype, "batchSize": a.batch_size, "sequenceLength": a.sequence_length,

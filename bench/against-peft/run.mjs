@@ -1,15 +1,18 @@
 // Training steps of lowrank beside PEFT + torch on the same machine in one run: same shape, batch, length and threads,
-// random weights, the two sides in turn, best of their steps. Prints a table of ratios, or JSON with --json.
+// random weights. Both sides are loaded first and take turns of one step, so that what else happens on the machine meets
+// both; the best of their steps count. Prints a table of ratios, or JSON with --json.
 //
-//   node bench/against-peft/run.mjs --python .venv/bin/python --configs DIR [--cases 135m-256,1b] [--rounds 2] [--json]
+//   node bench/against-peft/run.mjs --python .venv/bin/python --configs DIR [--cases 135m-256,1b-512] [--steps N] [--json]
 //
 // Needs a Python with torch, transformers and peft (bitsandbytes for the qlora cases), and a folder of config.json
 // files named smollm_135m.json and tinyllama_1b_chat_v1.0.json. A development tool: nothing a user runs needs it.
 
-import { execFileSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
 const cases = {
@@ -19,7 +22,7 @@ const cases = {
     length: 256,
     precision: "bf16",
     method: "lora",
-    steps: 6,
+    steps: 16,
   },
   "135m-512": {
     config: "smollm_135m.json",
@@ -27,7 +30,7 @@ const cases = {
     length: 512,
     precision: "bf16",
     method: "lora",
-    steps: 3,
+    steps: 6,
   },
   "1b-512": {
     config: "tinyllama_1b_chat_v1.0.json",
@@ -35,7 +38,7 @@ const cases = {
     length: 512,
     precision: "bf16",
     method: "lora",
-    steps: 3,
+    steps: 6,
   },
   "135m-256-fp32": {
     config: "smollm_135m.json",
@@ -43,7 +46,7 @@ const cases = {
     length: 256,
     precision: "fp32",
     method: "lora",
-    steps: 4,
+    steps: 10,
   },
   "135m-256-qlora": {
     config: "smollm_135m.json",
@@ -51,7 +54,7 @@ const cases = {
     length: 256,
     precision: "bf16",
     method: "qlora",
-    steps: 4,
+    steps: 12,
   },
   "1b-512-qlora": {
     config: "tinyllama_1b_chat_v1.0.json",
@@ -59,7 +62,7 @@ const cases = {
     length: 512,
     precision: "bf16",
     method: "qlora",
-    steps: 2,
+    steps: 6,
   },
 };
 
@@ -68,7 +71,7 @@ const { values } = parseArgs({
     python: { type: "string", default: process.env.LOWRANK_PYTHON ?? "python3" },
     configs: { type: "string" },
     cases: { type: "string", default: "135m-256,135m-512,1b-512,135m-256-fp32" },
-    rounds: { type: "string", default: "2" },
+    steps: { type: "string" },
     threads: { type: "string", default: String(cpus().length) },
     json: { type: "boolean", default: false },
   },
@@ -78,65 +81,75 @@ if (!values.configs || !existsSync(values.configs)) {
   process.exit(2);
 }
 
-const root = join(import.meta.dirname, "../..");
+const flagsOf = (c) => [
+  ...["--method", c.method, "--batch-size", c.batch, "--sequence-length", c.length],
+  ...["--steps", values.steps ?? c.steps, "--warmup", warmup, "--threads", values.threads],
+];
 
 function lowrank(c) {
-  const args = ["bench", "--model", join(values.configs, c.config), "--method", c.method, "--rank", "8"];
-  args.push(
-    "--batch-size",
-    c.batch,
-    "--sequence-length",
-    c.length,
-    "--steps",
-    c.steps,
+  const flags = [
     "--precision",
     c.precision,
-  );
-  args.push("--threads", values.threads, "--gradient-checkpointing", "off", "--backend", "cpu", "--json");
-  return run(process.execPath, [join(root, "dist/cli/main.js"), ...args.map(String)]);
+    "--rank",
+    8,
+    "--gradient-checkpointing",
+    "off",
+    "--backend",
+    "cpu",
+  ];
+  const args = ["--model", join(values.configs, c.config), ...flags, ...flagsOf(c)];
+  return start(process.execPath, [join(import.meta.dirname, "lowrank-steps.mjs"), ...args]);
 }
 
 function peft(c) {
-  const args = [join(import.meta.dirname, "peft_step.py"), "--config", join(values.configs, c.config)];
-  args.push(
-    "--method",
-    c.method,
-    "--dtype",
-    c.precision,
-    "--batch-size",
-    c.batch,
-    "--sequence-length",
-    c.length,
-  );
-  args.push("--steps", c.steps, "--threads", values.threads);
-  return run(values.python, args.map(String));
+  const args = ["--config", join(values.configs, c.config), "--dtype", c.precision, "--turns", ...flagsOf(c)];
+  return start(values.python, [join(import.meta.dirname, "peft_step.py"), ...args]);
 }
 
-function run(command, args) {
-  const text = execFileSync(command, args, {
-    encoding: "utf8",
-    stdio: ["ignore", "pipe", "ignore"],
-    maxBuffer: 1 << 26,
-  });
-  return JSON.parse(text.trim().split("\n").at(-1).startsWith("{") ? text.trim().split("\n").at(-1) : text);
+const warmup = 2;
+
+/** A side at its first turn. turn() lets it do a step, and resolves to what it says then: "ready", or its result. */
+async function start(command, args) {
+  const child = spawn(command, args.map(String), { stdio: ["pipe", "pipe", "ignore"] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const next = async () => {
+    const { value, done } = await lines.next();
+    if (done) throw new Error(`${command} ${args.join(" ")} ended without a result`);
+    return value;
+  };
+  await next();
+  const turn = () => {
+    child.stdin.write("\n");
+    return next();
+  };
+  return { turn };
 }
 
-const better = (a, b) => (a === undefined || b.tokensPerSecond.best > a.tokensPerSecond.best ? b : a);
+/** [lowrank's result, PEFT's]. */
+async function takeTurns(c) {
+  const sides = [await lowrank(c), await peft(c)];
+  for (let step = 0; step < warmup + Number(values.steps ?? c.steps); step++) {
+    for (const side of sides) {
+      await side.turn();
+      await setTimeout(100); // until the threads of the one that has finished stand still
+    }
+  }
+  const results = [];
+  for (const side of sides) results.push(JSON.parse(await side.turn()));
+  return results;
+}
+
 const rows = [];
 for (const name of values.cases.split(",")) {
   const c = cases[name];
   if (!c) throw new Error(`no case ${name}; there are ${Object.keys(cases).join(", ")}`);
-  let ours;
-  let theirs;
-  for (let round = 0; round < Number(values.rounds); round++) {
-    ours = better(ours, lowrank(c));
-    theirs = better(theirs, peft(c));
-  }
+  const [ours, theirs] = await takeTurns(c);
   rows.push({
     case: name,
     lowrank: ours.tokensPerSecond,
     peft: theirs.tokensPerSecond,
     speedRatio: ours.tokensPerSecond.best / theirs.tokensPerSecond.best,
+    medianSpeedRatio: ours.tokensPerSecond.median / theirs.tokensPerSecond.median,
     lowrankPeakRssBytes: ours.peakRssBytes,
     peftPeakRssBytes: theirs.peakRssBytes,
     memoryRatio: ours.peakRssBytes / theirs.peakRssBytes,
@@ -149,13 +162,13 @@ for (const name of values.cases.split(",")) {
 if (values.json) console.log(JSON.stringify(rows, null, 2));
 else {
   console.log(
-    "| case | lowrank tok/s | PEFT tok/s | ratio | lowrank peak RSS | PEFT peak RSS | ratio | GFLOP/s | of measured peak |",
+    "| case | lowrank tok/s | PEFT tok/s | ratio | of medians | lowrank peak RSS | PEFT peak RSS | ratio | GFLOP/s | of measured peak |",
   );
-  console.log("|---|---|---|---|---|---|---|---|---|");
+  console.log("|---|---|---|---|---|---|---|---|---|---|");
   for (const r of rows) {
     const gb = (bytes) => `${(bytes / 1e9).toFixed(2)} GB`;
     console.log(
-      `| ${r.case} | ${r.lowrank.best.toFixed(1)} | ${r.peft.best.toFixed(1)} | **${r.speedRatio.toFixed(2)}x** | ${gb(r.lowrankPeakRssBytes)} | ${gb(r.peftPeakRssBytes)} | ${r.memoryRatio.toFixed(2)}x | ${r.gflops.toFixed(0)} | ${r.peakFraction === null ? "-" : `${(100 * r.peakFraction).toFixed(1)}%`} |`,
+      `| ${r.case} | ${r.lowrank.best.toFixed(1)} | ${r.peft.best.toFixed(1)} | **${r.speedRatio.toFixed(2)}x** | ${r.medianSpeedRatio.toFixed(2)}x | ${gb(r.lowrankPeakRssBytes)} | ${gb(r.peftPeakRssBytes)} | ${r.memoryRatio.toFixed(2)}x | ${r.gflops.toFixed(0)} | ${r.peakFraction === null ? "-" : `${(100 * r.peakFraction).toFixed(1)}%`} |`,
     );
   }
 }
