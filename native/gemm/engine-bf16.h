@@ -29,17 +29,21 @@ struct Bf16Engine {
   static int64_t columnsRead(int64_t n) { return columnsReadByVectors(n, kVectors); }
 
   static void kernel(const Run<Element>* runs, int count, const Tile& tile) {
-    if (tile.cols <= kLanes) return vectors<1>(runs, count, tile);
-    if (tile.cols <= 2 * kLanes) return vectors<2>(runs, count, tile);
-    vectors<kVectors>(runs, count, tile);
+    if (tile.cols <= kLanes) return part<kRows, 1>(runs, count, tile);
+    if (tile.cols <= 2 * kLanes) return part<kRows, 2>(runs, count, tile);
+    if (tile.rows <= kRows / 3) return part<kRows / 3, kVectors>(runs, count, tile);
+    part<kRows, kVectors>(runs, count, tile);
   }
 
-  /** The tile product where only the first `Vectors` vectors of columns count: adapters are 8 or 16 columns wide. */
-  template <int Vectors>
-  static inline __attribute__((always_inline)) void vectors(const Run<Element>* runs, int count, const Tile& tile) {
-    __m512 sums[kRows][Vectors];
+  /**
+   * The tile product where only the first Rows rows and Vectors vectors of columns count: adapters are 8 or 16 columns
+   * wide, and two rows are left of 512.
+   */
+  template <int Rows, int Vectors>
+  static inline __attribute__((always_inline)) void part(const Run<Element>* runs, int count, const Tile& tile) {
+    __m512 sums[Rows][Vectors];
     LOWRANK_UNROLL
-    for (int r = 0; r < kRows; r++) {
+    for (int r = 0; r < Rows; r++) {
       LOWRANK_UNROLL
       for (int z = 0; z < Vectors; z++) sums[r][z] = _mm512_setzero_ps();
     }
@@ -48,7 +52,7 @@ struct Bf16Engine {
     }
     for (int i = 0; i < count; i++) accumulate(runs[i], sums);
     LOWRANK_UNROLL
-    for (int r = 0; r < kRows; r++) {
+    for (int r = 0; r < Rows; r++) {
       if (r >= tile.rows) break;
       LOWRANK_UNROLL
       for (int z = 0; z < Vectors; z++) {
@@ -57,9 +61,9 @@ struct Bf16Engine {
     }
   }
 
-  template <int Vectors>
+  template <int Rows, int Vectors>
   static inline __attribute__((always_inline)) void accumulate(const Run<Element>& run,
-                                                               __m512 (&sums)[kRows][Vectors]) {
+                                                               __m512 (&sums)[Rows][Vectors]) {
     const auto* a = reinterpret_cast<const int32_t*>(run.left);
     const Element* b = run.right;
     const int64_t pairs = run.depth / 2;
@@ -69,7 +73,7 @@ struct Bf16Engine {
       LOWRANK_UNROLL
       for (int z = 0; z < Vectors; z++) columns[z] = (__m512bh)_mm512_loadu_si512(b + z * 2 * kLanes);
       LOWRANK_UNROLL
-      for (int r = 0; r < kRows; r++) {
+      for (int r = 0; r < Rows; r++) {
         int32_t pair;
         std::memcpy(&pair, a + r * pairs + k, 4);
         const __m512bh value = (__m512bh)_mm512_set1_epi32(pair);

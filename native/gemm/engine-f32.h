@@ -40,17 +40,21 @@ struct F32Engine {
   static int64_t columnsRead(int64_t n) { return columnsReadByVectors(n, kF32Vectors); }
 
   static void kernel(const Run<Element>* runs, int count, const Tile& tile) {
-    if (tile.cols <= kLanes) return vectors<1>(runs, count, tile);
-    if (tile.cols <= 2 * kLanes) return vectors<2>(runs, count, tile);
-    vectors<kF32Vectors>(runs, count, tile);
+    if (tile.cols <= kLanes) return part<kRows, 1>(runs, count, tile);
+    if (tile.cols <= 2 * kLanes) return part<kRows, 2>(runs, count, tile);
+    if (tile.rows <= kRows / 3) return part<kRows / 3, kF32Vectors>(runs, count, tile);
+    part<kRows, kF32Vectors>(runs, count, tile);
   }
 
-  /** The tile product where only the first `Vectors` vectors of columns count: adapters are 8 or 16 columns wide. */
-  template <int Vectors>
-  static inline __attribute__((always_inline)) void vectors(const Run<Element>* runs, int count, const Tile& tile) {
-    Vf sums[kRows][Vectors];
+  /**
+   * The tile product where only the first Rows rows and Vectors vectors of columns count: adapters are 8 or 16 columns
+   * wide, and two rows are left of 512.
+   */
+  template <int Rows, int Vectors>
+  static inline __attribute__((always_inline)) void part(const Run<Element>* runs, int count, const Tile& tile) {
+    Vf sums[Rows][Vectors];
     LOWRANK_UNROLL
-    for (int r = 0; r < kRows; r++) {
+    for (int r = 0; r < Rows; r++) {
       LOWRANK_UNROLL
       for (int z = 0; z < Vectors; z++) sums[r][z] = Vf{};
     }
@@ -59,15 +63,15 @@ struct F32Engine {
     }
     for (int i = 0; i < count; i++) accumulate(runs[i], sums);
     LOWRANK_UNROLL
-    for (int r = 0; r < kRows; r++) {
+    for (int r = 0; r < Rows; r++) {
       if (r >= tile.rows) break;
       LOWRANK_UNROLL
       for (int z = 0; z < Vectors; z++) finish(tile, r, z * kLanes, sums[r][z], tile.cols - z * kLanes);
     }
   }
 
-  template <int Vectors>
-  static inline __attribute__((always_inline)) void accumulate(const Run<Element>& run, Vf (&sums)[kRows][Vectors]) {
+  template <int Rows, int Vectors>
+  static inline __attribute__((always_inline)) void accumulate(const Run<Element>& run, Vf (&sums)[Rows][Vectors]) {
     const float* a = run.left;
     const float* b = run.right;
     const int64_t depth = run.depth;
@@ -77,7 +81,7 @@ struct F32Engine {
       LOWRANK_UNROLL
       for (int z = 0; z < Vectors; z++) columns[z] = load(b + z * kLanes);
       LOWRANK_UNROLL
-      for (int r = 0; r < kRows; r++) {
+      for (int r = 0; r < Rows; r++) {
         const Vf value = splat(a[r * depth + k]);
         LOWRANK_UNROLL
         for (int z = 0; z < Vectors; z++) sums[r][z] += value * columns[z];
