@@ -8,8 +8,9 @@ import type { NativeAddon } from "./native-addon.ts";
 
 /** So many calls wait at most. */
 const mostCalls = 256;
-/** So many bytes of freed memory wait at most: they would serve others meanwhile. */
-const mostFreedBytes = 32 * 2 ** 20;
+/** Freed memory that waits, and would serve others meanwhile: at most this share of what is in use, within bounds. */
+const mostFreedShare = 1 / 16;
+const [leastFreedBytes, mostFreedBytes] = [2 ** 20, 32 * 2 ** 20];
 
 export class CpuQueue {
   private calls = 0;
@@ -20,6 +21,7 @@ export class CpuQueue {
   constructor(
     private readonly addon: NativeAddon,
     private readonly prepared: CallArguments,
+    private readonly bytesInUse: () => number,
   ) {}
 
   /** Appends the call whose arguments were just written. */
@@ -72,7 +74,8 @@ export class CpuQueue {
     if (sameSize) sameSize.push(address);
     else this.freed.set(sizeBytes, [address]);
     this.freedBytes += sizeBytes;
-    if (this.freedBytes > mostFreedBytes) this.run();
+    const allowed = Math.max(leastFreedBytes, Math.min(mostFreedBytes, mostFreedShare * this.bytesInUse()));
+    if (this.freedBytes > allowed) this.run();
   }
 
   private giveBack(): void {

@@ -51,7 +51,7 @@ class CpuBackend implements Backend {
       addon.mostArguments,
       (address) => this.live.has(address) || this.paging.owns(address),
     );
-    this.queue = new CpuQueue(addon, this.arguments);
+    this.queue = new CpuQueue(addon, this.arguments, () => this.memory.liveBytes);
     this.paging = new CpuPaging(addon, this.memory, () => this.queue.run());
   }
 

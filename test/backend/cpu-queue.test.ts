@@ -11,6 +11,7 @@ const mostArguments = 100;
 let log: string[];
 let fails: Error | undefined;
 let nextAddress: number;
+let bytesInUse: number;
 let prepared: CallArguments;
 let queue: CpuQueue;
 
@@ -18,6 +19,7 @@ beforeEach(() => {
   log = [];
   fails = undefined;
   nextAddress = 1000;
+  bytesInUse = 2 ** 30;
   const args = new Float64Array(40 * mostArguments);
   const addon = {
     args,
@@ -29,7 +31,7 @@ beforeEach(() => {
     free: (address: number, sizeBytes: number) => void log.push(`free ${address} ${sizeBytes}`),
   } as unknown as NativeAddon;
   prepared = new CallArguments(args, mostArguments, () => true);
-  queue = new CpuQueue(addon, prepared);
+  queue = new CpuQueue(addon, prepared, () => bytesInUse);
 });
 
 function add(kernel: number, ...numbers: number[]): void {
@@ -95,6 +97,16 @@ describe("the queue of native calls", () => {
     add(1);
     queue.free(2, 33 * 2 ** 20);
     expect(log).toEqual(["call 1,0", `free 2 ${33 * 2 ** 20}`]);
+    bytesInUse = 64 * 2 ** 20;
+    add(1);
+    queue.free(3, 4 * 2 ** 20);
+    expect(log).toHaveLength(2);
+    queue.free(4, 1);
+    expect(log).toHaveLength(5);
+    bytesInUse = 0;
+    add(1);
+    queue.free(5, 2 ** 20);
+    expect(log).toHaveLength(5);
   });
 
   it("runs and tries again when there is no memory left", () => {
