@@ -327,8 +327,8 @@ void callRowwise(const KernelTable& k, const Bf16AttentionTable* bf16, int id, R
       auto* sinTable = in.f32();
       const auto direction = in.single();
       auto* y = in.f32();
-      const auto t = in.size(), heads = in.size();
-      return k.rope(x, positions, cosTable, sinTable, direction, y, t, heads, in.size());
+      const auto t = in.size(), heads = in.size(), headDim = in.size();
+      return k.rope(x, positions, cosTable, sinTable, direction, y, t, heads, headDim, in.size());
     }
     case kAttention: {
       const auto precision = in.choice<Precision>();

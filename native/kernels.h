@@ -81,7 +81,7 @@ struct KernelTable {
   void (*rmsNormBackward)(const float* x, const float* w, const float* rstd, const float* dy, float* dx,
                           bool accumulate, float* dw, int64_t n, int64_t c);  // dx, dw may be null
   void (*rope)(const float* x, const int32_t* positions, const float* cosTable, const float* sinTable,
-               float direction, float* y, int64_t t, int64_t heads, int64_t headDim);
+               float direction, float* y, int64_t t, int64_t heads, int64_t headDim, int64_t half);
   void (*attention)(const AttentionArgs& a);
   void (*attentionBackward)(const AttentionBackwardArgs& a);
   void (*gatedActivation)(Activation kind, const float* gate, const float* up, float* y, int64_t n);

@@ -27,7 +27,8 @@ void rmsNormBackward(const float* x, const float* w, const float* rstd, const fl
                      float* dw, int64_t n, int64_t c);
 // rope.cc
 void rope(const float* x, const int32_t* positions, const float* cosTable, const float* sinTable, float direction,
-          float* y, int64_t t, int64_t heads, int64_t headDim);
+          float* y, int64_t t, int64_t heads, int64_t headDim,
+          int64_t half);
 // attention.cc, attention-backward.cc
 void attention(const AttentionArgs& a);
 void attentionBackward(const AttentionBackwardArgs& a);

@@ -153,8 +153,9 @@ export interface Kernels {
     accumulate: boolean,
   ): void;
 
-  // Rotary position embedding in "rotate half" order: x [T, heads, D], table cos/sin [P, D/2] f32, positions i32 [T].
-  // y may be x. direction 1 forward, -1 backward.
+  // Rotary position embedding in "rotate half" order: x [T, heads, D], table cos/sin [P, r/2] f32, positions i32 [T].
+  // The first r <= D elements of each head turn, in pairs (i, i + r/2); the rest are copied. y may be x.
+  // direction 1 forward, -1 backward.
   rope(x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, direction: 1 | -1, y: Tensor): void;
 
   // Causal attention with grouped heads: q [Tq, H, D], k and v [Tk, G, D], out [Tq, H, D], lse [Tq, H].

@@ -332,6 +332,7 @@ class CpuBackend implements Backend {
     const table = elementCount(cos.shape);
     this.arguments.start().f32(x, size).tensor(positions, "i32", t).f32(cos, table).f32(sin, table);
     this.arguments.number(direction).f32(y, size).number(t).number(heads).number(headDim);
+    this.arguments.number(cos.shape[1]!);
     this.run("rope");
   }
 

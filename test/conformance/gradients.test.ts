@@ -61,8 +61,14 @@ const checks: Check[] = [
     ],
     build: (_s: Stage, tape: Tape, [gate, up]: Value[]) => gatedActivation(tape, kind, gate!, up!),
   })),
-  ...[0, 3].map((window) => ({
-    name: `rope and attention over packed sequences, window ${window}`,
+  ...(
+    [
+      [0, 2],
+      [3, 2],
+      [0, 4],
+    ] as const
+  ).map(([window, headWidth]) => ({
+    name: `rope of 2 of ${headWidth} elements and attention over packed sequences, window ${window}`,
     inputs: [
       [9, 8],
       [9, 4],
@@ -76,11 +82,11 @@ const checks: Check[] = [
         Float64Array.from({ length: 64 }, (_, i) => (i % 9 === 0 ? 1 : 0)),
       );
       const q2 = linear(tape, q!, [{ weight: { frozen: identity } }])[0]!;
-      const rotated = rope(tape, q2, 2, positions, tables);
+      const rotated = rope(tape, q2, headWidth, positions, tables);
       return attention(tape, rotated, k!, v!, {
-        heads: 4,
-        kvHeads: 2,
-        headWidth: 2,
+        heads: 8 / headWidth,
+        kvHeads: 4 / headWidth,
+        headWidth,
         segments: s.segments([
           [5, 5],
           [4, 4],

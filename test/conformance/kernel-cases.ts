@@ -266,23 +266,27 @@ function rowCases(): KernelCase[] {
       },
     });
   }
-  for (const [tokens, heads, width] of [
-    [0, 2, 8],
-    [1, 1, 2],
-    [5, 3, 6],
-    [19, 4, 64],
-    [7, 2, 80],
+  for (const [tokens, heads, width, rotary] of [
+    [0, 2, 8, 8],
+    [1, 1, 2, 2],
+    [5, 3, 6, 6],
+    [19, 4, 64, 64],
+    [7, 2, 80, 80],
+    [5, 3, 6, 4],
+    [9, 2, 5, 2],
+    [19, 4, 64, 16],
+    [11, 2, 80, 60],
   ] as const) {
     for (const direction of [1, -1] as const) {
       cases.push({
-        name: `rope [${tokens},${heads},${width}] ${direction}`,
+        name: `rope [${tokens},${heads},${width}] ${rotary === width ? "" : `first ${rotary} `}${direction}`,
         async run(s) {
           const [x, y] = [s.random([tokens, heads, width], 1), s.zeros([tokens, heads, width])];
           const positions = s.ints(
             [tokens],
             Array.from({ length: tokens }, (_, i) => (i * 5) % 23),
           );
-          const [cos, sin] = [s.random([23, width / 2], 2), s.random([23, width / 2], 3)];
+          const [cos, sin] = [s.random([23, rotary / 2], 2), s.random([23, rotary / 2], 3)];
           s.backend.rope(x, positions, cos, sin, direction, y);
           s.backend.rope(x, positions, cos, sin, direction, x);
           return { y: await s.read(y), x: await s.read(x) };

@@ -63,7 +63,7 @@ export function rope(
   y: Tensor,
 ): void {
   const [tokens, heads, width] = x.shape as [number, number, number];
-  const half = width / 2;
+  const half = cos.shape[1]!;
   const [xs, ys, cosines, sines] = [
     memory.floats(x),
     memory.floats(y),
@@ -82,6 +82,7 @@ export function rope(
         ys[row + i] = low * c - high * s;
         ys[row + half + i] = high * c + low * s;
       }
+      for (let i = 2 * half; i < width; i++) ys[row + i] = xs[row + i]!;
     }
   }
 }

@@ -155,9 +155,10 @@ function rope(
   const [tokens, heads, width] = x.shape as [number, number, number];
   // The kernel works in place; the tape asks for just that.
   if (x.buffer !== y.buffer || x.byteOffset !== y.byteOffset) copyFloats(gpu, x, y);
+  const half = cos.shape[1]!;
   const pipeline = gpu.pipelines.get("rope", plain("rope"));
   for (const { start, length } of windows(gpu, tokens, 4 * heads * width)) {
-    const pairs = (length * heads * width) / 2;
+    const pairs = length * heads * half;
     const operands = [
       operand(positions, start, length),
       operand(cos),
@@ -167,7 +168,7 @@ function rope(
     gpu.commands.launch(
       pipeline,
       operands,
-      [pairs, heads, width / 2, f32(direction)],
+      [pairs, heads, width, half, f32(direction)],
       Math.ceil(pairs / 256),
     );
   }

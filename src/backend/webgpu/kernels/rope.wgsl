@@ -1,7 +1,7 @@
 // Rotary position embedding in "rotate half" order, in place: y [T, H, D]; direction 1 turns forward, -1 back.
-// Su et al. 2021. One invocation a pair (i, i + D/2).
+// Su et al. 2021. One invocation a pair (i, i + half); elements of a head from 2 half on stay.
 
-struct Params { positions: u32, cos: u32, sin: u32, y: u32, pairs: u32, heads: u32, half: u32, direction: f32 }
+struct Params { positions: u32, cos: u32, sin: u32, y: u32, pairs: u32, heads: u32, width: u32, half: u32, direction: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> positions: array<i32>;
 @group(0) @binding(2) var<storage, read> cosines: array<f32>;
@@ -17,7 +17,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   let angle = u32(positions[p.positions + row / p.heads]) * p.half + i;
   let c = cosines[p.cos + angle];
   let s = p.direction * sines[p.sin + angle];
-  let at = p.y + row * 2u * p.half + i;
+  let at = p.y + row * p.width + i;
   let low = y[at];
   let high = y[at + p.half];
   y[at] = low * c - high * s;
