@@ -7,8 +7,8 @@ import { z } from "zod";
 
 export type FieldKind = "text" | "number" | "switch" | "choice" | "list" | "size";
 
-/** One option of a command: a key in YAML, a flag on the command line. */
-export interface Field<T> {
+/** One option of a command: a key in YAML, a flag on the command line, a property in TypeScript. */
+export interface Field<T, In = unknown> {
   readonly kind: FieldKind;
   readonly description: string;
   /** What a value must be, as the object of "expected": "a whole number of at least 1". */
@@ -24,6 +24,8 @@ export interface Field<T> {
   /** On the command line, takes every word up to the next flag. */
   readonly variadic: boolean;
   readonly schema: z.ZodType<T>;
+  /** Never set: carries the type of what may be given, undefined among it where the field may be left out. */
+  readonly takes?: In;
 }
 
 export type Fields = Readonly<Record<string, Field<unknown>>>;
@@ -33,8 +35,14 @@ export type Values<F extends Fields> = {
   readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never;
 };
 
+/** What may be given for a set of fields: those with a default, or without need, may be left out. */
+export type Inputs<F extends Fields> = {
+  readonly [K in keyof F as undefined extends Taken<F[K]> ? never : K]: Taken<F[K]>;
+} & { readonly [K in keyof F as undefined extends Taken<F[K]> ? K : never]?: Taken<F[K]> };
+type Taken<T> = T extends Field<unknown, infer In> ? In : never;
+
 /** A command's options: fields under headings, and the rules that concern several of them. */
-export interface OptionsDefinition<Options> {
+export interface OptionsDefinition<Options, Input = unknown> {
   readonly command: string;
   /** One sentence for help. */
   readonly summary: string;
@@ -49,6 +57,8 @@ export interface OptionsDefinition<Options> {
   readonly alternatives: readonly (readonly [string, string])[];
   /** From checked single values to the options: defaults that depend on other fields, and rules between fields. */
   finish(values: Readonly<Record<string, unknown>>): Options;
+  /** Never set: carries the type of what may be given. */
+  readonly takes?: Input;
 }
 
 /** Declares a command's options. `finish` throws UsageError where fields contradict each other. */
@@ -59,7 +69,7 @@ export function defineOptions<const G extends Record<string, Fields>, Options = 
   examples?: readonly string[];
   alternatives?: readonly (readonly [keyof MergedValues<G> & string, keyof MergedValues<G> & string])[];
   finish?: (values: MergedValues<G>) => Options;
-}): OptionsDefinition<Options> {
+}): OptionsDefinition<Options, MergedInputs<G>> {
   const fields: Fields = Object.assign({}, ...Object.values(definition.groups));
   const shape = Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, field.schema]));
   const finish = definition.finish ?? ((values: MergedValues<G>) => values as unknown as Options);
@@ -77,6 +87,9 @@ export function defineOptions<const G extends Record<string, Fields>, Options = 
 
 /** The values of all groups together. */
 export type MergedValues<G extends Record<string, Fields>> = Flatten<UnionToIntersection<ValuesOf<G>>>;
+/** What may be given for all groups together. */
+export type MergedInputs<G extends Record<string, Fields>> = Flatten<UnionToIntersection<InputsOf<G>>>;
+type InputsOf<G extends Record<string, Fields>> = { [K in keyof G]: Inputs<G[K]> }[keyof G];
 type ValuesOf<G extends Record<string, Fields>> = { [K in keyof G]: Values<G[K]> }[keyof G];
 type UnionToIntersection<U> = (U extends unknown ? (u: U) => void : never) extends (i: infer I) => void
   ? I
@@ -84,7 +97,10 @@ type UnionToIntersection<U> = (U extends unknown ? (u: U) => void : never) exten
 type Flatten<T> = { readonly [K in keyof T]: T[K] };
 
 /** The options that a definition leads to. */
-export type OptionsOf<D> = D extends OptionsDefinition<infer Options> ? Options : never;
+export type OptionsOf<D> = D extends OptionsDefinition<infer Options, unknown> ? Options : never;
+
+/** What may be given to a definition, as a typed object. */
+export type InputOf<D> = D extends OptionsDefinition<unknown, infer Input> ? Input : never;
 
 /** JSON Schema of the YAML file: what an editor needs to complete and check it. */
 export function jsonSchemaOf(definition: OptionsDefinition<unknown>): unknown {
@@ -99,9 +115,13 @@ interface More<T> {
   readonly defaultText?: string;
 }
 type Present<T, M> = M extends { default: T } | { required: true } ? T : T | undefined;
+type Given<T, M> = M extends { required: true } ? T : T | undefined;
 
 /** Free text: a path, a name, a prompt. */
-export function text<const M extends More<string>>(description: string, more?: M): Field<Present<string, M>> {
+export function text<const M extends More<string>>(
+  description: string,
+  more?: M,
+): Field<Present<string, M>, Given<string, M>> {
   const schema = z.string().min(1);
   return field("text", "text", schema, description, { placeholder: "TEXT", ...more });
 }
@@ -110,7 +130,7 @@ export function text<const M extends More<string>>(description: string, more?: M
 export function commaText<const M extends More<string>>(
   description: string,
   more?: M,
-): Field<Present<string, M>> {
+): Field<Present<string, M>, Given<string | readonly string[], M>> {
   const schema = z
     .union([z.string().min(1), z.array(z.string().min(1)).min(1)])
     .transform((value) => (typeof value === "string" ? value : value.join(",")));
@@ -121,7 +141,7 @@ export function commaText<const M extends More<string>>(
 export function whole<const M extends More<number> & { min?: number; max?: number }>(
   description: string,
   more?: M,
-): Field<Present<number, M>> {
+): Field<Present<number, M>, Given<number, M>> {
   const min = more?.min ?? 0;
   const max = more?.max ?? Number.MAX_SAFE_INTEGER;
   const upTo = more?.max === undefined ? `of at least ${min}` : `from ${min} to ${max}`;
@@ -133,7 +153,7 @@ export function whole<const M extends More<number> & { min?: number; max?: numbe
 export function real<const M extends More<number> & { min: number; max?: number; open?: true }>(
   description: string,
   more: M,
-): Field<Present<number, M>> {
+): Field<Present<number, M>, Given<number, M>> {
   const { min, max, open } = more;
   let schema = open ? z.number().gt(min) : z.number().min(min);
   if (max !== undefined) schema = open ? schema.lt(max) : schema.max(max);
@@ -143,7 +163,7 @@ export function real<const M extends More<number> & { min: number; max?: number;
 }
 
 /** Yes or no: --name and --no-name; true and false in YAML. */
-export function toggle(description: string, on: boolean): Field<boolean> {
+export function toggle(description: string, on: boolean): Field<boolean, boolean | undefined> {
   const more = { default: on, placeholder: "", defaultText: "" };
   return field("switch", "true or false", z.boolean(), description, more);
 }
@@ -153,12 +173,13 @@ export function choice<const C extends readonly string[], const M extends More<C
   choices: C,
   description: string,
   more?: M,
-): Field<Present<C[number], M>> {
+): Field<Present<C[number], M>, Given<C[number], M>> {
   const schema = z.enum(choices as unknown as [C[number], ...C[number][]]);
   const placeholder = more?.placeholder ?? choices.join("|");
   const expected = `one of ${choices.join(", ")}`;
   return { ...field("choice", expected, schema, description, { ...more, placeholder }), choices } as Field<
-    Present<C[number], M>
+    Present<C[number], M>,
+    Given<C[number], M>
   >;
 }
 
@@ -166,7 +187,7 @@ export function choice<const C extends readonly string[], const M extends More<C
 export function list<const M extends More<readonly string[]> & { variadic?: true }>(
   description: string,
   more?: M,
-): Field<Present<readonly string[], M>> {
+): Field<Present<readonly string[], M>, Given<string | readonly string[], M>> {
   const schema = z.preprocess(splitCommas, z.array(z.string().min(1)).min(1));
   return field("list", "a list of texts", schema, description, { placeholder: "LIST", ...more });
 }
@@ -176,7 +197,7 @@ export function choices<const C extends readonly string[], const M extends More<
   allowed: C,
   description: string,
   more?: M,
-): Field<Present<readonly C[number][], M>> {
+): Field<Present<readonly C[number][], M>, Given<readonly C[number][], M>> {
   const names = z.enum(allowed as unknown as [C[number], ...C[number][]]);
   const distinct = z
     .array(names)
@@ -191,7 +212,7 @@ export function choices<const C extends readonly string[], const M extends More<
 export function wholes<const M extends More<readonly number[]>>(
   description: string,
   more?: M,
-): Field<Present<readonly number[], M>> {
+): Field<Present<readonly number[], M>, Given<number | readonly number[], M>> {
   const toNumbers = (value: unknown) => {
     const items = splitCommas(typeof value === "number" ? [value] : value);
     return Array.isArray(items)
@@ -206,7 +227,10 @@ export function wholes<const M extends More<readonly number[]>>(
 }
 
 /** An amount of memory in bytes, written 24GB, 512MiB or as a plain number. */
-export function size<const M extends More<number>>(description: string, more?: M): Field<Present<number, M>> {
+export function size<const M extends More<number>>(
+  description: string,
+  more?: M,
+): Field<Present<number, M>, Given<number | string, M>> {
   const schema = z.union([z.int().min(1), z.string().regex(sizePattern)]).transform((value) => {
     if (typeof value === "number") return value;
     const [, amount, unit] = sizePattern.exec(value)!;
@@ -237,13 +261,13 @@ function splitCommas(value: unknown): unknown {
   return typeof value === "string" ? split(value) : value;
 }
 
-function field<T, V>(
+function field<T, In, V>(
   kind: FieldKind,
   expected: string,
   bare: z.ZodType<V>,
   description: string,
   more: More<V> & { variadic?: true },
-): Field<T> {
+): Field<T, In> {
   const present =
     more.default !== undefined ? bare.default(more.default as never) : more.required ? bare : bare.optional();
   const defaultText = more.defaultText ?? (more.default === undefined ? undefined : String(more.default));
