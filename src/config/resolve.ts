@@ -1,6 +1,6 @@
-// Turns what a user gave into a command's options: defaults < YAML < flags, every value checked once, the result
-// frozen. Complaints say where the value stands, what was expected and what was found. Not here: reading argv
-// (cli/command-line.ts) or YAML (yaml.ts).
+// Turns what a user gave into a command's options: defaults < YAML < flags, or the properties of an object given in
+// TypeScript; every value checked once, the result frozen. Complaints say where the value stands, what was expected
+// and what was found. Not here: reading argv (cli/command-line.ts) or YAML (yaml.ts).
 
 import { nearestName, UsageError } from "../util/errors.ts";
 import type { Field, OptionsDefinition } from "./define.ts";
@@ -50,6 +50,53 @@ export function resolveOptions<Options>(
   return Object.freeze(definition.finish(parsed.data as Record<string, unknown>));
 }
 
+/**
+ * The same for an object given to a function of the library, whose name begins the complaints. Properties that are
+ * undefined count as left out.
+ */
+export function resolveInput<Options>(
+  definition: OptionsDefinition<Options>,
+  input: object,
+  caller: string,
+): Readonly<Options> {
+  const given = new Map(Object.entries(input).filter(([, value]) => value !== undefined));
+  for (const key of given.keys()) {
+    if (Object.hasOwn(definition.fields, key)) continue;
+    const near = nearestName(key, Object.keys(definition.fields));
+    const hint = near ? `Did you mean "${near}"?` : `There are ${Object.keys(definition.fields).join(", ")}.`;
+    throw new UsageError(`${caller}: unknown option "${key}". ${hint}`);
+  }
+  for (const [one, other] of definition.alternatives) {
+    if (given.has(one) && given.has(other))
+      throw new UsageError(`${caller}: "${one}" and "${other}" exclude each other: give one of them.`);
+  }
+  const parsed = definition.schema.safeParse(Object.fromEntries(given));
+  if (!parsed.success) {
+    const keys = [...new Set(parsed.error.issues.map((issue) => String(issue.path[0] ?? "")))];
+    const complaints = keys.map((key) => {
+      const field = definition.fields[key]!;
+      return given.has(key)
+        ? `${key}: expected ${field.expected}; got ${show(given.get(key))}.${nearChoice(field, given.get(key))}`
+        : `"${key}" is missing: ${field.description}.`;
+    });
+    throw new UsageError(`${caller}: ${complaints.join("\n")}`);
+  }
+  try {
+    return Object.freeze(definition.finish(parsed.data as Record<string, unknown>));
+  } catch (error) {
+    // Rules between fields are written in flags.
+    if (error instanceof UsageError) throw new UsageError(`${caller}: ${inKeys(error.message)}`);
+    throw error;
+  }
+}
+
+/** --eval-every -> evalEvery, in running text. */
+function inKeys(text: string): string {
+  return text.replace(/--([a-z][a-z0-9-]*)/g, (_, flag: string) =>
+    flag.replace(/-([a-z0-9])/g, (_match, letter: string) => letter.toUpperCase()),
+  );
+}
+
 /** A flag's word as its field's kind; a word that is no number stays text, for the schema to refuse. */
 function fromFlag(field: Field<unknown> | undefined, value: unknown): unknown {
   if (field?.kind !== "number" || typeof value !== "string") return value;
@@ -80,9 +127,12 @@ function complaint(
   const fromCommandLine = flags[key] !== undefined || !file;
   const where = fromCommandLine ? `${flagName(key)}: ` : `${place(key, file)}${key}: `;
   const value = given.get(key);
+  return `${where}expected ${field.expected}; got ${show(value)}.${nearChoice(field, value)}`;
+}
+
+function nearChoice(field: Field<unknown>, value: unknown): string {
   const near = field.choices && typeof value === "string" ? nearestName(value, field.choices) : undefined;
-  const hint = near ? ` Did you mean ${near}?` : "";
-  return `${where}expected ${field.expected}; got ${show(value)}.${hint}`;
+  return near ? ` Did you mean ${near}?` : "";
 }
 
 function place(key: string, file: ConfigFile): string {
