@@ -44,28 +44,23 @@ async function train() {
   const load = (path) => import(`../dist/${path}.js`);
   const { openBackend } = await load("backend/index");
   const { assemble } = await load("data/assemble");
-  const { newAdapterConfig } = await load("formats/peft");
-  const { attachNewAdapter } = await load("models/adapter");
   const { readModelConfig } = await load("models/index");
   const { quantizeOnArrival } = await load("models/quantized-weights");
   const { randomDecoder } = await load("models/random-model");
-  const { adamw } = await load("optim/adamw");
-  const { Trainer } = await load("train/step");
+  const { Session } = await load("train/session");
 
   const backend = await openBackend(options.backend, {});
   const quantize = options.method === "qlora" ? quantizeOnArrival(backend) : undefined;
   const loaded = await randomDecoder(backend, readModelConfig(shape), 0, { train: false, quantize });
-  const config = newAdapterConfig({ rank: 8, alpha: 16, dropout: 0.1, targets: "all-linear" });
-  const adapter = attachNewAdapter(loaded, config, 0);
-  const optimizer = adamw(backend, adapter.flat, { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 });
-  const trainer = new Trainer(loaded.decoder, adapter.flat, optimizer);
+  const session = new Session(loaded, {
+    ...{ method: options.method, rank: 8, alpha: 16, dropout: 0.1, targets: "all-linear" },
+    ...{ optimizer: "adamw", weightDecay: 0, seed: 0 },
+  });
   const liveBytes = new Set();
   let loss = 0;
   for (let step = 1; step <= steps; step++) {
-    ({ loss } = await trainer.step(batchesOf(assemble, step), {
-      ...{ step, learningRate: 1e-3, maxGradNorm: 1, checkpointing: step % 2 === 0, seed: 0 },
-      firstPass: 3 * step,
-    }));
+    session.checkpointing = step % 2 === 0;
+    ({ loss } = await session.trainStep(batchesOf(assemble, step), { learningRate: 1e-3 }));
     // The first steps make the memory of losses, as large as the largest number of micro-batches.
     if (step > 3) liveBytes.add(backend.liveBytes);
     if (step === 1) process.send({ device: backend.description });
@@ -75,9 +70,7 @@ async function train() {
     const held = { liveBytes: backend.liveBytes, liveSizes: liveBytes.size, peakBytes: backend.peakBytes };
     process.send({ step, rss, heapUsed, loss, ...held });
   }
-  trainer.free();
-  optimizer.free();
-  adapter.free();
+  session[Symbol.dispose]();
   loaded.free();
   process.send({ left: backend.liveBytes });
   backend.close();

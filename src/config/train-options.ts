@@ -4,6 +4,7 @@
 // that of full fine-tuning. Not here: what the options do (train/run.ts).
 
 import { findingCodes } from "../data/preflight.ts";
+import { defaultOptimizerOptions as constants } from "../optim/optimizer.ts";
 import { scheduleNames } from "../optim/schedule.ts";
 import { UsageError } from "../util/errors.ts";
 import { choice, choices, defineOptions, type OptionsOf, real, text, toggle, whole } from "./define.ts";
@@ -65,10 +66,10 @@ export const trainDefinition = defineOptions({
         default: "linear",
       }),
       warmupSteps: whole("steps over which the learning rate rises from 0", { default: 0 }),
-      beta1: real("decay of AdamW's first moment", { min: 0, max: 0.999999, default: 0.9 }),
-      beta2: real("decay of AdamW's second moment", { min: 0, max: 0.99999999, default: 0.999 }),
-      epsilon: real("AdamW's epsilon", { min: 0, open: true, default: 1e-8 }),
-      weightDecay: real("decoupled weight decay", { min: 0, default: 0.01 }),
+      beta1: real("decay of AdamW's first moment", { min: 0, max: 0.999999, default: constants.beta1 }),
+      beta2: real("decay of AdamW's second moment", { min: 0, max: 0.99999999, default: constants.beta2 }),
+      epsilon: real("AdamW's epsilon", { min: 0, open: true, default: constants.epsilon }),
+      weightDecay: real("decoupled weight decay", { min: 0, default: constants.weightDecay }),
       maxGradNorm: real("clip gradients to this norm; 0 clips nothing", { min: 0, default: 1 }),
     },
     "Evaluation and checkpoints": {

@@ -10,6 +10,14 @@ export interface OptimizerOptions {
   readonly weightDecay: number;
 }
 
+/** torch.optim.AdamW's own. */
+export const defaultOptimizerOptions: OptimizerOptions = {
+  beta1: 0.9,
+  beta2: 0.999,
+  epsilon: 1e-8,
+  weightDecay: 0.01,
+};
+
 /** What trains: all values and all gradients, flat, of one length (nn/parameters.ts makes them). */
 export interface Trainables {
   readonly data: Tensor; // [n]

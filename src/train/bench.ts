@@ -9,9 +9,7 @@ import type { BenchOptions } from "../config/bench-options.ts";
 import { assemble } from "../data/assemble.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
-import { newAdapterConfig } from "../formats/peft.ts";
 import { activationBytes } from "../models/activation-bytes.ts";
-import { attachNewAdapter, parseTargets } from "../models/adapter.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { stepFlops } from "../models/flops.ts";
 import { readModelConfig } from "../models/index.ts";
@@ -19,12 +17,11 @@ import { type LoadedDecoder, type LoadOptions, loadDecoder } from "../models/loa
 import { deviceSource } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import { randomDecoder } from "../models/random-model.ts";
-import { optimizers } from "../optim/index.ts";
 import { UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { peakRssBytes } from "./run-record.ts";
+import { Session } from "./session.ts";
 import { chooseCheckpointing, stateMemoryOf } from "./setup.ts";
-import { Trainer } from "./step.ts";
 
 export interface BenchResult {
   readonly method: string;
@@ -140,47 +137,24 @@ async function timeSteps(
   tell: (message: string) => void,
 ): Promise<BenchResult> {
   const { batchSize, sequenceLength, seed } = options;
-  const adapter = loaded.trained
-    ? undefined
-    : attachNewAdapter(
-        loaded,
-        newAdapterConfig({
-          rank: options.rank,
-          alpha: options.alpha,
-          dropout: options.dropout,
-          rslora: options.rslora,
-          targets: parseTargets(options.targets),
-        }),
-        seed,
-      );
-  const parameters = loaded.trained ?? adapter!.flat;
-  const optimizer = optimizers[options.optimizer](
-    backend,
-    parameters,
-    { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 },
-    stateMemoryOf(backend, options, tmpdir()),
-  );
-  const trainer = new Trainer(loaded.decoder, parameters, optimizer);
   const tokens = batchSize * sequenceLength;
   const checkpointing = chooseCheckpointing(
     options.gradientCheckpointing,
     backend,
     activationBytes(config, tokens, false),
   );
+  using session = new Session(loaded, options, {
+    stateMemory: stateMemoryOf(backend, options, tmpdir()),
+    checkpointing,
+  });
+  const { parameters, adapter } = session;
   const random = new Random(seed, 3);
   const times: number[] = [];
   let loss = 0;
   for (let step = 1; step <= options.warmup + options.steps; step++) {
     const batch = randomBatch(config, batchSize, sequenceLength, random);
     const before = performance.now();
-    const result = await trainer.step([batch], {
-      step,
-      learningRate: 1e-4,
-      maxGradNorm: 1,
-      checkpointing,
-      seed,
-      firstPass: step,
-    });
+    const result = await session.trainStep([batch], { learningRate: 1e-4 });
     const elapsed = performance.now() - before;
     loss = result.loss;
     if (step > options.warmup) times.push(elapsed);
@@ -203,9 +177,6 @@ async function timeSteps(
     best /
     1e6;
   const peakGflops = (await backend.peakGflops?.()) ?? null;
-  trainer.free();
-  optimizer.free();
-  adapter?.free();
   return {
     method: options.method,
     backend: backend.name,

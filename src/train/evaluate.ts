@@ -5,7 +5,7 @@ import { assemble } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
 import type { Decoder } from "../models/decoder.ts";
 import { decodeToF32 } from "../tensor/dtype.ts";
-import { DeviceBatch, defaultLogitsChunkBytes } from "./step.ts";
+import { DeviceBatch, defaultLogitsChunkBytes } from "./device-batch.ts";
 
 export interface EvaluationOptions {
   /** Tokens that go through the model at a time. */

@@ -14,10 +14,10 @@ import type { DecoderConfig } from "../models/decoder-config.ts";
 import type { OptimizerName } from "../optim/index.ts";
 import { pieceElements } from "../optim/paging.ts";
 import type { DType } from "../tensor/dtype.ts";
+import { defaultLogitsChunkBytes } from "./device-batch.ts";
 import { type MemoryPrediction, predictMemory } from "./predict-memory.ts";
 import { predictRss } from "./process-memory.ts";
 import { chooseCheckpointing } from "./setup.ts";
-import { defaultLogitsChunkBytes } from "./step.ts";
 
 /** What decides how much memory a run needs and does not change what it learns. */
 export interface MemoryChoices {

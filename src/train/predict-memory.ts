@@ -7,18 +7,15 @@ import type { Backend, LedgerReport, Precision } from "../backend/backend.ts";
 import { openCounting } from "../backend/counting.ts";
 import type { Method } from "../config/fields.ts";
 import { type Batch, NO_TARGET } from "../data/assemble.ts";
-import { newAdapterConfig } from "../formats/peft.ts";
-import { attachNewAdapter, parseTargets } from "../models/adapter.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { type LoadedDecoder, loadDecoder, type WeightSource } from "../models/load-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import { randomDecoder } from "../models/random-model.ts";
-import { type OptimizerName, optimizers } from "../optim/index.ts";
+import type { OptimizerName } from "../optim/index.ts";
 import type { DType } from "../tensor/dtype.ts";
-
 import { UserError } from "../util/errors.ts";
-import { Trainer } from "./step.ts";
+import { Session } from "./session.ts";
 
 /** Everything that the memory of a run depends on. */
 export interface MemoryCase {
@@ -49,44 +46,19 @@ export interface MemoryPrediction {
 export async function predictMemory(config: DecoderConfig, run: MemoryCase): Promise<MemoryPrediction> {
   const backend = openCounting(run.precision);
   const loaded = await load(backend, config, run);
-  const adapter = loaded.trained
-    ? undefined
-    : attachNewAdapter(
-        loaded,
-        newAdapterConfig({ rank: run.rank, alpha: 2 * run.rank, targets: parseTargets(run.targets) }),
-        0,
-      );
-  const parameters = loaded.trained ?? adapter!.flat;
-  const optimizer = optimizers[run.optimizer](backend, parameters, {
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-8,
-    weightDecay: 0.01,
-  });
-  const trainer = new Trainer(loaded.decoder, parameters, optimizer);
-  await trainer.step([fullBatch(run.batchSize, run.sequenceLength)], {
-    step: 1,
-    learningRate: 1e-4,
-    maxGradNorm: 1,
-    checkpointing: run.checkpointing,
-    logitsChunkBytes: run.logitsChunkBytes,
-    seed: 0,
-    firstPass: 0,
-  });
+  // Not freed: the ledger is read while everything lives, and nothing of it is real.
+  const session = new Session(
+    loaded,
+    { ...run, alpha: 2 * run.rank, seed: 0 },
+    { checkpointing: run.checkpointing, logitsChunkBytes: run.logitsChunkBytes },
+  );
+  await session.trainStep([fullBatch(run.batchSize, run.sequenceLength)], { learningRate: 1e-4 });
   return {
     ledger: backend.ledger(),
     packedBytes: backend.packedBytes,
-    trainableParameters: parameters.count,
+    trainableParameters: session.parameters.count,
     baseParameters: loaded.totalParameters,
   };
-}
-
-/** Parameters that train, without running anything. */
-export function countTrainable(config: DecoderConfig, rank: number, targets: string): Promise<number> {
-  const shape = { batchSize: 1, sequenceLength: 2, checkpointing: false, precision: "bf16" } as const;
-  return predictMemory(config, { ...shape, method: "lora", rank, targets, optimizer: "adamw" }).then(
-    (prediction) => prediction.trainableParameters,
-  );
 }
 
 function load(backend: Backend, config: DecoderConfig, run: MemoryCase): Promise<LoadedDecoder> {

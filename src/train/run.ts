@@ -12,20 +12,19 @@ import { refuseRun } from "../data/preflight.ts";
 import { rowLabel } from "../data/row.ts";
 import { generateBatch } from "../generate/generate.ts";
 import { greedy } from "../generate/sampler.ts";
-import { optimizers } from "../optim/index.ts";
-import type { Optimizer } from "../optim/optimizer.ts";
 import { scheduleFactor } from "../optim/schedule.ts";
 import { UserError } from "../util/errors.ts";
 import { preflightRun } from "./check.ts";
 import { type RunState, restoreCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import { defaultLogitsChunkBytes } from "./device-batch.ts";
 import type { RunTraining } from "./engine.ts";
-import { evaluate } from "./evaluate.ts";
 import type { EvalEvent, StepEvent, TrainEvent, TrainSummary } from "./events.ts";
 import type { MemoryChoices } from "./fit-memory.ts";
 import { MetricsLog } from "./metrics-log.ts";
 import { prepareRunFolder, type RunIdentity, requireSameRun } from "./run-folder.ts";
 import { peakRssBytes, writeRunRecord } from "./run-record.ts";
 import { saveResult } from "./save-result.ts";
+import { Session } from "./session.ts";
 import {
   loadTrainingData,
   openTrainable,
@@ -33,7 +32,6 @@ import {
   type TrainableModel,
   type TrainingData,
 } from "./setup.ts";
-import { defaultLogitsChunkBytes, Trainer } from "./step.ts";
 
 export const runTraining: RunTraining = async (options, emit, signal) => {
   const resumed = await prepareRunFolder(options.out, options.resume);
@@ -117,8 +115,7 @@ function identityOf(
 
 class Run {
   private readonly plan: BatchPlan;
-  private readonly optimizer: Optimizer;
-  private readonly trainer: Trainer;
+  private readonly session: Session;
   private readonly totalSteps: number;
   private readonly identity: RunIdentity;
   private cursor: BatchCursor;
@@ -140,13 +137,14 @@ class Run {
     this.totalSteps =
       options.maxSteps ?? this.plan.countSteps(options.epochs ?? 1, options.gradientAccumulation);
     const stateMemory = stateMemoryOf(backend, memory, options.out);
-    this.optimizer = optimizers[options.optimizer](backend, trainable.parameters, options, stateMemory);
+    const { gradientCheckpointing: checkpointing, logitsChunkBytes } = memory;
+    const { loaded } = trainable.model;
+    this.session = new Session(loaded, options, { stateMemory, checkpointing, logitsChunkBytes }, trainable);
     if (stateMemory.pagedBytes > 0) {
       const [paged, kept] = [stateMemory.pagedBytes, backend.ledger().live.optimizer];
       const message = `paging ${inMegabytes(paged)} of optimizer state to ${stateMemory.place}; ${inMegabytes(kept)} stay in ${backend.paging ? "memory" : "the device's memory"}`;
       emit({ type: "info", message });
     }
-    this.trainer = new Trainer(trainable.model.loaded.decoder, trainable.parameters, this.optimizer);
     this.identity = identityOf(options, trainable, data, this.totalSteps);
     this.state = {
       version: 1,
@@ -200,16 +198,17 @@ class Run {
       return summary;
     } finally {
       await log.close();
-      this.optimizer.free();
-      this.trainer.free();
+      this.session[Symbol.dispose]();
     }
   }
 
   private async resume({ folder, state }: { folder: string; state: RunState }): Promise<void> {
     requireSameRun(state, JSON.parse(JSON.stringify(this.identity)), folder);
     this.cursor = new BatchCursor(this.plan, state.cursor);
-    await restoreCheckpoint(folder, this.backend, this.trainable.parameters, this.optimizer);
+    await restoreCheckpoint(folder, this.backend, this.trainable.parameters, this.session.optimizer);
     this.state = state;
+    this.session.steps = state.step;
+    this.session.passes = state.passes;
     this.emit({ type: "info", message: `continuing from ${folder}` });
   }
 
@@ -252,15 +251,8 @@ class Run {
     const { schedule: name, warmupSteps } = options;
     const learningRate =
       options.learningRate * scheduleFactor({ name, warmupSteps, totalSteps: this.totalSteps }, step);
-    const result = await this.trainer.step(batches, {
-      step,
-      learningRate,
-      maxGradNorm: options.maxGradNorm,
-      checkpointing: this.memory.gradientCheckpointing,
-      logitsChunkBytes: this.memory.logitsChunkBytes,
-      seed: options.seed,
-      firstPass: this.state.passes,
-    });
+    const { maxGradNorm } = options;
+    const result = await this.session.trainStep(batches, { learningRate, maxGradNorm });
     if (!result.updated) {
       this.state = { ...this.state, cursor: beforeCursor };
       await this.refuseNonFinite(step, result.losses, batches, log);
@@ -284,7 +276,7 @@ class Run {
     this.state = {
       ...this.state,
       step,
-      passes: this.state.passes + batches.length,
+      passes: this.session.passes,
       cursor: this.cursor.state(),
       tokens: this.state.tokens + result.tokens,
       firstLoss: this.state.firstLoss ?? result.loss,
@@ -316,8 +308,7 @@ class Run {
     const { decoder } = trainable.model.loaded;
     if (data.evaluation.length > 0) {
       const tokensPerPass = options.batchSize * options.sequenceLength;
-      const { logitsChunkBytes } = this.memory;
-      const { loss } = await evaluate(decoder, data.evaluation, { tokensPerPass, logitsChunkBytes });
+      const { loss } = await this.session.evaluate(data.evaluation, tokensPerPass);
       const event: EvalEvent = { type: "eval", step, loss, perplexity: Math.exp(loss) };
       this.emit(event);
       await log.append(event);
@@ -342,7 +333,7 @@ class Run {
       options.out,
       this.backend,
       trainable.parameters,
-      this.optimizer,
+      this.session.optimizer,
       state,
       options.keep,
       async (folder) => {

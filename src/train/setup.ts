@@ -10,30 +10,19 @@ import type { Sample } from "../data/render.ts";
 import { splitEval } from "../data/split-eval.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { hashModelFolder } from "../formats/model-hash.ts";
-import { newAdapterConfig, readAdapter } from "../formats/peft.ts";
-import {
-  attachLoadedAdapter,
-  attachNewAdapter,
-  type DecoderAdapter,
-  parseTargets,
-} from "../models/adapter.ts";
+import { readAdapter } from "../formats/peft.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
-import type { FlatParameters } from "../nn/parameters.ts";
 import { hostState } from "../optim/host-paging.ts";
 import { pagedState, residentState, type StateMemory } from "../optim/paging.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadChatTemplate } from "../text/load-tokenizer.ts";
-import { BugError } from "../util/errors.ts";
 import type { TrainEvent } from "./events.ts";
+import { makeTrainable, type Trainable } from "./session.ts";
 
-export interface TrainableModel {
+export interface TrainableModel extends Trainable {
   readonly model: OpenedModel;
   readonly modelHash: string;
-  /** What trains, flat. */
-  readonly parameters: FlatParameters;
-  /** Absent for full fine-tuning. */
-  readonly adapter?: DecoderAdapter;
   free(): Promise<void>;
 }
 
@@ -45,19 +34,18 @@ export async function openTrainable(backend: Backend, options: TrainOptions): Pr
   const model = await openModel(backend, path, { train: full, quantize });
   try {
     const modelHash = await hashModelFolder(model.folder);
-    if (full) {
-      const parameters = model.loaded.trained;
-      if (!parameters) throw new BugError("full fine-tuning without trainable weights");
-      return { model, modelHash, parameters, free: () => model.close() };
-    }
-    const adapter = await makeAdapter(model, options);
+    const initial = options.initAdapter === undefined ? undefined : await readAdapter(options.initAdapter);
+    const { parameters, adapter } = makeTrainable(model.loaded, options, {
+      initial,
+      baseModel: options.model,
+    });
     return {
       model,
       modelHash,
-      parameters: adapter.flat,
+      parameters,
       adapter,
       async free() {
-        adapter.free();
+        adapter?.free();
         await model.close();
       },
     };
@@ -65,24 +53,6 @@ export async function openTrainable(backend: Backend, options: TrainOptions): Pr
     await model.close();
     throw error;
   }
-}
-
-async function makeAdapter(model: OpenedModel, options: TrainOptions): Promise<DecoderAdapter> {
-  if (options.initAdapter) {
-    return attachLoadedAdapter(model.loaded, await readAdapter(options.initAdapter), {
-      trains: true,
-      dropout: options.dropout,
-    });
-  }
-  const config = newAdapterConfig({
-    rank: options.rank,
-    alpha: options.alpha,
-    dropout: options.dropout,
-    rslora: options.rslora,
-    targets: parseTargets(options.targets),
-    baseModel: options.model,
-  });
-  return attachNewAdapter(model.loaded, config, options.seed);
 }
 
 export interface TrainingData {

@@ -6,15 +6,12 @@ import type { Backend } from "../../src/backend/backend.ts";
 import { openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
 import { assemble } from "../../src/data/assemble.ts";
 import { memorySource } from "../../src/formats/byte-source.ts";
-import { newAdapterConfig } from "../../src/formats/peft.ts";
 import { fromSafetensorsDType, openSafetensors } from "../../src/formats/safetensors.ts";
-import { attachNewAdapter } from "../../src/models/adapter.ts";
 import { readModelConfig } from "../../src/models/index.ts";
 import { type LoadedDecoder, loadDecoder } from "../../src/models/load-model.ts";
 import { quantizeOnArrival } from "../../src/models/quantized-weights.ts";
 import { randomDecoder } from "../../src/models/random-model.ts";
-import { adamw } from "../../src/optim/adamw.ts";
-import { Trainer } from "../../src/train/step.ts";
+import { Session } from "../../src/train/session.ts";
 
 const config = readModelConfig({
   ...{ architectures: ["LlamaForCausalLM"], model_type: "llama", vocab_size: 96, hidden_size: 32 },
@@ -52,10 +49,11 @@ export async function baseStep(backend: Backend, { config, weights }: BaseFiles)
 }
 
 async function stepsOf(backend: Backend, loaded: LoadedDecoder, steps: number): Promise<number[]> {
-  const adapterConfig = newAdapterConfig({ rank: 4, alpha: 8, dropout: 0.1, targets: "all-linear" });
-  const adapter = attachNewAdapter(loaded, adapterConfig, 0);
-  const optimizer = adamw(backend, adapter.flat, { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 });
-  const trainer = new Trainer(loaded.decoder, adapter.flat, optimizer);
+  const session = new Session(loaded, {
+    ...{ method: "lora", rank: 4, alpha: 8, dropout: 0.1, targets: "all-linear" },
+    ...{ optimizer: "adamw", weightDecay: 0, seed: 0 },
+  });
+  session.passes = 1;
   const batch = assemble(
     [9, 14].map((length, row) => ({
       ids: Int32Array.from({ length }, (_, i) => (row * 31 + i * 7) % 96),
@@ -65,14 +63,11 @@ async function stepsOf(backend: Backend, loaded: LoadedDecoder, steps: number): 
   );
   const losses: number[] = [];
   for (let step = 1; step <= steps; step++) {
-    const { loss } = await trainer.step([batch], {
-      ...{ step, learningRate: 2e-2, maxGradNorm: 1, checkpointing: step === 2, seed: 0, firstPass: step },
-    });
+    session.checkpointing = step === 2;
+    const { loss } = await session.trainStep([batch], { learningRate: 2e-2 });
     losses.push(loss);
   }
-  trainer.free();
-  optimizer.free();
-  adapter.free();
+  session[Symbol.dispose]();
   loaded.free();
   if (backend.liveBytes !== 0) throw new Error(`${backend.liveBytes} bytes are left`);
   return losses;

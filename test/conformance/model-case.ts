@@ -2,14 +2,16 @@
 
 import { type Parameter, Tape } from "../../src/autograd/tape.ts";
 import type { Backend, Tensor } from "../../src/backend/backend.ts";
+import { assemble } from "../../src/data/assemble.ts";
+import type { Sample } from "../../src/data/render.ts";
 import type { TokenBatch } from "../../src/models/decoder.ts";
 import { readModelConfig } from "../../src/models/index.ts";
 import { type LoadedDecoder, loadDecoder, type WeightSource } from "../../src/models/load-model.ts";
 import { attachAdapters } from "../../src/nn/lora.ts";
 import type { FlatParameters } from "../../src/nn/parameters.ts";
-import { adamw } from "../../src/optim/adamw.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../../src/tensor/dtype.ts";
 import { elementCount, viewOf } from "../../src/tensor/tensor.ts";
+import { Session } from "../../src/train/session.ts";
 import {
   type GoldenSequence,
   goldenAdapter,
@@ -166,28 +168,35 @@ export function parameterFor(flat: FlatParameters, name: string): Parameter {
   return parameter;
 }
 
-/** The golden's AdamW steps: each step's loss and gradient norm. */
+/** The golden's AdamW steps through a session: each step's loss and gradient norm. */
 export async function trainGolden(
-  backend: Backend,
   loaded: LoadedDecoder,
-  flat: FlatParameters,
+  parameters: FlatParameters,
   golden: Pick<ModelGolden, "training">,
 ): Promise<{ losses: number[]; gradNorms: number[] }> {
-  const { learningRate, maxGradNorm, batches, ...options } = golden.training;
-  const optimizer = adamw(backend, flat, options);
-  const sumSquares = viewOf(backend.allocate(8, "workspace"), [1], backend.floatType);
+  const { learningRate, maxGradNorm, batches, ...constants } = golden.training;
+  const recipe = { method: "lora", rank: 1, alpha: 1, targets: "all-linear", optimizer: "adamw" } as const;
+  using session = new Session(
+    loaded,
+    { ...recipe, ...constants, seed: 0 },
+    { logitsChunkBytes: 4 * 128 * 7 },
+    { parameters },
+  );
   const losses: number[] = [];
   const gradNorms: number[] = [];
-  for (const [i, sequences] of batches.entries()) {
-    flat.zeroGrad();
-    losses.push(await lossAndGradients(backend, loaded, sequences));
-    backend.sumSquares(flat.grad, sumSquares);
-    gradNorms.push(Math.sqrt((await readFloats(backend, sumSquares))[0]!));
-    await optimizer.update(i + 1, learningRate, { sumSquares, maxNorm: maxGradNorm });
+  for (const sequences of batches) {
+    const { loss } = await session.forwardBackward(assemble(sequences.map(sampleOf)));
+    const { gradNorm } = await session.step({ learningRate, maxGradNorm });
+    losses.push(loss);
+    gradNorms.push(gradNorm);
   }
-  optimizer.free();
-  backend.free(sumSquares.buffer);
   return { losses, gradNorms };
+}
+
+function sampleOf({ ids, mask }: GoldenSequence, row: number): Sample {
+  // The first token has nothing before it to be predicted from.
+  const targetMask = Uint8Array.from(mask, (bit, i) => (i > 0 ? bit : 0));
+  return { ids: Int32Array.from(ids), targetMask, rowId: { file: "golden", line: row + 1, unit: "row" } };
 }
 
 /** Largest absolute difference over the largest magnitude expected. */

@@ -61,7 +61,7 @@ for (const { name: backendName, open, skip } of exactBackends) {
             );
           }
           if (!checkpointing) {
-            const { losses, gradNorms } = await trainGolden(backend, loaded, flat, golden);
+            const { losses, gradNorms } = await trainGolden(loaded, flat, golden);
             expect(relativeDifference(losses, golden.lora.training.losses)).toBeLessThan(lossTolerance);
             expect(relativeDifference(gradNorms, golden.lora.training.gradNorms)).toBeLessThan(
               gradientTolerance,
@@ -87,7 +87,7 @@ for (const { name: backendName, open, skip } of exactBackends) {
           const norm = Math.sqrt(grad.reduce((sum, value) => sum + value * value, 0));
           expect(Math.abs(norm / expected.norm - 1), parameterName).toBeLessThan(gradientTolerance);
         }
-        const { losses, gradNorms } = await trainGolden(backend, loaded, flat, golden);
+        const { losses, gradNorms } = await trainGolden(loaded, flat, golden);
         expect(relativeDifference(losses, golden.full.training.losses)).toBeLessThan(lossTolerance);
         expect(relativeDifference(gradNorms, golden.full.training.gradNorms)).toBeLessThan(gradientTolerance);
         loaded.free();

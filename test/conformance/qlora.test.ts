@@ -62,7 +62,7 @@ for (const { name: backendName, open, skip } of conformanceBackends) {
           expect(Math.abs(norm / expected.norm - 1), parameterName).toBeLessThan(gradientTolerance);
         }
       }
-      const { losses } = await trainGolden(backend, loaded, flat, row);
+      const { losses } = await trainGolden(loaded, flat, row);
       expect(relativeDifference(losses, row.training.losses)).toBeLessThan(
         exact ? lossTolerance : bf16LossTolerance,
       );

@@ -6,10 +6,7 @@ import { runInNewContext } from "node:vm";
 import { expect, it } from "vitest";
 import { openBackend } from "../../src/backend/index.ts";
 import { assemble } from "../../src/data/assemble.ts";
-import { newAdapterConfig } from "../../src/formats/peft.ts";
-import { attachNewAdapter } from "../../src/models/adapter.ts";
-import { adamw } from "../../src/optim/adamw.ts";
-import { Trainer } from "../../src/train/step.ts";
+import { Session } from "../../src/train/session.ts";
 import { openGolden } from "../conformance/model-case.ts";
 import { loadModelGolden } from "../golden/load-golden.ts";
 import { backendName } from "./lowrank.ts";
@@ -24,10 +21,10 @@ it(`500 steps on ${backendName}`, async () => {
   const backend = await openBackend(backendName, { precision: "fp32" });
   const golden = loadModelGolden("llama-gqa-tied-llama3");
   const loaded = await openGolden(backend, golden);
-  const config = newAdapterConfig({ rank: 4, alpha: 8, dropout: 0.1, targets: "all-linear" });
-  const adapter = attachNewAdapter(loaded, config, 0);
-  const optimizer = adamw(backend, adapter.flat, { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 });
-  const trainer = new Trainer(loaded.decoder, adapter.flat, optimizer);
+  const session = new Session(loaded, {
+    ...{ method: "lora", rank: 4, alpha: 8, dropout: 0.1, targets: "all-linear" },
+    ...{ optimizer: "adamw", weightDecay: 0, seed: 0 },
+  });
   const base = backend.liveBytes;
   const live: number[] = [];
   const outsideHeap: number[] = [];
@@ -38,10 +35,8 @@ it(`500 steps on ${backendName}`, async () => {
       const targetMask = new Uint8Array(length).fill(1, 1);
       return assemble([{ ids, targetMask, rowId: { file: "rows", line: i + 1, unit: "line" } }]);
     });
-    const result = await trainer.step(batches, {
-      ...{ step, learningRate: 1e-4, maxGradNorm: 1, checkpointing: step % 2 === 0, seed: 0 },
-      firstPass: 3 * step,
-    });
+    session.checkpointing = step % 2 === 0;
+    const result = await session.trainStep(batches, { learningRate: 1e-4 });
     expect(result.updated).toBe(true);
     live.push(backend.liveBytes);
     if (step % 25 === 0) {
@@ -53,9 +48,7 @@ it(`500 steps on ${backendName}`, async () => {
   const lowest = (from: number, to: number) => Math.min(...outsideHeap.slice(from / 25, to / 25));
   expect(lowest(350, 500) - lowest(50, 200)).toBeLessThan(growthBytes);
   expect(new Set(live.slice(1)).size, "live bytes after each step").toBe(1);
-  trainer.free();
-  optimizer.free();
-  adapter.free();
+  session[Symbol.dispose]();
   loaded.free();
   expect(live[0]).toBeGreaterThanOrEqual(base);
   expect(backend.liveBytes).toBe(0);

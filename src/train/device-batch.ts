@@ -1,0 +1,60 @@
+// A micro-batch on the device: ids, positions and segments for the decoder, and which rows have which target. Made
+// for one pass and freed after it. Not here: how batches are made (data/assemble.ts) or used (session.ts).
+
+import type { Backend, Tensor } from "../backend/backend.ts";
+import { type Batch, NO_TARGET } from "../data/assemble.ts";
+import type { TokenBatch } from "../models/decoder.ts";
+import { encodeFrom } from "../tensor/dtype.ts";
+import { viewOf } from "../tensor/tensor.ts";
+
+/** Logits that exist at a time, in bytes, where memory is not short. */
+export const defaultLogitsChunkBytes = 128 * 2 ** 20;
+
+/** A batch on the device. */
+export class DeviceBatch {
+  readonly tokens: TokenBatch;
+  readonly rows: Tensor;
+  readonly targets: Tensor;
+  readonly targetCount: number;
+  private readonly uploads: Tensor[] = [];
+
+  constructor(
+    private readonly backend: Backend,
+    batch: Batch,
+  ) {
+    const rows: number[] = [];
+    const targets: number[] = [];
+    for (let i = 0; i < batch.targets.length; i++) {
+      if (batch.targets[i] === NO_TARGET) continue;
+      rows.push(i);
+      targets.push(batch.targets[i]!);
+    }
+    const count = batch.segments.length / 4;
+    this.tokens = {
+      ids: this.upload(batch.ids),
+      positions: this.upload(batch.positions),
+      segments: {
+        table: this.upload(batch.segments, [count, 4]),
+        count,
+        maxQueries: batch.maxLength,
+        maxKeys: batch.maxLength,
+      },
+      length: batch.maxLength,
+    };
+    this.rows = this.upload(rows);
+    this.targets = this.upload(targets);
+    this.targetCount = rows.length;
+  }
+
+  private upload(values: ArrayLike<number>, shape = [values.length]): Tensor {
+    const buffer = this.backend.allocate(Math.max(4, 4 * values.length), "workspace");
+    if (values.length > 0) this.backend.write(buffer, encodeFrom(values, "i32"));
+    const tensor = viewOf(buffer, shape, "i32");
+    this.uploads.push(tensor);
+    return tensor;
+  }
+
+  free(): void {
+    for (const tensor of this.uploads) this.backend.free(tensor.buffer);
+  }
+}

@@ -1,0 +1,293 @@
+// Training as a thing one holds: a decoder, what trains on it, and an optimizer over that. train, bench, the memory
+// count, the conformance tests and users' own loops (library/) all step through it. One optimizer step is micro-batches
+// forward and backward into the flat gradient, then clip and update. The loss is a sum over target tokens divided by
+// all target tokens of the step, so 8 micro-batches of 1 equal 1 batch of 8. Losses and the gradient norm come back
+// before the update: a step that went wrong changes nothing. Not here: a run with its folder and data (run.ts).
+
+import { Tape } from "../autograd/tape.ts";
+import type { Backend, Tensor } from "../backend/backend.ts";
+import type { Method } from "../config/fields.ts";
+import type { Batch } from "../data/assemble.ts";
+import type { Sample } from "../data/render.ts";
+import { type LoadedAdapter, newAdapterConfig } from "../formats/peft.ts";
+import {
+  attachLoadedAdapter,
+  attachNewAdapter,
+  type DecoderAdapter,
+  parseTargets,
+} from "../models/adapter.ts";
+import type { Decoder } from "../models/decoder.ts";
+import type { LoadedDecoder } from "../models/load-model.ts";
+import type { FlatParameters } from "../nn/parameters.ts";
+import { type OptimizerName, optimizers } from "../optim/index.ts";
+import { defaultOptimizerOptions, type Optimizer, type OptimizerOptions } from "../optim/optimizer.ts";
+import type { StateMemory } from "../optim/paging.ts";
+import { dtypeBytes } from "../tensor/dtype.ts";
+import { viewOf } from "../tensor/tensor.ts";
+import { BugError } from "../util/errors.ts";
+import { DeviceBatch, defaultLogitsChunkBytes } from "./device-batch.ts";
+import { type Evaluation, evaluate } from "./evaluate.ts";
+
+/** What trains, and what updates it: the part of a run's recipe that a session needs. */
+export interface SessionRecipe extends Partial<OptimizerOptions> {
+  readonly method: Method;
+  readonly rank: number;
+  readonly alpha: number;
+  readonly dropout?: number;
+  readonly rslora?: boolean;
+  /** As --targets. */
+  readonly targets: string;
+  readonly optimizer: OptimizerName;
+  readonly seed: number;
+}
+
+export interface SessionOptions {
+  /** Continue from these factors in place of fresh ones. */
+  readonly initial?: LoadedAdapter;
+  /** Named in the adapter's configuration. */
+  readonly baseModel?: string;
+  /** Where the optimizer's state lives; in the device's memory when absent. */
+  readonly stateMemory?: StateMemory;
+  /** Recompute activations in the backward pass. */
+  readonly checkpointing?: boolean;
+  /** Logits that exist at a time, in bytes. */
+  readonly logitsChunkBytes?: number;
+}
+
+/** What a recipe makes trainable on a loaded model. */
+export interface Trainable {
+  /** Flat. */
+  readonly parameters: FlatParameters;
+  /** Absent for full fine-tuning. */
+  readonly adapter?: DecoderAdapter;
+}
+
+/** Makes trainable what the recipe trains: the weights themselves, or a fresh or given adapter on them. */
+export function makeTrainable(
+  loaded: LoadedDecoder,
+  recipe: Omit<SessionRecipe, "optimizer">,
+  { initial, baseModel }: Pick<SessionOptions, "initial" | "baseModel"> = {},
+): Trainable {
+  if (recipe.method === "full") {
+    if (!loaded.trained) throw new BugError("full fine-tuning of a model that was not loaded for it");
+    return { parameters: loaded.trained };
+  }
+  const { rank, alpha, dropout, rslora } = recipe;
+  const adapter = initial
+    ? attachLoadedAdapter(loaded, initial, { trains: true, dropout })
+    : attachNewAdapter(
+        loaded,
+        newAdapterConfig({ rank, alpha, dropout, rslora, targets: parseTargets(recipe.targets), baseModel }),
+        recipe.seed,
+      );
+  return { parameters: adapter.flat, adapter };
+}
+
+export interface GradientResult {
+  /** Mean over the target tokens. */
+  readonly loss: number;
+  readonly targetTokens: number;
+  readonly tokens: number;
+  /** Mean loss of each micro-batch. */
+  readonly losses: readonly number[];
+}
+
+export interface UpdateOptions {
+  readonly learningRate: number;
+  /** Clip gradients to this norm; 0 clips nothing. */
+  readonly maxGradNorm?: number;
+}
+
+export interface UpdateResult {
+  /** Before clipping. */
+  readonly gradNorm: number;
+  /** False: a loss or the norm was not finite, and nothing was updated. */
+  readonly updated: boolean;
+}
+
+export interface StepResult extends GradientResult, UpdateResult {}
+
+/** Bytes between two numbers that are read back: WebGPU's binding alignment. */
+const slotBytes = 256;
+
+export class Session implements Disposable {
+  readonly parameters: FlatParameters;
+  readonly adapter: DecoderAdapter | undefined;
+  readonly optimizer: Optimizer;
+  /** Optimizer steps done; the next is one more. A resumed run sets it. */
+  steps = 0;
+  /** Recompute activations in the backward pass; may change from step to step. */
+  checkpointing: boolean;
+  /** Micro-batches done, so that dropout masks never repeat. A resumed run sets it. */
+  passes = 0;
+  private readonly decoder: Decoder;
+  private readonly ownsTrainable: boolean;
+  private stats: Tensor | undefined;
+  private slots = 0;
+  /** Gradients of forwardBackward() that no step() has used yet. */
+  private pending = false;
+  private finite = true;
+
+  /** `trainable` is what makeTrainable made; without it the session makes, and frees, its own. */
+  constructor(
+    readonly loaded: LoadedDecoder,
+    private readonly recipe: SessionRecipe,
+    private readonly options: SessionOptions = {},
+    trainable?: Trainable,
+  ) {
+    this.decoder = loaded.decoder;
+    this.checkpointing = options.checkpointing ?? false;
+    this.ownsTrainable = trainable === undefined;
+    const { parameters, adapter } = trainable ?? makeTrainable(loaded, recipe, options);
+    this.parameters = parameters;
+    this.adapter = adapter;
+    try {
+      const constants = { ...defaultOptimizerOptions, ...given(recipe) };
+      this.optimizer = optimizers[recipe.optimizer](this.backend, parameters, constants, options.stateMemory);
+    } catch (error) {
+      if (this.ownsTrainable) adapter?.free();
+      throw error;
+    }
+  }
+
+  get backend(): Backend {
+    return this.decoder.backend;
+  }
+
+  /**
+   * Adds the gradient of the mean loss over all target tokens of these micro-batches to what earlier calls left since
+   * the last step().
+   */
+  async forwardBackward(batches: Batch | readonly Batch[]): Promise<GradientResult> {
+    const list = [batches].flat() as Batch[];
+    this.statsFor(list.length);
+    this.accumulateAll(list);
+    const result = gradientResult(list, await this.readStats(list.length));
+    this.finite &&= Number.isFinite(result.loss);
+    return result;
+  }
+
+  /** One update from the gradients that forwardBackward() has left, which are spent then. */
+  async step({ learningRate, maxGradNorm = 1 }: UpdateOptions): Promise<UpdateResult> {
+    if (!this.pending) throw new BugError("step() without a gradient: call forwardBackward() first");
+    this.statsFor(1);
+    this.backend.sumSquares(this.parameters.grad, this.slot(0));
+    const gradNorm = Math.sqrt((await this.readStats(1))[0]!);
+    return this.update(gradNorm, this.slot(0), { learningRate, maxGradNorm });
+  }
+
+  /** forwardBackward() and step() in one, with a single read of losses and norm between them. */
+  async trainStep(batches: readonly Batch[], options: UpdateOptions): Promise<StepResult> {
+    this.statsFor(batches.length + 1);
+    this.accumulateAll(batches);
+    const norm = this.slot(batches.length);
+    this.backend.sumSquares(this.parameters.grad, norm);
+    const values = await this.readStats(batches.length + 1);
+    const result = gradientResult(batches, values.slice(0, -1));
+    this.finite &&= Number.isFinite(result.loss);
+    return { ...result, ...(await this.update(Math.sqrt(values.at(-1)!), norm, options)) };
+  }
+
+  /** Mean loss over samples, without gradients or dropout. */
+  evaluate(samples: readonly Sample[], tokensPerPass: number): Promise<Evaluation> {
+    const { logitsChunkBytes } = this.options;
+    return evaluate(this.decoder, samples, { tokensPerPass, logitsChunkBytes });
+  }
+
+  [Symbol.dispose](): void {
+    if (this.stats) this.backend.free(this.stats.buffer);
+    this.stats = undefined;
+    this.optimizer.free();
+    if (this.ownsTrainable) this.adapter?.free();
+  }
+
+  private async update(
+    gradNorm: number,
+    norm: Tensor,
+    { learningRate, maxGradNorm = 1 }: UpdateOptions,
+  ): Promise<UpdateResult> {
+    const updated = this.finite && Number.isFinite(gradNorm);
+    this.pending = false;
+    this.finite = true;
+    if (updated) {
+      const clip = maxGradNorm > 0 ? { sumSquares: norm, maxNorm: maxGradNorm } : undefined;
+      await this.optimizer.update(this.steps + 1, learningRate, clip);
+      this.steps++;
+    }
+    return { gradNorm, updated };
+  }
+
+  private accumulateAll(batches: readonly Batch[]): void {
+    const targetTokens = batches.reduce((sum, batch) => sum + batch.targetTokens, 0);
+    this.backend.fill(this.stats!, 0);
+    if (!this.pending) this.parameters.zeroGrad();
+    this.pending = true;
+    for (const [i, batch] of batches.entries()) {
+      if (batch.targetTokens > 0) this.accumulate(batch, targetTokens, this.passes + i, this.slot(i));
+    }
+    this.passes += batches.length;
+  }
+
+  /** Adds one micro-batch's gradient, and writes the sum of its losses to `out`. */
+  private accumulate(batch: Batch, targetTokens: number, pass: number, out: Tensor): void {
+    const { decoder, backend, options } = this;
+    const uploaded = new DeviceBatch(backend, batch);
+    using tape = new Tape(backend);
+    const hidden = decoder.forward(tape, uploaded.tokens, {
+      context: { training: true, seed: this.recipe.seed, pass },
+      checkpointing: this.checkpointing,
+    });
+    const losses = decoder.loss(tape, hidden, {
+      rows: uploaded.rows,
+      targets: uploaded.targets,
+      gradScale: 1 / targetTokens,
+      chunkBytes: options.logitsChunkBytes ?? defaultLogitsChunkBytes,
+    });
+    tape.run([losses]);
+    backend.sum(losses.data, out);
+    tape.backward();
+    uploaded.free();
+  }
+
+  private statsFor(slots: number): void {
+    const { backend } = this;
+    const elements = (slots * slotBytes) / dtypeBytes[backend.floatType];
+    if (this.stats && this.slots >= slots) return;
+    if (this.stats) backend.free(this.stats.buffer);
+    this.stats = viewOf(backend.allocate(slots * slotBytes, "workspace"), [elements], backend.floatType);
+    this.slots = slots;
+  }
+
+  private slot(index: number): Tensor {
+    return { ...this.stats!, shape: [1], byteOffset: index * slotBytes };
+  }
+
+  private async readStats(count: number): Promise<number[]> {
+    const { backend } = this;
+    const bytes = await backend.read(this.stats!.buffer, 0, count * slotBytes);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return Array.from({ length: count }, (_, i) =>
+      backend.floatType === "f64"
+        ? view.getFloat64(i * slotBytes, true)
+        : view.getFloat32(i * slotBytes, true),
+    );
+  }
+}
+
+function gradientResult(batches: readonly Batch[], sums: readonly number[]): GradientResult {
+  const targetTokens = batches.reduce((sum, batch) => sum + batch.targetTokens, 0);
+  return {
+    loss: targetTokens > 0 ? sums.reduce((a, b) => a + b, 0) / targetTokens : 0,
+    targetTokens,
+    tokens: batches.reduce((sum, batch) => sum + batch.ids.length, 0),
+    losses: sums.map((sum, i) => (batches[i]!.targetTokens > 0 ? sum / batches[i]!.targetTokens : 0)),
+  };
+}
+
+/** The optimizer's constants among a recipe's properties, those left out left out. */
+function given(recipe: SessionRecipe): Partial<OptimizerOptions> {
+  const names = Object.keys(defaultOptimizerOptions) as (keyof OptimizerOptions)[];
+  return Object.fromEntries(
+    names.filter((name) => recipe[name] !== undefined).map((name) => [name, recipe[name]]),
+  );
+}
