@@ -23,6 +23,7 @@ const ORDER = [
   ["plan"],
   ["compare"],
   ["serve"],
+  ["library"],
   ["cli"],
 ];
 

@@ -5,9 +5,10 @@ import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { jsonSchemaOf, type OptionsDefinition } from "../config/define.ts";
 import { resolveOptions } from "../config/resolve.ts";
 import { type ConfigFile, maxConfigBytes, parseConfig } from "../config/yaml.ts";
+import { fetchOptions } from "../library/fetch-options.ts";
 import { UserError } from "../util/errors.ts";
 import { parseCommandLine } from "./command-line.ts";
-import { fetchOptions } from "./fetch-options.ts";
+import { formatBytes } from "./format.ts";
 import { createTerminal, type ExitCode, exitCodes, type Terminal } from "./terminal.ts";
 
 export interface CliCommand {
@@ -34,7 +35,13 @@ export function defineCommand<Options extends { readonly json?: boolean }>(
       const file = line.configFile === undefined ? undefined : readConfigFile(line.configFile);
       const options = resolveOptions(definition, line.flags, file);
       const terminal = createTerminal(options.json === true);
-      await fetchOptions(definition.command, options as Readonly<Record<string, unknown>>, terminal);
+      const hooks = {
+        warn: terminal.warn,
+        note: terminal.note,
+        progress: (path: string, done: number, total: number) =>
+          terminal.status(`${path}: ${formatBytes(done)}${total > 0 ? ` of ${formatBytes(total)}` : ""}`),
+      };
+      await fetchOptions(definition, options, hooks).finally(() => terminal.status(""));
       return run(options, terminal);
     },
   };

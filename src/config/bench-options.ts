@@ -1,7 +1,7 @@
 // The options of `lowrank bench`: the speed of training steps on a model, or on random weights of a bare
 // config.json's shape. Not here: what is measured and how (cli/bench.ts).
 
-import { defineOptions, type OptionsOf, text, whole } from "./define.ts";
+import { defineOptions, modelName, type OptionsOf, whole } from "./define.ts";
 import {
   adapterFields,
   batchFields,
@@ -17,9 +17,8 @@ export const benchDefinition = defineOptions({
   summary: "Time training steps and compare them with what the device can do.",
   groups: {
     "Model and adapter": {
-      model: text("model as everywhere, or a bare config.json for random weights of that shape", {
+      model: modelName("model as everywhere, or a bare config.json for random weights of that shape", {
         required: true,
-        placeholder: "M",
       }),
       ...adapterFields,
     },

@@ -3,7 +3,17 @@
 
 import { findingCodes } from "../data/preflight.ts";
 import { UsageError } from "../util/errors.ts";
-import { choices, defineOptions, type OptionsOf, real, text, whole, wholes } from "./define.ts";
+import {
+  choices,
+  dataFile,
+  defineOptions,
+  modelName,
+  type OptionsOf,
+  real,
+  text,
+  whole,
+  wholes,
+} from "./define.ts";
 import { type MetricName, metricNames } from "./eval-options.ts";
 import {
   adapterFields,
@@ -21,12 +31,9 @@ export const compareDefinition = defineOptions({
   summary: "Train full, LoRA and QLoRA on your data with one budget, and say what each keeps of the quality.",
   groups: {
     "Model and data": {
-      model: text("a model folder, or tiny", { required: true, placeholder: "M" }),
-      data: text("training rows", { required: true, placeholder: "F" }),
-      evalData: text("rows to measure quality on; nothing is chosen by them", {
-        required: true,
-        placeholder: "F",
-      }),
+      model: modelName("a model folder, a hub name, or tiny", { required: true }),
+      data: dataFile("training rows", { required: true }),
+      evalData: dataFile("rows to measure quality on; nothing is chosen by them", { required: true }),
       out: text("folder for the runs, the table and the plots; an unfinished comparison continues there", {
         required: true,
         placeholder: "DIR",

@@ -21,6 +21,8 @@ export interface Field<T, In = unknown> {
   /** The default of a switch decides whether help shows --x or --no-x. */
   readonly defaultOn: boolean;
   readonly choices?: readonly string[];
+  /** What the value may name on the hub: a model, a model of which only config.json is read, or rows of data. */
+  readonly names?: "model" | "config" | "data";
   /** On the command line, takes every word up to the next flag. */
   readonly variadic: boolean;
   readonly schema: z.ZodType<T>;
@@ -124,6 +126,30 @@ export function text<const M extends More<string>>(
 ): Field<Present<string, M>, Given<string, M>> {
   const schema = z.string().min(1);
   return field("text", "text", schema, description, { placeholder: "TEXT", ...more });
+}
+
+/** A model: a folder, "tiny", or a name on the hub, fetched before it is used. */
+export function modelName<const M extends More<string>>(
+  description: string,
+  more?: M,
+): Field<Present<string, M>, Given<string, M>> {
+  return { ...text(description, { placeholder: "M", ...more }), names: "model" } as never;
+}
+
+/** A model of which only the configuration is read; also a bare config.json. */
+export function configName<const M extends More<string>>(
+  description: string,
+  more?: M,
+): Field<Present<string, M>, Given<string, M>> {
+  return { ...text(description, { placeholder: "M", ...more }), names: "config" } as never;
+}
+
+/** Rows of data: a file, or a data set on the hub, fetched before it is used. */
+export function dataFile<const M extends More<string>>(
+  description: string,
+  more?: M,
+): Field<Present<string, M>, Given<string, M>> {
+  return { ...text(description, { placeholder: "F", ...more }), names: "data" } as never;
 }
 
 /** Text that YAML may also give as a list; the list's items are joined with commas. */

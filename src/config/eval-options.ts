@@ -1,7 +1,7 @@
 // The options of `lowrank eval`: which rows, which metrics. Not here: what a metric is (metrics/).
 
 import { type TextMetricName, textMetrics } from "../metrics/index.ts";
-import { choices, defineOptions, type OptionsOf, text } from "./define.ts";
+import { choices, dataFile, defineOptions, type OptionsOf, text } from "./define.ts";
 import {
   batchFields,
   chatTemplate,
@@ -24,7 +24,7 @@ export const evalDefinition = defineOptions({
   groups: {
     Model: modelFields,
     "Data and metrics": {
-      data: text("rows: a JSONL, JSON, CSV or Parquet file", { required: true, placeholder: "F" }),
+      data: dataFile("rows: a JSONL, JSON, CSV or Parquet file", { required: true }),
       metrics: choices(metricNames, "what to measure", { default: ["perplexity"] }),
       maxNewTokens,
       predictions: text("JSONL file to write each row's generated text to", { placeholder: "F.jsonl" }),

@@ -2,16 +2,15 @@
 // fields work (define.ts), or the fields of one command alone (train-options.ts and its siblings).
 
 import { type OptimizerName, optimizers } from "../optim/index.ts";
-import { choice, commaText, real, size, text, toggle, whole } from "./define.ts";
+import { choice, commaText, modelName, real, size, text, toggle, whole } from "./define.ts";
 
 export const methods = ["lora", "qlora", "full"] as const;
 export type Method = (typeof methods)[number];
 
 /** Which model, and an adapter to put on it. */
 export const modelFields = {
-  model: text("a folder in Hugging Face layout, a hub name owner/name[@revision], or tiny", {
+  model: modelName("a folder in Hugging Face layout, a hub name owner/name[@revision], or tiny", {
     required: true,
-    placeholder: "M",
   }),
   adapter: text("folder of a LoRA adapter in PEFT layout to use with the model", { placeholder: "DIR" }),
 };

@@ -1,6 +1,16 @@
 // The options of `lowrank merge`. What they do is publish/merge-folder.ts.
 
-import { choice, defineOptions, type OptionsOf, real, text, toggle, whole } from "./define.ts";
+import {
+  choice,
+  dataFile,
+  defineOptions,
+  modelName,
+  type OptionsOf,
+  real,
+  text,
+  toggle,
+  whole,
+} from "./define.ts";
 import { deviceFields, modelFields } from "./fields.ts";
 
 export const mergeDefinition = defineOptions({
@@ -11,16 +21,14 @@ export const mergeDefinition = defineOptions({
     Merge: {
       model: modelFields.model,
       adapter: text("folder of a LoRA adapter in PEFT layout", { required: true, placeholder: "DIR" }),
-      base: text("the original, full-precision model to merge into, where --model is stored in 4 bits", {
-        placeholder: "M",
-      }),
+      base: modelName("the original, full-precision model to merge into, where --model is stored in 4 bits"),
       out: text("folder to write; must be new or empty", { required: true, placeholder: "DIR" }),
       dtype: choice(["auto", "f32", "f16", "bf16"], "dtype of the merged weights; auto is the base's own", {
         default: "auto",
       }),
     },
     Receipt: {
-      sampleData: text("rows to compare the models on, in place of the built-in text", { placeholder: "F" }),
+      sampleData: dataFile("rows to compare the models on, in place of the built-in text"),
       sampleTokens: whole("most tokens of sample text", { min: 2, max: 65536, default: 512 }),
       maxKl: real("largest mean KL divergence, in nats a token, from the adapter on its base", {
         min: 0,

@@ -1,7 +1,18 @@
 // The options of `lowrank plan`: the shape, the limit to stay within, the work to price. Not here: how anything is
 // counted (plan/).
 
-import { choice, defineOptions, type OptionsOf, real, size, text, toggle, whole } from "./define.ts";
+import {
+  choice,
+  configName,
+  dataFile,
+  defineOptions,
+  type OptionsOf,
+  real,
+  size,
+  text,
+  toggle,
+  whole,
+} from "./define.ts";
 import {
   adapterFields,
   batchFields,
@@ -17,9 +28,8 @@ export const planDefinition = defineOptions({
   summary: "Count memory, time and cost of training a model before paying for it.",
   groups: {
     "Model and adapter": {
-      model: text("a model folder, tiny, or a bare config.json: no weights are read", {
+      model: configName("a model folder, tiny, or a bare config.json: no weights are read", {
         required: true,
-        placeholder: "M",
       }),
       method: choice(methods, "plan this method alone", { defaultText: "all of them" }),
       rank: adapterFields.rank,
@@ -40,7 +50,7 @@ export const planDefinition = defineOptions({
       }),
       price: real("US dollars for an hour of the device", { min: 0, defaultText: "as the table says" }),
       tokens: whole("tokens to train on, repetitions included", { min: 1 }),
-      data: text("training rows whose tokens are counted, in place of --tokens", { placeholder: "F" }),
+      data: dataFile("training rows whose tokens are counted, in place of --tokens"),
       epochs: whole("passes over --data", { min: 1, default: 1 }),
       trainOn,
       chatTemplate,

@@ -1,15 +1,15 @@
 // The options of `lowrank spectrum`: whose update, and what share of it a proposed rank must hold.
 
 import { UsageError } from "../util/errors.ts";
-import { defineOptions, type OptionsOf, real, text, toggle, whole } from "./define.ts";
+import { defineOptions, modelName, type OptionsOf, real, text, toggle, whole } from "./define.ts";
 
 export const spectrumDefinition = defineOptions({
   command: "spectrum",
   summary: "Singular values of what training changed, and the ranks that would have held it.",
   groups: {
     "The update": {
-      base: text("the model before training", { placeholder: "M" }),
-      tuned: text("the model after full fine-tuning", { placeholder: "M2" }),
+      base: modelName("the model before training"),
+      tuned: modelName("the model after full fine-tuning", { placeholder: "M2" }),
       adapter: text("a LoRA adapter, in place of --base and --tuned", { placeholder: "DIR" }),
     },
     Proposal: {

@@ -7,7 +7,17 @@ import { findingCodes } from "../data/preflight.ts";
 import { defaultOptimizerOptions as constants } from "../optim/optimizer.ts";
 import { scheduleNames } from "../optim/schedule.ts";
 import { UsageError } from "../util/errors.ts";
-import { choice, choices, defineOptions, type OptionsOf, real, text, toggle, whole } from "./define.ts";
+import {
+  choice,
+  choices,
+  dataFile,
+  defineOptions,
+  type OptionsOf,
+  real,
+  text,
+  toggle,
+  whole,
+} from "./define.ts";
 import {
   adapterFields,
   batchFields,
@@ -38,7 +48,7 @@ export const trainDefinition = defineOptions({
       initAdapter: text("adapter in PEFT layout to continue from", { placeholder: "DIR" }),
     },
     Data: {
-      data: text("training rows: a JSONL, JSON, CSV or Parquet file", { required: true, placeholder: "F" }),
+      data: dataFile("training rows: a JSONL, JSON, CSV or Parquet file", { required: true }),
       trainOn,
       chatTemplate,
       overLength,
@@ -73,7 +83,7 @@ export const trainDefinition = defineOptions({
       maxGradNorm: real("clip gradients to this norm; 0 clips nothing", { min: 0, default: 1 }),
     },
     "Evaluation and checkpoints": {
-      evalData: text("rows to evaluate on", { placeholder: "F" }),
+      evalData: dataFile("rows to evaluate on"),
       evalFraction: real("part of the training rows to set aside for evaluation", {
         min: 0,
         max: 1,

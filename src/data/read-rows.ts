@@ -6,6 +6,7 @@ import { basename, extname } from "node:path";
 import { openFile } from "../formats/disk.ts";
 import { locateData } from "../formats/locate-model.ts";
 import { UserError } from "../util/errors.ts";
+import { rowsNamed } from "./memory-rows.ts";
 import { parseCsv, parseJsonArray, parseJsonLines, parseParquet } from "./parse-rows.ts";
 import type { Row } from "./row.ts";
 
@@ -29,6 +30,8 @@ export async function readRows(path: string): Promise<Row[]> {
  * a split are one data set: its rows are numbered through and named by the data set.
  */
 export async function openDataFile(given: string): Promise<DataFile> {
+  const inMemory = rowsNamed(given);
+  if (inMemory) return dataFile("rows", ".jsonl", inMemory);
   const paths = locateData(given);
   const files: DataFile[] = [];
   for (const path of paths) files.push(await openOne(path));
@@ -65,6 +68,10 @@ async function openOne(path: string): Promise<DataFile> {
   } finally {
     await source.close();
   }
+  return dataFile(name, kind, bytes);
+}
+
+function dataFile(name: string, kind: string, bytes: Uint8Array): DataFile {
   return {
     name,
     hash: createHash("sha256").update(bytes).digest("hex"),

@@ -5,6 +5,7 @@
 
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import type { TrainOptions } from "../config/train-options.ts";
+import { keepRows, rowsNamed } from "../data/memory-rows.ts";
 import { BugError, UsageError, UserError } from "../util/errors.ts";
 import type { EngineModule } from "./engine.ts";
 import type { TrainEvent, TrainSummary } from "./events.ts";
@@ -36,6 +37,7 @@ interface Job {
   readonly options: TrainOptions;
   readonly stop: Int32Array;
   readonly engine?: string;
+  readonly rows: readonly { readonly name: string; readonly bytes: Uint8Array }[];
 }
 
 /** How long the thread may take to end by itself. */
@@ -48,7 +50,11 @@ export function startTraining(
   engine?: string,
 ): TrainingRun {
   const stop = new Int32Array(new SharedArrayBuffer(4));
-  const job: Job = { lowrankTraining: true, options, stop, engine };
+  const rows = [options.data, options.evalData].flatMap((name) => {
+    const bytes = name === undefined ? undefined : rowsNamed(name);
+    return bytes ? [{ name: name!, bytes }] : [];
+  });
+  const job: Job = { lowrankTraining: true, options, stop, engine, rows };
   // stdout and stderr of the thread stay apart from ours: under --json, stdout carries the result alone.
   const worker = new Worker(new URL(import.meta.url), { workerData: job, stdout: true, stderr: true });
   for (const [stream, type] of [
@@ -120,6 +126,7 @@ async function host(job: Job, post: (message: Message) => void): Promise<void> {
       return Atomics.load(job.stop, 0) !== 0;
     },
   };
+  for (const { name, bytes } of job.rows) keepRows(name, bytes);
   try {
     const engine: EngineModule = await import(job.engine ?? defaultEngine());
     const summary = await engine.runTraining(

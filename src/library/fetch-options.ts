@@ -1,0 +1,19 @@
+// Fetches from the hub what options name, before they are used. Which options name a model or rows of data is their
+// definition's to say (config/define.ts); what is fetched, and where to, is formats/fetch-named.ts.
+
+import type { OptionsDefinition } from "../config/define.ts";
+import { fetchData, fetchModel } from "../formats/fetch-named.ts";
+import type { HubHooks } from "../formats/hub.ts";
+
+export async function fetchOptions<Options>(
+  definition: OptionsDefinition<Options>,
+  options: Readonly<Options>,
+  hooks: HubHooks = {},
+): Promise<void> {
+  for (const [key, { names }] of Object.entries(definition.fields)) {
+    const value = options[key as keyof Options];
+    if (names === undefined || typeof value !== "string") continue;
+    if (names === "data") await fetchData(value, hooks);
+    else await fetchModel(value, names === "model" ? "all" : "config", hooks);
+  }
+}
