@@ -1,19 +1,40 @@
-// The public API of the package: re-exports only. The command line (cli/) is a user of the same functions.
+// The library: fine-tuning from TypeScript. Verbs that do what the commands do (the command line is a user of them), an
+// open model with sessions for training loops of one's own, and the types of what they take and give. Not here: the
+// rooms that do the work; what is not exported may change.
 
-export type { Backend, BackendOptions, Precision } from "./backend/backend.ts";
-export { openBackend } from "./backend/index.ts";
-export { resolveOptions } from "./config/resolve.ts";
-export type { TrainOptions } from "./config/train-options.ts";
-export { trainDefinition } from "./config/train-options.ts";
-export { loadDataset } from "./data/dataset.ts";
-export { openModelFolder } from "./formats/model-folder.ts";
-export { readAdapter, writeAdapter } from "./formats/peft.ts";
-export { generateBatch } from "./generate/generate.ts";
-export { type OpenedModel, openModel } from "./models/open-model.ts";
-export { loadTokenizer } from "./text/load-tokenizer.ts";
-export { Tokenizer } from "./text/tokenizer.ts";
-export { evaluate } from "./train/evaluate.ts";
-export type { TrainEvent, TrainSummary } from "./train/events.ts";
-export { runTraining } from "./train/run.ts";
-export { startTraining, type TrainingRun } from "./train/worker.ts";
+export type { MetricName } from "./config/eval-options.ts";
+export type { Batch } from "./data/assemble.ts";
+export type { Dataset, DatasetReport } from "./data/dataset.ts";
+export {
+  type CompareInput,
+  compare,
+  type ExplainedPlan,
+  type PlanInput,
+  plan,
+} from "./library/estimate.ts";
+export {
+  type Answer,
+  type ChatInput,
+  type Evaluated,
+  type EvaluateInput,
+  type GenerateInput,
+  type Model,
+  type OpenInput,
+  open,
+  type Scores,
+} from "./library/open.ts";
+export {
+  type ExportInput,
+  exportGguf,
+  type MergeInput,
+  merge,
+  type QuantizeInput,
+  quantize,
+} from "./library/publish.ts";
+export type { Rows } from "./library/rows.ts";
+export type { BatchesInput, ModelSession, SessionInput } from "./library/session.ts";
+export { type TrainInput, type TrainRun, train } from "./library/train.ts";
+export type { ChatMessage } from "./text/chat-template.ts";
+export type { StepEvent, TrainEvent, TrainSummary } from "./train/events.ts";
+export type { GradientResult, UpdateResult } from "./train/session.ts";
 export { BugError, UsageError, UserError } from "./util/errors.ts";

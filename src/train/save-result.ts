@@ -9,7 +9,10 @@ import { encodeFrom } from "../tensor/dtype.ts";
 import { BugError } from "../util/errors.ts";
 import type { TrainableModel } from "./setup.ts";
 
-export async function saveResult(trainable: TrainableModel, out: string): Promise<void> {
+export async function saveResult(
+  trainable: Pick<TrainableModel, "model" | "parameters" | "adapter">,
+  out: string,
+): Promise<void> {
   const { model, adapter, parameters } = trainable;
   if (adapter) {
     await writeAdapter(out, adapter.config, await adapter.read());

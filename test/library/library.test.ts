@@ -1,0 +1,169 @@
+// What the library's functions promise beside what the commands promise: rows in memory are a file's rows, a loop of
+// one's own is `train`'s loop, runs can be left and continued, misuse is told in TypeScript's words.
+
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { open, type TrainEvent, train, UsageError, UserError } from "../../dist/index.js";
+
+const folder = mkdtempSync(join(tmpdir(), "lowrank-library-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const place = (name: string) => join(folder, name);
+const rows = Array.from({ length: 12 }, (_, i) => ({ prompt: `Say ${i}:`, completion: ` the number ${i}.` }));
+const held = [{ prompt: "Say 77:", completion: " the number 77." }];
+const device = { backend: "cpu", precision: "fp32" } as const;
+const recipe = {
+  model: "tiny",
+  rank: 4,
+  maxSteps: 6,
+  batchSize: 2,
+  schedule: "constant",
+  ...device,
+} as const;
+const weights = (out: string) => readFileSync(join(out, "adapter_model.safetensors"));
+
+describe("train()", () => {
+  it("tells every step, and trains rows in memory as the same rows in a file", async () => {
+    const events: TrainEvent[] = [];
+    for await (const event of train({ ...recipe, data: rows, evalData: held, out: place("memory") }))
+      events.push(event);
+    const steps = events.flatMap((event) => (event.type === "train" ? [event.step] : []));
+    expect(steps).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(events.at(-1)?.type).toBe("done");
+
+    const file = place("rows.jsonl");
+    writeFileSync(file, rows.map((row) => JSON.stringify(row)).join("\n"));
+    const summary = await train({ ...recipe, data: file, evalData: held, out: place("file") }).finished;
+    expect(summary.status).toBe("done");
+    expect(weights(place("memory"))).toEqual(weights(place("file")));
+  });
+
+  it("saves when it is aborted, and resumes to the same bytes", async () => {
+    const out = place("aborted");
+    const controller = new AbortController();
+    const run = train({ ...recipe, maxSteps: 40, data: rows, out, signal: controller.signal });
+    for await (const event of run) if (event.type === "train" && event.step === 2) controller.abort();
+    const stopped = await run.finished;
+    expect(stopped.status).toBe("interrupted");
+    expect(stopped.steps).toBeLessThan(40);
+    await train({ ...recipe, maxSteps: 40, data: rows, out, resume: true }).finished;
+    await train({ ...recipe, maxSteps: 40, data: rows, out: place("whole") }).finished;
+    expect(weights(out)).toEqual(weights(place("whole")));
+  });
+
+  it("is interrupted by whoever leaves its loop", async () => {
+    const out = place("left");
+    const run = train({ ...recipe, maxSteps: 100_000, data: rows, out });
+    for await (const event of run) if (event.type === "train") break;
+    expect((await run.finished).status).toBe("interrupted");
+    expect(existsSync(join(out, "checkpoints"))).toBe(true);
+  });
+
+  it("throws the run's error into the loop and from `finished`", async () => {
+    const run = train({ ...recipe, data: [{ nothing: 1 }], out: place("bad") });
+    await expect(async () => {
+      for await (const _ of run);
+    }).rejects.toThrow(UserError);
+    await expect(run.finished).rejects.toThrow(/rows line 1/);
+  });
+
+  it.each([
+    [{ lerningRate: 1 }, /train\(\): unknown option "lerningRate"\. Did you mean "learningRate"\?/],
+    [{ learningRate: "much" }, /train\(\): learningRate: expected a number above 0; got "much"/],
+    [{ method: "lroa" }, /method: expected one of lora, qlora, full; got "lroa"\. Did you mean lora\?/],
+    [{ evalEvery: 3 }, /train\(\): evalEvery has nothing to evaluate: add evalData F/],
+    [{ epochs: 1 }, /"epochs" and "maxSteps" exclude each other/],
+    [{ data: [] }, /data: expected a path or a non-empty array of rows/],
+  ])("refuses %j at once, in its own words", (wrong, message) => {
+    const input = { ...recipe, data: rows, out: place("refused"), ...wrong } as Parameters<typeof train>[0];
+    expect(() => train(input)).toThrow(UsageError);
+    expect(() => train(input)).toThrow(message);
+    expect(existsSync(place("refused"))).toBe(false);
+  });
+});
+
+describe("open()", () => {
+  it("generates, chats and evaluates, with and without an adapter", async () => {
+    await using base = await open("tiny", device);
+    const pieces: string[] = [];
+    const input = { maxNewTokens: 6, onText: (piece: string) => void pieces.push(piece) };
+    const answer = await base.generate("Once upon a time", input);
+    expect(answer).toMatchObject({ finishReason: "length", promptTokens: expect.any(Number) });
+    expect(pieces.join("")).toBe(answer.text);
+    expect(answer.tokenIds.length).toBe(6);
+    const chatted = await base.chat([{ role: "user", content: "Hi" }], {
+      chatTemplate: "chatml",
+      maxNewTokens: 2,
+    });
+    expect(chatted.tokenIds.length).toBeGreaterThan(0);
+    const { perplexity, loss } = await base.evaluate(rows);
+    expect(perplexity).toBeCloseTo(Math.exp(loss), 6);
+
+    await using tuned = await open("tiny", { ...device, adapter: place("memory") });
+    expect((await tuned.evaluate(rows)).loss).toBeLessThan(loss);
+    await expect(tuned.session()).rejects.toThrow(/session\(\{ initAdapter \}\)/);
+  });
+
+  it("refuses what it does not know, and use after it was disposed of", async () => {
+    await expect(open("no/such/folder/here")).rejects.toThrow(UserError);
+    await expect(open("tiny", { backend: "gpu" as "cpu" })).rejects.toThrow(
+      /open\(\): backend: expected one of/,
+    );
+    const model = await open("tiny", device);
+    await expect(model.generate("x", { temprature: 1 } as object)).rejects.toThrow(
+      /Did you mean "temperature"/,
+    );
+    await model[Symbol.asyncDispose]();
+    await expect(model.generate("x")).rejects.toThrow(/was disposed of/);
+  });
+});
+
+describe("a session", () => {
+  it("makes the steps that train() makes", async () => {
+    const out = place("train");
+    const events: number[] = [];
+    for await (const event of train({ ...recipe, learningRate: 1e-3, data: rows, out }))
+      if (event.type === "train") events.push(event.loss);
+
+    await using model = await open("tiny", device);
+    await using session = await model.session({ rank: 4 });
+    const losses: number[] = [];
+    for (const batch of session.batches(rows, { batchSize: 2 })) {
+      losses.push((await session.forwardBackward(batch)).loss);
+      await session.step({ learningRate: 1e-3 });
+    }
+    await session.save(place("session"));
+    expect(losses).toEqual(events);
+    expect(weights(place("session"))).toEqual(weights(out));
+  });
+
+  it("adds up gradients until a step: eight of one are one of eight", async () => {
+    await using model = await open("tiny", { ...device, backend: "reference" });
+    const normAfter = async (parts: number) => {
+      await using session = await model.session({ rank: 2, alpha: 2, targets: "q,v" });
+      const batches = [...session.batches(rows.slice(0, 8), { batchSize: 1, shuffle: false })];
+      for (let i = 0; i < 8; i += 8 / parts) await session.forwardBackward(batches.slice(i, i + 8 / parts));
+      const { gradNorm } = await session.step({ learningRate: 1e-3, maxGradNorm: 0 });
+      return gradNorm / parts;
+    };
+    // Rows have as many targets each, so the mean of means is the mean.
+    expect(await normAfter(2)).toBeCloseTo(await normAfter(1), 6);
+  });
+
+  it("trains in full and in 4 bits, one at a time, and frees what it made", async () => {
+    for (const method of ["full", "qlora"] as const) {
+      await using model = await open("tiny", { ...device, method });
+      const session = await model.session({ rank: 2 });
+      await expect(model.session()).rejects.toThrow(/there is a session already/);
+      const dataset = await session.dataset(rows);
+      const [batch] = session.batches(dataset, { batchSize: 4 });
+      const { loss } = await session.forwardBackward(batch!);
+      expect((await session.step({ learningRate: 1e-4 })).updated).toBe(true);
+      expect((await session.evaluate(dataset)).loss).toBeLessThan(loss + 1);
+      await session[Symbol.asyncDispose]();
+      await expect(session.step({ learningRate: 1e-4 })).rejects.toThrow(/disposed of/);
+      if (method === "qlora") await (await model.session({ rank: 2 }))[Symbol.asyncDispose]();
+    }
+  });
+});
