@@ -15,8 +15,7 @@ export const command = defineCommand(compareDefinition, (options, terminal) =>
 );
 
 async function compareAndTell(options: CompareOptions, terminal: Terminal): Promise<ExitCode> {
-  const { compare } = await import("../compare/compare.ts");
-  const { writeReport } = await import("../compare/report.ts");
+  const { compareWith } = await import("../library/estimate.ts");
   const interruption: Interruption = { requested: false };
   const onSignal = () => {
     if (interruption.requested) exitNow(exitCodes.interrupted);
@@ -26,11 +25,10 @@ async function compareAndTell(options: CompareOptions, terminal: Terminal): Prom
   };
   process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
   try {
-    const comparison = await compare(options, interruption, {
+    const { comparison, files } = await compareWith(options, interruption, {
       tell: (message) => terminal.note(message),
       event: eventTeller(terminal),
     });
-    const files = await writeReport(options.out, comparison);
     if (terminal.json) terminal.document(comparison);
     else await tell(comparison, files, terminal);
     return comparison.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;

@@ -1,7 +1,6 @@
 // `lowrank plan`: prints the plan of a shape: what it takes, what fits, how long and how much; with --explain, the
 // derivation. Not here: any of the counting (plan/).
 
-import { freemem } from "node:os";
 import { planDefinition } from "../config/plan-options.ts";
 import type { ExplainedLine } from "../plan/explain.ts";
 import type { MethodPlan } from "../plan/memory-plan.ts";
@@ -11,22 +10,13 @@ import { defineCommand } from "./command.ts";
 import { formatBytes, formatCount, formatDuration, formatRate, formatTable } from "./format.ts";
 import { exitCodes, type Terminal } from "./terminal.ts";
 
-/** Part of the free memory that a probe may fill. */
-const probeShare = 0.6;
-
 export const command = defineCommand(planDefinition, async (options, terminal) => {
-  const { makePlan, readInputs } = await import("../plan/plan.ts");
-  const inputs = await readInputs(options);
-  const plan = await makePlan(options, inputs, probeShare * freemem(), (message) => terminal.note(message));
-  const { explain } = await import("../plan/explain.ts");
-  const { readMeasured } = await import("../plan/measured.ts");
-  const derivation = options.explain
-    ? await explain(inputs.shape, inputs.gpus, await readMeasured(), options)
-    : undefined;
-  if (terminal.json) terminal.document({ ...plan, explain: derivation });
+  const { planWith } = await import("../library/estimate.ts");
+  const plan = await planWith(options, (message) => terminal.note(message));
+  if (terminal.json) terminal.document(plan);
   else {
     tellPlan(plan, terminal);
-    if (derivation) tellDerivation(derivation, terminal);
+    if (plan.explain) tellDerivation(plan.explain, terminal);
   }
   return exitCodes.done;
 });
