@@ -4,6 +4,7 @@
 import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import Papa from "papaparse";
+import { parseExactJson, recordOf } from "../text/exact-json.ts";
 import { UserError } from "../util/errors.ts";
 import { kindOf, type Row, type RowValue } from "./row.ts";
 
@@ -41,7 +42,7 @@ export function parseJsonArray(bytes: Uint8Array, file: string): Row[] {
   const text = wholeText(bytes, file, "JSON Lines (one object a line)");
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseExactJson(text);
   } catch (error) {
     const message = (error as Error).message;
     const position = /at position (\d+)/.exec(message)?.[1];
@@ -140,7 +141,8 @@ function plain(value: unknown, where: string): unknown {
 }
 
 function asRow(value: unknown, where: string): RowValue {
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as RowValue;
+  const row = recordOf(value);
+  if (row !== undefined) return row;
   throw new UserError(
     `${where}: expected an object such as {"prompt", "completion"}, found ${kindOf(value)}.`,
   );
@@ -148,7 +150,7 @@ function asRow(value: unknown, where: string): RowValue {
 
 function parse(text: string, where: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseExactJson(text);
   } catch (error) {
     throw new UserError(`${where}: not valid JSON: ${(error as Error).message}`);
   }

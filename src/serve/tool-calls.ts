@@ -1,9 +1,12 @@
 // Calls of tools in what a model says: Hermes' and Qwen's <tool_call>{"name", "arguments"}</tool_call>. The text before
 // the first call is content; what does not parse stays text. Templates that ask for another form give plain text.
 
+import { parseExactJson, recordOf } from "../text/exact-json.ts";
+import { exactJsonText } from "../text/template-values.ts";
+
 export interface ToolCall {
   readonly name: string;
-  /** JSON text, as the API has it. */
+  /** JSON text, as the API has it: numbers and the order of keys as the model wrote them, spaced as by vLLM. */
   readonly arguments: string;
 }
 
@@ -57,9 +60,9 @@ export class ToolCallGate {
 
 function parseCall(text: string): ToolCall | undefined {
   try {
-    const { name, arguments: given = {} } = JSON.parse(text) as { name?: unknown; arguments?: unknown };
+    const { name, arguments: given = {} } = recordOf(parseExactJson(text)) ?? {};
     if (typeof name !== "string") return undefined;
-    return { name, arguments: typeof given === "string" ? given : JSON.stringify(given) };
+    return { name, arguments: typeof given === "string" ? given : exactJsonText(given) };
   } catch {
     return undefined;
   }

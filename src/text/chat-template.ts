@@ -2,12 +2,13 @@
 // (what training puts the loss on). Rendering here is exactly what serving does, so both see the same text.
 // How turns are found in templates without {% generation %}: assistant-spans.ts. Token ids: data/render.ts.
 
-import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
+import { parse, tokenize } from "@huggingface/jinja";
 import { UserError } from "../util/errors.ts";
 import { findAssistantSpans } from "./assistant-spans.ts";
 import { contentHash } from "./content-hash.ts";
 import { markGeneration, type Span, splitAtMarks } from "./generation-marks.ts";
 import { strftime } from "./strftime.ts";
+import { markOutputs, type Program, renderProgram } from "./template-values.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** One turn, with whatever else the template knows: tool_calls, name, reasoning_content, ... */
@@ -106,7 +107,6 @@ export class ChatTemplate {
   }
 
   private run(template: Program, messages: readonly ChatMessage[], options: ChatOptions): string {
-    const environment = new Environment();
     const variables = {
       ...this.variables,
       ...options.variables,
@@ -118,21 +118,13 @@ export class ChatTemplate {
       strftime_now: (format: string) => strftime(options.date ?? new Date(), format),
     };
     try {
-      for (const [name, value] of Object.entries(variables)) environment.set(name, value);
-      const text = String(new Interpreter(environment).run(template).value);
-      // What the engine prints for an object that a template takes for a string.
-      if (/\[object (Map|Object)\]/.test(text)) {
-        throw new Error("it prints an object as text; write tool call arguments as a JSON string");
-      }
-      return text;
+      return renderProgram(template, variables);
     } catch (error) {
       if (error instanceof UserError) throw error;
       throw new UserError(`${this.name} refuses this conversation: ${(error as Error).message}`);
     }
   }
 }
-
-type Program = ReturnType<typeof parse>;
 
 /** What transformers gives every template besides the conversation. The engine's own strftime_now cannot be replaced, hence a list of ours. */
 const globals = {
@@ -158,7 +150,7 @@ const RANGE_LIMIT = 1_000_000;
 function compile(source: string, name: string): Program {
   try {
     // The two settings that transformers renders chat templates with.
-    return parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true }));
+    return markOutputs(parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true })));
   } catch (error) {
     throw new UserError(`${name}: not a Jinja template that can be read: ${(error as Error).message}`);
   }

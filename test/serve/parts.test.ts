@@ -24,8 +24,8 @@ describe("tool calls", () => {
       expect(through(pieces)).toEqual({
         content: "Let me look.\n",
         calls: [
-          { name: "weather", arguments: '{"city":"Bern"}' },
-          { name: "weather", arguments: '{"city":"Rome"}' },
+          { name: "weather", arguments: '{"city": "Bern"}' },
+          { name: "weather", arguments: '{"city": "Rome"}' },
         ],
       });
     }

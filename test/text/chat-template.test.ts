@@ -93,13 +93,13 @@ describe("ChatTemplate", () => {
     expect(() => template(reversed).renderSegments(TALK)).toThrow(UserError);
   });
 
-  it("reports a template's own refusal, syntax errors and objects printed as text", () => {
+  it("reports a template's own refusal, syntax errors and text joined with objects", () => {
     expect(() => template("{{ raise_exception('roles must alternate') }}").render(TALK)).toThrow(
       "T refuses this conversation: roles must alternate",
     );
     expect(() => template("{% if %}")).toThrow(/T: not a Jinja template/);
-    expect(() => template("{{ 'x' ~ messages[0].args }}").render([{ role: "user", args: { a: 1 } }])).toThrow(
-      /prints an object as text/,
+    expect(() => template("{{ 'x' + messages[0].args }}").render([{ role: "user", args: { a: 1 } }])).toThrow(
+      /can only concatenate str \(not "dict"\) to str/,
     );
     expect(() => template("{% for i in range(100000000) %}{% endfor %}").render(TALK)).toThrow(/range/);
   });
