@@ -1,11 +1,12 @@
 // Bytes of a data file to rows: JSON Lines, a JSON array, CSV and TSV, Parquet. Knows nothing of what keys mean
 // (index.ts) nor of disks (read-rows.ts). Every mistake names its file and line or row.
 
-import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
+import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects, parquetSchema } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import Papa from "papaparse";
 import { parseExactJson, recordOf } from "../text/exact-json.ts";
 import { UserError } from "../util/errors.ts";
+import { parquetReading, parquetValue, takeDecimals } from "./parquet-values.ts";
 import { kindOf, type Row, type RowValue } from "./row.ts";
 
 /** A longer line is a damaged file, not an example. */
@@ -96,19 +97,28 @@ function csvField(name: string, field: string, where: string): unknown {
   return LIST_COLUMNS.has(name) ? parse(field, `${where}, column ${name}`) : field;
 }
 
-/** Parquet through a source of byte ranges; whole numbers of 64 bits become numbers, nulls inside rows vanish. */
+/** Parquet through a source of byte ranges; what becomes of its values is in parquet-values.ts. */
 export async function parseParquet(source: AsyncBuffer, file: string): Promise<Row[]> {
   const rows: Row[] = [];
   try {
     const metadata = await parquetMetadataAsync(source);
     if (metadata.num_rows > BigInt(ROW_CAP)) throw tooManyRows(file);
+    const scales = takeDecimals(metadata);
+    const schema = parquetSchema(metadata);
     let rowStart = 0;
     for (const group of metadata.row_groups) {
       const rowEnd = rowStart + Number(group.num_rows);
-      const objects = await parquetReadObjects({ file: source, metadata, compressors, rowStart, rowEnd });
+      const objects = await parquetReadObjects({
+        file: source,
+        metadata,
+        compressors,
+        rowStart,
+        rowEnd,
+        ...parquetReading,
+      });
       for (const object of objects) {
         const line = rows.length + 1;
-        const value = asRow(plain(object, `${file} row ${line}`), `${file} row ${line}`);
+        const value = asRow(parquetValue(object, schema, scales), `${file} row ${line}`);
         rows.push({ id: { file, line, unit: "row" }, value });
       }
       rowStart = rowEnd;
@@ -118,26 +128,6 @@ export async function parseParquet(source: AsyncBuffer, file: string): Promise<R
     throw new UserError(`${file}: not a Parquet file that can be read: ${(error as Error).message}`);
   }
   return rows;
-}
-
-/** Parquet values as JSON has them. */
-function plain(value: unknown, where: string): unknown {
-  if (typeof value === "bigint") {
-    const number = Number(value);
-    if (!Number.isSafeInteger(number)) throw new UserError(`${where}: the number ${value} is beyond 2^53.`);
-    return number;
-  }
-  if (value instanceof Date) return value.toISOString();
-  if (value instanceof Uint8Array) return decode(new TextDecoder("utf-8", { fatal: true }), value, where);
-  if (Array.isArray(value)) return value.map((item) => plain(item, where));
-  if (typeof value === "object" && value !== null) {
-    return Object.fromEntries(
-      Object.entries(value)
-        .filter(([, item]) => item !== null && item !== undefined)
-        .map(([key, item]) => [key, plain(item, where)]),
-    );
-  }
-  return value;
 }
 
 function asRow(value: unknown, where: string): RowValue {

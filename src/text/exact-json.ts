@@ -42,6 +42,8 @@ const ARRAY_INDEX = /^(?:0|[1-9]\d{0,9})$/;
 class Reader {
   private at = 0;
   private depth = 0;
+  /** Where the next backslash is, found once for all the text before it. */
+  private slash = -1;
 
   constructor(private readonly text: string) {}
 
@@ -109,14 +111,20 @@ class Reader {
     const start = this.at + 1;
     let end = this.text.indexOf('"', start);
     let escaped = false;
-    for (let slash = this.text.indexOf("\\", start); slash >= 0 && slash < end; ) {
+    if (this.slash < start) this.slash = this.slashFrom(start);
+    while (this.slash < end) {
       escaped = true;
-      if (slash + 1 === end) end = this.text.indexOf('"', end + 1);
-      slash = this.text.indexOf("\\", slash + 2);
+      if (this.slash + 1 === end) end = this.text.indexOf('"', end + 1);
+      this.slash = this.slashFrom(this.slash + 2);
     }
     this.at = end + 1;
     if (!escaped) return this.text.slice(start, end);
     return JSON.parse(this.text.slice(start - 1, end + 1)) as string;
+  }
+
+  private slashFrom(start: number): number {
+    const found = this.text.indexOf("\\", start);
+    return found < 0 ? this.text.length : found;
   }
 
   private number(): number | bigint | WholeFloat {

@@ -4,7 +4,9 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { toExamples } from "../../src/data/index.ts";
 import { readRows } from "../../src/data/read-rows.ts";
+import { exactJsonText } from "../../src/text/template-values.ts";
 import { UserError } from "../../src/util/errors.ts";
+import { readGolden } from "../golden/load-golden.ts";
 import { asset, hasAssets, WITHOUT } from "../text/assets.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "lowrank-rows-"));
@@ -130,6 +132,13 @@ describe("Parquet", () => {
       expect(toExamples(rows).ignoredKeys).toEqual({ stars: 1 });
     },
   );
+
+  it("keeps floats, 64 bits, decimals and the order of fields, at every depth", async () => {
+    const golden = readGolden<{ file: string; rows: string[] }>("parquet-rows.json");
+    const rows = await read("numbers.parquet", Buffer.from(golden.file, "base64"));
+    expect(rows.map(({ value }) => exactJsonText(value))).toEqual(golden.rows);
+    expect(Object.keys(toExamples(rows).ignoredKeys)).toContain("huge");
+  });
 
   it("is refused, never crashed on, when any byte is cut off or changed", async () => {
     for (let i = 0; i < bytes.length; i += 7) {
