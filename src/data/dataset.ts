@@ -76,7 +76,13 @@ export async function loadDataset(path: string, options: DatasetOptions): Promis
 }
 
 function build(file: string, dataHash: string, rows: readonly Row[], options: DatasetOptions): Dataset {
-  const { format, rows: examples, ignoredKeys } = toExamples(rows);
+  const { format, rows: examples, ignoredKeys: unread } = toExamples(rows);
+  const ignoredKeys = Object.fromEntries(
+    Object.entries(unread).filter(([key]) => {
+      const ofMessage = /\[\]\.(.*)$/s.exec(key)?.[1];
+      return ofMessage === undefined || !options.template?.mentions(ofMessage);
+    }),
+  );
   return prepareSamples(examples, options, { file, dataHash, format: format.name, ignoredKeys });
 }
 
@@ -181,13 +187,16 @@ function renderRow(example: ExampleRow["example"], id: RowId, options: DatasetOp
 }
 
 function trainOnOf(examples: readonly ExampleRow[], options: Rendering): DatasetReport["trainOn"] {
-  const kind = examples[0]?.example.kind;
-  if (kind === "text") return "all";
-  return options.trainOn ?? (kind === "chat" ? "assistant" : "completions");
+  if (examples[0]?.example.kind === "text") return "all";
+  const wholeChats = examples.some(
+    ({ example }) => example.kind === "chat" && example.completionFrom === undefined,
+  );
+  return options.trainOn ?? (wholeChats ? "assistant" : "completions");
 }
 
 function renderingOf(examples: readonly ExampleRow[], options: Rendering): string {
-  const kind = examples[0]?.example.kind;
+  const kind =
+    examples.find(({ example }) => example.kind === "chat")?.example.kind ?? examples[0]?.example.kind;
   if (kind === "chat") return options.template?.name ?? "as written";
   if (kind === "instruction") return options.template?.name ?? "headings";
   return "as written";

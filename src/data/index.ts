@@ -30,7 +30,7 @@ export interface ExampleRow {
 export interface Examples {
   readonly format: RowFormat;
   readonly rows: readonly ExampleRow[];
-  /** Keys that rows have and the format does not read, with how many rows have them. */
+  /** Keys that rows ("id") or their messages ("messages[].id") have and nobody reads, with how many rows have them. */
   readonly ignoredKeys: Readonly<Record<string, number>>;
 }
 
@@ -49,17 +49,18 @@ export function toExamples(rows: readonly Row[]): Examples {
         `${where}: a ${own.shape} row among ${format.shape} rows; all rows of a data set must have one format.`,
       );
     }
-    for (const key of Object.keys(value)) {
-      if (!known.has(key)) ignored.set(key, (ignored.get(key) ?? 0) + 1);
-    }
-    return { id, example: format.toExample(value, where) };
+    const unread = new Set<string>();
+    for (const [key, held] of Object.entries(value)) if (held !== null && !known.has(key)) unread.add(key);
+    const example = format.toExample(value, where, (key) => unread.add(key));
+    for (const key of unread) ignored.set(key, (ignored.get(key) ?? 0) + 1);
+    return { id, example };
   });
   return { format, rows: examples, ignoredKeys: Object.fromEntries(ignored) };
 }
 
 /** The format of one row. */
 export function formatOf(row: RowValue, where: string): RowFormat {
-  if ("chosen" in row || "rejected" in row) {
+  if (isSet(row.chosen) || isSet(row.rejected)) {
     throw new UserError(
       `${where}: preference data ("chosen", "rejected") cannot be trained on; write the chosen answers as {"messages"} or {"prompt", "completion"} rows.`,
     );
@@ -69,7 +70,11 @@ export function formatOf(row: RowValue, where: string): RowFormat {
       `${where}: "label": ${row.label} marks data rated good or bad; keep only the good rows and remove the key.`,
     );
   }
-  const format = formats.find((candidate) => candidate.matches(row));
+  // A row of which no format can read the values belongs to the first that knows its keys, which then says what is wrong.
+  const format =
+    formats.find((candidate) => candidate.matches(row)) ??
+    formats.find(({ needs }) => needs.some((key) => isSet(row[key])) && needs.every((key) => key in row)) ??
+    formats.find(({ needs }) => needs.every((key) => key in row));
   if (format !== undefined) return format;
   const shapes = formats.map((candidate) => candidate.shape);
   const keys = Object.keys(row)
@@ -79,3 +84,5 @@ export function formatOf(row: RowValue, where: string): RowFormat {
     `${where}: expected ${shapes.slice(0, -1).join(", ")} or ${shapes.at(-1)}; found keys {${keys.join(", ")}}`,
   );
 }
+
+const isSet = (value: unknown) => value !== undefined && value !== null;

@@ -59,7 +59,7 @@ export function parseJsonArray(bytes: Uint8Array, file: string): Row[] {
   }));
 }
 
-/** A header line, then rows; every field is text, save lists written as JSON. `separator` undefined: guessed. */
+/** A header line, then rows; every field is text, and formats read the JSON in it. `separator` undefined: guessed. */
 export function parseCsv(bytes: Uint8Array, file: string, separator?: string): Row[] {
   const text = wholeText(bytes, file, "JSON Lines");
   const parsed = Papa.parse<string[]>(text, {
@@ -85,16 +85,9 @@ export function parseCsv(bytes: Uint8Array, file: string, separator?: string): R
         `${where}: ${record.length} fields, but the header names ${header.length} columns.`,
       );
     }
-    const value = Object.fromEntries(header.map((name, j) => [name, csvField(name, record[j]!, where)]));
+    const value = Object.fromEntries(header.map((name, j) => [name, record[j]!]));
     return { id: { file, line: i + 1, unit: "row" }, value };
   });
-}
-
-/** Columns whose values are lists, which CSV can only hold as JSON text. */
-const LIST_COLUMNS = new Set(["messages", "conversations", "references"]);
-
-function csvField(name: string, field: string, where: string): unknown {
-  return LIST_COLUMNS.has(name) ? parse(field, `${where}, column ${name}`) : field;
 }
 
 /** Parquet through a source of byte ranges; what becomes of its values is in parquet-values.ts. */

@@ -16,6 +16,7 @@ export const findingCodes = [
   "missing-eos",
   "prompt-mismatch",
   "unknown-text",
+  "ignored-keys",
   "duplicates",
   "overlap",
   "memory",
@@ -59,6 +60,8 @@ export interface PreflightReport {
   readonly promptMismatches: number;
   /** Samples that hold characters the tokenizer has no token for. */
   readonly unknownText: number;
+  /** Keys of rows and their messages that nothing reads, with how many rows have them. */
+  readonly ignoredKeys: Readonly<Record<string, number>>;
   /** Rows that repeat an earlier one, token by token. */
   readonly duplicates: number;
   /** Evaluation samples that are also trained on; absent without evaluation rows. */
@@ -88,6 +91,8 @@ const thresholds: Readonly<Record<Exclude<FindingCode, "memory">, { warn: number
   "prompt-mismatch": { warn: 0, refuse: Number.POSITIVE_INFINITY },
   // Tokenizers without byte fallback turn what they do not know into one token; some of it is ordinary.
   "unknown-text": { warn: 0.05, refuse: Number.POSITIVE_INFINITY },
+  // Files carry ids, scores and sources beside what is learnt.
+  "ignored-keys": { warn: 0, refuse: Number.POSITIVE_INFINITY },
   duplicates: { warn: 0.02, refuse: 0.5 },
   overlap: { warn: 0, refuse: 0.02 },
 };
@@ -152,6 +157,13 @@ export function preflight(input: PreflightInput): PreflightReport {
         `${unknown.length} of ${train.length} samples hold characters that the tokenizer has no token for; the model sees one placeholder for all of them`,
     ),
     ...finding(
+      "ignored-keys",
+      Math.max(0, ...Object.values(report.ignoredKeys)),
+      report.rows,
+      [],
+      () => `keys that nothing reads were ignored: ${ignoredKeysText(report.ignoredKeys)}`,
+    ),
+    ...finding(
       "duplicates",
       copies.length,
       train.length,
@@ -182,6 +194,7 @@ export function preflight(input: PreflightInput): PreflightReport {
     withoutEos: unended.length,
     promptMismatches,
     unknownText: unknown.length,
+    ignoredKeys: report.ignoredKeys,
     duplicates: copies.length,
     overlap: evaluation && shared.length,
     lengths: { median: at(0.5), p95: at(0.95), longest: report.longestRow.tokens },
@@ -189,6 +202,15 @@ export function preflight(input: PreflightInput): PreflightReport {
     shown: train.slice(0, shownRows).map((sample) => show(sample, rendering.tokenizer)),
     findings,
   };
+}
+
+/** Keys as sentences list them. What a row names its keys is anyone's to write, hence the limits. */
+export function ignoredKeysText(keys: Readonly<Record<string, number>>): string {
+  const entries = Object.entries(keys);
+  const shown = entries
+    .slice(0, 12)
+    .map(([key, count]) => `${JSON.stringify(key.slice(0, 60))} (${count} rows)`);
+  return shown.join(", ") + (entries.length > 12 ? ` and ${entries.length - 12} more` : "");
 }
 
 /** The findings that stop a run, without those the user allows. */

@@ -4,10 +4,11 @@
 // browser; reading files and the cache are in dataset.ts.
 
 import { builtinTemplates } from "../text/builtin-templates.ts";
-import type { ChatMessage, ChatTemplate } from "../text/chat-template.ts";
+import type { ChatSegment, ChatTemplate } from "../text/chat-template.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { alpacaMessages, alpacaPrompt } from "./alpaca.ts";
+import { turnsWithLoss } from "./loss-marks.ts";
 import type { Example, RowId } from "./row.ts";
 
 /**
@@ -52,9 +53,9 @@ export function renderExample(example: Example, rendering: Rendering): RenderedE
     case "instruction":
       return rendering.template === undefined
         ? renderCompletion(alpacaPrompt(example), example.output, rendering)
-        : renderChat(alpacaMessages(example), undefined, rendering.template, rendering);
+        : renderChat({ kind: "chat", messages: alpacaMessages(example) }, rendering.template, rendering);
     case "chat":
-      return renderChat(example.messages, example.tools, needTemplate(rendering), rendering);
+      return renderChat(example, needTemplate(rendering), rendering);
   }
 }
 
@@ -73,8 +74,10 @@ export function renderPrompt(
     const text = alpacaPrompt(example);
     return { text, ids: beginText(tokenizer, text), references: [example.output] };
   }
-  const messages = example.kind === "chat" ? example.messages : alpacaMessages(example);
-  const last = messages.findLastIndex((message) => message.role === "assistant");
+  const chat: Chat = example.kind === "chat" ? example : { kind: "chat", messages: alpacaMessages(example) };
+  const { messages } = chat;
+  const learnt = turnsWithLoss(chat, rendering.trainOn);
+  const last = messages.findLastIndex(({ role }, i) => role === "assistant" && learnt[i]);
   if (last < 1) return undefined;
   const text = needTemplate(rendering).render(messages.slice(0, last), {
     tools: example.kind === "chat" ? example.tools : undefined,
@@ -99,15 +102,13 @@ function renderCompletion(prompt: string, completion: string, rendering: Renderi
   return finish([...promptIds, ...answerIds], mask);
 }
 
-function renderChat(
-  messages: readonly ChatMessage[],
-  tools: readonly unknown[] | undefined,
-  template: ChatTemplate,
-  rendering: Rendering,
-): RenderedExample {
-  const { tokenizer } = rendering;
+function renderChat(chat: Chat, template: ChatTemplate, rendering: Rendering): RenderedExample {
+  const { tokenizer, trainOn } = rendering;
+  const { messages, tools } = chat;
   const options = { tools, date: rendering.date ?? TRAINING_DATE };
-  if (rendering.trainOn === "all") {
+  const all = trainOn === "all";
+  const learnt = turnsWithLoss(chat, trainOn);
+  if (all && learnt.every(Boolean)) {
     const ids = tokenizer.encode(template.render(messages, options), { addSpecialTokens: false });
     return finish(ids, new Uint8Array(ids.length).fill(1));
   }
@@ -116,14 +117,29 @@ function renderChat(
     tokenizer,
     segments.map((segment) => segment.text),
   );
-  const mask = new Uint8Array(ids.length);
-  const lastTurn = segments.findLastIndex((segment) => segment.assistant);
+  const mask = new Uint8Array(ids.length).fill(all ? 1 : 0);
   for (const [k, segment] of segments.entries()) {
-    if (!segment.assistant || (rendering.trainOn === "completions" && k !== lastTurn)) continue;
+    if (!segment.assistant || hasLoss(segment, chat, learnt, template) === all) continue;
     const start = k === 0 ? 0 : ends[k - 1]!;
-    mask.fill(1, start, lastEos(ids, start, ends[k]!, tokenizer.eosIds));
+    mask.fill(all ? 0 : 1, start, lastEos(ids, start, ends[k]!, tokenizer.eosIds));
   }
   return finish(ids, mask, promptAgrees);
+}
+
+type Chat = Extract<Example, { kind: "chat" }>;
+
+function hasLoss(
+  segment: ChatSegment,
+  { messages }: Chat,
+  learnt: boolean[],
+  { name }: ChatTemplate,
+): boolean {
+  if (segment.message !== undefined) return learnt[segment.message]!;
+  const turns = learnt.filter((_, i) => messages[i]!.role === "assistant");
+  if (turns.every((turn) => turn === turns[0])) return turns[0]!;
+  throw new UserError(
+    `${name}: its {% generation %} marks do not tell which message says what, and only some of the assistant's turns are to be learnt. Pass --chat-template with one pair of marks around each turn.`,
+  );
 }
 
 /** The end of a turn: just behind its last EOS, since a model never says the line break after it; else its own end. */

@@ -2,6 +2,7 @@
 // make which example is in the format files (index.ts); how an example becomes token ids is in render.ts.
 
 import type { ChatMessage } from "../text/chat-template.ts";
+import { parseExactJson, recordOf } from "../text/exact-json.ts";
 import { UserError } from "../util/errors.ts";
 
 /** Where a row was read: its line in a JSONL file, its number (from 1) in the other kinds. */
@@ -38,7 +39,18 @@ export type Example =
       readonly input: string;
       readonly output: string;
     }
-  | { readonly kind: "chat"; readonly messages: readonly ChatMessage[]; readonly tools?: readonly unknown[] };
+  | {
+      readonly kind: "chat";
+      readonly messages: readonly ChatMessage[];
+      readonly tools?: readonly unknown[];
+      /** By message, what its marks say about the loss (loss-marks.ts); absent when no message has one. */
+      readonly marks?: readonly (boolean | undefined)[];
+      /** The first message of the completion, where prompt and completion are lists. */
+      readonly completionFrom?: number;
+    };
+
+/** Told of each key that a row or one of its messages has and nobody reads: "id", "messages[].weigth". */
+export type Note = (key: string) => void;
 
 /** What a format file exports. */
 export interface RowFormat {
@@ -47,9 +59,12 @@ export interface RowFormat {
   readonly shape: string;
   /** Keys that it reads; others of a row are reported as ignored. */
   readonly keys: readonly string[];
+  /** Keys without which no row has this format. */
+  readonly needs: readonly string[];
+  /** Whether the values can be read, not only whether the keys are there: files of several sources hold nulls. */
   matches(row: RowValue): boolean;
   /** UserError, beginning with `where`, when a value has the wrong type. */
-  toExample(row: RowValue, where: string): Example;
+  toExample(row: RowValue, where: string, note: Note): Example;
 }
 
 /** The string under `key`. */
@@ -57,6 +72,11 @@ export function stringAt(row: RowValue, key: string, where: string): string {
   const value = row[key];
   if (typeof value === "string") return value;
   throw new UserError(`${where}: ${JSON.stringify(key)} must be a string, found ${kindOf(value)}.`);
+}
+
+/** Whether all are strings, and not all of them empty, as the columns of other rows are in a CSV file. */
+export function isText(...values: readonly unknown[]): boolean {
+  return values.every((value) => typeof value === "string") && values.some((value) => value !== "");
 }
 
 export function kindOf(value: unknown): string {
@@ -67,19 +87,33 @@ export function kindOf(value: unknown): string {
   return `a ${typeof value}`;
 }
 
-/** Tool definitions: an array, or an array written as JSON text (ShareGPT files, CSV). Absent or empty: undefined. */
-export function toolsAt(row: RowValue, where: string): readonly unknown[] | undefined {
-  let tools = row.tools;
-  if (tools === undefined || tools === null || tools === "") return undefined;
-  if (typeof tools === "string") {
-    try {
-      tools = JSON.parse(tools);
-    } catch {
-      throw new UserError(`${where}: "tools" is text that is not valid JSON; expected an array of tools.`);
-    }
+/** The value under `key`, read where it is JSON text ("" is nothing): columns of text are all that some files have. */
+export function jsonTextAt(row: RowValue, key: string, where: string): unknown {
+  const value = row[key];
+  if (typeof value !== "string" || value.trim() === "")
+    return value === undefined || value === "" ? null : value;
+  try {
+    return parseExactJson(value);
+  } catch {
+    const python = /^\s*[[{].*'/s.test(value) ? " It looks printed by Python; write it with json.dumps." : "";
+    throw new UserError(`${where}: ${JSON.stringify(key)} is text that is not valid JSON.${python}`);
   }
+}
+
+/** Tool definitions: an array, or an array written as JSON text (ShareGPT files, CSV). Absent or empty: undefined. */
+export function toolsAt(row: RowValue, key: string, where: string): readonly unknown[] | undefined {
+  const tools = jsonTextAt(row, key, where);
+  if (tools === null) return undefined;
   if (!Array.isArray(tools)) {
-    throw new UserError(`${where}: "tools" must be an array of tools, found ${kindOf(tools)}.`);
+    throw new UserError(
+      `${where}: ${JSON.stringify(key)} must be an array of tools, found ${kindOf(tools)}.`,
+    );
   }
   return tools.length > 0 ? tools : undefined;
+}
+
+/** Bare function descriptions get the wrapper that chat templates expect. */
+export function asTool(tool: unknown): unknown {
+  const record = recordOf(tool);
+  return record === undefined || "function" in record ? tool : { type: "function", function: tool };
 }

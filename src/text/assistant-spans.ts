@@ -43,11 +43,44 @@ export function findAssistantSpans(
     if (!says(full.slice(start.at, end), message)) {
       return { problem: `turn ${i + 1} loses its answer or its tool call in rendering` };
     }
-    spans.push({ start: start.at, end });
+    spans.push({ start: start.at, end, message: i });
     from = end;
   }
   return { spans, promptAgrees };
 }
+
+/**
+ * Which message each marked span belongs to, for templates with {% generation %}: one a turn in order, where the texts
+ * agree; else by the spans of ever longer beginnings of the conversation. Where they cannot be told, all stay without one.
+ */
+export function assignSpans(
+  messages: readonly ChatMessage[],
+  full: string,
+  spans: readonly Span[],
+  markedIn: (beginning: readonly ChatMessage[]) => readonly string[] | undefined,
+): readonly Span[] {
+  const texts = spans.map(({ start, end }) => full.slice(start, end));
+  const turns = [...messages.keys()].filter((i) => messages[i]!.role === "assistant");
+  if (turns.length === spans.length && texts.every((text, k) => says(text, messages[turns[k]!]!))) {
+    return spans.map(({ start, end }, k) => ({ start, end, message: turns[k]! }));
+  }
+  const assigned: Span[] = [];
+  for (const i of turns) {
+    const known = i === messages.length - 1 ? texts : markedIn(messages.slice(0, i + 1));
+    if (known === undefined || known.length < assigned.length || known.length > spans.length) return spans;
+    // An earlier thought may be gone once more turns follow, but how a span ends stays.
+    for (let k = assigned.length; k < known.length; k++) {
+      const [part, whole] = [known[k]!, texts[k]!];
+      const compared = Math.min(ENDING, part.length, whole.length);
+      if (part.slice(part.length - compared) !== whole.slice(whole.length - compared)) return spans;
+      assigned.push({ start: spans[k]!.start, end: spans[k]!.end, message: i });
+    }
+  }
+  return assigned.length === spans.length ? assigned : spans;
+}
+
+/** Characters compared. */
+const ENDING = 16;
 
 function turnStart(
   messages: readonly ChatMessage[],

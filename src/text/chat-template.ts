@@ -4,7 +4,7 @@
 
 import { parse, tokenize } from "@huggingface/jinja";
 import { UserError } from "../util/errors.ts";
-import { findAssistantSpans } from "./assistant-spans.ts";
+import { assignSpans, findAssistantSpans } from "./assistant-spans.ts";
 import { contentHash } from "./content-hash.ts";
 import { markGeneration, type Span, splitAtMarks } from "./generation-marks.ts";
 import { strftime } from "./strftime.ts";
@@ -30,6 +30,8 @@ export interface ChatOptions {
 export interface ChatSegment {
   readonly text: string;
   readonly assistant: boolean;
+  /** Which message says it: known of the assistant's words, but for templates whose marks do not tell turns apart. */
+  readonly message?: number;
 }
 
 export interface RenderedChat {
@@ -42,6 +44,7 @@ export interface RenderedChat {
 export class ChatTemplate {
   /** Hex; for cache keys. */
   readonly hash: string;
+  private readonly source: string;
   private readonly template: Program;
   private readonly marked: ReturnType<typeof markGeneration>;
   private markedTemplate: Program | undefined;
@@ -53,6 +56,7 @@ export class ChatTemplate {
     readonly name: string,
   ) {
     const normalized = source.replaceAll("\r\n", "\n");
+    this.source = normalized;
     this.marked = markGeneration(normalized);
     this.template = compile(normalized, name);
     this.hash = contentHash(JSON.stringify([normalized, variables]));
@@ -82,12 +86,10 @@ export class ChatTemplate {
     let spans: readonly Span[];
     let promptAgrees = true;
     if (this.marked !== undefined) {
-      this.markedTemplate ??= compile(this.marked.source, this.name);
-      const text = this.run(this.markedTemplate, messages, options);
-      const split = splitAtMarks(text, this.marked);
+      const split = this.splitMarked(messages, options);
       if (split === undefined || split.text !== full)
         throw this.unmaskable("its {% generation %} marks do not add up");
-      spans = split.spans;
+      spans = assignSpans(messages, full, split.spans, (part) => this.markedTexts(part, whole));
     } else {
       const found = findAssistantSpans(messages, full, {
         render: (part, addGenerationPrompt) => this.render(part, { ...whole, addGenerationPrompt }),
@@ -98,6 +100,28 @@ export class ChatTemplate {
       promptAgrees = found.promptAgrees;
     }
     return { segments: cut(full, spans), promptAgrees };
+  }
+
+  private splitMarked(messages: readonly ChatMessage[], options: ChatOptions) {
+    const marked = this.marked!;
+    this.markedTemplate ??= compile(marked.source, this.name);
+    return splitAtMarks(this.run(this.markedTemplate, messages, options), marked);
+  }
+
+  /** The marked texts of a beginning of a conversation; undefined where the template refuses it. */
+  private markedTexts(messages: readonly ChatMessage[], options: ChatOptions): string[] | undefined {
+    try {
+      const split = this.splitMarked(messages, options);
+      return split?.spans.map(({ start, end }) => split.text.slice(start, end));
+    } catch (error) {
+      if (error instanceof UserError) return undefined;
+      throw error;
+    }
+  }
+
+  /** Whether the template's text names a key, so that messages may well hold it. */
+  mentions(key: string): boolean {
+    return this.source.includes(key);
   }
 
   private unmaskable(problem: string): UserError {
@@ -159,9 +183,9 @@ function compile(source: string, name: string): Program {
 function cut(text: string, spans: readonly Span[]): ChatSegment[] {
   const segments: ChatSegment[] = [];
   let at = 0;
-  for (const { start, end } of spans) {
+  for (const { start, end, message } of spans) {
     if (start > at) segments.push({ text: text.slice(at, start), assistant: false });
-    if (end > start) segments.push({ text: text.slice(start, end), assistant: true });
+    if (end > start) segments.push({ text: text.slice(start, end), assistant: true, message });
     at = end;
   }
   if (at < text.length) segments.push({ text: text.slice(at), assistant: false });

@@ -5,6 +5,8 @@
 export interface Span {
   readonly start: number;
   readonly end: number;
+  /** Which message says it, where that is known. */
+  readonly message?: number;
 }
 
 export interface MarkedTemplate {

@@ -14,7 +14,7 @@ import { loadChatTemplate, loadTokenizer } from "../text/load-tokenizer.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import type { TrainEvent } from "./events.ts";
 import { type FittedModel, fitMemory, type MemoryCheck, memoryFindings } from "./fit-memory.ts";
-import { loadTrainingData, type TrainingData } from "./setup.ts";
+import { loadTrainingData, type TrainingData, tellOfData } from "./setup.ts";
 
 export interface CheckReport extends PreflightReport {
   readonly memory: MemoryCheck;
@@ -35,6 +35,7 @@ export async function checkRun(
       const tokenizer = await loadTokenizer(path);
       // The report holds every finding; the sample loader's own warnings would tell them twice.
       const data = await loadTrainingData({ tokenizer }, options, () => {});
+      if (data.evalReport !== undefined) tellOfData(data.evalReport, emit);
       const config = readModelConfig(folder.config);
       return await preflightRun({ backend, config, folder, tokenizer }, options, data, emit);
     } finally {

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { Backend } from "../backend/backend.ts";
 import type { TrainOptions } from "../config/train-options.ts";
 import { type Dataset, type DatasetReport, loadDataset, refuseWithoutTargets } from "../data/dataset.ts";
+import { ignoredKeysText } from "../data/preflight.ts";
 import type { Sample } from "../data/render.ts";
 import { splitEval } from "../data/split-eval.ts";
 import { locateModel } from "../formats/locate-model.ts";
@@ -86,6 +87,7 @@ export async function loadTrainingData(
   if (options.evalData !== undefined) {
     const evaluation = await load(options.evalData);
     refuseWithoutTargets(evaluation.report);
+    tellOfData(evaluation.report, emit);
     return {
       train: main.samples,
       evaluation: evaluation.samples,
@@ -122,8 +124,8 @@ export function tellOfData(report: DatasetReport, emit: (event: TrainEvent) => v
       `in ${report.promptDisagrees} conversations the chat template prompts for an answer with other text than precedes it in training.`,
     );
   }
-  const ignored = Object.entries(report.ignoredKeys).map(([key, count]) => `"${key}" (${count} rows)`);
-  if (ignored.length > 0) warn(`keys that no row format reads were ignored: ${ignored.join(", ")}.`);
+  if (Object.keys(report.ignoredKeys).length > 0)
+    warn(`keys that nothing reads were ignored: ${ignoredKeysText(report.ignoredKeys)}.`);
 }
 
 /** Where tokenised data is kept between runs: LOWRANK_CACHE, or lowrank's folder in the user's cache. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { alpacaPrompt } from "../../src/data/alpaca.ts";
 import { rowFormats, toExamples } from "../../src/data/index.ts";
-import type { Row, RowValue } from "../../src/data/row.ts";
+import type { Example, Row, RowValue } from "../../src/data/row.ts";
 import { UserError } from "../../src/util/errors.ts";
 
 const rows = (...values: RowValue[]): Row[] =>
@@ -143,5 +143,188 @@ describe("prompt-completion and alpaca", () => {
     expect(alpacaPrompt({ ...row, input: "X" })).toBe(
       "### Instruction:\nI\n\n### Input:\nX\n\n### Response:\n",
     );
+  });
+});
+
+describe("shapes in the wild", () => {
+  const talk = [
+    { role: "user", content: "q" },
+    { role: "assistant", content: "a" },
+  ];
+  const chat = { kind: "chat", messages: talk };
+
+  it.each<[string, RowValue, object]>([
+    ["conversations with role and content", { conversations: talk }, chat],
+    [
+      "messages with from and value",
+      {
+        messages: [
+          { from: "human", value: "q" },
+          { from: "gpt", value: "a" },
+        ],
+      },
+      chat,
+    ],
+    ["messages as JSON text", { messages: JSON.stringify(talk) }, chat],
+    ["conversations as JSON text", { conversations: JSON.stringify(talk) }, chat],
+    [
+      "lists of messages",
+      { prompt: talk.slice(0, 1), completion: talk.slice(1) },
+      { ...chat, completionFrom: 1 },
+    ],
+    [
+      "lists of messages as JSON text",
+      { prompt: JSON.stringify(talk.slice(0, 1)), completion: JSON.stringify(talk.slice(1)) },
+      { ...chat, completionFrom: 1 },
+    ],
+    [
+      "a system text beside messages",
+      { system: "S", messages: talk },
+      { ...chat, messages: [{ role: "system", content: "S" }, ...talk] },
+    ],
+    [
+      "a system text beside lists of messages",
+      { system: "S", prompt: talk.slice(0, 1), completion: talk.slice(1) },
+      { kind: "chat", messages: [{ role: "system", content: "S" }, ...talk], completionFrom: 2 },
+    ],
+    [
+      "the same system text twice",
+      { system: "S", messages: [{ role: "system", content: "S" }, ...talk] },
+      { ...chat, messages: [{ role: "system", content: "S" }, ...talk] },
+    ],
+    [
+      "Alpaca with history and system",
+      { system: "S", instruction: "i", input: "x", output: "o", history: [["q", "a"]] },
+      {
+        kind: "chat",
+        messages: [
+          { role: "system", content: "S" },
+          ...talk,
+          { role: "user", content: "i\n\nx" },
+          { role: "assistant", content: "o" },
+        ],
+      },
+    ],
+    [
+      "Alpaca with nothing in them",
+      { system: "", instruction: "q", input: null, output: "a", history: [] },
+      { kind: "instruction", instruction: "q", input: "", output: "a" },
+    ],
+    [
+      "nulls of another source's columns",
+      { messages: null, conversations: null, prompt: null, completion: null, text: "t" },
+      { kind: "text", text: "t" },
+    ],
+    ["null keys of preference data", { chosen: null, rejected: null, label: null, messages: talk }, chat],
+    [
+      "an instruction whose output is null, beside messages",
+      { instruction: "i", output: null, messages: talk },
+      chat,
+    ],
+    [
+      "an instruction whose output is null, beside text",
+      { instruction: "i", output: null, text: "t" },
+      { kind: "text", text: "t" },
+    ],
+    ["text beside messages", { text: "t", messages: talk }, chat],
+    [
+      "messages that are no list, beside text",
+      { messages: "3 unread", text: "t" },
+      { kind: "text", text: "t" },
+    ],
+    [
+      "empty fields of a CSV file",
+      { prompt: "", completion: "", messages: "", text: "t" },
+      { kind: "text", text: "t" },
+    ],
+    [
+      "a prompt that begins with a bracket",
+      { prompt: "[1, 2", completion: "]" },
+      { kind: "completion", prompt: "[1, 2", completion: "]" },
+    ],
+    [
+      "references as JSON text",
+      { prompt: "p", completion: "", references: '["a"]' },
+      { kind: "completion", prompt: "p", completion: "", references: ["a"] },
+    ],
+  ])("reads %s", (_, row, expected) => {
+    expect(example(row)).toEqual(expected);
+  });
+
+  it("turns OpenAI's older function calls into tools", () => {
+    const row = {
+      functions: [{ name: "book", parameters: {} }],
+      messages: [
+        { role: "user", content: "Book" },
+        { role: "assistant", content: null, function_call: { name: "book", arguments: '{"n": 2}' } },
+        { role: "function", name: "book", content: "ok" },
+        { role: "assistant", content: "Booked.", function_call: null },
+      ],
+    };
+    expect(example(row)).toEqual({
+      kind: "chat",
+      tools: [{ type: "function", function: { name: "book", parameters: {} } }],
+      messages: [
+        { role: "user", content: "Book" },
+        {
+          role: "assistant",
+          tool_calls: [{ type: "function", function: { name: "book", arguments: '{"n": 2}' } }],
+        },
+        { role: "tool", name: "book", content: "ok" },
+        { role: "assistant", content: "Booked." },
+      ],
+    });
+  });
+
+  it("keeps the order of a message's keys and leaves out those that are null", () => {
+    const message = { content: "a", name: "n", role: "assistant", tool_calls: null, refusal: null };
+    const read = example({ messages: [message] }) as Extract<Example, { kind: "chat" }>;
+    expect(JSON.stringify(read.messages[0])).toBe('{"content":"a","name":"n","role":"assistant"}');
+  });
+
+  it("counts keys of messages that nobody reads, once a row", () => {
+    const odd = {
+      messages: [
+        { ...talk[0], id: 1, mood: null },
+        { ...talk[1], id: 2, weigth: 0, name: "x", thinking: "t" },
+      ],
+    };
+    expect(toExamples(rows(odd, { messages: talk })).ignoredKeys).toEqual({
+      "messages[].id": 1,
+      "messages[].weigth": 1,
+    });
+    const plain = { prompt: "p", completion: "c", system: "S" };
+    expect(toExamples(rows(plain)).ignoredKeys).toEqual({ system: 1 });
+  });
+
+  it.each<[RowValue, RegExp]>([
+    [{ messages: null }, /line 1: "messages" must be a non-empty array/],
+    [
+      { messages: "[{'role': 'user'}]" },
+      /"messages" is text that is not valid JSON\. It looks printed by Python/,
+    ],
+    [{ instruction: "i", output: null }, /"output" must be a string, found null/],
+    [{ prompt: "p", completion: null }, /"completion" must be a string, found null/],
+    [
+      { prompt: talk, completion: "a" },
+      /"prompt" is an array and "completion" is a string; expected two strings or two arrays/,
+    ],
+    [{ prompt: talk, completion: [] }, /"completion" must be a non-empty array/],
+    [{ prompt: talk, completion: [talk[0]] }, /holds no message of the assistant/],
+    [{ instruction: "i", output: "o", history: [["q"]] }, /"history" item 1: expected \[user, assistant\]/],
+    [{ instruction: "i", output: "o", history: { a: 1 } }, /"history" must be an array/],
+    [{ system: "S", messages: [{ role: "system", content: "T" }, ...talk] }, /two different system texts/],
+    [{ system: 5, messages: talk }, /"system" must be a string/],
+    [{ messages: [{ role: "user", from: "gpt", content: "a" }] }, /"role" and "from" differ/],
+    [{ messages: [{ role: "user", value: "b", content: "a" }] }, /"content" and "value" differ/],
+    [
+      { messages: [{ role: "assistant", function_call: { arguments: "{}" } }] },
+      /a "function_call" needs "name"/,
+    ],
+    [{ messages: [{ role: "user", content: "a", function_call: { name: "f" } }] }, /is the assistant's/],
+    [{ messages: [{ role: "assistant", content: null, tool_calls: [] }] }, /"content" is missing/],
+    [{ messages: [{ role: "assistant", tool_calls: "f()" }] }, /"tool_calls" is text that is not valid JSON/],
+  ])("refuses %j", (row, message) => {
+    expect(() => example(row)).toThrow(message);
   });
 });

@@ -1,6 +1,9 @@
 // The preflight: each planted fault of test/data/faults is found and refused or warned of, and clean data pass; so do
 // real public data sets, where they are there.
 
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { type DatasetOptions, loadDataset } from "../../src/data/dataset.ts";
@@ -40,6 +43,22 @@ describe("planted faults", () => {
     expect(codes(cut.findings)).toMatchObject({ length: "refuse" });
     const dropped = await check(fault("long-rows"), { sequenceLength: 64, overLength: "drop" });
     expect(dropped).toMatchObject({ cut: 0, dropped: 12, samples: 10 });
+  });
+
+  it("tells of keys that nothing reads, of rows and of messages, but not of those that the template names", async () => {
+    const path = join(mkdtempSync(join(tmpdir(), "lowrank-keys-")), "keys.jsonl");
+    const messages = [
+      { role: "user", content: "q", mood: "calm" },
+      { role: "assistant", content: "a", weigth: 0 },
+    ];
+    writeFileSync(path, `${JSON.stringify({ id: 7, messages })}\n`);
+    const { findings, ignoredKeys } = await check(path, { template: chatml });
+    expect(ignoredKeys).toEqual({ id: 1, "messages[].mood": 1, "messages[].weigth": 1 });
+    expect(codes(findings)).toEqual({ "ignored-keys": "warn" });
+    expect(findings[0]!.message).toContain('"messages[].weigth" (1 rows)');
+    const moody = ChatTemplate.of(tokenizer, `{# mood #}${builtinTemplates.chatml}`)!;
+    expect((await check(path, { template: moody })).ignoredKeys).not.toHaveProperty(["messages[].mood"]);
+    rmSync(dirname(path), { recursive: true });
   });
 
   it("finds rows without target tokens", async () => {

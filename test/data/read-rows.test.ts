@@ -69,7 +69,10 @@ describe("CSV", () => {
       { prompt: "e", completion: "" },
     ]);
     const chat = await read("b.csv", 'messages\n"[{""role"":""user"",""content"":""a""}]"\n');
-    expect(chat[0]!.value).toEqual({ messages: [{ role: "user", content: "a" }] });
+    expect(toExamples(chat).rows[0]!.example).toEqual({
+      kind: "chat",
+      messages: [{ role: "user", content: "a" }],
+    });
     expect((await read("c.tsv", "prompt\tcompletion\na,b\tc\n"))[0]!.value).toEqual({
       prompt: "a,b",
       completion: "c",
@@ -81,10 +84,11 @@ describe("CSV", () => {
     ["prompt,completion\na\n", /a\.csv row 1: 1 fields, but the header names 2/],
     ['prompt,completion\n"a,b\n', /not valid CSV/],
     ["text,text\na,b\n", /the column "text" twice/],
-    ["messages\nhello\n", /row 1, column messages: not valid JSON/],
+    ["messages\nhello\n", /row 1: "messages" is text that is not valid JSON/],
+    ["messages\n[{'role': 'user'}]\n", /row 1: .*printed by Python/],
     ["text\n", /has no rows/],
   ])("refuses %j", async (content, message) => {
-    await expect(read("a.csv", content)).rejects.toThrow(message);
+    await expect(read("a.csv", content).then(toExamples)).rejects.toThrow(message);
   });
 });
 
