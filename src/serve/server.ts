@@ -12,6 +12,7 @@ import { ContextError, type EngineThread } from "./engine-thread.ts";
 import { eventStream } from "./event-stream.ts";
 import { Metrics } from "./metrics.ts";
 import { type Answering, answerChat, answerCompletion } from "./openai.ts";
+import { parseRequestJson } from "./request-json.ts";
 import { parseChat, parseCompletion, RequestError } from "./requests.ts";
 
 export interface ServerOptions {
@@ -284,7 +285,7 @@ class ServerApp {
       chunks.push(chunk);
     }
     try {
-      return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(Buffer.concat(chunks)));
+      return parseRequestJson(new TextDecoder("utf-8", { fatal: true }).decode(Buffer.concat(chunks)));
     } catch {
       throw new RequestError("the body is not valid JSON");
     }

@@ -23,7 +23,12 @@ const MAY_LOSE =
 /** SyntaxError, as JSON.parse has it, where the text is not JSON or is nested deeper than 512 levels. */
 export function parseExactJson(text: string): unknown {
   const plain: unknown = JSON.parse(text);
-  return MAY_LOSE.test(text) ? new Reader(text).read() : plain;
+  return losesInJson(text) ? new Reader(text).read() : plain;
+}
+
+/** Whether JSON.parse may lose something of `text`. False means that it does not. */
+export function losesInJson(text: string): boolean {
+  return MAY_LOSE.test(text);
 }
 
 /** A JSON object's keys and values, whichever of its two forms it has; undefined for anything else. */

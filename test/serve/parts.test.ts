@@ -3,8 +3,10 @@
 
 import { describe, expect, it } from "vitest";
 import { eventStream } from "../../src/serve/event-stream.ts";
-import { parseChat, parseCompletion } from "../../src/serve/requests.ts";
+import { parseRequestJson } from "../../src/serve/request-json.ts";
+import { chatPrompt, parseChat, parseCompletion } from "../../src/serve/requests.ts";
 import { ToolCallGate } from "../../src/serve/tool-calls.ts";
+import { ChatTemplate } from "../../src/text/chat-template.ts";
 
 describe("tool calls", () => {
   function through(pieces: readonly string[]) {
@@ -37,6 +39,32 @@ describe("tool calls", () => {
       content: "<tool_call>not JSON</tool_call>",
       calls: [],
     });
+  });
+});
+
+describe("numbers", () => {
+  const written = '{"id": 9007199254740993, "x": 1.0, "by_year": {"2024": 1e-07, "10": -0.0}}';
+
+  it("of a tool call stay as the model wrote them", () => {
+    const gate = new ToolCallGate(() => {});
+    gate.push(`<tool_call>{"name": "f", "arguments": ${written}}</tool_call>`);
+    expect(gate.finish()).toEqual([{ name: "f", arguments: written }]);
+  });
+
+  it("of a request are plain where they are options, and as written where templates print them", () => {
+    const body = parseRequestJson(
+      `{"model": "m", "temperature": 1.0, "seed": 2e3, "messages": [{"role": "user", "content": "q", "7": 1}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": ${written}}}],
+        "chat_template_kwargs": {"at": 12.0}}`,
+    );
+    const chat = parseChat(body);
+    expect(chat.temperature).toBe(1);
+    const prompt = structuredClone(chatPrompt(chat));
+    const template = "{{ tools[0].function.parameters | tojson }} {{ at }}";
+    const text = new ChatTemplate(template, {}, "T").render([], prompt);
+    expect(text).toBe(`${written} 12.0`);
+    expect(() => parseRequestJson("{")).toThrow(SyntaxError);
+    expect(parseRequestJson("[1.0]")).toEqual([1]);
   });
 });
 
