@@ -62,7 +62,9 @@ export function readConversation(
   const marks: (boolean | undefined)[] = [];
   const messages = list.map((turn: unknown, i) => {
     const at = `${where}, ${turnName} ${i + 1}`;
-    const record = recordOf(turn);
+    const record = recordOf(
+      typeof turn === "string" && /^\s*\{/.test(turn) ? jsonTextAt({ turn }, "turn", at) : turn,
+    );
     if (record === undefined) {
       const shape = turnName === "turn" ? '{"from", "value"}' : '{"role", "content"}';
       throw new UserError(`${at}: expected ${shape}, found ${kindOf(turn)}.`);

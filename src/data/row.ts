@@ -109,7 +109,15 @@ export function toolsAt(row: RowValue, key: string, where: string): readonly unk
       `${where}: ${JSON.stringify(key)} must be an array of tools, found ${kindOf(tools)}.`,
     );
   }
-  return tools.length > 0 ? tools : undefined;
+  if (tools.length === 0) return undefined;
+  // Arrow wants one schema for all items of a list, so files of it often hold each tool as JSON text.
+  return tools.map((tool: unknown, i) => {
+    const read = jsonTextAt({ tool }, "tool", `${where}, ${JSON.stringify(key)} item ${i + 1}`);
+    if (recordOf(read) !== undefined) return read;
+    throw new UserError(
+      `${where}: ${JSON.stringify(key)} item ${i + 1} must be an object that describes a tool, found ${kindOf(tool)}.`,
+    );
+  });
 }
 
 /** Bare function descriptions get the wrapper that chat templates expect. */

@@ -166,6 +166,11 @@ describe("shapes in the wild", () => {
       chat,
     ],
     ["messages as JSON text", { messages: JSON.stringify(talk) }, chat],
+    [
+      "a list of messages and of tools as JSON text each",
+      { messages: talk.map((turn) => JSON.stringify(turn)), tools: ['{"type": "f"}'] },
+      { ...chat, tools: [{ type: "f" }] },
+    ],
     ["conversations as JSON text", { conversations: JSON.stringify(talk) }, chat],
     [
       "lists of messages",
@@ -314,6 +319,11 @@ describe("shapes in the wild", () => {
     [{ instruction: "i", output: "o", history: [["q"]] }, /"history" item 1: expected \[user, assistant\]/],
     [{ instruction: "i", output: "o", history: { a: 1 } }, /"history" must be an array/],
     [{ system: "S", messages: [{ role: "system", content: "T" }, ...talk] }, /two different system texts/],
+    [{ messages: talk, tools: ["f"] }, /"tools" item 1: "tool" is text that is not valid JSON/],
+    [
+      { messages: talk, tools: [5] },
+      /"tools" item 1 must be an object that describes a tool, found a number/,
+    ],
     [{ system: 5, messages: talk }, /"system" must be a string/],
     [{ messages: [{ role: "user", from: "gpt", content: "a" }] }, /"role" and "from" differ/],
     [{ messages: [{ role: "user", value: "b", content: "a" }] }, /"content" and "value" differ/],
