@@ -159,6 +159,15 @@ class PythonInterpreter extends Interpreter {
     const called = filter.type === "CallExpression";
     const name = ((called ? filter.callee : filter) as { value?: unknown }).value;
     const operand = this.evaluate(node.operand as Statement, environment);
+    // An undefined value is empty to Python's filters, and None is to those that pick items.
+    const empty = operand.type === "UndefinedValue";
+    if (empty && name === "length") return new Integer(0);
+    if (
+      (empty && name === "list") ||
+      (EMPTYABLE.has(String(name)) && (empty || operand.type === "NullValue"))
+    ) {
+      return new List([]);
+    }
     const own = () => this.arguments(called ? (filter.args as Node[]) : [], environment);
     switch (name) {
       case "tojson":
@@ -208,6 +217,8 @@ class PythonInterpreter extends Interpreter {
     return { positional, keywords };
   }
 }
+
+const EMPTYABLE = new Set(["selectattr", "rejectattr", "map"]);
 
 interface Arguments {
   readonly positional: readonly TemplateValue[];

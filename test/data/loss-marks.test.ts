@@ -89,6 +89,9 @@ describe("marks in messages", () => {
     expect(learnt({ conversations: from })).toEqual(["right|"]);
     expect(learnt({ conversations: turns({ weight: 0 }, {}) })).toEqual(["right|"]);
     expect(learnt({ system: "S", messages: JSON.stringify(turns({ weight: 0 }, {})) })).toEqual(["right|"]);
+    expect(learnt({ messages: JSON.stringify(turns({ weight: 7 }, {})).replace("7", "0.0") })).toEqual([
+      "right|",
+    ]);
     const completion = [
       { role: "assistant", content: "a", weight: 0 },
       { role: "user", content: "b" },

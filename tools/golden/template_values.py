@@ -24,6 +24,11 @@ TEMPLATES = [
     "{% for k in x %}{{ k }},{% endfor %}", "{% if x %}yes{% else %}no{% endif %}",
     "{% macro show(v) %}<{{ v }}>{% endmacro %}{{ show(x) }}", "{% set y = x %}{{ y }}",
 ]
+ABSENT = [
+    "{{ y | length }}", "{{ y | list | length }}", "{{ y | selectattr('a', 'equalto', 'b') | list | length }}",
+    "{{ none | rejectattr('a') | list | length }}", "{{ y | map(attribute='a') | list | length }}", "{{ y }}{{ y ~ 1 }}",
+    "{{ none }}", "{{ y == none }}{{ y == z }}{{ '1' == 1 }}{{ true == 1 }}{{ [1, 'a'] == [1.0, 'a'] }}",
+]
 NUMERIC = [
     "{{ x + 1 }}", "{{ x - 0.5 }}", "{{ x * 2 }}", "{{ x / 4 }}", "{{ x // 5 }}", "{{ x % 7 }}", "{{ -x }}", "{{ x > 10 }}",
     "{{ x <= 9007199254740992 }}", "{{ x | int }}", "{{ x | float }}", "{{ x | abs }}", "{{ x is float }}{{ x is integer }}",
@@ -49,6 +54,8 @@ def main():
             if isinstance(value, str) and "in x" in template:
                 continue  # letters of a text: nothing to do with numbers
             cases.append({"value": written, "template": template, "text": rendered(template, value)})
+    for template in ABSENT:
+        cases.append({"value": "0", "template": template, "text": rendered(template, 0)})
     write("template-values.json", {"versions": versions("transformers", "jinja2"), "cases": cases})
 
 
