@@ -31,7 +31,7 @@ export async function trainAndTell(
   return summary.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
 }
 
-const toldOnLoading = ["length", "empty-targets", "missing-eos"];
+const toldOnLoading = ["length", "empty-targets", "missing-eos", "ignored-keys"];
 
 function interruptOnSignals(run: TrainingRun, terminal: Terminal): () => void {
   let asked = false;
