@@ -2,9 +2,10 @@
 // write, fsync, rename over the old, fsync the folder. On any failure the temporary file goes and the old file stays.
 
 import { randomBytes } from "node:crypto";
-import { type FileHandle, mkdir, open, rename, unlink } from "node:fs/promises";
+import { type FileHandle, open, readdir, rename, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { UserError } from "../util/errors.ts";
+import { makeFolder } from "./make-folder.ts";
 
 /** One write call takes at most 2^31 - 1 bytes; longer ones loop in pieces of this size. */
 const PIECE_BYTES = 1 << 28;
@@ -22,7 +23,7 @@ export async function writeAtomically(
   let file: FileHandle | undefined;
   let created = false;
   try {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     file = await open(temporary, "wx");
     created = true;
     const handle = file;
@@ -37,6 +38,16 @@ export async function writeAtomically(
     await file?.close().catch(() => {});
     if (created) await unlink(temporary).catch(() => {});
     throw writeProblem(error, path);
+  }
+}
+
+/** Removes what killed processes left of writing `path`. Only for whoever holds the lock on it. */
+export async function removeLeftovers(path: string): Promise<void> {
+  const folder = dirname(path);
+  const prefix = `.${basename(path)}.`;
+  for (const name of await readdir(folder)) {
+    if (name.startsWith(prefix) && /^\d+-[0-9a-f]{8}\.tmp$/.test(name.slice(prefix.length)))
+      await unlink(join(folder, name)).catch(() => {});
   }
 }
 
@@ -85,6 +96,7 @@ const problems: Record<string, string> = {
   EACCES: "no permission to write here.",
   EPERM: "no permission to write here.",
   EROFS: "the file system is read-only.",
+  ENOENT: "a folder on the way cannot be made, or was removed meanwhile.",
   ENOTDIR: "a part of this path is a file, not a folder.",
   EEXIST: "a part of this path is a file, not a folder.",
   EISDIR: "this is a folder; expected a file's name.",
@@ -94,5 +106,5 @@ const problems: Record<string, string> = {
 /** What a failed write means to the user, where it is the place's fault; otherwise the error itself. */
 export function writeProblem(error: unknown, path: string): unknown {
   const problem = problems[(error as NodeJS.ErrnoException)?.code ?? ""];
-  return problem ? new UserError(`${path}: cannot be written: ${problem}`) : error;
+  return problem ? new UserError(`${path}: cannot be written: ${problem}`, { cause: error }) : error;
 }

@@ -10,12 +10,13 @@
 
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { copyFile, lstat, mkdir, open, rename, rm, stat, symlink, utimes } from "node:fs/promises";
+import { copyFile, lstat, open, rename, rm, stat, symlink, utimes } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { UserError } from "../util/errors.ts";
 import { writeFileAtomic } from "./atomic-file.ts";
+import { makeFolder } from "./make-folder.ts";
 
 export interface HubSettings {
   /** Without a slash at the end. */
@@ -109,7 +110,7 @@ export class RepoCache {
     const place = join(this.snapshot(commit), path);
     const target = this.blob(etag);
     await this.writing(async () => {
-      await mkdir(dirname(place), { recursive: true });
+      await makeFolder(dirname(place));
       const present = await lstat(place).catch(() => undefined);
       if (present && (await this.has(commit, path))) return;
       // Made aside and renamed, so that two processes never see each other's half.
@@ -128,7 +129,7 @@ export class RepoCache {
   /** Runs `work` while no other process of ours works on the same blob. */
   async locked<T>(etag: string, work: () => Promise<T>, onWait?: () => void): Promise<T> {
     const path = join(this.locks, `${etag}.lowrank.lock`);
-    await this.writing(() => mkdir(this.locks, { recursive: true }));
+    await this.writing(() => makeFolder(this.locks));
     await acquire(path, (code) => this.refusal(code), onWait);
     const beat = setInterval(() => void utimes(path, new Date(), new Date()).catch(() => {}), heartbeatMs);
     beat.unref();
@@ -151,7 +152,13 @@ export class RepoCache {
 
   private refusal(code: string | undefined): UserError | undefined {
     const { cacheFolder } = this.settings;
-    if (code === "EACCES" || code === "EPERM" || code === "EROFS" || code === "ENOTDIR") {
+    if (
+      code === "EACCES" ||
+      code === "EPERM" ||
+      code === "EROFS" ||
+      code === "ENOTDIR" ||
+      code === "ENOENT"
+    ) {
       return new UserError(
         `${this.repo.name} is not (wholly) in the cache ${cacheFolder}, and nothing can be written there; set HF_HOME to a folder of your own`,
       );

@@ -3,11 +3,12 @@
 // hub-cache.ts, which files a model needs fetch-named.ts, the way back hub-push.ts.
 
 import { createHash } from "node:crypto";
-import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { UserError } from "../util/errors.ts";
 import { type HubRepo, type HubSettings, RepoCache } from "./hub-cache.ts";
 import { isJsonObject, type JsonObject } from "./json.ts";
+import { makeFolder } from "./make-folder.ts";
 
 export interface HubHooks {
   readonly warn?: (message: string) => void;
@@ -168,7 +169,7 @@ async function download(
 ): Promise<void> {
   const blob = cache.blob(file.etag);
   const partial = `${blob}.lowrank-incomplete`;
-  await cache.writing(() => mkdir(`${cache.folder}/blobs`, { recursive: true }));
+  await cache.writing(() => makeFolder(`${cache.folder}/blobs`));
   const handle = await cache.writing(() => open(partial, "a+"));
   try {
     await cache.writing(() => fill(settings, repo, handle, file, hooks));

@@ -8,6 +8,7 @@ import type { GgufTensorType } from "../formats/gguf.ts";
 import { writeGguf } from "../formats/gguf-writer.ts";
 import { type JsonObject, readJsonObject } from "../formats/json.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
+import { claimOutputFile } from "../formats/output-file.ts";
 import { readAdapter } from "../formats/peft.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource } from "../models/dense-source.ts";
@@ -43,10 +44,24 @@ export interface ExportReport {
 
 const tokenizerCapBytes = 256 * 2 ** 20;
 
+/** Exports; one process at a time writes a file. */
 export async function exportGguf(
   backend: Backend,
   options: ExportOptions,
   warn: (message: string) => void = () => {},
+): Promise<ExportReport> {
+  const lock = await claimOutputFile(options.out);
+  try {
+    return await exportLocked(backend, options, warn);
+  } finally {
+    lock.release();
+  }
+}
+
+async function exportLocked(
+  backend: Backend,
+  options: ExportOptions,
+  warn: (message: string) => void,
 ): Promise<ExportReport> {
   const { model, out } = options;
   const name = lastPart(model);
