@@ -47,7 +47,7 @@ size_t numberIn(const std::string& path) {
 size_t minus(size_t a, size_t b) { return a > b ? a - b : 0; }
 
 struct GroupFiles {
-  const char *limit, *usage, *inactive, *active;
+  const char *limit, *high, *usage, *inactive, *active;
 };
 
 /** What the group at `path` below `root` and its ancestors leave. */
@@ -55,7 +55,9 @@ size_t leftInGroups(const std::string& root, std::string path, const GroupFiles&
   size_t left = kUnlimited;
   for (;;) {
     const std::string folder = root + path;
-    const size_t limit = numberIn(folder + files.limit);
+    // Beyond version 2's "high" the system slows a process down until it hardly moves.
+    const size_t high = files.high ? numberIn(folder + files.high) : kUnlimited;
+    const size_t limit = std::min(numberIn(folder + files.limit), high);
     if (limit < kUnlimited / 4) {  // version 1 writes "no limit" as a number near 2^63
       const std::string stat = readText(folder + "/memory.stat");
       const size_t cache = field(stat, files.inactive, 0) + field(stat, files.active, 0);
@@ -85,10 +87,10 @@ size_t leftInControlGroups() {
     std::string path = line.substr(second + 1);
     if (path == "/") path.clear();
     if (controllers == ",,") {
-      const GroupFiles files{"/memory.max", "/memory.current", "inactive_file ", "active_file "};
+      const GroupFiles files{"/memory.max", "/memory.high", "/memory.current", "inactive_file ", "active_file "};
       left = std::min(left, leftInGroups("/sys/fs/cgroup", path, files));
     } else if (controllers.find(",memory,") != std::string::npos) {
-      const GroupFiles files{"/memory.limit_in_bytes", "/memory.usage_in_bytes", "total_inactive_file ",
+      const GroupFiles files{"/memory.limit_in_bytes", nullptr, "/memory.usage_in_bytes", "total_inactive_file ",
                              "total_active_file "};
       left = std::min(left, leftInGroups("/sys/fs/cgroup/memory", path, files));
     }

@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
 
 namespace lowrank {
@@ -65,9 +66,14 @@ class Pool {
 
  private:
   void grow(int threads) {
-    while (spawned_ < threads - 1) {
-      const int index = ++spawned_;
-      std::thread([this, index] { serve(index); }).detach();
+    while (spawned_ < threads - 1 && !refused_) {
+      const int index = spawned_ + 1;
+      try {
+        std::thread([this, index] { serve(index); }).detach();
+        spawned_ = index;
+      } catch (const std::system_error&) {
+        refused_ = true;  // the system allows no more: those that are there take all tasks
+      }
     }
   }
 
@@ -132,6 +138,7 @@ class Pool {
   std::atomic<int> threads_{1}, sleepers_{0};
   std::atomic<bool> failed_{false};
   int spawned_ = 0;
+  bool refused_ = false;
 };
 
 /** Never destroyed: its threads are detached and outlive any static. */

@@ -59,6 +59,8 @@ export interface DatasetOptions extends Rendering {
   readonly overLength: OverLength;
   /** Folder for tokenised samples; absent: no cache. */
   readonly cacheFolder?: string;
+  /** Told when samples cannot be kept there. */
+  readonly onCacheProblem?: (message: string) => void;
   /** Called now and then while rows are tokenised. */
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -71,7 +73,8 @@ export async function loadDataset(path: string, options: DatasetOptions): Promis
   const cached = await readSampleCache(cachePath, options.tokenizer.vocabSize);
   if (cached !== undefined) return cached;
   const dataset = build(file.name, file.hash, await file.rows(), options);
-  await writeSampleCache(cachePath, dataset);
+  const problem = await writeSampleCache(cachePath, dataset);
+  if (problem !== undefined) options.onCacheProblem?.(problem);
   return dataset;
 }
 

@@ -2,7 +2,6 @@
 // (index.ts) nor of disks (read-rows.ts). Every mistake names its file and line or row.
 
 import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects, parquetSchema } from "hyparquet";
-import { compressors } from "hyparquet-compressors";
 import Papa from "papaparse";
 import { parseExactJson, recordOf } from "../text/exact-json.ts";
 import { UserError } from "../util/errors.ts";
@@ -93,6 +92,12 @@ export function parseCsv(bytes: Uint8Array, file: string, separator?: string): R
 /** Parquet through a source of byte ranges; what becomes of its values is in parquet-values.ts. */
 export async function parseParquet(source: AsyncBuffer, file: string): Promise<Row[]> {
   const rows: Row[] = [];
+  // Loaded here, because its WebAssembly reserves gigabytes of addresses, which a limited process does not have.
+  const { compressors } = await import("hyparquet-compressors").catch((error: Error) => {
+    throw new UserError(
+      `${file}: Parquet cannot be unpacked here (${error.message}); write the rows as .jsonl`,
+    );
+  });
   try {
     const metadata = await parquetMetadataAsync(source);
     if (metadata.num_rows > BigInt(ROW_CAP)) throw tooManyRows(file);

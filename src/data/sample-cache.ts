@@ -19,8 +19,17 @@ const MAGIC = new TextEncoder().encode("lowrSAMP");
 const FIXED_BYTES = 24;
 const HEADER_CAP_BYTES = 2 ** 20;
 
-export async function writeSampleCache(path: string, dataset: Dataset): Promise<void> {
-  await writeFileAtomic(path, encodeSamples(dataset));
+/** Writes the file; what keeps it from being written (a full disk, a file in the way) comes back as a sentence. */
+export async function writeSampleCache(path: string, dataset: Dataset): Promise<string | undefined> {
+  try {
+    await writeFileAtomic(path, encodeSamples(dataset));
+    return undefined;
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (error instanceof UserError) return error.message;
+    if (code === undefined && !(error instanceof RangeError)) throw error;
+    return `${path}: cannot be written (${code ?? (error as Error).message})`;
+  }
 }
 
 /** The data set in a cache file, or undefined when there is no sound one. */
@@ -33,7 +42,9 @@ export async function readSampleCache(path: string, vocabSize: number): Promise<
       await source.close();
     }
   } catch (error) {
-    if (error instanceof UserError) return undefined;
+    // A cache on a disk that cannot be read is no cache.
+    if (error instanceof UserError || (error as NodeJS.ErrnoException).code !== undefined) return undefined;
+    if (error instanceof RangeError) return undefined;
     throw error;
   }
 }

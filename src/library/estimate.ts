@@ -1,7 +1,6 @@
 // plan() and compare(): what a run will take before it is paid for, and what each method makes of one's own data. The
 // counting is plan/'s, the runs are compare/'s.
 
-import { freemem } from "node:os";
 import { type Comparison, compare as compareRuns } from "../compare/compare.ts";
 import { writeReport } from "../compare/report.ts";
 import type { Interruption } from "../compare/train-one.ts";
@@ -13,6 +12,7 @@ import { type ExplainedLine, explain } from "../plan/explain.ts";
 import { readMeasured } from "../plan/measured.ts";
 import { makePlan, type Plan, readInputs } from "../plan/plan.ts";
 import type { TrainEvent } from "../train/events.ts";
+import { machineMemory } from "../train/machine-memory.ts";
 import { fetchOptions } from "./fetch-options.ts";
 import { namedRows, type Rows } from "./rows.ts";
 
@@ -42,7 +42,7 @@ export async function planWith(
 ): Promise<ExplainedPlan> {
   await fetchOptions(planDefinition, options, { note: tell, warn: tell });
   const inputs = await readInputs(options);
-  const made = await makePlan(options, inputs, probeShare * freemem(), tell);
+  const made = await makePlan(options, inputs, probeShare * machineMemory().availableBytes, tell);
   if (!options.explain) return made;
   return { ...made, explain: await explain(inputs.shape, inputs.gpus, await readMeasured(), options) };
 }
@@ -85,6 +85,10 @@ export async function compareWith(
   hooks: { tell(message: string): void; event(event: TrainEvent): void },
 ): Promise<{ readonly comparison: Comparison; readonly files: readonly string[] }> {
   await fetchOptions(compareDefinition, options, { note: hooks.tell, warn: hooks.tell });
-  const comparison = await compareRuns(options, interruption, hooks);
-  return { comparison, files: await writeReport(options.out, comparison) };
+  let files: readonly string[] = [];
+  const finish = async (result: Comparison) => {
+    files = await writeReport(options.out, result);
+  };
+  const comparison = await compareRuns(options, interruption, { ...hooks, finish });
+  return { comparison, files };
 }

@@ -71,9 +71,17 @@ export async function preflightRun(
     },
   });
   const longest = data.train.reduce((most, { ids }) => Math.max(most, ids.length), 2);
-  const memory = await fitMemory(model, options, options.packing ? options.sequenceLength : longest);
+  const sequenceLength = options.packing ? options.sequenceLength : longest;
+  const memory = await fitMemory(model, options, sequenceLength, largestBatch(options, data));
   const findings = [...report.findings, ...memoryFindings(memory)];
   const checked = { ...report, findings, memory, refused: refused(findings, options.allow ?? []) };
   emit({ type: "preflight", report: checked });
   return checked;
+}
+
+/** Rows, or packs, of the largest micro-batch that these samples can make. */
+function largestBatch({ batchSize, packing, sequenceLength }: TrainOptions, { train }: TrainingData): number {
+  if (!packing) return Math.max(1, Math.min(batchSize, train.length));
+  const tokens = train.reduce((sum, { ids }) => sum + ids.length, 0);
+  return Math.max(1, Math.min(batchSize, Math.ceil(tokens / sequenceLength)));
 }

@@ -3,7 +3,6 @@
 // otherwise is changed; without it only recomputation is chosen, by what the machine has. What still does not fit is a
 // finding of the preflight (check.ts). Not here: the counting (predict-memory.ts).
 
-import { totalmem } from "node:os";
 import type { Backend } from "../backend/backend.ts";
 import type { TrainOptions } from "../config/train-options.ts";
 import type { Finding } from "../data/preflight.ts";
@@ -15,6 +14,7 @@ import type { OptimizerName } from "../optim/index.ts";
 import { pieceElements } from "../optim/paging.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { defaultLogitsChunkBytes } from "./device-batch.ts";
+import { machineMemory } from "./machine-memory.ts";
 import { type MemoryPrediction, predictMemory } from "./predict-memory.ts";
 import { predictRss } from "./process-memory.ts";
 import { chooseCheckpointing } from "./setup.ts";
@@ -49,17 +49,18 @@ const smallLogitsChunkBytes = 8 * 2 ** 20;
 /** Share of a limit that may be planned with; the rest is for what no ledger counts. */
 const usableShare = 0.9;
 
-/** The choices for a run whose longest micro-batch is `batchSize` rows of `sequenceLength` tokens. */
+/** The choices for a run whose largest micro-batch is `rows` sequences, or packs, of `sequenceLength` tokens. */
 export async function fitMemory(
   { backend, config, folder }: FittedModel,
   options: TrainOptions,
   sequenceLength: number,
+  rows = options.batchSize,
 ): Promise<MemoryCheck> {
-  const { vram, paged, batchSize } = options;
+  const { vram, paged } = options;
   const predict = async (choices: MemoryChoices) => {
     const prediction = await predictMemory(config, {
       ...{ method: options.method, rank: options.rank, targets: options.targets },
-      ...{ optimizer: options.optimizer as OptimizerName, precision: backend.precision, batchSize },
+      ...{ optimizer: options.optimizer as OptimizerName, precision: backend.precision, batchSize: rows },
       ...{ sequenceLength, checkpointing: choices.gradientCheckpointing },
       ...{ storedDType: storedDTypeOf(folder), logitsChunkBytes: choices.logitsChunkBytes },
     });
@@ -67,11 +68,12 @@ export async function fitMemory(
   };
   const asked = { paged, logitsChunkBytes: defaultLogitsChunkBytes, pagedBudget: options.pagedBudget };
   if (vram === undefined) {
-    const kept = activationBytes(config, batchSize * sequenceLength, false);
+    const kept = activationBytes(config, rows * sequenceLength, false);
     const gradientCheckpointing = chooseCheckpointing(options.gradientCheckpointing, backend, kept);
     const chosen = await predict({ ...asked, gradientCheckpointing });
     if (backend.name === "webgpu") return chosen;
-    const limit = { bytes: totalmem(), source: "this machine's memory" };
+    const { bytes, source } = machineMemory();
+    const limit = { bytes, source };
     return { ...chosen, rssBytes: predictRss(chosen.neededBytes, chosen.prediction.packedBytes), limit };
   }
   // The cheapest first.

@@ -15,7 +15,7 @@ import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { evaluate } from "./evaluate.ts";
 import { groupPrompts, predictTexts, scoreTexts, type TextPrediction } from "./evaluate-text.ts";
-import { cacheFolder, tellOfData } from "./setup.ts";
+import { sampleCache, tellOfData } from "./setup.ts";
 
 export type MeasureOptions = Pick<
   EvalOptions,
@@ -67,7 +67,7 @@ export async function measure(
     ...rendering,
     sequenceLength: options.sequenceLength,
     overLength: options.overLength,
-    cacheFolder: `${cacheFolder()}/samples`,
+    ...sampleCache(hooks.warn),
   });
   refuseWithoutTargets(report);
   tellOfData(report, (event) => {

@@ -1,11 +1,17 @@
 // What a run is made of before its first step: model with what trains, data as samples, optimizer. Messages about
 // the data are emitted here, and a run that could teach nothing is refused here.
 
-import { homedir, totalmem } from "node:os";
-import { join } from "node:path";
+import { homedir } from "node:os";
+import { isAbsolute, join } from "node:path";
 import type { Backend } from "../backend/backend.ts";
 import type { TrainOptions } from "../config/train-options.ts";
-import { type Dataset, type DatasetReport, loadDataset, refuseWithoutTargets } from "../data/dataset.ts";
+import {
+  type Dataset,
+  type DatasetOptions,
+  type DatasetReport,
+  loadDataset,
+  refuseWithoutTargets,
+} from "../data/dataset.ts";
 import { ignoredKeysText } from "../data/preflight.ts";
 import type { Sample } from "../data/render.ts";
 import { splitEval } from "../data/split-eval.ts";
@@ -19,6 +25,7 @@ import { pagedState, residentState, type StateMemory } from "../optim/paging.ts"
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadChatTemplate } from "../text/load-tokenizer.ts";
 import type { TrainEvent } from "./events.ts";
+import { machineMemory } from "./machine-memory.ts";
 import { makeTrainable, type Trainable } from "./session.ts";
 
 export interface TrainableModel extends Trainable {
@@ -79,7 +86,7 @@ export async function loadTrainingData(
       trainOn: options.trainOn,
       sequenceLength: options.sequenceLength,
       overLength: options.overLength,
-      cacheFolder: join(cacheFolder(), "samples"),
+      ...sampleCache((message) => emit({ type: "warning", message })),
     });
   const main = await load(options.data);
   refuseWithoutTargets(main.report);
@@ -128,11 +135,30 @@ export function tellOfData(report: DatasetReport, emit: (event: TrainEvent) => v
     warn(`keys that nothing reads were ignored: ${ignoredKeysText(report.ignoredKeys)}.`);
 }
 
-/** Where tokenised data is kept between runs: LOWRANK_CACHE, or lowrank's folder in the user's cache. */
-export function cacheFolder(): string {
-  return (
-    process.env.LOWRANK_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "lowrank")
-  );
+/**
+ * Where tokenised data is kept between runs: LOWRANK_CACHE, or lowrank's folder in the user's cache; undefined for a user
+ * without a home. An empty variable is none, and the XDG rules say the same of a relative path.
+ */
+export function cacheFolder(): string | undefined {
+  const { LOWRANK_CACHE, XDG_CACHE_HOME } = process.env;
+  if (LOWRANK_CACHE) return LOWRANK_CACHE;
+  if (XDG_CACHE_HOME && isAbsolute(XDG_CACHE_HOME)) return join(XDG_CACHE_HOME, "lowrank");
+  try {
+    return join(homedir(), ".cache", "lowrank");
+  } catch {
+    return undefined;
+  }
+}
+
+/** The cache saves time and nothing else: what is wrong with it is told, and the data is made anew. */
+export function sampleCache(
+  warn?: (message: string) => void,
+): Pick<DatasetOptions, "cacheFolder" | "onCacheProblem"> {
+  const folder = cacheFolder();
+  if (folder === undefined) return {};
+  const onCacheProblem = (problem: string) =>
+    warn?.(`tokenised data is not kept for the next run: ${problem}`);
+  return { cacheFolder: join(folder, "samples"), onCacheProblem };
 }
 
 /**
@@ -162,5 +188,5 @@ export function chooseCheckpointing(
   if (backend.ledger().live.scales > 0 && keptBytes > kept4BitBytes) return true;
   // On a CPU the device's memory is the machine's, which others use too, and a control group may allow less of it.
   const available = backend.paging ? 0.8 * backend.paging.availableBytes() : Number.POSITIVE_INFINITY;
-  return backend.liveBytes + keptBytes > Math.min(0.6 * totalmem(), backend.liveBytes + available);
+  return backend.liveBytes + keptBytes > Math.min(0.6 * machineMemory().bytes, backend.liveBytes + available);
 }

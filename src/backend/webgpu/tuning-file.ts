@@ -12,10 +12,19 @@ export async function openTuningFile(): Promise<TuningStore | undefined> {
   const { mkdir, readFile, rename, stat, writeFile } = (await import(
     /* @vite-ignore */ filesName!
   )) as typeof import("node:fs/promises");
-  const { join } = (await import(/* @vite-ignore */ pathName!)) as typeof import("node:path");
+  const { dirname, isAbsolute, join } = (await import(
+    /* @vite-ignore */ pathName!
+  )) as typeof import("node:path");
   const { homedir } = (await import(/* @vite-ignore */ systemName!)) as typeof import("node:os");
+  // An empty variable is none, and the XDG rules say the same of a relative path.
   const { LOWRANK_CACHE, XDG_CACHE_HOME } = process.env;
-  const folder = LOWRANK_CACHE ?? join(XDG_CACHE_HOME ?? join(homedir(), ".cache"), "lowrank");
+  let folder: string;
+  try {
+    const caches = XDG_CACHE_HOME && isAbsolute(XDG_CACHE_HOME) ? XDG_CACHE_HOME : join(homedir(), ".cache");
+    folder = LOWRANK_CACHE || join(caches, "lowrank");
+  } catch {
+    return undefined; // a user without a home
+  }
   const path = join(folder, fileName);
   return {
     async read() {
@@ -28,7 +37,8 @@ export async function openTuningFile(): Promise<TuningStore | undefined> {
     },
     async write(text) {
       try {
-        await mkdir(folder, { recursive: true });
+        // Node's recursive mkdir never returns where a system refuses a folder as if what is above it were missing.
+        for (const each of [dirname(folder), folder]) await mkdir(each).catch(() => {});
         const temporary = `${path}.${process.pid}`;
         await writeFile(temporary, text);
         await rename(temporary, path);
