@@ -2,13 +2,14 @@
 // and put one row into the table; with --keep, then look for the cheapest adapter that is good enough (keep.ts). Each
 // run is a folder of its own, so that an interrupted comparison continues where it stopped.
 
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { CompareOptions } from "../config/compare-options.ts";
 import type { Method } from "../config/fields.ts";
 import { resolveOptions } from "../config/resolve.ts";
 import { trainDefinition } from "../config/train-options.ts";
+import { makeFolder } from "../formats/make-folder.ts";
 import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
+import { FOLDER_LOCK, lockPlace } from "../formats/place-lock.ts";
 import type { Interval } from "../metrics/bootstrap.ts";
 import { parseTargets } from "../models/adapter.ts";
 import { linearLayers, readShape } from "../plan/shape.ts";
@@ -62,6 +63,8 @@ export interface CompareHooks {
   tell(message: string): void;
   /** Events of the run that is going on. */
   event(event: TrainEvent): void;
+  /** Called with the result while the folder is still this comparison's alone. */
+  finish?(comparison: Comparison): Promise<void>;
   /** URL of another engine (tests). */
   readonly engine?: string;
 }
@@ -72,10 +75,24 @@ export async function compare(
   hooks: CompareHooks,
 ): Promise<Comparison> {
   const quality = qualityName(options.metrics, options.quality);
-  await mkdir(join(options.out, "base"), { recursive: true }).catch((error: NodeJS.ErrnoException) => {
+  const base = join(options.out, "base");
+  const made = (error: NodeJS.ErrnoException) => {
     throw new UserError(`--out ${options.out}: the folder cannot be made (${error.code})`);
+  };
+  await makeFolder(options.out).catch(made);
+  const lock = await lockPlace(join(options.out, FOLDER_LOCK), {
+    place: `--out ${options.out}`,
+    instead: "give another folder",
+    onWait: hooks.tell,
   });
-  return new Comparing(options, interruption, hooks, quality).run();
+  try {
+    await makeFolder(base).catch(made);
+    const comparison = await new Comparing(options, interruption, hooks, quality).run();
+    await hooks.finish?.(comparison);
+    return comparison;
+  } finally {
+    lock.release();
+  }
 }
 
 export class Comparing {

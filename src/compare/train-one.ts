@@ -2,7 +2,7 @@
 // finished run is taken as it is, one that was interrupted continues, so that a comparison can be stopped at any time.
 
 import { existsSync } from "node:fs";
-import { readFile, rm } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { CompareOptions } from "../config/compare-options.ts";
 import type { Method } from "../config/fields.ts";
@@ -57,6 +57,8 @@ export function trainOptionsOf(options: CompareOptions, spec: RunSpec): TrainOpt
     method: spec.method,
     learningRate: spec.learningRate,
     evalFraction: options.validation,
+    // Runs of a comparison are not made longer, and there are many of them.
+    saveEnd: false,
     // Scale alpha / rank stays 2, so that one learning rate serves every rank.
     ...(spec.rank > 0 ? { rank: spec.rank, alpha: 2 * spec.rank } : {}),
   });
@@ -75,8 +77,9 @@ export async function trainOne(
   if (finished) return finished;
   if (interruption.requested) return undefined;
   const started = existsSync(wanted.out);
-  // A run that was stopped before it wrote anything to continue from starts again.
-  const resume = started && existsSync(join(wanted.out, "checkpoints"));
+  // A run that was stopped before it wrote anything to continue from starts again, and so does another that is done.
+  const checkpoints = await readdir(join(wanted.out, "checkpoints")).catch(() => []);
+  const resume = started && checkpoints.length > 0 && !(await isDone(wanted.out));
   if (started && !resume) await rm(wanted.out, { recursive: true });
   const run = startTraining({ ...wanted, resume }, emit, engine);
   interruption.current = run;
@@ -119,10 +122,18 @@ async function readFinished(wanted: TrainOptions, spec: RunSpec): Promise<Traine
   };
 }
 
+async function isDone(folder: string): Promise<boolean> {
+  const text = await readFile(join(folder, "run.json"), "utf8").catch(() => "{}");
+  return (JSON.parse(text) as Partial<RunRecord>).status === "done";
+}
+
+/** Options that do not change what a run comes to. */
+const idleOptions = ["resume", "saveMinutes", "saveEnd"];
+
 function sameRun(recorded: Readonly<Record<string, unknown>>, wanted: TrainOptions): boolean {
   const plain = JSON.parse(JSON.stringify({ ...wanted, resume: false })) as Record<string, unknown>;
   const keys = new Set([...Object.keys(plain), ...Object.keys(recorded)]);
-  keys.delete("resume");
+  for (const key of idleOptions) keys.delete(key);
   return [...keys].every((key) => JSON.stringify(recorded[key]) === JSON.stringify(plain[key]));
 }
 

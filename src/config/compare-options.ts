@@ -61,7 +61,11 @@ export const compareDefinition = defineOptions({
       }),
     },
     "Budget of a run": {
-      epochs: whole("passes over the data", { min: 1, defaultText: "1, unless --max-steps is given" }),
+      epochs: real("passes over the data; parts of one count", {
+        min: 0,
+        open: true,
+        defaultText: "1, unless --max-steps is given",
+      }),
       maxSteps: whole("optimizer steps, in place of epochs", { min: 1 }),
       ...batchFields,
       gradientAccumulation: whole("micro-batches in an optimizer step", { min: 1, max: 2 ** 24, default: 1 }),

@@ -51,7 +51,7 @@ export const planDefinition = defineOptions({
       price: real("US dollars for an hour of the device", { min: 0, defaultText: "as the table says" }),
       tokens: whole("tokens to train on, repetitions included", { min: 1 }),
       data: dataFile("training rows whose tokens are counted, in place of --tokens"),
-      epochs: whole("passes over --data", { min: 1, default: 1 }),
+      epochs: real("passes over --data; parts of one count", { min: 0, open: true, default: 1 }),
       trainOn,
       chatTemplate,
       probe: toggle("time a few real steps on random weights of this shape, here", false),

@@ -57,8 +57,9 @@ export const trainDefinition = defineOptions({
       shuffle: toggle("visit rows in a new random order each epoch", true),
     },
     Steps: {
-      epochs: whole("passes over the data", {
-        min: 1,
+      epochs: real("passes over the data; parts of one count", {
+        min: 0,
+        open: true,
         defaultText: `${defaultEpochs}, unless --max-steps is given`,
       }),
       maxSteps: whole("optimizer steps, in place of epochs", { min: 1 }),
@@ -91,10 +92,22 @@ export const trainDefinition = defineOptions({
       }),
       evalEvery: whole("steps between evaluations", { min: 1, defaultText: "once, at the end" }),
       sample: text("prompt to complete at each evaluation"),
-      saveEvery: whole("steps between checkpoints", { min: 1, defaultText: "only when interrupted" }),
+      saveEvery: whole("steps between checkpoints", {
+        min: 1,
+        defaultText: "by the clock, when interrupted, and at the end",
+      }),
+      saveMinutes: real("minutes after which a checkpoint is saved if none was; 0 never", {
+        min: 0,
+        default: 10,
+        placeholder: "N",
+      }),
+      saveEnd: toggle("save a checkpoint at the end, for a longer run to go on from", true),
       timing: toggle("write tokens per second and elapsed time into metrics.jsonl", true),
       keep: whole("checkpoints to keep", { min: 1, default: 2 }),
-      resume: toggle("continue from the newest checkpoint in --out", false),
+      resume: toggle(
+        "continue from the newest checkpoint in --out; --max-steps or --epochs may have grown",
+        false,
+      ),
     },
     "Memory, device and output": {
       gradientCheckpointing,

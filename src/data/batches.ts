@@ -55,13 +55,19 @@ export class BatchPlan {
     return this.cached.batches;
   }
 
-  /** Optimizer steps of `epochs` epochs: gradients never accumulate across the end of an epoch. */
+  /**
+   * Optimizer steps of `epochs` epochs, of a part of one as many as cover it: at least one in all. Gradients never
+   * accumulate across the end of an epoch.
+   */
   countSteps(epochs: number, gradientAccumulation: number): number {
-    let steps = 0;
+    const stepsOf = (batches: readonly MicroBatch[]) => Math.ceil(batches.length / gradientAccumulation);
+    // 1.1 x 10 is a little more than 11 in binary.
+    const roundUp = (steps: number) => Math.max(1, Math.ceil(steps - 1e-6));
     // Without packing, each epoch has the same number of batches.
-    if (!this.options.packing) return epochs * Math.ceil(this.epoch(0).length / gradientAccumulation);
-    for (let e = 0; e < epochs; e++) steps += Math.ceil(this.plan(e).length / gradientAccumulation);
-    return steps;
+    if (!this.options.packing) return roundUp(epochs * stepsOf(this.epoch(0)));
+    let steps = 0;
+    for (let e = 0; e < epochs; e++) steps += Math.min(1, epochs - e) * stepsOf(this.plan(e));
+    return roundUp(steps);
   }
 
   private plan(epoch: number): MicroBatch[] {

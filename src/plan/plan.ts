@@ -155,7 +155,10 @@ async function workOf(options: PlanOptions): Promise<Plan["work"]> {
     overLength: "truncate",
   });
   const passes = `${options.epochs} ${options.epochs === 1 ? "pass" : "passes"} over ${report.file}`;
-  return { tokens: report.tokens * options.epochs, source: `${passes}, ${report.samples} samples` };
+  return {
+    tokens: Math.round(report.tokens * options.epochs),
+    source: `${passes}, ${report.samples} samples`,
+  };
 }
 
 function probedMethod(options: PlanOptions): Method {

@@ -5,13 +5,18 @@
 //   optimizer.safetensors   the optimizer's flat state
 //   state.json              step, data cursor, counters, what the run was made of
 //   adapter_*               for adapters, so that a checkpoint can be used as one
+//   SHA256SUMS              the hash of each of these files, as `sha256sum -c` reads it; checked on resuming
+//
+// A checkpoint saved by the clock is no one that was asked for: of these only the newest is worth its room.
 
+import { createHash } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Backend, Tensor } from "../backend/backend.ts";
 import type { CursorState } from "../data/batches.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
+import { makeFolder } from "../formats/make-folder.ts";
 import { openSafetensors, toSafetensorsDType } from "../formats/safetensors.ts";
 import { writeSafetensors } from "../formats/safetensors-writer.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
@@ -21,8 +26,8 @@ import { tensorBytes } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
 
 export interface RunState {
-  /** Version of this layout. */
-  readonly version: 1;
+  /** Version of this layout: 1 had no hashes. */
+  readonly version: 1 | 2;
   /** Steps done. */
   readonly step: number;
   /** Micro-batches done. */
@@ -32,6 +37,10 @@ export interface RunState {
   readonly elapsedMs: number;
   /** Length of metrics.jsonl at this point. */
   readonly metricsBytes: number;
+  /** The same without the evaluation that only the run's end asked for: what a longer run would have. */
+  readonly metricsBytesBeforeEnd?: number;
+  /** Saved because time had passed, not because this step was asked for. */
+  readonly byClock?: boolean;
   readonly firstLoss?: number;
   readonly lastLoss?: number;
   readonly evalLoss?: number;
@@ -41,7 +50,11 @@ export interface RunState {
 
 const folderPattern = /^step-(\d+)$/;
 
-/** Saves a checkpoint and removes the oldest beyond `keep`. Returns its path. */
+const sumsFile = "SHA256SUMS";
+const sumsCapBytes = 2 ** 20;
+const leftoverPattern = /^\.step-.+\.tmp$/;
+
+/** Saves a checkpoint and removes those beyond `keep`: first what the clock had saved, then the oldest. Returns its path. */
 export async function saveCheckpoint(
   out: string,
   backend: Backend,
@@ -53,9 +66,9 @@ export async function saveCheckpoint(
 ): Promise<string> {
   const root = join(out, "checkpoints");
   const target = join(root, `step-${state.step}`);
-  const temporary = join(root, `.step-${state.step}.tmp`);
+  const temporary = join(root, `.step-${state.step}.${process.pid}.tmp`);
   try {
-    await mkdir(root, { recursive: true });
+    await makeFolder(root);
     await rm(temporary, { recursive: true, force: true });
     await mkdir(temporary);
     await writeSafetensors(
@@ -68,6 +81,7 @@ export async function saveCheckpoint(
     );
     await extra?.(temporary);
     await writeFileAtomic(join(temporary, "state.json"), `${JSON.stringify(state, null, 1)}\n`);
+    await writeFileAtomic(join(temporary, sumsFile), await sumsOf(temporary));
     await rm(target, { recursive: true, force: true });
     await rename(temporary, target);
     await syncFolder(root);
@@ -75,10 +89,101 @@ export async function saveCheckpoint(
     await rm(temporary, { recursive: true, force: true }).catch(() => {});
     throw saveProblem(error, target);
   }
-  for (const step of (await listCheckpoints(out)).slice(0, -keep)) {
-    await rm(join(root, `step-${step}`), { recursive: true, force: true });
-  }
+  await prune(out, keep);
   return target;
+}
+
+async function prune(out: string, keep: number): Promise<void> {
+  const steps = await listCheckpoints(out);
+  const spare = steps.length - keep;
+  if (spare <= 0) return;
+  const folderOf = (step: number) => join(out, "checkpoints", `step-${step}`);
+  const older: { step: number; byClock: boolean }[] = [];
+  for (const step of steps.slice(0, -1)) {
+    const state = await readState(folderOf(step)).catch(() => undefined);
+    older.push({ step, byClock: state?.byClock === true });
+  }
+  const order = [...older.filter(({ byClock }) => byClock), ...older.filter(({ byClock }) => !byClock)];
+  for (const { step } of order.slice(0, spare)) await rm(folderOf(step), { recursive: true, force: true });
+}
+
+/** Removes what killed runs left of checkpoints that were being written. Only for whoever holds the folder's lock. */
+export async function removeCheckpointLeftovers(out: string): Promise<void> {
+  const root = join(out, "checkpoints");
+  for (const name of await readdir(root).catch(() => [] as string[]))
+    if (leftoverPattern.test(name)) await rm(join(root, name), { recursive: true, force: true });
+}
+
+async function sumsOf(folder: string): Promise<string> {
+  const lines: string[] = [];
+  for (const name of (await readdir(folder)).sort())
+    lines.push(`${await hashOf(join(folder, name))}  ${name}\n`);
+  return lines.join("");
+}
+
+async function hashOf(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  const file = await open(path, "r");
+  try {
+    const piece = new Uint8Array(hashPieceBytes);
+    for (;;) {
+      const { bytesRead } = await file.read(piece, 0, piece.length);
+      if (bytesRead === 0) return hash.digest("hex");
+      hash.update(piece.subarray(0, bytesRead));
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+const hashPieceBytes = 4 * 2 ** 20;
+
+/** What is wrong with a checkpoint, in a sentence that names the file; undefined when it is as it was saved. */
+export async function damageOf(folder: string, step: number): Promise<string | undefined> {
+  let state: RunState;
+  try {
+    state = await readState(folder);
+  } catch (error) {
+    if (error instanceof UserError) return error.message;
+    throw error;
+  }
+  if (state.step !== step)
+    return `${folder}: state.json speaks of step ${state.step}; this checkpoint is damaged`;
+  // Checkpoints of earlier versions have no hashes; their files are judged as they are read.
+  if (state.version === 1) return undefined;
+  const sums = await readSums(join(folder, sumsFile));
+  if (sums === undefined)
+    return `${folder}: ${sumsFile} is missing or damaged; this checkpoint cannot be trusted`;
+  for (const name of neededFiles)
+    if (!sums.has(name)) return `${folder}: ${sumsFile} does not name ${name}; this checkpoint is damaged`;
+  for (const [name, sum] of sums) {
+    const found = await hashOf(join(folder, name)).catch((error: NodeJS.ErrnoException) => `(${error.code})`);
+    if (found === sum) continue;
+    if (found === "(ENOENT)") return `${folder}: ${name} is missing; this checkpoint is damaged`;
+    const how = found.startsWith("(")
+      ? `cannot be read ${found}`
+      : "is not as it was saved (its SHA-256 differs)";
+    return `${folder}: ${name} ${how}; this checkpoint is damaged`;
+  }
+  return undefined;
+}
+
+const neededFiles = ["optimizer.safetensors", "state.json", "trainable.safetensors"];
+
+async function readSums(path: string): Promise<Map<string, string> | undefined> {
+  try {
+    const text = await readFile(path, "utf8");
+    if (text.length > sumsCapBytes) return undefined;
+    const sums = new Map<string, string>();
+    for (const line of text.trimEnd().split("\n")) {
+      const [, sum, name] = /^([0-9a-f]{64}) {2}([\w.-]+)$/.exec(line) ?? [];
+      if (sum === undefined || name === undefined) return undefined;
+      sums.set(name, sum);
+    }
+    return sums;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Bytes of a tensor that are on the host at a time. */
@@ -98,15 +203,34 @@ function fileTensor(store: ByteStore, tensor: Tensor) {
   };
 }
 
-function saveProblem(error: unknown, target: string): unknown {
-  const code = (error as NodeJS.ErrnoException)?.code;
-  if (code === "ENOSPC" || code === "EDQUOT") {
-    return new UserError(
-      `${target}: the disk is full; earlier checkpoints are untouched. Free some space and continue with --resume`,
-    );
+/** A checkpoint that the place does not take. */
+export class SaveProblem extends UserError {
+  constructor(
+    target: string,
+    /** A few words: "the disk is full". */
+    readonly reason: string,
+    remedy: string,
+  ) {
+    super(`${target}: ${reason}; earlier checkpoints are untouched${remedy}`);
   }
-  if (code === "EACCES" || code === "EPERM" || code === "EROFS") {
-    return new UserError(`${target}: no permission to write here; earlier checkpoints are untouched`);
+}
+
+function saveProblem(error: unknown, target: string): unknown {
+  const { code, cause } = error as NodeJS.ErrnoException & { cause?: NodeJS.ErrnoException };
+  switch (code ?? cause?.code) {
+    case "ENOSPC":
+      return new SaveProblem(target, "the disk is full", ". Free some space and continue with --resume");
+    case "EDQUOT":
+      return new SaveProblem(
+        target,
+        "the disk quota is used up",
+        ". Free some space and continue with --resume",
+      );
+    case "EACCES":
+    case "EPERM":
+      return new SaveProblem(target, "no permission to write here", "");
+    case "EROFS":
+      return new SaveProblem(target, "the file system is read-only", "");
   }
   return error;
 }
@@ -131,20 +255,19 @@ export async function listCheckpoints(out: string): Promise<number[]> {
 
 export async function readState(folder: string): Promise<RunState> {
   const text = await readFile(join(folder, "state.json"), "utf8").catch(() => {
-    throw new UserError(`${folder}: state.json is missing; this is not a checkpoint of lowrank`);
+    throw new UserError(`${folder}: state.json is missing or cannot be read`);
   });
   let state: RunState;
   try {
     state = JSON.parse(text) as RunState;
   } catch {
-    throw new UserError(
-      `${folder}: state.json is damaged; remove this checkpoint and resume from an earlier one`,
-    );
+    throw new UserError(`${folder}: state.json is damaged`);
   }
   if (
-    state.version !== 1 ||
+    (state?.version !== 1 && state?.version !== 2) ||
     !Number.isInteger(state.step) ||
     typeof state.identity !== "object" ||
+    state.identity === null ||
     !state.cursor
   ) {
     throw new UserError(`${folder}: state.json is not one that this version of lowrank writes`);

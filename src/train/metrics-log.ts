@@ -1,9 +1,21 @@
 // metrics.jsonl: one line an event, appended. Its length goes into checkpoints, so that a resumed run cuts off what
-// an interrupted one wrote after its last checkpoint.
+// an interrupted one wrote after its last checkpoint. The file is a record, not what training needs: where it was
+// removed or damaged meanwhile, the run goes on with the lines that can be read, and says so.
 
-import { type FileHandle, open } from "node:fs/promises";
+import { type FileHandle, open, readFile, rename } from "node:fs/promises";
+import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { UserError } from "../util/errors.ts";
 import type { EvalEvent, StepEvent } from "./events.ts";
+
+export interface KeptMetrics {
+  /** Bytes of the file that belong to the run so far. */
+  readonly bytes: number;
+  /** The last step that they may speak of. */
+  readonly step: number;
+}
+
+/** A longer record is taken as it is. */
+const checkedCapBytes = 256 * 2 ** 20;
 
 export class MetricsLog {
   private constructor(
@@ -13,18 +25,17 @@ export class MetricsLog {
     public sizeBytes: number,
   ) {}
 
-  /** Opens the log, keeping its first `keepBytes` bytes. `timing` false leaves wall-clock fields out. */
-  static async open(path: string, keepBytes: number, timing: boolean): Promise<MetricsLog> {
+  /** Opens the log, keeping its beginning. `timing` false leaves wall-clock fields out. */
+  static async open(
+    path: string,
+    kept: KeptMetrics,
+    timing: boolean,
+    warn: (message: string) => void = () => {},
+  ): Promise<MetricsLog> {
+    const keepBytes = kept.bytes > 0 ? await soundBytes(path, kept, warn) : 0;
     const file = await open(path, keepBytes > 0 ? "r+" : "w").catch((error: NodeJS.ErrnoException) => {
       throw new UserError(`${path}: cannot be written (${error.code})`);
     });
-    const { size } = await file.stat();
-    if (size < keepBytes) {
-      await file.close();
-      throw new UserError(
-        `${path}: has ${size} bytes, but the checkpoint was saved when it had ${keepBytes}; the run folder was changed`,
-      );
-    }
     await file.truncate(keepBytes);
     return new MetricsLog(file, timing, keepBytes);
   }
@@ -48,6 +59,50 @@ export class MetricsLog {
 
   async close(): Promise<void> {
     await this.file.close();
+  }
+}
+
+/** How many bytes to keep: those of the run so far, after mending a file that no longer holds them whole. */
+async function soundBytes(path: string, kept: KeptMetrics, warn: (message: string) => void): Promise<number> {
+  if (kept.bytes > checkedCapBytes) return kept.bytes;
+  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw new UserError(`${path}: cannot be read (${error.code})`);
+  });
+  if (bytes === undefined) {
+    warn(
+      `${path} is gone, and with it the lines up to step ${kept.step}; it starts again with the next step`,
+    );
+    return 0;
+  }
+  const head = bytes.subarray(0, kept.bytes);
+  const lines = linesOf(head);
+  const whole = head.length === kept.bytes && head.at(-1) === 0x0a;
+  if (whole && lines.every((line) => stepOf(line) <= kept.step)) return kept.bytes;
+  const sound = linesOf(bytes).filter((line) => stepOf(line) <= kept.step);
+  const aside = `${path}.damaged`;
+  await rename(path, aside);
+  const text = sound.map((line) => `${line}\n`).join("");
+  await writeFileAtomic(path, text);
+  warn(
+    `${path} is not as the run left it: the ${sound.length} lines up to step ${kept.step} that can be read are kept, and the file as it was is ${aside}`,
+  );
+  return Buffer.byteLength(text);
+}
+
+function linesOf(bytes: Uint8Array): string[] {
+  const text = new TextDecoder().decode(bytes);
+  return text.split("\n").filter((line, i, all) => !(line === "" && i === all.length - 1));
+}
+
+/** The step that a line speaks of; beyond every step when it is no line of ours. */
+function stepOf(line: string): number {
+  try {
+    const value = JSON.parse(line) as { type?: unknown; step?: unknown } | null;
+    const ours = (value?.type === "train" || value?.type === "eval") && Number.isSafeInteger(value.step);
+    return ours ? (value.step as number) : Number.POSITIVE_INFINITY;
+  } catch {
+    return Number.POSITIVE_INFINITY;
   }
 }
 

@@ -9,7 +9,7 @@ import type { DatasetReport } from "../data/dataset.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import type { TrainSummary } from "./events.ts";
 import type { MemoryChoices } from "./fit-memory.ts";
-import type { RunIdentity } from "./run-folder.ts";
+import type { RunIdentity } from "./run-identity.ts";
 
 export interface RunFacts {
   readonly status: "running" | "interrupted" | "done";

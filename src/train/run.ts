@@ -15,13 +15,15 @@ import { greedy } from "../generate/sampler.ts";
 import { scheduleFactor } from "../optim/schedule.ts";
 import { UserError } from "../util/errors.ts";
 import { preflightRun } from "./check.ts";
-import { type RunState, restoreCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import { type RunState, restoreCheckpoint, SaveProblem, saveCheckpoint } from "./checkpoint.ts";
 import { defaultLogitsChunkBytes } from "./device-batch.ts";
 import type { RunTraining } from "./engine.ts";
 import type { EvalEvent, StepEvent, TrainEvent, TrainSummary } from "./events.ts";
 import type { MemoryChoices } from "./fit-memory.ts";
+import { longerRunEvent } from "./longer-run.ts";
 import { MetricsLog } from "./metrics-log.ts";
-import { prepareRunFolder, type RunIdentity, requireSameRun } from "./run-folder.ts";
+import { prepareRunFolder } from "./run-folder.ts";
+import { identityOf, type RunIdentity, requireSameRun } from "./run-identity.ts";
 import { peakRssBytes, writeRunRecord } from "./run-record.ts";
 import { saveResult } from "./save-result.ts";
 import { Session } from "./session.ts";
@@ -34,7 +36,8 @@ import {
 } from "./setup.ts";
 
 export const runTraining: RunTraining = async (options, emit, signal) => {
-  const resumed = await prepareRunFolder(options.out, options.resume);
+  const warn = (message: string) => emit({ type: "warning", message });
+  const resumed = await prepareRunFolder(options.out, options.resume, warn);
   const backend = await openBackend(options.backend, {
     precision: options.precision,
     threads: options.threads,
@@ -55,7 +58,7 @@ export const runTraining: RunTraining = async (options, emit, signal) => {
       const { config, folder, tokenizer } = trainable.model;
       const checked = await preflightRun({ backend, config, folder, tokenizer }, options, data, emit);
       refuseRun(checked.findings, options.allow ?? []);
-      const run = new Run(backend, options, checked.memory, trainable, data, emit);
+      const run = new Run(backend, options, checked.memory, trainable, data, emit, warn);
       return await run.execute(resumed, signal);
     } finally {
       await trainable.free();
@@ -65,54 +68,6 @@ export const runTraining: RunTraining = async (options, emit, signal) => {
   }
 };
 
-/** Everything that decides a run's course; equal identities give equal adapters. */
-function identityOf(
-  options: TrainOptions,
-  trainable: TrainableModel,
-  data: TrainingData,
-  totalSteps: number,
-): RunIdentity {
-  const {
-    method,
-    rank,
-    alpha,
-    dropout,
-    targets,
-    rslora,
-    initAdapter,
-    trainOn,
-    chatTemplate,
-    overLength,
-    packing,
-    shuffle,
-  } = options;
-  const { batchSize, sequenceLength, gradientAccumulation, optimizer, learningRate, schedule, warmupSteps } =
-    options;
-  const { beta1, beta2, epsilon, weightDecay, maxGradNorm, evalFraction, seed } = options;
-  return {
-    ...{
-      method,
-      rank,
-      alpha,
-      dropout,
-      targets,
-      rslora,
-      initAdapter,
-      trainOn,
-      chatTemplate,
-      overLength,
-      packing,
-      shuffle,
-    },
-    ...{ batchSize, sequenceLength, gradientAccumulation, optimizer, learningRate, schedule, warmupSteps },
-    ...{ beta1, beta2, epsilon, weightDecay, maxGradNorm, evalFraction, seed, totalSteps },
-    modelHash: trainable.modelHash,
-    tokenizerHash: trainable.model.tokenizer.hash,
-    dataHash: data.report.dataHash,
-    evalDataHash: data.evalReport?.dataHash,
-  };
-}
-
 class Run {
   private readonly plan: BatchPlan;
   private readonly session: Session;
@@ -121,6 +76,7 @@ class Run {
   private cursor: BatchCursor;
   private state: RunState;
   private startedAt = performance.now();
+  private savedAt = this.startedAt;
   private tokensThisTime = 0;
 
   constructor(
@@ -130,6 +86,7 @@ class Run {
     private readonly trainable: TrainableModel,
     private readonly data: TrainingData,
     private readonly emit: (event: TrainEvent) => void,
+    private readonly warn: (message: string) => void,
   ) {
     const lengths = data.train.map((sample) => sample.ids.length);
     this.plan = new BatchPlan(lengths, options);
@@ -147,7 +104,7 @@ class Run {
     }
     this.identity = identityOf(options, trainable, data, this.totalSteps);
     this.state = {
-      version: 1,
+      version: 2,
       step: 0,
       passes: 0,
       cursor: this.cursor.state(),
@@ -166,22 +123,27 @@ class Run {
     const { options } = this;
     const log = await MetricsLog.open(
       join(options.out, "metrics.jsonl"),
-      this.state.metricsBytes,
+      { bytes: this.state.metricsBytes, step: this.state.step },
       options.timing,
+      this.warn,
     );
     try {
       await this.record("running");
       this.tellData();
       this.startedAt = performance.now();
+      this.savedAt = this.startedAt;
       let checkpoint = resumed?.folder;
       while (this.state.step < this.totalSteps) {
         await this.step(log);
         const { step } = this.state;
         const last = step === this.totalSteps;
-        if (last || (options.evalEvery !== undefined && step % options.evalEvery === 0))
-          await this.evaluate(log);
+        const evaluates = options.evalEvery !== undefined && step % options.evalEvery === 0;
+        if (last && !evaluates) this.state = { ...this.state, metricsBytesBeforeEnd: log.sizeBytes };
+        if (last || evaluates) await this.evaluate(log);
         const due = options.saveEvery !== undefined && step % options.saveEvery === 0;
         if (due || (signal.interrupted && !last)) checkpoint = await this.save(log);
+        else if (last ? options.saveEnd : this.clockIsDue())
+          checkpoint = (await this.saveUnasked(log, !last)) ?? checkpoint;
         if (signal.interrupted && !last) {
           const summary = this.summary("interrupted", checkpoint);
           await this.record("interrupted", summary);
@@ -203,13 +165,17 @@ class Run {
   }
 
   private async resume({ folder, state }: { folder: string; state: RunState }): Promise<void> {
-    requireSameRun(state, JSON.parse(JSON.stringify(this.identity)), folder);
+    const before = requireSameRun(state, JSON.parse(JSON.stringify(this.identity)), folder);
     this.cursor = new BatchCursor(this.plan, state.cursor);
     await restoreCheckpoint(folder, this.backend, this.trainable.parameters, this.session.optimizer);
-    this.state = state;
+    const { metricsBytesBeforeEnd, byClock: _, ...rest } = state;
+    const metricsBytes = (before !== undefined && metricsBytesBeforeEnd) || state.metricsBytes;
+    this.state = { ...rest, version: 2, metricsBytes, identity: this.identity };
     this.session.steps = state.step;
     this.session.passes = state.passes;
     this.emit({ type: "info", message: `continuing from ${folder}` });
+    if (before !== undefined)
+      this.emit(longerRunEvent(this.options, { done: state.step, before, now: this.totalSteps }));
   }
 
   private tellData(): void {
@@ -325,10 +291,32 @@ class Run {
     }
   }
 
-  private async save(log: MetricsLog): Promise<string> {
+  private clockIsDue(): boolean {
+    const { saveMinutes } = this.options;
+    return saveMinutes > 0 && performance.now() - this.savedAt >= 60_000 * saveMinutes;
+  }
+
+  /** By the clock, or at the end for a longer run to go on from. That the disk has no room for it ends no run. */
+  private async saveUnasked(log: MetricsLog, byClock: boolean): Promise<string | undefined> {
+    try {
+      return await this.save(log, byClock);
+    } catch (error) {
+      if (!(error instanceof SaveProblem)) throw error;
+      this.savedAt = performance.now();
+      this.warn(`no checkpoint of step ${this.state.step} (${error.reason}); the run goes on without it`);
+      return undefined;
+    }
+  }
+
+  private async save(log: MetricsLog, byClock = false): Promise<string> {
     await log.sync();
     const { options, trainable } = this;
-    const state = { ...this.state, elapsedMs: this.elapsedMs(), metricsBytes: log.sizeBytes };
+    const state = {
+      ...this.state,
+      elapsedMs: this.elapsedMs(),
+      metricsBytes: log.sizeBytes,
+      ...(byClock ? { byClock } : {}),
+    };
     const path = await saveCheckpoint(
       options.out,
       this.backend,
@@ -340,6 +328,7 @@ class Run {
         if (trainable.adapter) await saveResult(trainable, folder);
       },
     );
+    this.savedAt = performance.now();
     this.emit({ type: "checkpoint", step: this.state.step, path });
     return path;
   }

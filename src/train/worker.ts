@@ -9,6 +9,7 @@ import { keepRows, rowsNamed } from "../data/memory-rows.ts";
 import { BugError, UsageError, UserError } from "../util/errors.ts";
 import type { EngineModule } from "./engine.ts";
 import type { TrainEvent, TrainSummary } from "./events.ts";
+import { claimRunFolder } from "./run-folder.ts";
 
 /** A run in progress. */
 export interface TrainingRun {
@@ -25,6 +26,8 @@ interface SentError {
   readonly name: string;
   readonly message: string;
   readonly stack?: string;
+  /** The system's, where it is a system error. */
+  readonly code?: string;
 }
 
 type Message =
@@ -43,7 +46,10 @@ interface Job {
 /** How long the thread may take to end by itself. */
 const graceMs = 1000;
 
-/** Starts training on its own thread. `engine` is the URL of another module that exports runTraining (tests). */
+/**
+ * Starts training on its own thread, alone in its folder: the lock is held here, where no kernel keeps it waiting, from
+ * before the thread starts until it is gone. `engine` is the URL of another module that exports runTraining (tests).
+ */
 export function startTraining(
   options: TrainOptions,
   emit: (event: TrainEvent) => void,
@@ -55,8 +61,40 @@ export function startTraining(
     return bytes ? [{ name: name!, bytes }] : [];
   });
   const job: Job = { lowrankTraining: true, options, stop, engine, rows };
+  let worker: Worker | undefined;
+  let killed = false;
+  let lost: UserError | undefined;
+  const run = async (): Promise<TrainSummary> => {
+    const lock = await claimRunFolder(options.out, options.resume, {
+      onWait: (message) => emit({ type: "info", message }),
+      onLost: (error) => {
+        lost = error;
+        void worker?.terminate();
+      },
+    });
+    try {
+      if (killed) throw endedEarly(1);
+      worker = startThread(job, emit);
+      return await resultOf(worker, emit);
+    } catch (error) {
+      throw lost ?? error;
+    } finally {
+      lock.release();
+    }
+  };
+  return {
+    finished: run(),
+    interrupt: () => void Atomics.store(stop, 0, 1),
+    async kill() {
+      killed = true;
+      await worker?.terminate();
+    },
+  };
+}
+
+function startThread(job: Job, emit: (event: TrainEvent) => void): Worker {
   // stdout and stderr of the thread stay apart from ours: under --json, stdout carries the result alone.
-  const worker = new Worker(new URL(import.meta.url), { workerData: job, stdout: true, stderr: true });
+  const worker = newWorker(job);
   for (const [stream, type] of [
     [worker.stdout, "info"],
     [worker.stderr, "warning"],
@@ -66,11 +104,27 @@ export function startTraining(
       for (const message of text.split("\n")) if (message.trim() !== "") emit({ type, message });
     });
   }
+  return worker;
+}
 
-  // Settles once the thread is gone, and with it the device's memory. A thread that reported its result and still
-  // does not end (an open handle, a device's polling) is ended.
+function newWorker(job: Job): Worker {
+  try {
+    return new Worker(new URL(import.meta.url), { workerData: job, stdout: true, stderr: true });
+  } catch (error) {
+    if (!/EAGAIN|ENOMEM|ERR_WORKER_INIT_FAILED/.test(String(error))) throw error;
+    throw new UserError(
+      `no thread can be started for training (${(error as Error).message}): this process is limited in threads (\`ulimit -u\`) or memory (\`ulimit -v\`)`,
+    );
+  }
+}
+
+/**
+ * Settles once the thread is gone, and with it the device's memory. A thread that reported its result and still does
+ * not end (an open handle, a device's polling) is ended.
+ */
+function resultOf(worker: Worker, emit: (event: TrainEvent) => void): Promise<TrainSummary> {
   let settle: (() => void) | undefined;
-  const finished = new Promise<TrainSummary>((resolve, reject) => {
+  return new Promise<TrainSummary>((resolve, reject) => {
     let grace: NodeJS.Timeout | undefined;
     const end = (settlement: () => void) => {
       settle ??= settlement;
@@ -91,20 +145,20 @@ export function startTraining(
     worker.on("exit", (code) => {
       clearTimeout(grace);
       if (settle) settle();
-      else reject(new BugError(`The training thread ended early, with code ${code}.`));
+      else reject(endedEarly(code));
     });
   });
-  return {
-    finished,
-    interrupt: () => void Atomics.store(stop, 0, 1),
-    kill: async () => void (await worker.terminate()),
-  };
+}
+
+function endedEarly(code: number): BugError {
+  return new BugError(`The training thread ended early, with code ${code}.`);
 }
 
 function sendError(thrown: unknown): SentError {
   const error =
     thrown instanceof Error ? thrown : new BugError(`Something thrown is no error: ${String(thrown)}`);
-  return { name: error.name, message: error.message, stack: error.stack };
+  const { code } = error as NodeJS.ErrnoException;
+  return { name: error.name, message: error.message, stack: error.stack, code };
 }
 
 function receiveError(sent: SentError): Error {
@@ -116,6 +170,7 @@ function receiveError(sent: SentError): Error {
   const error = new (classes[sent.name] ?? Error)(sent.message);
   if (!classes[sent.name]) error.name = sent.name;
   if (sent.stack !== undefined) error.stack = sent.stack;
+  if (sent.code !== undefined) Object.assign(error, { code: sent.code });
   return error;
 }
 

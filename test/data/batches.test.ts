@@ -196,3 +196,27 @@ describe("splitEval", () => {
     expect(() => splitEval(samples.slice(0, 1), 0.5, 1)).toThrow(/too few to split/);
   });
 });
+
+describe("steps of epochs", () => {
+  const lengths = randomLengths(37, 20);
+  const plan = new BatchPlan(lengths, { ...OPTIONS, packing: false });
+  it.each([
+    [1, 1, 10],
+    [3, 1, 30],
+    [0.5, 1, 5],
+    [0.01, 1, 1],
+    [1.1, 1, 11],
+    [1.11, 1, 12],
+    [2.5, 3, 10],
+  ])("%d epochs of ten batches, %i to a step: %i", (epochs, accumulation, steps) => {
+    expect(plan.countSteps(epochs, accumulation)).toBe(steps);
+  });
+
+  it("of packs too, whose number differs from epoch to epoch", () => {
+    const packed = new BatchPlan(lengths, { ...OPTIONS, batchSize: 1 });
+    const of = (epoch: number) => packed.epoch(epoch).length;
+    expect(packed.countSteps(2, 1)).toBe(of(0) + of(1));
+    expect(packed.countSteps(1.5, 1)).toBe(of(0) + Math.ceil(of(1) / 2));
+    expect(packed.countSteps(0.5, 1)).toBe(Math.ceil(of(0) / 2));
+  });
+});
