@@ -8,6 +8,7 @@ import type { TrainEvent } from "../train/events.ts";
 import { defineCommand } from "./command.ts";
 import { formatTable } from "./format.ts";
 import { type Progress, trackProgress } from "./progress.ts";
+import { onStop } from "./signals.ts";
 import { type ExitCode, exitCodes, exitNow, type Terminal } from "./terminal.ts";
 
 export const command = defineCommand(compareDefinition, (options, terminal) =>
@@ -17,13 +18,12 @@ export const command = defineCommand(compareDefinition, (options, terminal) =>
 async function compareAndTell(options: CompareOptions, terminal: Terminal): Promise<ExitCode> {
   const { compareWith } = await import("../library/estimate.ts");
   const interruption: Interruption = { requested: false };
-  const onSignal = () => {
-    if (interruption.requested) exitNow(exitCodes.interrupted);
+  const first = () => {
     interruption.requested = true;
     interruption.current?.interrupt();
     terminal.note("Stopping: finishing this step and saving. Once more to stop at once.");
   };
-  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
+  const stopListening = onStop(first, () => exitNow(exitCodes.interrupted));
   try {
     const { comparison, files } = await compareWith(options, interruption, {
       tell: (message) => terminal.note(message),
@@ -34,7 +34,7 @@ async function compareAndTell(options: CompareOptions, terminal: Terminal): Prom
     return comparison.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
   } finally {
     terminal.status("");
-    process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
+    stopListening();
   }
 }
 

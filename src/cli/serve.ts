@@ -8,6 +8,7 @@ import { startServer } from "../serve/server.ts";
 import { UsageError } from "../util/errors.ts";
 import { defineCommand } from "./command.ts";
 import { formatBytes } from "./format.ts";
+import { onStop } from "./signals.ts";
 import { describeError, exitCodes, exitNow } from "./terminal.ts";
 
 const loopback = new Set(["127.0.0.1", "localhost", "::1"]);
@@ -67,13 +68,7 @@ export const command = defineCommand(serveDefinition, async (options, terminal) 
     terminal.warn("the model has no chat template: /v1/chat/completions needs --chat-template");
 
   const told = new Promise<void>((resolve) => {
-    let signals = 0;
-    for (const signal of ["SIGINT", "SIGTERM"] as const) {
-      process.on(signal, () => {
-        if (++signals > 1) exitNow(exitCodes.interrupted);
-        resolve();
-      });
-    }
+    onStop(resolve, () => exitNow(exitCodes.interrupted));
   });
   await Promise.race([told, loss]);
   terminal.note(`ending; ${server.inFlight} requests at work`);

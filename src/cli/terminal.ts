@@ -4,6 +4,7 @@
 
 import { styleText } from "node:util";
 import { UsageError, UserError } from "../util/errors.ts";
+import { outliveTerminal } from "./signals.ts";
 
 export const exitCodes = { done: 0, userError: 1, usageError: 2, bug: 3, interrupted: 130 } as const;
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
@@ -89,6 +90,17 @@ function wantsColor(stream: Output, env: Readonly<Record<string, string | undefi
 export function describeError(error: unknown): { readonly code: ExitCode; readonly message: string } {
   if (error instanceof UsageError) return { code: exitCodes.usageError, message: error.message };
   if (error instanceof UserError) return { code: exitCodes.userError, message: error.message };
+  if (error instanceof RangeError && /WebAssembly.*out of memory/i.test(error.message)) {
+    // Node's own HTTP code is WebAssembly, which reserves gigabytes of addresses it never uses.
+    const message =
+      "the address space of this process is limited (`ulimit -v`) to less than what Node reserves for WebAssembly; raise the limit, or set NODE_OPTIONS=--disable-wasm-trap-handler";
+    return { code: exitCodes.userError, message };
+  }
+  const { code, message: reason } = (error ?? {}) as NodeJS.ErrnoException;
+  if (code === "EMFILE" || code === "ENFILE") {
+    const message = `too many files are open for this process (${reason}); raise the limit with \`ulimit -n 1024\``;
+    return { code: exitCodes.userError, message };
+  }
   const stack = error instanceof Error ? (error.stack ?? `${error.name}: ${error.message}`) : String(error);
   const report =
     "This is a fault inside lowrank, not of yours. Please report it with the lines above and your command line;\n" +
@@ -96,12 +108,18 @@ export function describeError(error: unknown): { readonly code: ExitCode; readon
   return { code: exitCodes.bug, message: `${stack}\n\n${report}` };
 }
 
-/** Runs a command and ends the process with its exit code, errors told on stderr. */
+/**
+ * Runs a command and ends the process with its exit code, errors told on stderr. What becomes of the streams changes
+ * neither the work nor the code: a reader may go away (`| head`, a `tee` that Ctrl-C ended), a log's disk may be full.
+ */
 export async function runToExit(command: () => Promise<ExitCode>): Promise<void> {
-  // A reader that went away (`| head`) is no fault of ours: stop quietly.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(exitCodes.done);
-    throw error;
+  outliveTerminal();
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
+  process.stdout.once("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE" || error.code === "EIO") return;
+    createTerminal(true).warn(
+      `the result cannot be written to stdout (${error.code}); what was made on disk is whole`,
+    );
   });
   const fail = (error: unknown): ExitCode => {
     const { code, message } = describeError(error);
@@ -119,6 +137,7 @@ export async function runToExit(command: () => Promise<ExitCode>): Promise<void>
   process.exit(code);
 }
 
+/** Resolves when what was written is out, or never will be. */
 function flushed(stream: NodeJS.WriteStream): Promise<void> {
   return new Promise((resolve) => stream.write("", () => resolve()));
 }

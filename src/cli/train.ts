@@ -9,6 +9,7 @@ import { defineCommand } from "./command.ts";
 import { formatBytes, formatCount, formatDuration, formatLoss, formatRate, shellQuote } from "./format.ts";
 import type { Point } from "./plot.ts";
 import { type Progress, trackProgress } from "./progress.ts";
+import { onStop } from "./signals.ts";
 import { type ExitCode, exitCodes, exitNow, type Terminal } from "./terminal.ts";
 
 export const command = defineCommand(trainDefinition, (options, terminal) => trainAndTell(options, terminal));
@@ -34,15 +35,11 @@ export async function trainAndTell(
 const toldOnLoading = ["length", "empty-targets", "missing-eos", "ignored-keys"];
 
 function interruptOnSignals(run: TrainingRun, terminal: Terminal): () => void {
-  let asked = false;
-  const onSignal = () => {
-    if (asked) exitNow(exitCodes.interrupted);
-    asked = true;
+  const first = () => {
     run.interrupt();
     terminal.note("Stopping: finishing this step and saving. Once more to stop at once, unsaved.");
   };
-  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
-  return () => void process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
+  return onStop(first, () => exitNow(exitCodes.interrupted));
 }
 
 /** Tells each event on stderr, and collects the losses for the plot. */

@@ -72,6 +72,18 @@ describe("errors", () => {
     expect(describeError(error).code).toBe(code);
   });
 
+  it("calls a limit on addresses the user's, and says how to live with it", () => {
+    const error = new RangeError("WebAssembly.instantiate(): Out of memory: Cannot allocate Wasm memory");
+    const { code, message } = describeError(error);
+    expect(code).toBe(1);
+    expect(message).toMatch(/ulimit -v.*--disable-wasm-trap-handler/);
+  });
+
+  it("calls too many open files the user's", () => {
+    const error = Object.assign(new Error("EMFILE: too many open files, open 'x'"), { code: "EMFILE" });
+    expect(describeError(error)).toMatchObject({ code: 1, message: expect.stringContaining("ulimit -n") });
+  });
+
   it("shows a stack and asks for a report only for faults of ours", () => {
     expect(describeError(new UserError("no file")).message).toBe("no file");
     expect(describeError(new BugError("odd")).message).toMatch(/odd[\s\S]*at [\s\S]*report/);

@@ -22,7 +22,8 @@ if (!existsSync(main)) throw new Error("dist/ is missing: run `npm run build` fi
 const folder = mkdtempSync(join(tmpdir(), "lowrank-train-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const options = resolveOptions(trainDefinition, { model: "tiny", data: "rows.jsonl", out: "runs/x y" });
+const out = join(folder, "x y");
+const options = resolveOptions(trainDefinition, { model: "tiny", data: "rows.jsonl", out });
 const summary: TrainSummary = {
   status: "done",
   out: "runs/x y",
@@ -113,8 +114,15 @@ describe("the training thread", () => {
 });
 
 describe("Ctrl-C", () => {
-  /** Runs train with a stand-in engine in a process of its own; its first `times` words on stderr each earn a SIGINT. */
-  async function interrupted(name: string, body: string, times: number, json: boolean) {
+  /** Runs train with a stand-in engine in a process of its own; its first words on stderr each earn a signal. */
+  async function interrupted(
+    name: string,
+    body: string,
+    signals: readonly NodeJS.Signals[],
+    json: boolean,
+    pauseMs = 0,
+  ) {
+    const left = [...signals];
     const script = join(folder, `${name}-main.mjs`);
     const from = (path: string) => JSON.stringify(pathToFileURL(join(dist, path)).href);
     writeFileSync(
@@ -130,7 +138,8 @@ describe("Ctrl-C", () => {
     child.stdout.on("data", (data) => (stdout += data));
     child.stderr.on("data", (data) => {
       stderr += data;
-      if (times-- > 0) child.kill("SIGINT");
+      const signal = left.shift();
+      if (signal) setTimeout(() => child.kill(signal), pauseMs);
     });
     const status = await new Promise((resolve) => child.on("exit", resolve));
     return { status, stdout, stderr };
@@ -142,7 +151,7 @@ describe("Ctrl-C", () => {
       `emit({ type: "info", message: "started" });
        while (!signal.interrupted);
        return { ...${JSON.stringify(summary)}, status: "interrupted" };`,
-      1,
+      ["SIGINT"],
       true,
     );
     expect(status).toBe(130);
@@ -152,8 +161,19 @@ describe("Ctrl-C", () => {
 
   it("twice ends at once", async () => {
     const body = `emit({ type: "info", message: "started" }); while (true);`;
-    const { status, stdout } = await interrupted("twice", body, 2, false);
+    const { status, stdout } = await interrupted("twice", body, ["SIGINT", "SIGINT"], false, 300);
     expect({ status, stdout }).toEqual({ status: 130, stdout: "" });
+    expect(existsSync(join(out, ".lowrank-lock"))).toBe(false);
+  });
+
+  it("sent on by npx right after the terminal sent it is one press", async () => {
+    const body = `emit({ type: "info", message: "started" });
+       while (!signal.interrupted);
+       const until = Date.now() + 150; while (Date.now() < until);
+       return { ...${JSON.stringify(summary)}, status: "interrupted" };`;
+    const { status, stdout } = await interrupted("press", body, ["SIGINT", "SIGTERM"], true);
+    expect(status).toBe(130);
+    expect(JSON.parse(stdout).status).toBe("interrupted");
   });
 });
 

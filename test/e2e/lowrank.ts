@@ -12,8 +12,10 @@ import { openBackend } from "../../src/backend/index.ts";
 import { loadModelGolden, writeModelFolder } from "../golden/load-golden.ts";
 import { byteTokenizerFiles } from "../text/byte-tokenizer.ts";
 
-const main = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
-if (!existsSync(main)) throw new Error("dist/ is missing: run `npm run build` first, as `npm test` does.");
+/** The compiled command. */
+export const lowrankMain = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+if (!existsSync(lowrankMain))
+  throw new Error("dist/ is missing: run `npm run build` first, as `npm test` does.");
 
 /** The fastest backend that this machine opens. */
 export const backendName = await openBackend("cpu").then(
@@ -85,7 +87,7 @@ export interface Finished {
 
 /** Runs `lowrank` to its end. */
 export function lowrank(...args: readonly string[]): Finished {
-  return spawnSync(process.execPath, [main, ...args], { encoding: "utf8", env: environment() });
+  return spawnSync(process.execPath, [lowrankMain, ...args], { encoding: "utf8", env: environment() });
 }
 
 /** Starts `lowrank`; `finished` resolves when it is gone. */
@@ -93,7 +95,7 @@ export function startLowrank(args: readonly string[]): {
   readonly child: ChildProcess;
   readonly finished: Promise<Finished>;
 } {
-  const child = spawn(process.execPath, [main, ...args], { env: environment() });
+  const child = spawn(process.execPath, [lowrankMain, ...args], { env: environment() });
   const output = { stdout: "", stderr: "" };
   for (const name of ["stdout", "stderr"] as const) {
     child[name].setEncoding("utf8").on("data", (text: string) => {

@@ -2,7 +2,16 @@
 // damaged one, and a disk that fills up while saving. File systems are mounted for the last two, which needs root.
 
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
 import {
@@ -62,7 +71,7 @@ it("a run that was killed before its record starts anew", () => {
   expect(readdirSync(out).filter((name) => name.startsWith("."))).toEqual([]);
 });
 
-it("a foreign or damaged checkpoint is refused, and names what differs", () => {
+it("a foreign checkpoint is refused, and names what differs", () => {
   const out = join(folder, "run");
   succeed(...trainArgs(out));
   const foreign: [flags: string[], ...parts: string[]][] = [
@@ -74,17 +83,78 @@ it("a foreign or damaged checkpoint is refused, and names what differs", () => {
   ];
   for (const [flags, ...parts] of foreign)
     expectRefusal(lowrank(...trainArgs(out, "--resume", ...flags)), 1, ["step-6", ...parts]);
+});
 
-  const checkpoint = join(out, "checkpoints/step-6");
-  const weights = join(checkpoint, "trainable.safetensors");
-  const bytes = readFileSync(weights);
-  writeFileSync(weights, bytes.subarray(0, bytes.length - 8));
-  expectRefusal(lowrank(...trainArgs(out, "--resume")), 1, [weights, "cut off"]);
-  writeFileSync(join(checkpoint, "state.json"), "{");
-  expectRefusal(lowrank(...trainArgs(out, "--resume")), 1, [checkpoint, "state.json is damaged"]);
-  rmSync(checkpoint, { recursive: true });
-  writeFileSync(join(out, "metrics.jsonl"), "");
-  expectRefusal(lowrank(...trainArgs(out, "--resume")), 1, ["metrics.jsonl", "the run folder was changed"]);
+/** Flips one bit in the middle of a file. */
+function flipBit(path: string): void {
+  const bytes = readFileSync(path);
+  bytes[bytes.length >> 1]! ^= 4;
+  writeFileSync(path, bytes);
+}
+
+it("a damaged checkpoint is told by name and set aside; the one before comes to the same result", () => {
+  const whole = join(folder, "undamaged");
+  succeed(...trainArgs(whole));
+  const damages: Record<string, (checkpoint: string) => void> = {
+    "trainable.safetensors": (checkpoint) => flipBit(join(checkpoint, "trainable.safetensors")),
+    "optimizer.safetensors": (checkpoint) => rmSync(join(checkpoint, "optimizer.safetensors")),
+    "adapter_model.safetensors": (checkpoint) =>
+      writeFileSync(join(checkpoint, "adapter_model.safetensors"), ""),
+    "state.json": (checkpoint) => writeFileSync(join(checkpoint, "state.json"), "{"),
+    SHA256SUMS: (checkpoint) => rmSync(join(checkpoint, "SHA256SUMS")),
+    "step-6": (checkpoint) => {
+      rmSync(checkpoint, { recursive: true });
+      writeFileSync(checkpoint, "");
+    },
+  };
+  for (const [name, damage] of Object.entries(damages)) {
+    const out = join(folder, "damaged");
+    rmSync(out, { recursive: true, force: true });
+    cpSync(whole, out, { recursive: true });
+    damage(join(out, "checkpoints/step-6"));
+    rmSync(join(out, "adapter_model.safetensors"));
+    const { stderr } = succeed(...trainArgs(out, "--resume"));
+    const told = stderr.split("\n").find((line) => line.startsWith("warning:") && line.includes("set aside"));
+    expect(told, stderr).toContain(name);
+    expect(told).toContain("goes on from step 4");
+    expect(resultOf(out), name).toEqual(resultOf(whole));
+    expect(readdirSync(join(out, "checkpoints")).sort()).toEqual(["damaged-step-6", "step-4", "step-6"]);
+  }
+});
+
+it("without a sound checkpoint, a run is not started over by itself", () => {
+  const out = join(folder, "all damaged");
+  succeed(...trainArgs(out));
+  for (const step of [4, 6]) flipBit(join(out, `checkpoints/step-${step}/state.json`));
+  expectRefusal(lowrank(...trainArgs(out, "--resume")), 1, [
+    "step-6",
+    "step-4",
+    "no checkpoint is as it was saved",
+  ]);
+  expect(readdirSync(join(out, "checkpoints")).sort()).toEqual(["step-4", "step-6"]);
+});
+
+it("a record that was removed is told of, and the run goes on", () => {
+  const out = join(folder, "no record");
+  succeed(...trainArgs(out));
+  rmSync(join(out, "metrics.jsonl"));
+  const { stderr } = succeed(...trainArgs(out, "--resume"));
+  expect(stderr).toMatch(/warning: .*metrics\.jsonl is gone/);
+});
+
+it.each([
+  ["a file in the way", () => writeRows(join(folder, "cache-file"), [])],
+  ["no folder at all", () => "/proc/none"],
+])("a cache that cannot be written is told of and passed over: %s", (_, place) => {
+  const out = join(folder, `cacheless ${_}`);
+  const before = process.env.LOWRANK_CACHE;
+  process.env.LOWRANK_CACHE = place();
+  try {
+    const { stderr } = succeed(...trainArgs(out));
+    expect(stderr).toMatch(/warning: tokenised data is not kept for the next run/);
+  } finally {
+    process.env.LOWRANK_CACHE = before;
+  }
 });
 
 it("a read-only file system", ({ skip }) => {
@@ -128,4 +198,20 @@ it("a disk that is full from the start", ({ skip }) => {
   const { bavail, bsize } = statfsSync(path);
   writeFileSync(join(path, "ballast"), Buffer.alloc(bavail * bsize));
   expectRefusal(lowrank(...trainArgs(join(path, "run"))), 1, ["the disk is full"]);
+});
+
+it("a disk without room for the checkpoints that nobody asked for ends no run", ({ skip }) => {
+  const { path, refused } = mountMemory("tight", "size=8m");
+  skip(refused !== "", refused);
+  const whole = join(folder, "roomy");
+  const args = ["--save-every", "1000", "--save-minutes", "1e-9"];
+  succeed(...trainArgs(whole, ...args));
+  const { bavail, bsize } = statfsSync(path);
+  // Room for the result and the record.
+  const adapter = readFileSync(join(whole, "adapter_model.safetensors")).byteLength;
+  writeFileSync(join(path, "ballast"), Buffer.alloc(bavail * bsize - 2 * adapter - 65_536));
+  const out = join(path, "run");
+  const { stderr } = succeed(...trainArgs(out, ...args));
+  expect(stderr).toMatch(/warning: no checkpoint of step 6 \(the disk is full\); the run goes on without it/);
+  expect(resultOf(out)).toEqual(resultOf(whole));
 });

@@ -1,0 +1,37 @@
+// Signals as wishes to stop. Whoever gives one a second time wants the end at once. SIGHUP says that the terminal is gone: for a process that has one on a stream it means stop and save; one
+// that has none (nohup, a service, cron) goes on. Node takes back the "ignored" that nohup sets, so that is said again
+// here. Not here: what stopping means (train.ts, compare.ts, serve.ts).
+
+import { isatty } from "node:tty";
+
+/** Asked at the start: a terminal that is gone no longer answers that it is one. */
+const hasTerminal = [0, 1, 2].some((descriptor) => isatty(descriptor));
+
+/** To be called before anything else: a process without a terminal minds no hang-up. */
+export function outliveTerminal(): void {
+  if (!hasTerminal && process.platform !== "win32") process.on("SIGHUP", () => {});
+}
+
+/** Of the same press of Ctrl-C, npx sends a second signal right after the first. */
+const samePressMs = 250;
+
+/**
+ * Calls `first` at the first signal to stop and `again` at a further one, until the returned function is called. A
+ * hang-up is no further one: a closed terminal sends several.
+ */
+export function onStop(first: () => void, again: () => void): () => void {
+  let askedAt: number | undefined;
+  const ask = (signal: NodeJS.Signals) => {
+    if (askedAt === undefined) {
+      askedAt = performance.now();
+      first();
+    } else if (signal !== "SIGHUP" && performance.now() - askedAt >= samePressMs) again();
+  };
+  const signals: readonly NodeJS.Signals[] = hasTerminal
+    ? ["SIGINT", "SIGTERM", "SIGHUP"]
+    : ["SIGINT", "SIGTERM"];
+  for (const signal of signals) process.on(signal, ask);
+  return () => {
+    for (const signal of signals) process.off(signal, ask);
+  };
+}
