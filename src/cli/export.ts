@@ -5,9 +5,11 @@ import { exportDefinition } from "../config/export-options.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { exportGguf } from "../publish/export-gguf.ts";
 import { defineCommand } from "./command.ts";
+import { exitOnStop } from "./signals.ts";
 import { exitCodes } from "./terminal.ts";
 
 export const command = defineCommand(exportDefinition, async (options, terminal) => {
+  exitOnStop();
   const model = await locateModel(options.model);
   // The merge is computed in f32 whatever the arithmetic of the model.
   const backend = await openBackend(options.backend, { ...options, precision: "fp32" });

@@ -6,9 +6,11 @@ import { locateModel } from "../formats/locate-model.ts";
 import { mergeFolder } from "../publish/merge-folder.ts";
 import { defineCommand } from "./command.ts";
 import { formatTable } from "./format.ts";
+import { exitOnStop } from "./signals.ts";
 import { exitCodes } from "./terminal.ts";
 
 export const command = defineCommand(mergeDefinition, async (options, terminal) => {
+  exitOnStop();
   const model = await locateModel(options.model);
   const base = options.base === undefined ? undefined : await locateModel(options.base);
   const backend = await openBackend(options.backend, { ...options, precision: "fp32" });

@@ -7,9 +7,11 @@ import type { QuantizationReport } from "../quant/report.ts";
 import { peakRssBytes } from "../train/run-record.ts";
 import { defineCommand } from "./command.ts";
 import { formatBytes, formatCount, formatDuration, formatTable, shellQuote } from "./format.ts";
+import { exitOnStop } from "./signals.ts";
 import { exitCodes } from "./terminal.ts";
 
 export const command = defineCommand(quantizeDefinition, async (options, terminal) => {
+  exitOnStop();
   const startedAt = performance.now();
   const hooks = { onWarning: terminal.warn, onNote: terminal.note };
   const report = await quantizeWith(options, hooks, (done, total, name) =>

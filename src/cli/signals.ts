@@ -1,6 +1,6 @@
-// Signals as wishes to stop. Whoever gives one a second time wants the end at once. SIGHUP says that the terminal is gone: for a process that has one on a stream it means stop and save; one
-// that has none (nohup, a service, cron) goes on. Node takes back the "ignored" that nohup sets, so that is said again
-// here. Not here: what stopping means (train.ts, compare.ts, serve.ts).
+// Signals as wishes to stop. Whoever gives one a second time wants the end at once. SIGHUP says that the terminal is
+// gone: for a process that has one on a stream it means stop and save; one that has none (nohup, a service, cron) goes
+// on. Node takes back the "ignored" that nohup sets, so that is said again here. Not here: what stopping means (train.ts, compare.ts, serve.ts).
 
 import { isatty } from "node:tty";
 
@@ -10,6 +10,18 @@ const hasTerminal = [0, 1, 2].some((descriptor) => isatty(descriptor));
 /** To be called before anything else: a process without a terminal minds no hang-up. */
 export function outliveTerminal(): void {
   if (!hasTerminal && process.platform !== "win32") process.on("SIGHUP", () => {});
+}
+
+const stopping: readonly NodeJS.Signals[] = hasTerminal
+  ? ["SIGINT", "SIGTERM", "SIGHUP"]
+  : ["SIGINT", "SIGTERM"];
+
+/**
+ * For commands with nothing to save and something to clear away: a signal to stop ends the process in order, as soon as
+ * it looks up from its work.
+ */
+export function exitOnStop(): void {
+  for (const signal of stopping) process.on(signal, () => process.exit(130));
 }
 
 /** Of the same press of Ctrl-C, npx sends a second signal right after the first. */
@@ -27,11 +39,8 @@ export function onStop(first: () => void, again: () => void): () => void {
       first();
     } else if (signal !== "SIGHUP" && performance.now() - askedAt >= samePressMs) again();
   };
-  const signals: readonly NodeJS.Signals[] = hasTerminal
-    ? ["SIGINT", "SIGTERM", "SIGHUP"]
-    : ["SIGINT", "SIGTERM"];
-  for (const signal of signals) process.on(signal, ask);
+  for (const signal of stopping) process.on(signal, ask);
   return () => {
-    for (const signal of signals) process.off(signal, ask);
+    for (const signal of stopping) process.off(signal, ask);
   };
 }

@@ -2,9 +2,9 @@
 // exit codes. The engine runs on a thread, which Node 20 can start only from the compiled files in dist/.
 
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Point } from "../../src/cli/plot.ts";
@@ -174,6 +174,30 @@ describe("Ctrl-C", () => {
     const { status, stdout } = await interrupted("press", body, ["SIGINT", "SIGTERM"], true);
     expect(status).toBe(130);
     expect(JSON.parse(stdout).status).toBe("interrupted");
+  });
+});
+
+describe("a command that stages a folder", () => {
+  it.each(["SIGINT", "SIGTERM"] as const)("clears it away at %s: code 130", async (signal) => {
+    const place = join(folder, `staged ${signal}`, "model");
+    const script = join(folder, `stage-${signal}.mjs`);
+    const from = (path: string) => JSON.stringify(pathToFileURL(join(dist, path)).href);
+    writeFileSync(
+      script,
+      `import { exitOnStop } from ${from("cli/signals.js")};
+       import { stageFolder } from ${from("formats/staged-folder.js")};
+       exitOnStop();
+       const { path } = await stageFolder(${JSON.stringify(place)});
+       console.log(path);
+       setInterval(() => {}, 1000);`,
+    );
+    const child = spawn(process.execPath, [script]);
+    child.stdout.on("data", () => {
+      expect(readdirSync(dirname(place))).toHaveLength(2);
+      child.kill(signal);
+    });
+    expect(await new Promise((resolve) => child.on("exit", resolve))).toBe(130);
+    expect(readdirSync(dirname(place))).toEqual([]);
   });
 });
 
