@@ -250,12 +250,16 @@ async function touchedMs(path: string): Promise<number | undefined> {
   return (await stat(path).catch(() => undefined))?.mtimeMs;
 }
 
-function refusal({ pid, host, since }: Holder, path: string, { place, instead }: LockOptions): UserError {
+function refusal(holder: Holder, path: string, { place, instead }: LockOptions): UserError {
   const me = thisProcess();
-  const elsewhere = host === me.host ? "" : ` on ${host}`;
-  const who = pid === me.pid && host === me.host ? "this process" : "another process";
+  const { pid, since } = holder;
+  const isHere = holder.boot === me.boot && holder.space === me.space;
+  const elsewhere = holder.host === me.host ? " in another container" : ` on ${holder.host}`;
+  const where = isHere ? "" : elsewhere;
+  const stop = isHere ? `stop it with \`kill ${pid}\`` : "stop it there";
+  const who = pid === me.pid && isHere ? "this process" : "another process";
   return new UserError(
-    `${place}: ${who} is at work here (pid ${pid}${elsewhere}, since ${since}, says ${path}); wait for its end, stop it with \`kill ${pid}\`, or ${instead}`,
+    `${place}: ${who} is at work here (pid ${pid}${where}, since ${since}, says ${path}); wait for its end, ${stop}, or ${instead}`,
   );
 }
 
