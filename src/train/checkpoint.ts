@@ -50,6 +50,9 @@ export interface RunState {
 
 const folderPattern = /^step-(\d+)$/;
 
+/** Not damaged: nothing may be set aside for it. */
+class NewerCheckpoint extends UserError {}
+
 const sumsFile = "SHA256SUMS";
 const sumsCapBytes = 2 ** 20;
 const leftoverPattern = /^\.step-.+\.tmp$/;
@@ -144,7 +147,7 @@ export async function damageOf(folder: string, step: number): Promise<string | u
   try {
     state = await readState(folder);
   } catch (error) {
-    if (error instanceof UserError) return error.message;
+    if (error instanceof UserError && !(error instanceof NewerCheckpoint)) return error.message;
     throw error;
   }
   if (state.step !== step)
@@ -263,6 +266,10 @@ export async function readState(folder: string): Promise<RunState> {
   } catch {
     throw new UserError(`${folder}: state.json is damaged`);
   }
+  if (typeof state?.version === "number" && state.version > 2)
+    throw new NewerCheckpoint(
+      `${folder}: written by a later version of lowrank; resume with that one, or start a new run in another --out`,
+    );
   if (
     (state?.version !== 1 && state?.version !== 2) ||
     !Number.isInteger(state.step) ||

@@ -134,6 +134,15 @@ it("without a sound checkpoint, a run is not started over by itself", () => {
   expect(readdirSync(join(out, "checkpoints")).sort()).toEqual(["step-4", "step-6"]);
 });
 
+it("a checkpoint of a later version is left alone", () => {
+  const out = join(folder, "later");
+  succeed(...trainArgs(out));
+  const path = join(out, "checkpoints/step-6/state.json");
+  writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, "utf8")), version: 3 }));
+  expectRefusal(lowrank(...trainArgs(out, "--resume")), 1, ["step-6", "later version of lowrank"]);
+  expect(existsSync(path)).toBe(true);
+});
+
 it("a record that was removed is told of, and the run goes on", () => {
   const out = join(folder, "no record");
   succeed(...trainArgs(out));
