@@ -83,6 +83,7 @@ export function kindOf(value: unknown): string {
   if (value === null) return "null";
   if (value === undefined) return "nothing";
   if (Array.isArray(value)) return "an array";
+  if (typeof value === "bigint" || value instanceof Number) return "a number";
   if (typeof value === "object") return "an object";
   return `a ${typeof value}`;
 }

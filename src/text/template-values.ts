@@ -127,10 +127,13 @@ class PythonInterpreter extends Interpreter {
       if (typeof result === "boolean") return new Truth(result);
       if (result !== undefined) return result.float ? new Float(result.value) : new Integer(result.value);
     }
-    if (operator === "+" && left.type === "StringValue" && right.type !== "StringValue") {
+    if (operator === "+" && left.type === "StringValue" && right.type === "StringValue") {
+      return new Text((left.value as string) + (right.value as string));
+    }
+    if (operator === "+" && left.type === "StringValue") {
       throw new Error(`can only concatenate str (not ${JSON.stringify(kindOf(right))}) to str`);
     }
-    if (operator === "+" && right.type === "StringValue" && left.type !== "StringValue") {
+    if (operator === "+" && right.type === "StringValue") {
       throw new Error(`unsupported operands for +: ${kindOf(left)} and str`);
     }
     const evaluated = { ...node, left: evaluatedNode(left), right: evaluatedNode(right) };

@@ -46,6 +46,39 @@ const chat: Example = {
   ],
 };
 
+describe("numbers", () => {
+  const TOOLS =
+    "{% for t in tools %}{{ t | tojson }}{% endfor %}{% for m in messages %}<{{ m.role }}>{% if m.tool_calls %}{{ m.tool_calls[0].function.name }} {{ m.tool_calls[0].function.arguments | tojson }} {{ m.tool_calls[0].function.arguments.amount }}{% else %}{{ m.content }}{% endif %}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+  const args = '{"order": 9007199254740993, "amount": 12.0, "by_year": {"2024": 1e-07, "10": -0.0}}';
+  const messages = `[{"role":"user","content":"Refund"},{"role":"assistant","tool_calls":[{"type":"function","function":{"name":"refund","arguments":${args}}}]}]`;
+  const tools = '[{"type": "function", "function": {"name": "f", "minimum": 0.0}}]';
+  const row = `{"id": 18446744073709551615, "messages": ${messages}, "tools": ${tools}}`;
+  const asText = `{"messages": ${JSON.stringify(messages)}, "tools": ${JSON.stringify(tools)}}`;
+
+  it.each([
+    ["numbers.jsonl", row],
+    ["numbers.json", `[\n${row}\n]`],
+    ["text.jsonl", asText],
+    [
+      "numbers.csv",
+      `messages,tools\n${[messages, tools].map((one) => `"${one.replaceAll('"', '""')}"`).join(",")}\n`,
+    ],
+  ])("of %s reach the tokens as they were written", async (name, content) => {
+    const path = join(folder, name);
+    writeFileSync(path, content);
+    const template = ChatTemplate.of(tokenizer, TOOLS)!;
+    const { samples } = await loadDataset(path, {
+      tokenizer,
+      template,
+      sequenceLength: 1024,
+      overLength: "error",
+    });
+    const text = tokenizer.decode([...samples[0]!.ids], { skipSpecialTokens: false });
+    const tool = '{"type": "function", "function": {"name": "f", "minimum": 0.0}}';
+    expect(text).toBe(`${tool}<user>Refund</s><assistant>refund ${args} 12.0</s>`);
+  });
+});
+
 describe("rendering", () => {
   it("adds BOS and EOS, and trains on the completion", () => {
     expect(show(completion)).toBe("<s>ab[cd</s>]");

@@ -324,6 +324,7 @@ describe("shapes in the wild", () => {
       { messages: talk, tools: [5] },
       /"tools" item 1 must be an object that describes a tool, found a number/,
     ],
+    [{ messages: '[{"role": "user", "content": 12.0}]' }, /"content" must be a string, found a number/],
     [{ system: 5, messages: talk }, /"system" must be a string/],
     [{ messages: [{ role: "user", from: "gpt", content: "a" }] }, /"role" and "from" differ/],
     [{ messages: [{ role: "user", value: "b", content: "a" }] }, /"content" and "value" differ/],
