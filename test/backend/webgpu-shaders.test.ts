@@ -47,9 +47,22 @@ for (const tier of ["f32", "f16", "matrix"] satisfies Tier[]) {
       const [q, k, v, out, dOut, dq] = Array.from({ length: 6 }, () => s.zeros([90, 2, width]));
       const lse = s.zeros([90, 2]);
       const segments = s.segments([[90, 90]]);
-      s.backend.attention(q!, k!, v!, segments, 1, 0, out!, lse);
+      s.backend.attention({ q: q!, k: k!, v: v!, segments, scale: 1, window: 0, out: out!, lse });
       const [dk, dv] = [s.zeros([90, 2, width]), s.zeros([90, 2, width])];
-      s.backend.attentionBackward(q!, k!, v!, out!, lse, dOut!, segments, 1, 0, dq!, dk, dv);
+      s.backend.attentionBackward({
+        q: q!,
+        k: k!,
+        v: v!,
+        out: out!,
+        lse,
+        dOut: dOut!,
+        segments,
+        scale: 1,
+        window: 0,
+        dq: dq!,
+        dk,
+        dv,
+      });
       await s.read(dv);
       s.free();
     });

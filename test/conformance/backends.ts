@@ -4,8 +4,8 @@
 
 import { existsSync } from "node:fs";
 import type { Backend, Precision } from "../../src/backend/backend.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
 import { cpu } from "../../src/backend/cpu.ts";
-import { loadNativeAddon } from "../../src/backend/native-addon.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { matrixShape, type Tier } from "../../src/backend/webgpu/device.ts";
 import { findAdapter, openWebGpu, webgpu } from "../../src/backend/webgpu.ts";

@@ -1,11 +1,12 @@
 // One list of kernel cases for every backend: sizes with tails, empty inputs, extreme values, aliasing. A case runs
 // on any backend and returns what it computed; backend.test.ts compares with the reference in double precision.
 
-import type { ActivationKind, Backend, Segments, Tensor } from "../../src/backend/backend.ts";
-import { type DType, decodeToF32, dtypeBytes, encodeFrom } from "../../src/tensor/dtype.ts";
-import { elementCount, viewOf } from "../../src/tensor/tensor.ts";
+import type { ActivationKind } from "../../src/backend/backend.ts";
 import { Random } from "../../src/util/rng.ts";
 import { quantizedStateCases } from "./quantized-state-cases.ts";
+import { Stage } from "./stage.ts";
+
+export { Stage };
 
 type Outputs = Record<string, Float32Array>;
 
@@ -20,72 +21,6 @@ export interface KernelCase {
   run(stage: Stage): Promise<Outputs>;
 }
 
-/** Makes and reads tensors on one backend, and frees them all. Equal seeds give equal numbers on every backend. */
-export class Stage {
-  private readonly buffers: Tensor[] = [];
-  constructor(readonly backend: Backend) {}
-
-  private make(shape: readonly number[], dtype: DType, bytes: Uint8Array): Tensor {
-    const buffer = this.backend.allocate(Math.max(4, elementCount(shape) * dtypeBytes[dtype]), "workspace");
-    if (bytes.length > 0) this.backend.write(buffer, bytes);
-    const tensor = viewOf(buffer, shape, dtype);
-    this.buffers.push(tensor);
-    return tensor;
-  }
-
-  values(shape: readonly number[], values: ArrayLike<number>, dtype: DType = this.backend.floatType): Tensor {
-    return this.make(shape, dtype, encodeFrom(values, dtype));
-  }
-
-  /** Uniform in +-bound, rounded to f32. */
-  random(shape: readonly number[], seed: number, bound = 1, dtype: DType = this.backend.floatType): Tensor {
-    const random = new Random(seed, 77);
-    return this.values(
-      shape,
-      Float32Array.from({ length: elementCount(shape) }, () => (2 * random.nextFloat() - 1) * bound),
-      dtype,
-    );
-  }
-
-  ints(shape: readonly number[], values: readonly number[]): Tensor {
-    return this.make(shape, "i32", encodeFrom(values, "i32"));
-  }
-
-  bytes(shape: readonly number[], values: Uint8Array): Tensor {
-    return this.make(shape, "u8", values);
-  }
-
-  zeros(shape: readonly number[], dtype: DType = this.backend.floatType): Tensor {
-    return this.make(shape, dtype, new Uint8Array(elementCount(shape) * dtypeBytes[dtype]));
-  }
-
-  segments(lengths: readonly (readonly [number, number])[]): Segments {
-    let q = 0;
-    let k = 0;
-    const table = lengths.flatMap(([queries, keys]) => {
-      const row = [q, queries, k, keys];
-      q += queries;
-      k += keys;
-      return row;
-    });
-    return {
-      table: this.ints([lengths.length, 4], table),
-      count: lengths.length,
-      maxQueries: Math.max(...lengths.map((l) => l[0])),
-      maxKeys: Math.max(...lengths.map((l) => l[1])),
-    };
-  }
-
-  async read(tensor: Tensor): Promise<Float32Array> {
-    const sizeBytes = elementCount(tensor.shape) * dtypeBytes[tensor.dtype];
-    return decodeToF32(await this.backend.read(tensor.buffer, tensor.byteOffset, sizeBytes), tensor.dtype);
-  }
-
-  free(): void {
-    for (const tensor of this.buffers) this.backend.free(tensor.buffer);
-  }
-}
-
 const sizes = [0, 1, 3, 17, 64, 1000, 4099];
 
 function elementwiseCases(): KernelCase[] {
@@ -95,9 +30,9 @@ function elementwiseCases(): KernelCase[] {
       name: `fill, addInPlace, scaleInPlace n=${n}`,
       async run(s) {
         const [x, y] = [s.random([n], 1), s.random([n], 2)];
-        s.backend.addInPlace(x, y);
-        s.backend.scaleInPlace(y, -1.5);
-        s.backend.fill(x, 0.25);
+        s.backend.addInPlace({ x, y });
+        s.backend.scaleInPlace({ y, factor: -1.5 });
+        s.backend.fill({ y: x, value: 0.25 });
         return { x: await s.read(x), y: await s.read(y) };
       },
     });
@@ -106,8 +41,8 @@ function elementwiseCases(): KernelCase[] {
       async run(s) {
         const x = s.random([n], 3, 2);
         const [a, b] = [s.zeros([1]), s.zeros([1])];
-        s.backend.sum(x, a);
-        s.backend.sumSquares(x, b);
+        s.backend.sum({ x, out: a });
+        s.backend.sumSquares({ x, out: b });
         return { sum: await s.read(a), squares: await s.read(b) };
       },
     });
@@ -121,9 +56,9 @@ function elementwiseCases(): KernelCase[] {
             s.random([n, 1], 6),
             s.zeros([n, 1]),
           ];
-          s.backend.gatedActivation(kind, gate, up, y);
+          s.backend.gatedActivation({ activation: kind, gate, up, y });
           const value = await s.read(y);
-          s.backend.gatedActivationBackward(kind, gate, up, dy, gate, up);
+          s.backend.gatedActivationBackward({ activation: kind, gate, up, dy, dGate: gate, dUp: up });
           return { y: value, dGate: await s.read(gate), dUp: await s.read(up) };
         },
       });
@@ -162,7 +97,7 @@ function elementwiseCases(): KernelCase[] {
           from,
         );
         const y = s.zeros([200], to);
-        s.backend.cast(x, y);
+        s.backend.cast({ x, y });
         return { y: await s.read(y) };
       },
     });
@@ -172,7 +107,7 @@ function elementwiseCases(): KernelCase[] {
       name: `fillUniform ${dtype}`,
       async run(s) {
         const y = s.zeros([1003], dtype);
-        s.backend.fillUniform(y, 0.3, 2 ** 40 + 12345, 7);
+        s.backend.fillUniform({ y, bound: 0.3, seed: 2 ** 40 + 12345, stream: 7 });
         return { y: await s.read(y) };
       },
     });
@@ -183,7 +118,7 @@ function elementwiseCases(): KernelCase[] {
           i % 50 === 3 ? Number.NaN : i % 70 === 5 ? Number.NEGATIVE_INFINITY : i,
         );
         const out = s.zeros([1]);
-        s.backend.countNonFinite(s.values([333], values, dtype), out);
+        s.backend.countNonFinite({ x: s.values([333], values, dtype), out });
         return { out: await s.read(out) };
       },
     });
@@ -212,13 +147,13 @@ function rowCases(): KernelCase[] {
             s.zeros([rows, width]),
             s.zeros([rows]),
           ];
-          s.backend.rmsNorm(x, w, 1e-5, y, rstd);
+          s.backend.rmsNorm({ x, w, epsilon: 1e-5, y, rstd });
           const [dy, dx, dw] = [s.random([rows, width], 3), s.random([rows, width], 4), s.random([width], 5)];
-          s.backend.rmsNormBackward(x, w, rstd, dy, dx, accumulate, dw);
+          s.backend.rmsNormBackward({ x, w, rstd, dy, dx, accumulate, dw });
           const dxAlone = s.zeros([rows, width]);
-          s.backend.rmsNormBackward(x, w, rstd, dy, dxAlone, false);
+          s.backend.rmsNormBackward({ x, w, rstd, dy, dx: dxAlone, accumulate: false, dw: undefined });
           const dwAlone = s.zeros([width]);
-          s.backend.rmsNormBackward(x, w, rstd, dy, undefined, false, dwAlone);
+          s.backend.rmsNormBackward({ x, w, rstd, dy, dx: undefined, accumulate: false, dw: dwAlone });
           return {
             y: await s.read(y),
             rstd: await s.read(rstd),
@@ -242,20 +177,20 @@ function rowCases(): KernelCase[] {
           s.zeros([rows, width]),
           s.random([rows + 5, width], 8),
         ];
-        s.backend.gatherRows(table, index, y);
-        s.backend.embedding(index, table, e);
-        s.backend.embedding(index, s.random([rows + 5, width], 6, 1, "bf16"), eb);
-        s.backend.scatterRows(
-          y,
-          s.ints([rows], [...new Set(ids)].length === rows ? ids : ids.map((_, i) => i)),
-          z,
-        );
+        s.backend.gatherRows({ x: table, index, y });
+        s.backend.embedding({ ids: index, table, y: e });
+        s.backend.embedding({ ids: index, table: s.random([rows + 5, width], 6, 1, "bf16"), y: eb });
+        s.backend.scatterRows({
+          x: y,
+          index: s.ints([rows], [...new Set(ids)].length === rows ? ids : ids.map((_, i) => i)),
+          y: z,
+        });
         const repeated = s.ints(
           [rows],
           ids.map((id) => id % 3),
         );
         const dTable = s.random([rows + 5, width], 9);
-        s.backend.embeddingBackward(repeated, e, dTable);
+        s.backend.embeddingBackward({ ids: repeated, dy: e, dTable });
         return {
           y: await s.read(y),
           e: await s.read(e),
@@ -287,8 +222,8 @@ function rowCases(): KernelCase[] {
             Array.from({ length: tokens }, (_, i) => (i * 5) % 23),
           );
           const [cos, sin] = [s.random([23, rotary / 2], 2), s.random([23, rotary / 2], 3)];
-          s.backend.rope(x, positions, cos, sin, direction, y);
-          s.backend.rope(x, positions, cos, sin, direction, x);
+          s.backend.rope({ x, positions, cos, sin, direction, y });
+          s.backend.rope({ x, positions, cos, sin, direction, y: x });
           return { y: await s.read(y), x: await s.read(x) };
         },
       });
@@ -310,9 +245,9 @@ function rowCases(): KernelCase[] {
           Array.from({ length: count }, (_, i) => (i * 31) % vocabulary),
         );
         const [loss, grad, again] = [s.zeros([count]), s.zeros([count, vocabulary]), s.zeros([count])];
-        s.backend.crossEntropy(logits, targets, loss, grad, 0.25);
-        s.backend.crossEntropy(logits, targets, again, undefined, 1);
-        s.backend.crossEntropy(logits, targets, again, logits, 0.25);
+        s.backend.crossEntropy({ logits, targets, loss, dLogits: grad, gradScale: 0.25 });
+        s.backend.crossEntropy({ logits, targets, loss: again, dLogits: undefined, gradScale: 1 });
+        s.backend.crossEntropy({ logits, targets, loss: again, dLogits: logits, gradScale: 0.25 });
         return {
           loss: await s.read(loss),
           grad: await s.read(grad),
@@ -329,7 +264,7 @@ function rowCases(): KernelCase[] {
         async run(s) {
           const [params, grads, m, v] = [s.random([n], 1), s.random([n], 2), s.zeros([n]), s.zeros([n])];
           const sumSquares = s.zeros([1]);
-          s.backend.sumSquares(grads, sumSquares);
+          s.backend.sumSquares({ x: grads, out: sumSquares });
           for (let step = 1; step <= 3; step++) {
             s.backend.adamw({
               params,
@@ -342,7 +277,8 @@ function rowCases(): KernelCase[] {
               beta2: 0.99,
               epsilon: 1e-8,
               weightDecay: 0.1,
-              clip: clipped ? { sumSquares, maxNorm: 0.5 } : undefined,
+              clipSumSquares: clipped ? sumSquares : undefined,
+              maxNorm: 0.5,
             });
           }
           return { params: await s.read(params), m: await s.read(m), v: await s.read(v) };
@@ -409,10 +345,10 @@ function attentionCases(): KernelCase[] {
       const [out, lse] = [s.zeros([tokens, heads, width]), s.zeros([tokens, heads])];
       const segments = s.segments(lengths);
       const scale = 1 / Math.sqrt(width);
-      s.backend.attention(q, k, v, segments, scale, window, out, lse);
+      s.backend.attention({ q, k, v, segments, scale, window, out, lse });
       const dOut = s.random([tokens, heads, width], 4);
       const [dq, dk, dv] = [s.random(q.shape, 5), s.random(k.shape, 6), s.random(v.shape, 7)];
-      s.backend.attentionBackward(q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv);
+      s.backend.attentionBackward({ q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv });
       return {
         out: await s.read(out),
         lse: await s.read(lse),
@@ -439,7 +375,7 @@ function attentionCases(): KernelCase[] {
           s.random([58, 2, 32], 3),
         ];
         const [out, lse] = [s.zeros([17, 4, 32]), s.zeros([17, 4])];
-        s.backend.attention(q, k, v, segments, 0.2, window, out, lse);
+        s.backend.attention({ q, k, v, segments, scale: 0.2, window, out, lse });
         return { out: await s.read(out), lse: await s.read(lse) };
       },
     });
@@ -467,7 +403,7 @@ function attentionCases(): KernelCase[] {
         const q = s.random([queries, heads, width], 1, 2);
         const [k, v] = [s.random([keys, kvHeads, width], 2, 2), s.random([keys, kvHeads, width], 3)];
         const [out, lse] = [s.zeros([queries, heads, width]), s.zeros([queries, heads])];
-        s.backend.attention(q, k, v, segments, 1 / Math.sqrt(width), window, out, lse);
+        s.backend.attention({ q, k, v, segments, scale: 1 / Math.sqrt(width), window, out, lse });
         return { out: await s.read(out), lse: await s.read(lse) };
       },
     });

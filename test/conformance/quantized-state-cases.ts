@@ -43,7 +43,14 @@ function quantize4bitCases(): KernelCase[] {
               const x = s.values([count], values, dtype);
               const codes = s.zeros([Math.ceil(count / 2)], "u8");
               const absmax = s.zeros([Math.ceil(count / blockSize)], "f32");
-              s.backend.quantize4bit(x, quantizer, blockSize, codes, absmax);
+              s.backend.quantize4bit({
+                x,
+                thresholds: quantizer.thresholds,
+                codeByRank: quantizer.codeByRank,
+                blockSize,
+                codes,
+                absmax,
+              });
               return { codes: await s.read(codes), absmax: await s.read(absmax) };
             },
           });
@@ -62,7 +69,7 @@ function adamw8bitCases(): KernelCase[] {
         const blocks = Math.ceil(count / momentBlockSize);
         const [params, grads] = [s.random([count], 1), s.random([count], 2, 0.1)];
         const sumSquares = s.zeros([1]);
-        s.backend.sumSquares(grads, sumSquares);
+        s.backend.sumSquares({ x: grads, out: sumSquares });
         const u8 = (fill: number) => s.bytes([count], new Uint8Array(count).fill(fill));
         const [mCodes, vCodes] = [u8(127), u8(0)];
         const [mAbsmax, vAbsmax] = [s.zeros([blocks], "f32"), s.zeros([blocks], "f32")];
@@ -79,7 +86,8 @@ function adamw8bitCases(): KernelCase[] {
           s.backend.adamw8bit({
             ...{ params, grads: update, mCodes, vCodes, mAbsmax, vAbsmax, mMap, vMap, step },
             ...constants,
-            clip: clipped ? { sumSquares, maxNorm: 0.5 } : undefined,
+            clipSumSquares: clipped ? sumSquares : undefined,
+            maxNorm: 0.5,
           });
         }
         return {

@@ -3,8 +3,8 @@
 
 import { describe, expect, it } from "vitest";
 import type { Backend, Precision } from "../../src/backend/backend.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
 import { cpu } from "../../src/backend/cpu.ts";
-import { loadNativeAddon } from "../../src/backend/native-addon.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { Stage } from "../conformance/kernel-cases.ts";
 
@@ -109,12 +109,12 @@ async function run(
   const [out, lse] = [s.zeros([queries, heads, width]), s.zeros([queries, heads])];
   const segments = s.segments(lengths);
   const scale = 1 / Math.sqrt(width);
-  backend.attention(q, k, v, segments, scale, window, out, lse);
+  backend.attention({ q, k, v, segments, scale, window, out, lse });
   const outputs: Outputs = { out: await s.read(out), lse: await s.read(lse) };
   if (self) {
     const dOut = s.random(out.shape, 4);
     const [dq, dk, dv] = [s.random(q.shape, 5), s.random(k.shape, 6), s.random(v.shape, 7)];
-    backend.attentionBackward(q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv);
+    backend.attentionBackward({ q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv });
     Object.assign(outputs, { dq: await s.read(dq), dk: await s.read(dk), dv: await s.read(dv) });
     for (const [tensor, size] of [
       [outputs.dq!, heads * width],

@@ -3,8 +3,8 @@
 
 import { describe, expect, it } from "vitest";
 import type { Backend, Precision } from "../../src/backend/backend.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
 import { cpu } from "../../src/backend/cpu.ts";
-import { loadNativeAddon } from "../../src/backend/native-addon.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { type BackwardOptions, linearSpecs, runBackward, runForward } from "./linear-cases.ts";
 
