@@ -1,12 +1,10 @@
 // Every shader of every tier compiles: the kernel cases run on Dawn's null backend, which checks shaders, bindings and
 // limits (the least that WebGPU allows) and computes nothing. Needs npm `webgpu`, but no GPU.
 
-import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
 import type { Tier } from "../../src/backend/webgpu/device.ts";
 import { openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
-import { embeddedKernels } from "../../tools/embed-wgsl.mjs";
 import { kernelCases, Stage } from "../conformance/kernel-cases.ts";
 
 const dawn = ["backend=null", "enable-dawn-features=allow_unsafe_apis"];
@@ -19,11 +17,6 @@ async function openNull(tier: Tier): Promise<Backend | null> {
 const probe = await openNull("f32");
 const skip = probe ? "" : webgpu.reason!();
 probe?.close();
-
-it("kernels.ts holds the .wgsl files as they are", () => {
-  const text = readFileSync(new URL("../../src/backend/webgpu/kernels.ts", import.meta.url), "utf8");
-  expect(text, "run node tools/embed-wgsl.mjs").toBe(embeddedKernels());
-});
 
 for (const tier of ["f32", "f16", "matrix"] satisfies Tier[]) {
   describe.skipIf(skip)(`shaders of tier ${tier}${skip ? ` (skipped: ${skip})` : ""}`, () => {
