@@ -11,22 +11,22 @@ const folder = fileURLToPath(new URL("../src/backend/webgpu/kernels/", import.me
 const target = fileURLToPath(new URL("../src/backend/webgpu/shaders.ts", import.meta.url));
 
 function embeddedShaders() {
-  const entries = readdirSync(folder)
+  const names = readdirSync(folder)
     .filter((name) => name.endsWith(".wgsl"))
-    .sort()
-    .map((name) => {
-      const source = readFileSync(join(folder, name), "utf8");
-      if (/[`\\]|\$\{/.test(source))
-        throw new Error(`${name}: backquotes, backslashes and \${ cannot be embedded`);
-      return `  "${name.slice(0, -".wgsl".length)}": \`${source}\`,\n`;
-    });
+    .sort();
+  const entries = names.map((name) => {
+    const source = readFileSync(join(folder, name), "utf8");
+    if (/[`\\]|\$\{/.test(source))
+      throw new Error(`${name}: backquotes, backslashes and \${ cannot be embedded`);
+    return `  "${name.slice(0, -".wgsl".length)}": \`${source}\`,\n`;
+  });
   return [
     "// Made by tools/embed-wgsl.mjs from kernels/*.wgsl: edit those.\n\n",
-    "// biome-ignore-all format: the shaders keep their own layout\n",
-    "// biome-ignore-all lint/complexity/useLiteralKeys: names with hyphens stand beside names without\n\n",
-    "export const shaderSources = {\n",
+    "export type ShaderSource =\n",
+    ...names.map((name) => `  | "${name.slice(0, -".wgsl".length)}"\n`),
+    ";\n\nexport const shaderSources: Readonly<Record<ShaderSource, string>> = {\n",
     ...entries,
-    "} as const;\n\nexport type ShaderSource = keyof typeof shaderSources;\n",
+    "};\n",
   ].join("");
 }
 

@@ -31,6 +31,7 @@ export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
     read: async (buffer, offset = 0, sizeBytes = buffer.sizeBytes - offset) =>
       memory.bytesOf(buffer).slice(offset, offset + sizeBytes),
     free: (buffer) => memory.free(buffer),
+    settle() {},
     close: () => memory.clear(),
 
     ...checkedKernels(

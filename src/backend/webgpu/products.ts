@@ -9,10 +9,10 @@ import { type Dropout, isQuantized, type Matrix } from "../backend.ts";
 import { f32, type Operand } from "./commands.ts";
 import { philoxRounds } from "./elementwise.ts";
 import { type Gpu, windows, withScratch } from "./gpu.ts";
-import type { ShaderSource } from "./shaders.ts";
 import { matrixConstants, withPackedRows } from "./packed-rows.ts";
 import type { Variant } from "./pipelines.ts";
 import { denseForm, type Form, formOfB, part } from "./product-operands.ts";
+import type { ShaderSource } from "./shaders.ts";
 import { chooseMatrixTile, chooseTile, splitsOf } from "./tiles.ts";
 
 export interface Product {
