@@ -5,7 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
 import type { Tier } from "../../src/backend/webgpu/device.ts";
 import { openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
-import { kernelCases, Stage } from "../conformance/kernel-cases.ts";
+import { kernelCases } from "../conformance/cases/index.ts";
+import { Stage } from "../conformance/stage.ts";
 
 const dawn = ["backend=null", "enable-dawn-features=allow_unsafe_apis"];
 const matrix = { m: 16, n: 16, k: 16, subgroupSize: 32 };

@@ -14,7 +14,8 @@ import { signedDynamicMap, unsignedDynamicMap } from "../../src/quant/dynamic-ma
 import { encodeFrom } from "../../src/tensor/dtype.ts";
 import { rows } from "../../src/tensor/tensor.ts";
 import { UserError } from "../../src/util/errors.ts";
-import { kernelCases, Stage } from "../conformance/kernel-cases.ts";
+import { kernelCases } from "../conformance/cases/index.ts";
+import { Stage } from "../conformance/stage.ts";
 
 const adapter = await findAdapter();
 const skip = adapter ? "" : webgpu.reason!();

@@ -1,21 +1,29 @@
-// Where kernel cases stand: makes and reads tensors on one backend, and finds writes past the end of any of them. Equal
-// seeds give equal numbers on every backend.
+// Where kernel cases stand: makes and reads tensors on one backend, with words behind every tensor that no kernel may
+// touch. Equal seeds give equal numbers on every backend.
 
 import type { Backend, Segments, Tensor } from "../../src/backend/backend.ts";
 import { type DType, decodeToF32, dtypeBytes, encodeFrom } from "../../src/tensor/dtype.ts";
-import { elementCount, viewOf } from "../../src/tensor/tensor.ts";
+import { elementCount, tensorBytes, viewOf } from "../../src/tensor/tensor.ts";
 import { Random } from "../../src/util/rng.ts";
 
-/** Makes and reads tensors on one backend, and frees them all. Equal seeds give equal numbers on every backend. */
+/** Bytes behind each tensor, and what they hold: a number that no kernel writes by chance, in any type. */
+const guardBytes = 64;
+const guardByte = 0xa7;
+
 export class Stage {
-  private readonly buffers: Tensor[] = [];
+  private readonly tensors: Tensor[] = [];
   constructor(readonly backend: Backend) {}
 
   private make(shape: readonly number[], dtype: DType, bytes: Uint8Array): Tensor {
-    const buffer = this.backend.allocate(Math.max(4, elementCount(shape) * dtypeBytes[dtype]), "workspace");
-    if (bytes.length > 0) this.backend.write(buffer, bytes);
+    // Devices write whole words: a tensor's last word is its own.
+    const sizeBytes = Math.max(4, Math.ceil(bytes.length / 4) * 4);
+    const held = new Uint8Array(sizeBytes + guardBytes).fill(guardByte);
+    held.fill(0, 0, sizeBytes);
+    held.set(bytes);
+    const buffer = this.backend.allocate(held.length, "workspace");
+    this.backend.write(buffer, held);
     const tensor = viewOf(buffer, shape, dtype);
-    this.buffers.push(tensor);
+    this.tensors.push(tensor);
     return tensor;
   }
 
@@ -57,17 +65,29 @@ export class Stage {
     return {
       table: this.ints([lengths.length, 4], table),
       count: lengths.length,
-      maxQueries: Math.max(...lengths.map((l) => l[0])),
-      maxKeys: Math.max(...lengths.map((l) => l[1])),
+      maxQueries: Math.max(0, ...lengths.map((l) => l[0])),
+      maxKeys: Math.max(0, ...lengths.map((l) => l[1])),
     };
   }
 
   async read(tensor: Tensor): Promise<Float32Array> {
-    const sizeBytes = elementCount(tensor.shape) * dtypeBytes[tensor.dtype];
-    return decodeToF32(await this.backend.read(tensor.buffer, tensor.byteOffset, sizeBytes), tensor.dtype);
+    return decodeToF32(await this.raw(tensor), tensor.dtype);
+  }
+
+  raw(tensor: Tensor): Promise<Uint8Array> {
+    return this.backend.read(tensor.buffer, tensor.byteOffset, tensorBytes(tensor.shape, tensor.dtype));
+  }
+
+  /** Throws when a kernel wrote behind any of the tensors. */
+  async checkGuards(): Promise<void> {
+    for (const { buffer, shape, dtype } of this.tensors) {
+      const words = await this.backend.read(buffer, buffer.sizeBytes - guardBytes, guardBytes);
+      const at = words.findIndex((byte) => byte !== guardByte);
+      if (at >= 0) throw new Error(`a kernel wrote ${at} bytes behind a tensor [${shape}] ${dtype}`);
+    }
   }
 
   free(): void {
-    for (const tensor of this.buffers) this.backend.free(tensor.buffer);
+    for (const tensor of this.tensors) this.backend.free(tensor.buffer);
   }
 }

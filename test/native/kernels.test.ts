@@ -1,16 +1,16 @@
 // The native kernels for every instruction set of this machine, where the conformance suite does not look: long
-// decoding and prefill, extreme values, exact bits, aliasing, and equal results on any number of threads.
-// Not here: the linear layers (linear.test.ts), sizes and tails (test/conformance/backend.test.ts).
+// decoding and prefill, extreme values, exact bits, aliasing. Not here: the linear layers (linear.test.ts), sizes and tails
+// (test/conformance/backend.test.ts), any number of threads (test/conformance/threads.test.ts).
 
 import { describe, expect, it } from "vitest";
 import type { ActivationKind, Backend } from "../../src/backend/backend.ts";
 import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
-import { cpu } from "../../src/backend/cpu.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { f16Table, fromBf16Bits, toBf16Bits, toF16Bits } from "../../src/tensor/dtype.ts";
 import { type Tensor, viewOf } from "../../src/tensor/tensor.ts";
 import { Random, randomBits } from "../../src/util/rng.ts";
-import { Stage } from "../conformance/kernel-cases.ts";
+import { openCpu } from "../conformance/backends.ts";
+import { Stage } from "../conformance/stage.ts";
 
 /** Sums of a few thousand products in f32, relative to the largest value. */
 const SUM_TOLERANCE = 5e-6;
@@ -20,17 +20,6 @@ const LEAST_SCALE = 0.1;
 const LARGE_SCORE_TOLERANCE = 1e-3;
 /** One f32 function of one number: a few units in the last place. */
 const FUNCTION_TOLERANCE = 1e-6;
-
-async function open(isa: string, threads = 2): Promise<Backend> {
-  const before = process.env.LOWRANK_ISA;
-  process.env.LOWRANK_ISA = isa;
-  try {
-    return (await cpu.open({ precision: "fp32", threads }))!;
-  } finally {
-    if (before === undefined) delete process.env.LOWRANK_ISA;
-    else process.env.LOWRANK_ISA = before;
-  }
-}
 
 type Outputs = Record<string, Float32Array>;
 
@@ -112,41 +101,6 @@ function runAttention(spec: AttentionSpec): (stage: Stage) => Promise<Outputs> {
   };
 }
 
-/** Everything that sums across rows or tiles, on sizes that several threads share. */
-async function runSums(s: Stage): Promise<Outputs> {
-  const long = s.random([100_003], 1);
-  const [total, squares] = [s.zeros([1]), s.zeros([1])];
-  s.backend.sum({ x: long, out: total });
-  s.backend.sumSquares({ x: long, out: squares });
-  const [x, dy, w] = [s.random([150, 260], 2), s.random([150, 260], 3), s.random([260], 4)];
-  const [y, rstd, dx, dw] = [s.zeros([150, 260]), s.zeros([150]), s.zeros([150, 260]), s.random([260], 5)];
-  s.backend.rmsNorm({ x, w, epsilon: 1e-5, y, rstd });
-  s.backend.rmsNormBackward({ x, w, rstd, dy, dx, accumulate: false, dw });
-  const dTable = s.random([7, 260], 6);
-  const ids = Array.from({ length: 150 }, (_, i) => (i * i) % 7);
-  s.backend.embeddingBackward({ ids: s.ints([150], ids), dy, dTable });
-  const uniform = s.zeros([9001]);
-  s.backend.fillUniform({ y: uniform, bound: 1, seed: 5, stream: 6 });
-  const attention = await runAttention({
-    lengths: [
-      [200, 200],
-      [31, 31],
-    ],
-    heads: 6,
-    kvHeads: 2,
-    width: 16,
-  })(s);
-  return {
-    ...attention,
-    total: await s.read(total),
-    squares: await s.read(squares),
-    dx: await s.read(dx),
-    dw: await s.read(dw),
-    dTable: await s.read(dTable),
-    uniform: await s.read(uniform),
-  };
-}
-
 const activations: Record<ActivationKind, (x: number) => number> = {
   silu: (x) => x / (1 + Math.exp(-x)),
   // erfc by its continued fraction from the tail inwards (x < -2), else 1 + erf by its series.
@@ -179,17 +133,11 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   it.each(Object.keys(attentionSpecs))("attention: %s", async (name) => {
     const run = runAttention(attentionSpecs[name]!);
     const tolerance = attentionSpecs[name]!.bound ? LARGE_SCORE_TOLERANCE : SUM_TOLERANCE;
-    expectClose(await onStage(await open(isa), run), await onStage(reference, run), tolerance);
-  });
-
-  it("gives the same bits on one, two and three threads", async () => {
-    const one = await onStage(await open(isa, 1), runSums);
-    expect(await onStage(await open(isa, 2), runSums)).toEqual(one);
-    expect(await onStage(await open(isa, 3), runSums)).toEqual(one);
+    expectClose(await onStage(await openCpu(isa, "fp32"), run), await onStage(reference, run), tolerance);
   });
 
   it("fills with the bits of randomBits, in f32 and bf16", async () => {
-    const backend = await open(isa);
+    const backend = await openCpu(isa, "fp32");
     const [bound, seed, stream] = [0.25, 2 ** 52 + 77, 3];
     const wanted = Float32Array.from({ length: 5003 }, (_, i) =>
       Math.fround((randomBits(seed, stream, i) / 2 ** 31 - 1) * bound),
@@ -205,7 +153,7 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   });
 
   it("casts every f16 and bf16 number, and rounds arbitrary f32 bits as dtype.ts does", async () => {
-    const backend = await open(isa);
+    const backend = await openCpu(isa, "fp32");
     const all = Uint16Array.from({ length: 65536 }, (_, i) => i);
     const random = new Random(11);
     const bits = Uint32Array.from({ length: 40_000 }, (_, i) =>
@@ -236,7 +184,7 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   it.each(["silu", "gelu", "geluTanh"] as const)(
     "%s holds its relative accuracy into the tails, in place",
     async (kind) => {
-      const backend = await open(isa);
+      const backend = await openCpu(isa, "fp32");
       const count = 2003;
       // Beyond -8.5 GELU is below 1e-16, and the tanh form's exponent alone loses digits.
       const gate = Float32Array.from({ length: count }, (_, i) => -8.5 + (18 * i) / count);
@@ -263,7 +211,7 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   );
 
   it("keeps loss and gradient finite for logits of any size", async () => {
-    const backend = await open(isa);
+    const backend = await openCpu(isa, "fp32");
     const size = 5003;
     const rows = [
       new Float32Array(size).fill(-3e38).fill(3e38, 7, 8),
@@ -287,7 +235,7 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   });
 
   it("sums in double and counts what is not finite", async () => {
-    const backend = await open(isa);
+    const backend = await openCpu(isa, "fp32");
     const count = 70_001;
     // In f32 the large terms would swallow the small ones.
     const values = Float32Array.from({ length: count }, (_, i) => (i % 2 ? 1 : i % 4 ? 1e8 : -1e8));
@@ -313,7 +261,7 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   });
 
   it("does nothing on empty inputs", async () => {
-    const backend = await open(isa);
+    const backend = await openCpu(isa, "fp32");
     await onStage(backend, async (s) => {
       const nothing = s.zeros([0, 2, 8]);
       const segments = { table: s.ints([0, 4], []), count: 0, maxQueries: 0, maxKeys: 0 };
