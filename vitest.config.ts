@@ -1,4 +1,8 @@
 import { defineConfig } from "vitest/config";
+import { writeShaders } from "./tools/embed-wgsl.mjs";
+
+// A clean checkout has no shaders.ts, and a .wgsl file may have changed since.
+writeShaders();
 
 export default defineConfig({
   test: {

@@ -158,11 +158,11 @@ async function bandwidthOf(backend) {
   const view = (buffer, shape) => ({ buffer, byteOffset: 0, shape, dtype: "f32" });
   const x = view(backend.allocate(4 * count, "workspace"), [count]);
   const out = view(backend.allocate(4, "workspace"), [1]);
-  backend.fill(x, 1);
+  backend.fill({ y: x, value: 1 });
   let best = 0;
   for (let i = 0; i < 5; i++) {
     const start = performance.now();
-    backend.sum(x, out);
+    backend.sum({ x, out });
     await backend.read(out.buffer);
     best = Math.max(best, (4 * count * 1000) / (performance.now() - start));
   }

@@ -6,7 +6,7 @@
 import { parseArgs } from "node:util";
 
 const { cpu } = await import("../dist/backend/cpu.js");
-const { loadNativeAddon } = await import("../dist/backend/native-addon.js");
+const { loadNativeAddon } = await import("../dist/backend/cpu/addon.js");
 
 const { values: options } = parseArgs({
   options: {
@@ -29,8 +29,8 @@ function tensor(backend, shape, dtype, size) {
   const count = shape.reduce((a, b) => a * b, 1);
   const buffer = backend.allocate(count * size, "workspace");
   const result = { buffer, byteOffset: 0, shape, dtype };
-  if (dtype === "f32") backend.fillUniform(result, 0.5, 1, 1);
-  else if (dtype === "bf16") backend.fillUniform(result, 0.5, 2, 2);
+  if (dtype === "f32") backend.fillUniform({ y: result, bound: 0.5, seed: 1, stream: 1 });
+  else if (dtype === "bf16") backend.fillUniform({ y: result, bound: 0.5, seed: 2, stream: 2 });
   else backend.write(buffer, new Uint8Array(count * size).fill(0x5a));
   return result;
 }

@@ -1,5 +1,5 @@
 // The Node-API face of the engine: memory, kernel calls, the instruction set, measurements. What JavaScript sees
-// is typed in src/backend/native-addon.ts. Each JavaScript context that loads the addon has an instance of its
+// is typed in src/backend/cpu/addon.ts. Each JavaScript context that loads the addon has an instance of its
 // own (instruction set, argument array); memory and threads belong to the process.
 #include <dlfcn.h>
 #include <node_api.h>
@@ -194,6 +194,20 @@ void define(napi_env env, napi_value exports, const char* name, napi_callback ca
   napi_set_named_property(env, exports, name, function);
 }
 
+/** [[name, arguments], ...], in the order of the list. */
+napi_value signatures(napi_env env, const Signature* list) {
+  napi_value result;
+  napi_create_array(env, &result);
+  for (uint32_t i = 0; list[i].name; i++) {
+    napi_value pair;
+    napi_create_array(env, &pair);
+    napi_set_element(env, pair, 0, text(env, list[i].name));
+    if (list[i].arguments) napi_set_element(env, pair, 1, text(env, list[i].arguments));
+    napi_set_element(env, result, i, pair);
+  }
+  return result;
+}
+
 void defineData(napi_env env, napi_value exports, Instance& instance) {
   napi_value buffer, array;
   void* data = nullptr;
@@ -204,12 +218,8 @@ void defineData(napi_env env, napi_value exports, Instance& instance) {
   napi_set_named_property(env, exports, "args", array);
   napi_set_named_property(env, exports, "mostArguments", number(env, kMostArguments));
 
-  napi_value kernels;
-  napi_create_object(env, &kernels);
-  for (int id = 0; kernelNames()[id]; id++) {
-    napi_set_named_property(env, kernels, kernelNames()[id], number(env, id));
-  }
-  napi_set_named_property(env, exports, "kernels", kernels);
+  napi_set_named_property(env, exports, "kernels", signatures(env, kernelSignatures()));
+  napi_set_named_property(env, exports, "types", signatures(env, typeSignatures()));
 
   int count;
   const Isa* const* isas = availableIsas(count);

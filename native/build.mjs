@@ -107,7 +107,6 @@ function planUnits(compiler) {
   const known = instructionSets[process.arch] ?? [{ suffix: "Portable", flags: [], folders: plain }];
   const sets = known.filter((set) => set.flags.length === 0 || accepts(compiler, set.flags));
   const have = sets.map((set) => `-DLOWRANK_HAVE_${set.suffix.toUpperCase()}`);
-  if (existsSync(join(root, "kernels", "table.cc"))) have.push("-DLOWRANK_HAVE_KERNELS");
   const units = sourcesIn(root).map((source) => unit(compiler, source, "all", [...baseFlags, ...have]));
   for (const set of sets) {
     const names = [`-DLOWRANK_ISA_SUFFIX=${set.suffix}`, `-DLOWRANK_ISA_${set.suffix.toUpperCase()}`];

@@ -1,11 +1,18 @@
-// Kernel calls as arrays of doubles (addresses, sizes, factors), as src/backend/cpu-arguments.ts writes them.
+// Kernel calls as arrays of doubles (addresses, sizes, factors), as src/backend/cpu/ writes them.
 #pragma once
 #include "dispatch.h"
 
 namespace lowrank {
 
-/** Kernel names by id, null-terminated. */
-const char* const* kernelNames();
+/** A name and, as kernels.def writes them, its C++ arguments: "const float* x, int64_t n". */
+struct Signature {
+  const char* name;
+  const char* arguments;  // null: the call is written by hand on both sides
+};
+
+/** The kernels by id, and the structs and enumerations ("enum F32, BF16") that they name; the last name is null. */
+const Signature* kernelSignatures();
+const Signature* typeSignatures();
 
 /** Most doubles that a call takes: enough for 64 parts of a linear call. */
 constexpr int kMostArguments = 4096;

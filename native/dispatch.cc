@@ -63,13 +63,8 @@ Features detect() { return {}; }
 
 #endif
 
-// Until kernels/table.cc exists, element-wise calls are refused by name (call.cc).
-#ifdef LOWRANK_HAVE_KERNELS
-#define LOWRANK_KERNELS(getter) getter()
+#ifdef LOWRANK_HAVE_AVX512BF16
 #define LOWRANK_BF16_ATTENTION bf16AttentionTableAvx512Bf16()
-#else
-#define LOWRANK_KERNELS(getter) nullptr
-#define LOWRANK_BF16_ATTENTION nullptr
 #endif
 
 struct List {
@@ -89,23 +84,23 @@ struct List {
     // A compiler that knows AMX or AVX512-BF16 knows AVX-512, whose kernels serve all three; AMX machines also run
     // AVX512-BF16's attention.
 #ifdef LOWRANK_HAVE_AMX
-    if (features.amx) add("amx", LOWRANK_KERNELS(kernelTableAvx512), linearTableAmx(), LOWRANK_BF16_ATTENTION);
+    if (features.amx) add("amx", kernelTableAvx512(), linearTableAmx(), LOWRANK_BF16_ATTENTION);
 #endif
 #ifdef LOWRANK_HAVE_AVX512BF16
     if (features.avx512bf16) {
-      add("avx512bf16", LOWRANK_KERNELS(kernelTableAvx512), linearTableAvx512Bf16(), LOWRANK_BF16_ATTENTION);
+      add("avx512bf16", kernelTableAvx512(), linearTableAvx512Bf16(), LOWRANK_BF16_ATTENTION);
     }
 #endif
 #ifdef LOWRANK_HAVE_AVX512
-    if (features.avx512) add("avx512", LOWRANK_KERNELS(kernelTableAvx512), linearTableAvx512());
+    if (features.avx512) add("avx512", kernelTableAvx512(), linearTableAvx512());
 #endif
 #ifdef LOWRANK_HAVE_AVX2
-    if (features.avx2) add("avx2", LOWRANK_KERNELS(kernelTableAvx2), linearTableAvx2());
+    if (features.avx2) add("avx2", kernelTableAvx2(), linearTableAvx2());
 #endif
 #ifdef LOWRANK_HAVE_NEON
-    add("neon", LOWRANK_KERNELS(kernelTableNeon), linearTableNeon());
+    add("neon", kernelTableNeon(), linearTableNeon());
 #endif
-    add("portable", LOWRANK_KERNELS(kernelTablePortable), linearTablePortable());
+    add("portable", kernelTablePortable(), linearTablePortable());
   }
 };
 

@@ -1,5 +1,5 @@
 // Development in watch mode: `npm run dev`. TypeScript is compiled as it is saved, the native engine when a file of
-// native/ changes. Tests in watch mode: `npx vitest` beside it.
+// native/ changes, and shaders are embedded anew. Tests in watch mode: `npx vitest` beside it.
 
 import { spawn, spawnSync } from "node:child_process";
 import { watch } from "node:fs";
@@ -11,6 +11,7 @@ const node = (args) => spawnSync(process.execPath, args, { cwd: root, stdio: "in
 const settleMs = 300;
 
 node(["native/build.mjs"]);
+node(["tools/embed-wgsl.mjs"]);
 const compiler = spawn(
   process.execPath,
   ["node_modules/typescript/bin/tsc", "-p", "tsconfig.json", "--watch", "--preserveWatchOutput"],
@@ -29,3 +30,5 @@ watch(join(root, "native"), { recursive: true }, (_, name) => {
     if (node(["native/build.mjs"]) === 0) console.log("native engine is up to date");
   }, settleMs);
 });
+// tsc sees shaders.ts change.
+watch(join(root, "src", "backend", "webgpu", "kernels"), () => node(["tools/embed-wgsl.mjs"]));

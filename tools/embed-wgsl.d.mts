@@ -1,4 +1,4 @@
-// Types of embed-wgsl.mjs, for the test that imports it.
+// Types of embed-wgsl.mjs, for vitest.config.ts.
 
-/** The text that src/backend/webgpu/kernels.ts must have. */
-export declare function embeddedKernels(): string;
+/** Brings src/backend/webgpu/shaders.ts up to date. */
+export declare function writeShaders(): void;

@@ -61,7 +61,12 @@ async function* pieces(backend, buffer, name, shape, index, seed) {
       yield new Uint8Array(new Uint16Array(n).fill(one).buffer);
       continue;
     }
-    backend.fillUniform(viewOf(buffer, [n], "bf16"), BOUND, seed, index * STREAMS_PER_TENSOR + piece);
+    backend.fillUniform({
+      y: viewOf(buffer, [n], "bf16"),
+      bound: BOUND,
+      seed,
+      stream: index * STREAMS_PER_TENSOR + piece,
+    });
     yield await backend.read(buffer, 0, 2 * n);
   }
 }

@@ -15,9 +15,9 @@ constexpr float kSmallestScale = 1e-38f;
 
 /** Elements [begin, begin + n) of x as f32: in place, or converted into `buffer`. */
 LOWRANK_INLINE const float* asF32(const Quantize4bitArgs& a, int64_t begin, int64_t n, float* buffer) {
-  if (a.type == DType::F32) return static_cast<const float*>(a.x) + begin;
+  if (a.xType == DType::F32) return static_cast<const float*>(a.x) + begin;
   const uint16_t* from = static_cast<const uint16_t*>(a.x) + begin;
-  if (a.type == DType::BF16) {
+  if (a.xType == DType::BF16) {
     for (int64_t i = 0; i < n; i++) buffer[i] = fromBf16(from[i]);
   } else {
     for (int64_t i = 0; i < n; i++) buffer[i] = fromF16(from[i]);
@@ -72,10 +72,10 @@ void quantize4bit(const Quantize4bitArgs& a) {
       const float scale = largest > kSmallestScale ? largest : kSmallestScale;
       if (n == a.blockSize) {
         a.absmax[block] = largest;
-        rank<false>(x, n, 1.0f / scale, a.thresholds, ranks);
+        rank<false>(x, n, 1.0f / scale, a.thresholds.data(), ranks);
       } else {
         a.absmax[block] = scale;
-        rank<true>(x, n, scale, a.thresholds, ranks);
+        rank<true>(x, n, scale, a.thresholds.data(), ranks);
         if (n % 2) ranks[n] = zeroRank;  // the padding nibble encodes zero
       }
       const int64_t padded = n + n % 2;

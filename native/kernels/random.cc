@@ -41,6 +41,8 @@ void fillUniform(void* y, DType type, int64_t n, float bound, uint64_t seed, uin
         const auto value = static_cast<float>((bits[lane] / 2147483648.0 - 1.0) * static_cast<double>(bound));
         if (type == DType::BF16) {
           static_cast<uint16_t*>(y)[i + lane] = toBf16(value);
+        } else if (type == DType::F16) {
+          static_cast<uint16_t*>(y)[i + lane] = toF16(value);
         } else {
           static_cast<float*>(y)[i + lane] = value;
         }

@@ -4,32 +4,10 @@
 namespace lowrank {
 
 const KernelTable* LOWRANK_PER_ISA(kernelTable)() {
-  namespace isa = LOWRANK_ISA_NAMESPACE;
   static constexpr KernelTable table = {
       LOWRANK_QUOTE(LOWRANK_ISA_SUFFIX),
-      isa::fill,
-      isa::cast,
-      isa::addInPlace,
-      isa::scaleInPlace,
-      isa::fillUniform,
-      isa::gatherRows,
-      isa::scatterRows,
-      isa::sum,
-      isa::sumSquares,
-      isa::countNonFinite,
-      isa::embedding,
-      isa::embeddingBackward,
-      isa::rmsNorm,
-      isa::rmsNormBackward,
-      isa::rope,
-      isa::attention,
-      isa::attentionBackward,
-      isa::gatedActivation,
-      isa::gatedActivationBackward,
-      isa::crossEntropy,
-      isa::adamw,
-      isa::adamw8bit,
-      isa::quantize4bit,
+#define LOWRANK_KERNEL(name, ...) LOWRANK_ISA_NAMESPACE::name,
+#include "../kernels.def"
   };
   return &table;
 }

@@ -144,7 +144,7 @@ export class Tape {
   passGrad(from: Value, to: Value): void {
     if (!to.needsGrad || !from.grad) return;
     if (to.grad) {
-      this.backend.addInPlace(from.grad, to.grad);
+      this.backend.addInPlace({ x: from.grad, y: to.grad });
       return;
     }
     this.giveGrad(to, from.grad);
@@ -250,7 +250,7 @@ export function checkpoint(tape: Tape, input: Value, block: (tape: Tape, input: 
       const grad = inner.takeGrad(copy);
       if (!grad || !input.needsGrad) return;
       if (input.grad) {
-        backend.addInPlace(grad, input.grad);
+        backend.addInPlace({ x: grad, y: input.grad });
         backend.free(grad.buffer);
       } else tape.giveGrad(input, grad);
     },

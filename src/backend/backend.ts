@@ -1,6 +1,6 @@
-// The contract every device implements: memory, plus one typed method per kernel, forward and backward, so
-// that a forgotten kernel is a compile error in every backend. Not here: who calls what when (autograd/), the
-// definition of correct (reference.ts), the choice of a backend (index.ts).
+// What every device offers: memory, plus one typed method per kernel, so that a forgotten kernel is a compile error in
+// every backend. Kernels and their operands are in contract.ts, but for the products, which are here. Not here: who calls
+// what when (autograd/), the definition of correct (reference.ts), the choice of a backend (index.ts).
 //
 // Conventions. Calls enqueue in order; only read() waits. Tensors are contiguous, row-major; activations,
 // gradients, biases, norms' weights and optimizer state are f32 (f64 on the f64 reference); frozen matrices are
@@ -8,11 +8,12 @@
 // C = model width, H = heads, G = key/value heads, D = head width, V = vocabulary, R = adapter rank.
 // "+=" means the kernel adds to what the tensor holds, "=" that it overwrites.
 
-import type { NearestCodes } from "../quant/codebook.ts";
 import type { DeviceBuffer, Tensor } from "../tensor/tensor.ts";
+import type { ContractKernels } from "./contract.ts";
 import type { LedgerReport, MemoryCategory } from "./ledger.ts";
 
 export type { DeviceBuffer, Tensor } from "../tensor/tensor.ts";
+export { type ActivationKind, momentBlockSize, type Operands, type Segments } from "./contract.ts";
 export type { LedgerReport, MemoryCategory } from "./ledger.ts";
 
 /** Arithmetic of matrix products: fp32 throughout, or 16-bit inputs with f32 accumulation. */
@@ -85,61 +86,7 @@ export interface LinearGradPart {
   readonly dBias?: Tensor; // [out], +=
 }
 
-/**
- * Which tokens attend to which: row s of `table` is (qStart, qLength, kStart, kLength), i32. Query i of a segment
- * stands at position kLength - qLength + i and sees keys 0..position of its own segment, and of these only the last
- * `window` when window > 0. Segments never see each other.
- */
-export interface Segments {
-  readonly table: Tensor; // [count, 4] i32
-  readonly count: number;
-  readonly maxQueries: number;
-  readonly maxKeys: number;
-}
-
-export type ActivationKind = "silu" | "gelu" | "geluTanh";
-
-export interface Kernels {
-  // Memory-like
-  fill(y: Tensor, value: number): void;
-  /** y = x, converting between f32, f64, bf16 and f16. Shapes agree. */
-  cast(x: Tensor, y: Tensor): void;
-  /** y += x. */
-  addInPlace(x: Tensor, y: Tensor): void;
-  /** y *= factor. */
-  scaleInPlace(y: Tensor, factor: number): void;
-  /** y = uniform in [-bound, bound): bits of (seed, stream, i) as (bits / 2^31 - 1) * bound; y f32, or of the precision's 16 bits. */
-  fillUniform(y: Tensor, bound: number, seed: number, stream: number): void;
-  /** y[i] = x[index[i]]: x [N, C], index i32 [M], y [M, C]. */
-  gatherRows(x: Tensor, index: Tensor, y: Tensor): void;
-  /** y[index[i]] = x[i]; rows not named are left alone. No index repeats. */
-  scatterRows(x: Tensor, index: Tensor, y: Tensor): void;
-
-  // Reductions; out is one element, "="
-  sum(x: Tensor, out: Tensor): void;
-  sumSquares(x: Tensor, out: Tensor): void;
-  /** Number of NaN or infinite elements, as f32. x is f32, bf16 or f16. */
-  countNonFinite(x: Tensor, out: Tensor): void;
-
-  // Embedding: ids i32 [T], table [V, C] f32 or bf16, y [T, C]
-  embedding(ids: Tensor, table: Tensor, y: Tensor): void;
-  /** dTable[ids[t]] += dy[t]. */
-  embeddingBackward(ids: Tensor, dy: Tensor, dTable: Tensor): void;
-
-  // RMSNorm over the last dimension: y = x / sqrt(mean(x^2) + eps) * w. Zhang & Sennrich 2019.
-  // x, y [N, C]; w [C] f32; rstd [N] is written for the backward pass.
-  rmsNorm(x: Tensor, w: Tensor, eps: number, y: Tensor, rstd: Tensor): void;
-  /** dx = or += (accumulate); dw += when given. */
-  rmsNormBackward(
-    x: Tensor,
-    w: Tensor,
-    rstd: Tensor,
-    dy: Tensor,
-    dx: Tensor | undefined,
-    accumulate: boolean,
-    dw?: Tensor,
-  ): void;
-
+export interface Kernels extends ContractKernels {
   // Linear layers that share the input x [T, in]: y = x W^T + bias + residual + adapter.
   linear(x: Tensor, parts: readonly LinearPart[]): void;
   /**
@@ -152,101 +99,6 @@ export interface Kernels {
     dx: Tensor | undefined,
     accumulate: boolean,
   ): void;
-
-  // Rotary position embedding in "rotate half" order: x [T, heads, D], table cos/sin [P, r/2] f32, positions i32 [T].
-  // The first r <= D elements of each head turn, in pairs (i, i + r/2); the rest are copied. y may be x.
-  // direction 1 forward, -1 backward.
-  rope(x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, direction: 1 | -1, y: Tensor): void;
-
-  // Causal attention with grouped heads: q [Tq, H, D], k and v [Tk, G, D], out [Tq, H, D], lse [Tq, H].
-  attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    segments: Segments,
-    scale: number,
-    window: number,
-    out: Tensor,
-    lse: Tensor,
-  ): void;
-  /** dq, dk, dv "=". Only for self-attention segments (qLength = kLength, qStart = kStart). */
-  attentionBackward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    dOut: Tensor,
-    segments: Segments,
-    scale: number,
-    window: number,
-    dq: Tensor,
-    dk: Tensor,
-    dv: Tensor,
-  ): void;
-
-  // Gated MLP activation: y = act(gate) * up, all [T, F]. Outputs may be the inputs' own memory.
-  gatedActivation(kind: ActivationKind, gate: Tensor, up: Tensor, y: Tensor): void;
-  gatedActivationBackward(
-    kind: ActivationKind,
-    gate: Tensor,
-    up: Tensor,
-    dy: Tensor,
-    dGate: Tensor,
-    dUp: Tensor,
-  ): void;
-
-  /**
-   * loss[i] = -log softmax(logits[i])[targets[i]] ; targets i32 [N], all in range. When dLogits is given,
-   * dLogits = (softmax - onehot) * gradScale; it may be logits itself.
-   */
-  crossEntropy(
-    logits: Tensor,
-    targets: Tensor,
-    loss: Tensor,
-    dLogits: Tensor | undefined,
-    gradScale: number,
-  ): void;
-
-  /** One AdamW update of flat f32 state, as torch.optim.AdamW: decay, moments, bias-corrected step, eps outside the root. */
-  adamw(update: AdamwUpdate): void;
-  /** The same update on moments in 8 bits (optim/adamw-8bit-reference.ts): used in full, then rounded to the nearest codes. */
-  adamw8bit(update: Adamw8bitUpdate): void;
-
-  /**
-   * Quantises x [n] (f32, bf16 or f16; finite) to 4 bits, bit for bit as quant/codebook.ts does: codes u8
-   * [ceil(n / 2)], absmax f32 [ceil(n / blockSize)]. blockSize is even, at most 4096.
-   */
-  quantize4bit(x: Tensor, nearest: NearestCodes, blockSize: number, codes: Tensor, absmax: Tensor): void;
-}
-
-export interface AdamwUpdate {
-  readonly params: Tensor;
-  readonly grads: Tensor;
-  readonly m: Tensor;
-  readonly v: Tensor;
-  readonly learningRate: number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
-  readonly weightDecay: number;
-  /** 1 for the first update. */
-  readonly step: number;
-  /** Gradients are multiplied by min(1, maxNorm / (sqrt(sumSquares[0]) + 1e-6)) as torch's clip_grad_norm_. */
-  readonly clip?: { readonly sumSquares: Tensor; readonly maxNorm: number };
-}
-
-/** Elements that share one scale in 8-bit moments; a tensor's last block may be shorter. */
-export const momentBlockSize = 256;
-
-export interface Adamw8bitUpdate extends Omit<AdamwUpdate, "m" | "v"> {
-  /** m = mMap[mCodes] * mAbsmax of its block; v likewise. */
-  readonly mCodes: Tensor; // u8 [n]
-  readonly vCodes: Tensor; // u8 [n]
-  readonly mAbsmax: Tensor; // f32 [ceil(n / 256)]
-  readonly vAbsmax: Tensor; // f32 [ceil(n / 256)]
-  readonly mMap: Tensor; // f32 [256], ascending, with a 0
-  readonly vMap: Tensor; // f32 [256], ascending, with a 0
 }
 
 /**
@@ -292,6 +144,8 @@ export interface Backend extends Kernels {
   readonly paging?: Paging;
   /** Multiply-add rate of this device in this precision, in GFLOP/s, measured now. Absent: not measurable. */
   peakGflops?(): Promise<number>;
+  /** Runs what waits, where calls wait: for measuring. */
+  settle?(): void;
   /** Releases the device; every buffer dies with it. */
   close(): void;
 }

@@ -9,39 +9,12 @@
 
 import { elementCount } from "../tensor/tensor.ts";
 import { BugError } from "../util/errors.ts";
-import type { Backend, Kernels, Precision } from "./backend.ts";
+import type { Backend, Precision } from "./backend.ts";
+import { forEachKernel } from "./contract.ts";
 import { Ledger, type MemoryCategory } from "./ledger.ts";
+import { checkedKernels } from "./operand-check.ts";
 
 const ignore = (): void => {};
-
-/** Every kernel of the contract: one that is missing here does not compile. */
-const kernels: Kernels = {
-  fill: ignore,
-  cast: ignore,
-  addInPlace: ignore,
-  scaleInPlace: ignore,
-  fillUniform: ignore,
-  gatherRows: ignore,
-  scatterRows: ignore,
-  sum: ignore,
-  sumSquares: ignore,
-  countNonFinite: ignore,
-  embedding: ignore,
-  embeddingBackward: ignore,
-  rmsNorm: ignore,
-  rmsNormBackward: ignore,
-  linear: ignore,
-  linearBackward: ignore,
-  rope: ignore,
-  attention: ignore,
-  attentionBackward: ignore,
-  gatedActivation: ignore,
-  gatedActivationBackward: ignore,
-  crossEntropy: ignore,
-  adamw: ignore,
-  adamw8bit: ignore,
-  quantize4bit: ignore,
-};
 
 export interface CountingBackend extends Backend {
   /** The most that the CPU backend packs of activations or their gradients for one product. */
@@ -62,7 +35,11 @@ export function openCounting(precision: Precision): CountingBackend {
     packedBytes = Math.max(packedBytes, Math.min(sizeBytes, mostPackedBytes));
   };
   return {
-    ...kernels,
+    // Operands are checked as on a device: a plan finds what a run would trip over.
+    ...checkedKernels(
+      forEachKernel(() => ignore),
+      "f32",
+    ),
     linear: (x) => pack(elementCount(x.shape)),
     linearBackward: (_x, parts) => pack(parts.reduce((sum, { dy }) => sum + elementCount(dy.shape), 0)),
     get packedBytes() {

@@ -18,6 +18,15 @@ async function automatic({ precision }: BackendOptions): Promise<string> {
   return (await (await import("./webgpu.ts")).hasHardwareGpu()) ? "webgpu" : "cpu";
 }
 
+/** Under LOWRANK_TRACE=1 a backend that times its kernels (trace.ts). */
+async function trace(backend: Backend): Promise<Backend> {
+  if (globalThis.process?.env.LOWRANK_TRACE !== "1") return backend;
+  const { traced } = await import("./trace.ts");
+  // Past process.stderr, which a worker's host would take for warnings.
+  const { writeSync } = await import("node:fs");
+  return traced(backend, (text) => void writeSync(2, `${text}\n`));
+}
+
 /** Opens a backend by name. UserError says why it cannot run here. */
 export async function openBackend(name: string, options: BackendOptions = {}): Promise<Backend> {
   const chosen = name === "auto" ? await automatic(options) : name;
@@ -28,6 +37,6 @@ export async function openBackend(name: string, options: BackendOptions = {}): P
   }
   const factory = await backends[chosen as keyof typeof backends]();
   const backend = await factory.open(options);
-  if (backend) return backend;
+  if (backend) return trace(backend);
   throw new UserError(`backend "${chosen}" cannot run here: ${factory.reason?.() ?? "no reason given"}`);
 }

@@ -3,6 +3,7 @@
 // webgpu/ launch the kernels, whose shaders are webgpu/kernels/*.wgsl.
 
 import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
+import { checkedKernels } from "./operand-check.ts";
 import { attentionKernels } from "./webgpu/attention.ts";
 import { Commands } from "./webgpu/commands.ts";
 import { type DawnOptions, findGpu, mayHaveGpu } from "./webgpu/dawn.ts";
@@ -82,11 +83,16 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
   const store = options.tuning ?? (opened.software ? undefined : await openTuningFile());
   if (store) gpu.tiles = await tune(gpu, opened.adapterName, store, options.tunedSides);
   return {
-    ...elementKernels(gpu),
-    ...rowKernels(gpu),
+    ...checkedKernels(
+      {
+        ...elementKernels(gpu),
+        ...rowKernels(gpu),
+        ...attentionKernels(gpu),
+        ...quantizedKernels(gpu),
+      },
+      "f32",
+    ),
     ...linearKernels(gpu),
-    ...attentionKernels(gpu),
-    ...quantizedKernels(gpu),
     name: "webgpu",
     description: `${opened.adapterName}, tier ${tier}${opened.software ? ", in software" : ""}`,
     precision,

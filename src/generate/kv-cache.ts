@@ -83,8 +83,8 @@ export class KeyValueCache implements KeyValueStore {
   extend(layer: number, k: Tensor, v: Tensor): { k: Tensor; v: Tensor } {
     const [keys, values] = [this.keys[layer], this.values[layer]];
     invariant(keys && values && this.rowIndex, "key/value cache used before begin()");
-    this.backend.scatterRows(k, this.rowIndex, keys);
-    this.backend.scatterRows(v, this.rowIndex, values);
+    this.backend.scatterRows({ x: k, index: this.rowIndex, y: keys });
+    this.backend.scatterRows({ x: v, index: this.rowIndex, y: values });
     return { k: keys, v: values };
   }
 

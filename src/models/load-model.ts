@@ -210,7 +210,7 @@ class Uploader {
       } else {
         this.staging ??= backend.allocate(Math.min(pieceBytes * 2, 8 * this.largest), "workspace");
         backend.write(this.staging, bytes);
-        backend.cast(viewOf(this.staging, [count], found.dtype), piece);
+        backend.cast({ x: viewOf(this.staging, [count], found.dtype), y: piece });
       }
       await this.refuseNonFinite(spec, piece);
     }
@@ -219,7 +219,7 @@ class Uploader {
   private async refuseNonFinite(spec: WeightSpec, piece: Tensor): Promise<void> {
     const { backend } = this;
     this.count ??= viewOf(backend.allocate(8, "workspace"), [1], backend.floatType);
-    backend.countNonFinite(piece, this.count);
+    backend.countNonFinite({ x: piece, out: this.count });
     const bytes = await backend.read(this.count.buffer);
     const found =
       backend.floatType === "f32"

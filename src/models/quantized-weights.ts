@@ -74,7 +74,14 @@ export async function quantizeInto(
   const blocks = Math.ceil(elementCount(dense.shape) / blockSize);
   const absmax = viewOf(backend.allocate(4 * blocks, "workspace"), [blocks], "f32");
   try {
-    backend.quantize4bit(dense, nearest, blockSize, codes, absmax);
+    backend.quantize4bit({
+      x: dense,
+      thresholds: nearest.thresholds,
+      codeByRank: nearest.codeByRank,
+      blockSize,
+      codes,
+      absmax,
+    });
     if (backend.holdsNothing) return new Float32Array(blocks);
     return decodeToF32(await backend.read(absmax.buffer, 0, 4 * blocks), "f32");
   } finally {

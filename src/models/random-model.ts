@@ -25,8 +25,8 @@ export async function randomDecoder(
   const trained = options.train ? new FlatParameters(backend, specs, "weights") : undefined;
   const frozen = new Map<string, Matrix>();
   const initialise = (tensor: Tensor, index: number) => {
-    if (tensor.shape.length === 1) backend.fill(tensor, normWeight);
-    else backend.fillUniform(tensor, matrixBound, seed, index);
+    if (tensor.shape.length === 1) backend.fill({ y: tensor, value: normWeight });
+    else backend.fillUniform({ y: tensor, bound: matrixBound, seed, stream: index });
   };
   for (const [index, spec] of specs.entries()) {
     if (trained) {

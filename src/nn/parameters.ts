@@ -41,7 +41,7 @@ export class FlatParameters {
     });
     const flat = (kind: MemoryCategory) => {
       const tensor = viewOf(backend.allocate(Math.max(end, 4), kind), [end / elementBytes], dtype);
-      backend.fill(tensor, 0);
+      backend.fill({ y: tensor, value: 0 });
       return tensor;
     };
     this.data = flat(category);
@@ -83,7 +83,7 @@ export class FlatParameters {
   }
 
   zeroGrad(): void {
-    this.backend.fill(this.grad, 0);
+    this.backend.fill({ y: this.grad, value: 0 });
   }
 
   free(): void {

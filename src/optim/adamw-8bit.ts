@@ -7,7 +7,7 @@ import { type Backend, momentBlockSize, type Tensor } from "../backend/backend.t
 import { signedDynamicMap, unsignedDynamicMap } from "../quant/dynamic-map.ts";
 import { type DType, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount, rows, viewOf } from "../tensor/tensor.ts";
-import type { Optimizer, OptimizerOptions, Trainables } from "./optimizer.ts";
+import { clipOperands, type Optimizer, type OptimizerOptions, type Trainables } from "./optimizer.ts";
 import { fillBytes, residentState, type StateMemory } from "./paging.ts";
 
 const smallestQuantized = 4096;
@@ -54,7 +54,7 @@ export function adamw8bit(
   const [mMap, vMap] = [map(signedDynamicMap), map(unsignedDynamicMap)];
   return {
     async update(step, learningRate, clip) {
-      const constants = { step, learningRate, clip, beta1, beta2, epsilon, weightDecay };
+      const constants = { step, learningRate, beta1, beta2, epsilon, weightDecay, ...clipOperands(clip) };
       for (const { at, stateAt, count } of quantized) {
         const own = [codes.mCodes, codes.vCodes].map((t) => rows(t, stateAt, stateAt + count));
         await memory.forEachPiece(own, (begin, end, pieces) => {

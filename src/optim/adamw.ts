@@ -4,7 +4,7 @@
 import type { Backend, Tensor } from "../backend/backend.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { rows, viewOf } from "../tensor/tensor.ts";
-import type { Optimizer, OptimizerOptions, Trainables } from "./optimizer.ts";
+import { clipOperands, type Optimizer, type OptimizerOptions, type Trainables } from "./optimizer.ts";
 import { residentState } from "./paging.ts";
 
 export function adamw(
@@ -24,7 +24,7 @@ export function adamw(
       return memory.forEachPiece([m, v], (begin, end, pieces) => {
         backend.adamw({
           ...{ params: rows(data, begin, end), grads: rows(grad, begin, end), m: pieces[0]!, v: pieces[1]! },
-          ...{ step, learningRate, clip, beta1, beta2, epsilon, weightDecay },
+          ...{ step, learningRate, beta1, beta2, epsilon, weightDecay, ...clipOperands(clip) },
         });
       });
     },

@@ -1,6 +1,6 @@
 // What an optimizer supplies. Registry: index.ts.
 
-import type { AdamwUpdate, Backend, Tensor } from "../backend/backend.ts";
+import type { Backend, Tensor } from "../backend/backend.ts";
 import type { ByteStore, StateMemory } from "./paging.ts";
 
 export interface OptimizerOptions {
@@ -33,9 +33,23 @@ export interface StateTensor {
   readonly store: ByteStore;
 }
 
+/** Gradients are clipped to `maxNorm` by their squares' sum, as torch's clip_grad_norm_. */
+export interface Clip {
+  readonly sumSquares: Tensor; // [1]
+  readonly maxNorm: number;
+}
+
+/** Clipping as an update kernel is told of it. */
+export function clipOperands(clip: Clip | undefined): {
+  clipSumSquares: Tensor | undefined;
+  maxNorm: number;
+} {
+  return { clipSumSquares: clip?.sumSquares, maxNorm: clip?.maxNorm ?? 0 };
+}
+
 export interface Optimizer {
   /** One update from the gradients in place; step is 1 for the first. */
-  update(step: number, learningRate: number, clip: AdamwUpdate["clip"]): Promise<void>;
+  update(step: number, learningRate: number, clip: Clip | undefined): Promise<void>;
   /** What a checkpoint saves and restores, in a fixed order. */
   state(): readonly StateTensor[];
   free(): void;

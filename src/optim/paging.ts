@@ -1,7 +1,7 @@
 // Where an optimizer's state lives: in the device's memory, or, beyond a budget, in pages of a file that are brought in
 // piece by piece ahead of the update and written back behind it. An update goes through the state once from front to
 // back, so what comes next is always known. The arithmetic does not depend on any of this: paged and unpaged runs are
-// bit-identical. Not here: how a device pages (backend/cpu-paging.ts), state that a GPU leaves to the host
+// bit-identical. Not here: how a device pages (backend/cpu/paging.ts), state that a GPU leaves to the host
 // (host-paging.ts).
 // After: Dettmers et al. 2023, "QLoRA", section 3, "Paged Optimizers".
 
@@ -51,7 +51,7 @@ export function allocateZeros(backend: Backend, sizeBytes: number): DeviceBuffer
   // Whole words, so that bytes too can be filled as floats.
   const words = Math.max(1, Math.ceil(sizeBytes / 4));
   const buffer = backend.allocate(4 * words, "optimizer");
-  backend.fill(viewOf(buffer, [words], "f32"), 0);
+  backend.fill({ y: viewOf(buffer, [words], "f32"), value: 0 });
   return buffer;
 }
 

@@ -246,7 +246,7 @@ class FolderQuantizer {
   private async refuseNonFinite(name: string, dense: Tensor): Promise<void> {
     const { backend } = this;
     const count = viewOf(backend.allocate(8, "workspace"), [1], backend.floatType);
-    backend.countNonFinite(dense, count);
+    backend.countNonFinite({ x: dense, out: count });
     const bytes = await backend.read(count.buffer, 0, dtypeBytes[backend.floatType]);
     backend.free(count.buffer);
     const found = decodeToF32(bytes, backend.floatType)[0]!;

@@ -171,7 +171,7 @@ export class Session implements Disposable {
   async step({ learningRate, maxGradNorm = 1 }: UpdateOptions): Promise<UpdateResult> {
     if (!this.pending) throw new BugError("step() without a gradient: call forwardBackward() first");
     this.statsFor(1);
-    this.backend.sumSquares(this.parameters.grad, this.slot(0));
+    this.backend.sumSquares({ x: this.parameters.grad, out: this.slot(0) });
     const gradNorm = Math.sqrt((await this.readStats(1))[0]!);
     return this.update(gradNorm, this.slot(0), { learningRate, maxGradNorm });
   }
@@ -181,7 +181,7 @@ export class Session implements Disposable {
     this.statsFor(batches.length + 1);
     this.accumulateAll(batches);
     const norm = this.slot(batches.length);
-    this.backend.sumSquares(this.parameters.grad, norm);
+    this.backend.sumSquares({ x: this.parameters.grad, out: norm });
     const values = await this.readStats(batches.length + 1);
     const result = gradientResult(batches, values.slice(0, -1));
     this.finite &&= Number.isFinite(result.loss);
@@ -219,7 +219,7 @@ export class Session implements Disposable {
 
   private accumulateAll(batches: readonly Batch[]): void {
     const targetTokens = batches.reduce((sum, batch) => sum + batch.targetTokens, 0);
-    this.backend.fill(this.stats!, 0);
+    this.backend.fill({ y: this.stats!, value: 0 });
     if (!this.pending) this.parameters.zeroGrad();
     this.pending = true;
     for (const [i, batch] of batches.entries()) {
@@ -244,7 +244,7 @@ export class Session implements Disposable {
       chunkBytes: options.logitsChunkBytes ?? defaultLogitsChunkBytes,
     });
     tape.run([losses]);
-    backend.sum(losses.data, out);
+    backend.sum({ x: losses.data, out });
     tape.backward();
     uploaded.free();
   }

@@ -14,7 +14,8 @@ import { signedDynamicMap, unsignedDynamicMap } from "../../src/quant/dynamic-ma
 import { encodeFrom } from "../../src/tensor/dtype.ts";
 import { rows } from "../../src/tensor/tensor.ts";
 import { UserError } from "../../src/util/errors.ts";
-import { kernelCases, Stage } from "../conformance/kernel-cases.ts";
+import { kernelCases } from "../conformance/cases/index.ts";
+import { Stage } from "../conformance/stage.ts";
 
 const adapter = await findAdapter();
 const skip = adapter ? "" : webgpu.reason!();
@@ -78,7 +79,7 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
   it("makes random numbers in f16, as `bench` on a config.json does", async () => {
     await compare(async (s) => {
       const y = s.zeros([1003], "f16");
-      s.backend.fillUniform(y, 0.3, 2 ** 40 + 12345, 7);
+      s.backend.fillUniform({ y, bound: 0.3, seed: 2 ** 40 + 12345, stream: 7 });
       return s.read(y);
     });
   });
@@ -118,8 +119,21 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
         const [out, dq, dk, dv] = Array.from({ length: 4 }, () => s.zeros(shape));
         const lse = s.zeros([80, 2]);
         const segments = s.segments([[80, 80]]);
-        s.backend.attention(q!, k!, v!, segments, 0.2, 0, out!, lse);
-        s.backend.attentionBackward(q!, k!, v!, out!, lse, dOut!, segments, 0.2, 0, dq!, dk!, dv!);
+        s.backend.attention({ q: q!, k: k!, v: v!, segments, scale: 0.2, window: 0, out: out!, lse });
+        s.backend.attentionBackward({
+          q: q!,
+          k: k!,
+          v: v!,
+          out: out!,
+          lse,
+          dOut: dOut!,
+          segments,
+          scale: 0.2,
+          window: 0,
+          dq: dq!,
+          dk: dk!,
+          dv: dv!,
+        });
         const parts = [...(await s.read(dq!)), ...(await s.read(dk!)), ...(await s.read(dv!))];
         return Float32Array.from(parts, (value) => value / 1e-9);
       },
@@ -159,8 +173,8 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
     const small = (await openWebGpu({ precision: "fp32", bindingLimit: 40_000 }))!;
     await compare(async (s) => {
       const [x, sum, half] = [s.random([20_001], 1), s.zeros([1]), s.zeros([20_001], "bf16")];
-      s.backend.sumSquares(x, sum);
-      s.backend.cast(x, half);
+      s.backend.sumSquares({ x, out: sum });
+      s.backend.cast({ x, y: half });
       return Float32Array.from([...(await s.read(sum)), ...(await s.read(half))]);
     }, small);
     small.close();
@@ -178,7 +192,7 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
         on.adamw8bit({
           ...{ params, grads, mCodes: codes[0], vCodes: codes[1], mAbsmax: scales[0], vAbsmax: scales[1] },
           ...{ mMap: maps[0], vMap: maps[1], step, learningRate: 1e-2, beta1: 0.9, beta2: 0.99 },
-          ...{ epsilon: 1e-8, weightDecay: 0.1 },
+          ...{ epsilon: 1e-8, weightDecay: 0.1, clipSumSquares: undefined, maxNorm: 0 },
         });
       }
       const results = await Promise.all([params, ...codes, ...scales].map((tensor) => s.read(tensor)));
@@ -193,7 +207,17 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
     const small = (await openWebGpu({ precision: "fp32", bindingLimit: 4096 }))!;
     const s = new Stage(small);
     const q = s.zeros([64, 2, 32]);
-    const attend = () => small.attention(q, q, q, s.segments([[64, 64]]), 1, 0, q, q);
+    const attend = () =>
+      small.attention({
+        q,
+        k: q,
+        v: q,
+        segments: s.segments([[64, 64]]),
+        scale: 1,
+        window: 0,
+        out: q,
+        lse: q,
+      });
     expect(attend).toThrow(UserError);
     expect(attend).toThrow(/over 64 tokens .* binds 4096 at a time .*fewer tokens a batch/);
     small.close();
@@ -211,8 +235,8 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
         byteOffset: y.byteOffset + 4 * (s.backend.floatType === "f64" ? 2 : 1),
       };
       s.backend.linear(rows(x, 2, 7), [{ weight: rows(weight, 3, 10), y: part }]);
-      s.backend.addInPlace(rows(x, 1, 4), rows(x, 5, 8));
-      s.backend.scaleInPlace(rows(x, 3, 4), 2);
+      s.backend.addInPlace({ x: rows(x, 1, 4), y: rows(x, 5, 8) });
+      s.backend.scaleInPlace({ y: rows(x, 3, 4), factor: 2 });
       return Float32Array.from([...(await s.read(y)), ...(await s.read(x))]);
     });
   });
@@ -220,11 +244,11 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
   it("lets outputs be inputs", async () => {
     await compare(async (s) => {
       const [gate, up] = [s.random([300, 1], 1), s.random([300, 1], 2)];
-      s.backend.gatedActivation("silu", gate, up, gate);
+      s.backend.gatedActivation({ activation: "silu", gate, up, y: gate });
       const [x, y] = [s.random([20, 16], 3), s.random([20, 24], 4)];
       s.backend.linear(x, [{ weight: s.random([24, 16], 5), y, residual: y }]);
       const [w, rstd] = [s.random([16], 6), s.zeros([20])];
-      s.backend.rmsNorm(x, w, 1e-5, x, rstd);
+      s.backend.rmsNorm({ x, w, epsilon: 1e-5, y: x, rstd });
       return Float32Array.from([...(await s.read(gate)), ...(await s.read(y)), ...(await s.read(x))]);
     });
   });
@@ -252,7 +276,7 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
     const stage = new Stage(backend);
     const x = stage.values([4], [1, 2, 3, 4]);
     const first = backend.read(x.buffer);
-    backend.scaleInPlace(x, 10);
+    backend.scaleInPlace({ y: x, factor: 10 });
     backend.write(x.buffer, encodeFrom([7, 7], "f32"), 8);
     expect([...new Float32Array((await first).buffer)]).toEqual([1, 2, 3, 4]);
     expect([...(await stage.read(x))]).toEqual([10, 20, 7, 7]);

@@ -4,8 +4,8 @@
 
 import { existsSync } from "node:fs";
 import type { Backend, Precision } from "../../src/backend/backend.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
 import { cpu } from "../../src/backend/cpu.ts";
-import { loadNativeAddon } from "../../src/backend/native-addon.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { matrixShape, type Tier } from "../../src/backend/webgpu/device.ts";
 import { findAdapter, openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
@@ -19,29 +19,37 @@ export interface ConformanceBackend {
   readonly skip: string;
 }
 
+/** The CPU backend under an instruction set of this machine. */
+export async function openCpu(isa: string, precision: Precision, threads = 0): Promise<Backend> {
+  const before = process.env.LOWRANK_ISA;
+  process.env.LOWRANK_ISA = isa;
+  try {
+    return (await cpu.open({ precision, threads }))!;
+  } finally {
+    if (before === undefined) delete process.env.LOWRANK_ISA;
+    else process.env.LOWRANK_ISA = before;
+  }
+}
+
+const isBuilt = existsSync(new URL("../../native/build/lowrank.node", import.meta.url));
+
+/** Every instruction set of this machine in both precisions; none where the addon is not built. */
+export const cpuSets = (isBuilt ? loadNativeAddon().isas : []).flatMap((isa) =>
+  (["fp32", "bf16"] satisfies Precision[]).map((precision) => ({ isa, precision })),
+);
+
 function cpuBackends(): ConformanceBackend[] {
-  if (!existsSync(new URL("../../native/build/lowrank.node", import.meta.url))) {
+  if (!isBuilt) {
     return [
       { name: "cpu", exact: true, open: async () => openReference(), skip: "the native addon is not built" },
     ];
   }
-  return loadNativeAddon().isas.flatMap((isa) =>
-    (["fp32", "bf16"] satisfies Precision[]).map((precision) => ({
-      name: `cpu ${isa} ${precision}`,
-      exact: precision === "fp32",
-      skip: "",
-      async open() {
-        const before = process.env.LOWRANK_ISA;
-        process.env.LOWRANK_ISA = isa;
-        try {
-          return (await cpu.open({ precision }))!;
-        } finally {
-          if (before === undefined) delete process.env.LOWRANK_ISA;
-          else process.env.LOWRANK_ISA = before;
-        }
-      },
-    })),
-  );
+  return cpuSets.map(({ isa, precision }) => ({
+    name: `cpu ${isa} ${precision}`,
+    exact: precision === "fp32",
+    skip: "",
+    open: () => openCpu(isa, precision),
+  }));
 }
 
 async function webgpuBackends(): Promise<ConformanceBackend[]> {

@@ -2,11 +2,11 @@
 // set has them, f32's own bits everywhere else. Not here: attention in f32 (kernels.test.ts, test/conformance/).
 
 import { describe, expect, it } from "vitest";
-import type { Backend, Precision } from "../../src/backend/backend.ts";
-import { cpu } from "../../src/backend/cpu.ts";
-import { loadNativeAddon } from "../../src/backend/native-addon.ts";
+import type { Backend } from "../../src/backend/backend.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
 import { openReference } from "../../src/backend/reference.ts";
-import { Stage } from "../conformance/kernel-cases.ts";
+import { openCpu } from "../conformance/backends.ts";
+import { Stage } from "../conformance/stage.ts";
 
 /**
  * Of the largest value. q, k, v, dOut, P and dS are rounded to 8 bits (relative error 2^-9), scores reach 10 here and
@@ -83,17 +83,6 @@ const alwaysPlain: Record<string, Shape> = {
 
 type Outputs = Record<string, Float32Array>;
 
-async function open(isa: string, precision: Precision, threads = 2): Promise<Backend> {
-  const before = process.env.LOWRANK_ISA;
-  process.env.LOWRANK_ISA = isa;
-  try {
-    return (await cpu.open({ precision, threads }))!;
-  } finally {
-    if (before === undefined) delete process.env.LOWRANK_ISA;
-    else process.env.LOWRANK_ISA = before;
-  }
-}
-
 /** Outputs start as noise, and two tokens past the last segment belong to none: their gradients must become 0. */
 async function run(
   backend: Backend,
@@ -109,12 +98,12 @@ async function run(
   const [out, lse] = [s.zeros([queries, heads, width]), s.zeros([queries, heads])];
   const segments = s.segments(lengths);
   const scale = 1 / Math.sqrt(width);
-  backend.attention(q, k, v, segments, scale, window, out, lse);
+  backend.attention({ q, k, v, segments, scale, window, out, lse });
   const outputs: Outputs = { out: await s.read(out), lse: await s.read(lse) };
   if (self) {
     const dOut = s.random(out.shape, 4);
     const [dq, dk, dv] = [s.random(q.shape, 5), s.random(k.shape, 6), s.random(v.shape, 7)];
-    backend.attentionBackward(q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv);
+    backend.attentionBackward({ q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv });
     Object.assign(outputs, { dq: await s.read(dq), dk: await s.read(dk), dv: await s.read(dv) });
     for (const [tensor, size] of [
       [outputs.dq!, heads * width],
@@ -152,8 +141,8 @@ const reference = openReference("f64");
 describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("attention in bf16, $isa", ({ isa }) => {
   it.each(Object.keys(shapes))("%s", async (name) => {
     const shape = shapes[name]!;
-    const found = await run(await open(isa, "bf16"), shape);
-    const plain = await run(await open(isa, "fp32"), shape);
+    const found = await run(await openCpu(isa, "bf16"), shape);
+    const plain = await run(await openCpu(isa, "fp32"), shape);
     if (!withBf16.has(isa)) {
       expect(found).toEqual(plain);
       return;
@@ -163,15 +152,15 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("attention in bf16
   });
 
   it.each(Object.keys(alwaysPlain))("f32's bits: %s", async (name) => {
-    const plain = await run(await open(isa, "fp32"), alwaysPlain[name]!);
-    expect(await run(await open(isa, "bf16"), alwaysPlain[name]!)).toEqual(plain);
+    const plain = await run(await openCpu(isa, "fp32"), alwaysPlain[name]!);
+    expect(await run(await openCpu(isa, "bf16"), alwaysPlain[name]!)).toEqual(plain);
   });
 
   it("gives the same bits on one, two and three threads", async () => {
     for (const name of Object.keys(shapes)) {
-      const one = await run(await open(isa, "bf16", 1), shapes[name]!);
-      expect(await run(await open(isa, "bf16", 2), shapes[name]!)).toEqual(one);
-      expect(await run(await open(isa, "bf16", 3), shapes[name]!)).toEqual(one);
+      const one = await run(await openCpu(isa, "bf16", 1), shapes[name]!);
+      expect(await run(await openCpu(isa, "bf16", 2), shapes[name]!)).toEqual(one);
+      expect(await run(await openCpu(isa, "bf16", 3), shapes[name]!)).toEqual(one);
     }
   });
 });

@@ -1,16 +1,16 @@
 // The native kernels for every instruction set of this machine, where the conformance suite does not look: long
-// decoding and prefill, extreme values, exact bits, aliasing, and equal results on any number of threads.
-// Not here: the linear layers (linear.test.ts), sizes and tails (test/conformance/backend.test.ts).
+// decoding and prefill, extreme values, exact bits, aliasing. Not here: the linear layers (linear.test.ts), sizes and tails
+// (test/conformance/backend.test.ts), any number of threads (test/conformance/threads.test.ts).
 
 import { describe, expect, it } from "vitest";
 import type { ActivationKind, Backend } from "../../src/backend/backend.ts";
-import { cpu } from "../../src/backend/cpu.ts";
-import { loadNativeAddon } from "../../src/backend/native-addon.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { f16Table, fromBf16Bits, toBf16Bits, toF16Bits } from "../../src/tensor/dtype.ts";
 import { type Tensor, viewOf } from "../../src/tensor/tensor.ts";
 import { Random, randomBits } from "../../src/util/rng.ts";
-import { Stage } from "../conformance/kernel-cases.ts";
+import { openCpu } from "../conformance/backends.ts";
+import { Stage } from "../conformance/stage.ts";
 
 /** Sums of a few thousand products in f32, relative to the largest value. */
 const SUM_TOLERANCE = 5e-6;
@@ -20,17 +20,6 @@ const LEAST_SCALE = 0.1;
 const LARGE_SCORE_TOLERANCE = 1e-3;
 /** One f32 function of one number: a few units in the last place. */
 const FUNCTION_TOLERANCE = 1e-6;
-
-async function open(isa: string, threads = 2): Promise<Backend> {
-  const before = process.env.LOWRANK_ISA;
-  process.env.LOWRANK_ISA = isa;
-  try {
-    return (await cpu.open({ precision: "fp32", threads }))!;
-  } finally {
-    if (before === undefined) delete process.env.LOWRANK_ISA;
-    else process.env.LOWRANK_ISA = before;
-  }
-}
 
 type Outputs = Record<string, Float32Array>;
 
@@ -102,48 +91,13 @@ function runAttention(spec: AttentionSpec): (stage: Stage) => Promise<Outputs> {
     const [out, lse] = [s.zeros([queries, heads, width]), s.zeros([queries, heads])];
     const segments = s.segments(spec.lengths);
     const scale = 1 / Math.sqrt(width);
-    s.backend.attention(q, k, v, segments, scale, window, out, lse);
+    s.backend.attention({ q, k, v, segments, scale, window, out, lse });
     const outputs: Outputs = { out: await s.read(out), lse: await s.read(lse) };
     if (spec.lengths.some(([a, b]) => a !== b)) return outputs;
     const dOut = s.random(out.shape, 4);
     const [dq, dk, dv] = [s.random(q.shape, 5), s.random(k.shape, 6), s.random(v.shape, 7)];
-    s.backend.attentionBackward(q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv);
+    s.backend.attentionBackward({ q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv });
     return { ...outputs, dq: await s.read(dq), dk: await s.read(dk), dv: await s.read(dv) };
-  };
-}
-
-/** Everything that sums across rows or tiles, on sizes that several threads share. */
-async function runSums(s: Stage): Promise<Outputs> {
-  const long = s.random([100_003], 1);
-  const [total, squares] = [s.zeros([1]), s.zeros([1])];
-  s.backend.sum(long, total);
-  s.backend.sumSquares(long, squares);
-  const [x, dy, w] = [s.random([150, 260], 2), s.random([150, 260], 3), s.random([260], 4)];
-  const [y, rstd, dx, dw] = [s.zeros([150, 260]), s.zeros([150]), s.zeros([150, 260]), s.random([260], 5)];
-  s.backend.rmsNorm(x, w, 1e-5, y, rstd);
-  s.backend.rmsNormBackward(x, w, rstd, dy, dx, false, dw);
-  const dTable = s.random([7, 260], 6);
-  const ids = Array.from({ length: 150 }, (_, i) => (i * i) % 7);
-  s.backend.embeddingBackward(s.ints([150], ids), dy, dTable);
-  const uniform = s.zeros([9001]);
-  s.backend.fillUniform(uniform, 1, 5, 6);
-  const attention = await runAttention({
-    lengths: [
-      [200, 200],
-      [31, 31],
-    ],
-    heads: 6,
-    kvHeads: 2,
-    width: 16,
-  })(s);
-  return {
-    ...attention,
-    total: await s.read(total),
-    squares: await s.read(squares),
-    dx: await s.read(dx),
-    dw: await s.read(dw),
-    dTable: await s.read(dTable),
-    uniform: await s.read(uniform),
   };
 }
 
@@ -179,25 +133,19 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   it.each(Object.keys(attentionSpecs))("attention: %s", async (name) => {
     const run = runAttention(attentionSpecs[name]!);
     const tolerance = attentionSpecs[name]!.bound ? LARGE_SCORE_TOLERANCE : SUM_TOLERANCE;
-    expectClose(await onStage(await open(isa), run), await onStage(reference, run), tolerance);
-  });
-
-  it("gives the same bits on one, two and three threads", async () => {
-    const one = await onStage(await open(isa, 1), runSums);
-    expect(await onStage(await open(isa, 2), runSums)).toEqual(one);
-    expect(await onStage(await open(isa, 3), runSums)).toEqual(one);
+    expectClose(await onStage(await openCpu(isa, "fp32"), run), await onStage(reference, run), tolerance);
   });
 
   it("fills with the bits of randomBits, in f32 and bf16", async () => {
-    const backend = await open(isa);
+    const backend = await openCpu(isa, "fp32");
     const [bound, seed, stream] = [0.25, 2 ** 52 + 77, 3];
     const wanted = Float32Array.from({ length: 5003 }, (_, i) =>
       Math.fround((randomBits(seed, stream, i) / 2 ** 31 - 1) * bound),
     );
     await onStage(backend, async (s) => {
       const [full, half] = [s.zeros([5003]), s.zeros([5003], "bf16")];
-      backend.fillUniform(full, bound, seed, stream);
-      backend.fillUniform(half, bound, seed, stream);
+      backend.fillUniform({ y: full, bound, seed, stream });
+      backend.fillUniform({ y: half, bound, seed, stream });
       expect(await s.read(full)).toEqual(wanted);
       expect(await s.read(half)).toEqual(wanted.map((value) => fromBf16Bits(toBf16Bits(value))));
       return {};
@@ -205,7 +153,7 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   });
 
   it("casts every f16 and bf16 number, and rounds arbitrary f32 bits as dtype.ts does", async () => {
-    const backend = await open(isa);
+    const backend = await openCpu(isa, "fp32");
     const all = Uint16Array.from({ length: 65536 }, (_, i) => i);
     const random = new Random(11);
     const bits = Uint32Array.from({ length: 40_000 }, (_, i) =>
@@ -219,14 +167,14 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
       ] as const) {
         const [half, wide, f64] = [s.zeros([65536], dtype), s.zeros([65536]), s.zeros([65536], "f64")];
         backend.write(half.buffer, new Uint8Array(all.buffer));
-        backend.cast(half, wide);
+        backend.cast({ x: half, y: wide });
         expect(await s.read(wide)).toEqual(Float32Array.from(all, decode));
-        backend.cast(half, f64);
+        backend.cast({ x: half, y: f64 });
         expect(await s.read(f64)).toEqual(Float32Array.from(all, decode));
         const from = s.zeros([40_000]);
         backend.write(from.buffer, new Uint8Array(bits.buffer));
         const to = viewOf(half.buffer, [40_000], dtype);
-        backend.cast(from, to);
+        backend.cast({ x: from, y: to });
         expect(await words(backend, to, 40_000)).toEqual(Uint16Array.from(floats, encode));
       }
       return {};
@@ -236,14 +184,19 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   it.each(["silu", "gelu", "geluTanh"] as const)(
     "%s holds its relative accuracy into the tails, in place",
     async (kind) => {
-      const backend = await open(isa);
+      const backend = await openCpu(isa, "fp32");
       const count = 2003;
       // Beyond -8.5 GELU is below 1e-16, and the tanh form's exponent alone loses digits.
       const gate = Float32Array.from({ length: count }, (_, i) => -8.5 + (18 * i) / count);
       gate.set([0, 1e4, 100, 30, 1e-20]);
       const found = await onStage(backend, async (s) => {
         const x = s.values([count], gate);
-        backend.gatedActivation(kind, x, s.values([count], new Float32Array(count).fill(1)), x);
+        backend.gatedActivation({
+          activation: kind,
+          gate: x,
+          up: s.values([count], new Float32Array(count).fill(1)),
+          y: x,
+        });
         return { y: await s.read(x) };
       });
       // The exponents reach 36 and 60, whose own rounding (without fused arithmetic) is as many times the result's.
@@ -258,7 +211,7 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   );
 
   it("keeps loss and gradient finite for logits of any size", async () => {
-    const backend = await open(isa);
+    const backend = await openCpu(isa, "fp32");
     const size = 5003;
     const rows = [
       new Float32Array(size).fill(-3e38).fill(3e38, 7, 8),
@@ -269,7 +222,7 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
     const found = await onStage(backend, async (s) => {
       const logits = s.values([3, size], Float32Array.from(rows.flatMap((row) => [...row])));
       const loss = s.zeros([3]);
-      backend.crossEntropy(logits, s.ints([3], targets), loss, logits, 2);
+      backend.crossEntropy({ logits, targets: s.ints([3], targets), loss, dLogits: logits, gradScale: 2 });
       return { loss: await s.read(loss), gradient: await s.read(logits) };
     });
     expect(found.loss![0]).toBe(0);
@@ -282,14 +235,14 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   });
 
   it("sums in double and counts what is not finite", async () => {
-    const backend = await open(isa);
+    const backend = await openCpu(isa, "fp32");
     const count = 70_001;
     // In f32 the large terms would swallow the small ones.
     const values = Float32Array.from({ length: count }, (_, i) => (i % 2 ? 1 : i % 4 ? 1e8 : -1e8));
     values[count - 1] = 0.5;
     await onStage(backend, async (s) => {
       const [x, out] = [s.values([count], values), s.zeros([1])];
-      backend.sum(x, out);
+      backend.sum({ x, out });
       expect((await s.read(out))[0]).toBe(Math.fround(values.reduce((sum, value) => sum + value, 0)));
       const bad = values.slice();
       for (const [i, value] of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY].entries()) {
@@ -297,10 +250,10 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
       }
       for (const dtype of ["f32", "bf16", "f16"] as const) {
         // 1e8 is infinite in f16.
-        backend.countNonFinite(
-          s.values([count], dtype === "f16" ? bad.map((v) => v / 1e4) : bad, dtype),
+        backend.countNonFinite({
+          x: s.values([count], dtype === "f16" ? bad.map((v) => v / 1e4) : bad, dtype),
           out,
-        );
+        });
         expect((await s.read(out))[0]).toBe(3);
       }
       return {};
@@ -308,16 +261,27 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
   });
 
   it("does nothing on empty inputs", async () => {
-    const backend = await open(isa);
+    const backend = await openCpu(isa, "fp32");
     await onStage(backend, async (s) => {
       const nothing = s.zeros([0, 2, 8]);
       const segments = { table: s.ints([0, 4], []), count: 0, maxQueries: 0, maxKeys: 0 };
       const lse = s.zeros([0, 2]);
-      backend.attention(nothing, nothing, nothing, segments, 1, 0, nothing, lse);
-      const grads = [nothing, nothing, nothing] as const;
-      backend.attentionBackward(nothing, nothing, nothing, nothing, lse, nothing, segments, 1, 0, ...grads);
+      backend.attention({
+        q: nothing,
+        k: nothing,
+        v: nothing,
+        segments,
+        scale: 1,
+        window: 0,
+        out: nothing,
+        lse,
+      });
+      backend.attentionBackward({
+        ...{ q: nothing, k: nothing, v: nothing, segments, scale: 1, window: 0, out: nothing, lse },
+        ...{ dOut: nothing, dq: nothing, dk: nothing, dv: nothing },
+      });
       const out = s.values([1], [9]);
-      backend.sum(s.zeros([0]), out);
+      backend.sum({ x: s.zeros([0]), out });
       expect((await s.read(out))[0]).toBe(0);
       return {};
     });

@@ -2,27 +2,15 @@
 // machine and both precisions; results must not depend on the number of threads.
 
 import { describe, expect, it } from "vitest";
-import type { Backend, Precision } from "../../src/backend/backend.ts";
-import { cpu } from "../../src/backend/cpu.ts";
-import { loadNativeAddon } from "../../src/backend/native-addon.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
 import { openReference } from "../../src/backend/reference.ts";
+import { openCpu } from "../conformance/backends.ts";
 import { type BackwardOptions, linearSpecs, runBackward, runForward } from "./linear-cases.ts";
 
 /** Largest error relative to the largest value: rounding of sums of about a thousand products in f32, ... */
 const F32_TOLERANCE = 2e-6;
 /** ... and of both factors to 8 bits of mantissa, u and du being rounded once more. */
 const BF16_TOLERANCE = 1.2e-2;
-
-async function open(isa: string, precision: Precision, threads = 2): Promise<Backend> {
-  const before = process.env.LOWRANK_ISA;
-  process.env.LOWRANK_ISA = isa;
-  try {
-    return (await cpu.open({ precision, threads }))!;
-  } finally {
-    if (before === undefined) delete process.env.LOWRANK_ISA;
-    else process.env.LOWRANK_ISA = before;
-  }
-}
 
 function expectClose(
   found: Record<string, Float32Array>,
@@ -67,7 +55,7 @@ for (const isa of loadNativeAddon().isas) {
       it.each(Object.keys(linearSpecs))("%s", async (name) => {
         if (!expected.has(name)) expected.set(name, referenceResults(name));
         const wanted = await expected.get(name)!;
-        const backend = await open(isa, precision);
+        const backend = await openCpu(isa, precision);
         const spec = linearSpecs[name]!;
         expectClose(await runForward(backend, spec), wanted[0]!, tolerance);
         for (const [i, options] of backwardOptions.entries()) {
@@ -80,11 +68,11 @@ for (const isa of loadNativeAddon().isas) {
         const spec = linearSpecs["four parts, dropout differs"]!;
         const wide = { t: 70, in: 640, parts: [{ out: 1000, weight: "bf16" as const, rank: 8 }] };
         for (const s of [spec, wide]) {
-          const one = await open(isa, precision, 1);
+          const one = await openCpu(isa, precision, 1);
           const forward = await runForward(one, s);
           const backward = await runBackward(one, s, backwardOptions[0]!);
           for (const threads of [2, 3]) {
-            const many = await open(isa, precision, threads);
+            const many = await openCpu(isa, precision, threads);
             expect(await runForward(many, s)).toEqual(forward);
             expect(await runBackward(many, s, backwardOptions[0]!)).toEqual(backward);
           }
@@ -96,7 +84,7 @@ for (const isa of loadNativeAddon().isas) {
 
 describe("empty batches", () => {
   it("leaves gradients alone when there are no tokens", async () => {
-    const backend = await open(loadNativeAddon().isas[0]!, "fp32");
+    const backend = await openCpu(loadNativeAddon().isas[0]!, "fp32");
     const spec = { t: 0, in: 16, parts: [{ out: 8, weight: "f32" as const, rank: 2 }] };
     expect((await runForward(backend, spec)).y0).toHaveLength(0);
     const reference = openReference();

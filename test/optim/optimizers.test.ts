@@ -49,8 +49,8 @@ async function run(
       false,
     );
     for (const [i, entry] of grads.entries.entries()) grads.set(entry, gradients(sizes[i]!, step, i));
-    backend.fill(flat.grad, 0);
-    backend.addInPlace(grads.data, flat.grad);
+    backend.fill({ y: flat.grad, value: 0 });
+    backend.addInPlace({ x: grads.data, y: flat.grad });
     grads.free();
     await optimizer.update(step, 1e-3, undefined);
   }
@@ -123,8 +123,8 @@ for (const { name, open, skip } of exactBackends) {
         const start = optimizerParams(row);
         for (let step = 1; step <= 10; step++) {
           gradient.set(gradient.entries[0]!, repeat(optimizerGradients(row, step)));
-          backend.fill(flat.grad, 0);
-          backend.addInPlace(gradient.data, flat.grad);
+          backend.fill({ y: flat.grad, value: 0 });
+          backend.addInPlace({ x: gradient.data, y: flat.grad });
           await optimizer.update(step, row.learningRate, undefined);
         }
         const [actual, exact] = [await flat.read(flat.entries[0]!), trajectoryIn32Bits(row, start)];

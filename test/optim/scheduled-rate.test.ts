@@ -15,7 +15,7 @@ describe.each(Object.entries(optimizers))("%s", (_name, create) => {
       weight,
       Float32Array.from({ length: 8 }, (_, i) => i + 1),
     );
-    backend.fill(parameters.grad, 0.5);
+    backend.fill({ y: parameters.grad, value: 0.5 });
     const given = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.1, learningRate: 1 };
     const optimizer = create(backend, parameters, given);
     await optimizer.update(1, 0, undefined);

@@ -21,14 +21,14 @@ export function rope(tape: Tape, x: Value, headWidth: number, positions: Tensor,
       invariant(x.readers === 1 && x.holders === 0 && x.owned, "rope in place on a value that others read");
       const memory = tape.takeData(x);
       const view = { ...memory, shape };
-      tape.backend.rope(view, positions, tables.cos, tables.sin, 1, view);
+      tape.backend.rope({ x: view, positions, ...tables, direction: 1, y: view });
       tape.giveData(y, memory);
     },
     backward: x.needsGrad
       ? () => {
           if (!y.grad) return;
           const view = { ...y.grad, shape };
-          tape.backend.rope(view, positions, tables.cos, tables.sin, -1, view);
+          tape.backend.rope({ x: view, positions, ...tables, direction: -1, y: view });
           tape.passGrad(y, x);
         }
       : undefined,
@@ -62,36 +62,36 @@ export function attention(tape: Tape, q: Value, k: Value, v: Value, spec: Attent
     outputs: [out, lse],
     saves: [q, k, v, out, lse],
     forward() {
-      backend.attention(
-        asQueries(q.data),
-        asKeys(k.data),
-        asKeys(v.data),
+      backend.attention({
+        q: asQueries(q.data),
+        k: asKeys(k.data),
+        v: asKeys(v.data),
         segments,
         scale,
         window,
-        asQueries(out.data),
-        lse.data,
-      );
+        out: asQueries(out.data),
+        lse: lse.data,
+      });
     },
     backward: needsGrad
       ? () => {
           if (!out.grad) return;
           const grads = [q, k, v].map((value) => gradTarget(tape, value));
           const [dq, dk, dv] = grads.map((g) => g.tensor) as [Tensor, Tensor, Tensor];
-          backend.attentionBackward(
-            asQueries(q.data),
-            asKeys(k.data),
-            asKeys(v.data),
-            asQueries(out.data),
-            lse.data,
-            asQueries(out.grad),
+          backend.attentionBackward({
+            q: asQueries(q.data),
+            k: asKeys(k.data),
+            v: asKeys(v.data),
             segments,
             scale,
             window,
-            asQueries(dq),
-            asKeys(dk),
-            asKeys(dv),
-          );
+            out: asQueries(out.data),
+            lse: lse.data,
+            dOut: asQueries(out.grad),
+            dq: asQueries(dq),
+            dk: asKeys(dk),
+            dv: asKeys(dv),
+          });
           for (const grad of grads) grad.finish();
         }
       : undefined,
@@ -106,7 +106,7 @@ function gradTarget(tape: Tape, value: Value): { tensor: Tensor; finish(): void 
   return {
     tensor,
     finish() {
-      if (value.grad) tape.backend.addInPlace(tensor, value.grad);
+      if (value.grad) tape.backend.addInPlace({ x: tensor, y: value.grad });
       tape.backend.free(tensor.buffer);
     },
   };

@@ -36,7 +36,7 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
     outputs: [losses],
     forward() {
       const selected = all ? x.data : tape.allocateTensor([count, width], "activations");
-      if (!all) backend.gatherRows(x.data, spec.rows, selected);
+      if (!all) backend.gatherRows({ x: x.data, index: spec.rows, y: selected });
       const dSelected =
         wantsGrad && x.needsGrad ? tape.allocateTensor([count, width], "activations") : undefined;
       const chunk = Math.max(1, Math.min(count, Math.floor(spec.chunkBytes / (4 * vocabulary))));
@@ -46,13 +46,13 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
         const part = rows(logits, 0, end - start);
         const input = rows(selected, start, end);
         backend.linear(input, [{ weight, y: part }]);
-        backend.crossEntropy(
-          part,
-          rows(spec.targets, start, end),
-          rows(losses.data, start, end),
-          wantsGrad ? part : undefined,
-          spec.gradScale,
-        );
+        backend.crossEntropy({
+          logits: part,
+          targets: rows(spec.targets, start, end),
+          loss: rows(losses.data, start, end),
+          dLogits: wantsGrad ? part : undefined,
+          gradScale: spec.gradScale,
+        });
         if (wantsGrad) {
           const target = dSelected && rows(dSelected, start, end);
           backend.linearBackward(dWeight ? input : undefined, [{ weight, dy: part, dWeight }], target, false);
@@ -65,8 +65,8 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
         dx = dSelected;
       } else {
         dx = tape.allocateTensor(x.shape, "activations");
-        backend.fill(dx, 0);
-        backend.scatterRows(dSelected, spec.rows, dx);
+        backend.fill({ y: dx, value: 0 });
+        backend.scatterRows({ x: dSelected, index: spec.rows, y: dx });
         backend.free(dSelected.buffer);
       }
     },
@@ -74,7 +74,7 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
       ? () => {
           if (!dx) throw new BugError("headLoss: backward without forward");
           if (x.grad) {
-            backend.addInPlace(dx, x.grad);
+            backend.addInPlace({ x: dx, y: x.grad });
             backend.free(dx.buffer);
           } else tape.giveGrad(x, dx);
           dx = undefined;

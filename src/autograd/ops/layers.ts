@@ -13,10 +13,10 @@ export function embedding(tape: Tape, ids: Tensor, table: Parameter): Value {
     name: "embedding",
     inputs: [],
     outputs: [y],
-    forward: () => tape.backend.embedding(ids, table.tensor, y.data),
+    forward: () => tape.backend.embedding({ ids, table: table.tensor, y: y.data }),
     backward: tableGrad
       ? () => {
-          if (y.grad) tape.backend.embeddingBackward(ids, y.grad, tableGrad);
+          if (y.grad) tape.backend.embeddingBackward({ ids, dy: y.grad, dTable: tableGrad });
         }
       : undefined,
   });
@@ -36,20 +36,26 @@ export function rmsNorm(tape: Tape, x: Value, w: Parameter, epsilon: number): Va
     outputs: [y, rstd],
     saves: [x, rstd],
     forward: () =>
-      backend.rmsNorm(reshape(x.data, grouped), w.tensor, epsilon, reshape(y.data, grouped), rstd.data),
+      backend.rmsNorm({
+        x: reshape(x.data, grouped),
+        w: w.tensor,
+        epsilon,
+        y: reshape(y.data, grouped),
+        rstd: rstd.data,
+      }),
     backward: y.needsGrad
       ? () => {
           if (!y.grad) return;
           const dx = x.needsGrad ? tape.gradOf(x) : undefined;
-          backend.rmsNormBackward(
-            reshape(x.data, grouped),
-            w.tensor,
-            rstd.data,
-            reshape(y.grad, grouped),
-            dx && reshape(dx.tensor, grouped),
-            dx?.accumulate ?? false,
-            w.grad,
-          );
+          backend.rmsNormBackward({
+            x: reshape(x.data, grouped),
+            w: w.tensor,
+            rstd: rstd.data,
+            dy: reshape(y.grad, grouped),
+            dx: dx && reshape(dx.tensor, grouped),
+            accumulate: dx?.accumulate ?? false,
+            dw: w.grad,
+          });
         }
       : undefined,
   });
@@ -65,7 +71,7 @@ export function gatedActivation(tape: Tape, kind: ActivationKind, gate: Value, u
     inputs: [gate, up],
     outputs: [y],
     saves: [gate, up],
-    forward: () => backend.gatedActivation(kind, gate.data, up.data, y.data),
+    forward: () => backend.gatedActivation({ activation: kind, gate: gate.data, up: up.data, y: y.data }),
     backward: y.needsGrad
       ? () => {
           if (!y.grad) return;
@@ -81,7 +87,14 @@ export function gatedActivation(tape: Tape, kind: ActivationKind, gate: Value, u
             v.moved ? v.value.grad! : tape.allocateTensor(v.value.shape, "activations");
           const [gateSource, upSource] = [source(dGate), source(dUp)];
           const [gateTarget, upTarget] = [target(dGate), target(dUp)];
-          backend.gatedActivationBackward(kind, gateSource, upSource, y.grad, gateTarget, upTarget);
+          backend.gatedActivationBackward({
+            activation: kind,
+            gate: gateSource,
+            up: upSource,
+            dy: y.grad,
+            dGate: gateTarget,
+            dUp: upTarget,
+          });
           for (const [v, tensor] of [
             [dGate, gateTarget],
             [dUp, upTarget],
@@ -91,7 +104,7 @@ export function gatedActivation(tape: Tape, kind: ActivationKind, gate: Value, u
               tape.giveGrad(v.value, tensor);
               continue;
             }
-            if (v.value.grad) backend.addInPlace(tensor, v.value.grad);
+            if (v.value.grad) backend.addInPlace({ x: tensor, y: v.value.grad });
             backend.free(tensor.buffer);
           }
         }
@@ -108,7 +121,7 @@ export function gather(tape: Tape, x: Value, index: Tensor): Value {
     name: "gather",
     inputs: [x],
     outputs: [y],
-    forward: () => tape.backend.gatherRows(x.data, index, y.data),
+    forward: () => tape.backend.gatherRows({ x: x.data, index, y: y.data }),
   });
   return y;
 }

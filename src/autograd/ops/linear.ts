@@ -42,7 +42,7 @@ function addRowAdapter(tape: Tape, x: Tensor, { start, end, a, b, scale }: RowAd
   const u = tape.allocateTensor([end - start, a.tensor.shape[0]!], "workspace");
   const part = rows(y, start, end);
   tape.backend.linear(rows(x, start, end), [{ weight: a.tensor, y: u }]);
-  tape.backend.scaleInPlace(u, scale);
+  tape.backend.scaleInPlace({ y: u, factor: scale });
   tape.backend.linear(u, [{ weight: b.tensor, residual: part, y: part }]);
   tape.backend.free(u.buffer);
 }

@@ -1,9 +1,8 @@
 // Reference attention, forward and backward: one query at a time over its segment's visible keys.
 // The backward pass recomputes probabilities from the saved log-sum-exp, as FlashAttention (Dao 2022).
 
-import type { Tensor } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
-import type { Segments } from "../backend.ts";
+import type { Operands } from "../contract.ts";
 import type { ReferenceMemory } from "./memory.ts";
 
 /** Calls visit(query row, first visible key row, end key row) for every query of every segment. */
@@ -28,17 +27,8 @@ function forEachQuery(
   }
 }
 
-export function attention(
-  memory: ReferenceMemory,
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  segments: Segments,
-  scale: number,
-  window: number,
-  out: Tensor,
-  lse: Tensor,
-): void {
+export function attention(memory: ReferenceMemory, operands: Operands<"attention">): void {
+  const { q, k, v, segments, scale, window, out, lse } = operands;
   const [, heads, width] = q.shape as [number, number, number];
   const kvHeads = k.shape[1]!;
   const [qs, ks, vs, outs, lses] = [q, k, v, out, lse].map((t) => memory.floats(t)) as [
@@ -73,21 +63,8 @@ export function attention(
   });
 }
 
-export function attentionBackward(
-  memory: ReferenceMemory,
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  out: Tensor,
-  lse: Tensor,
-  dOut: Tensor,
-  segments: Segments,
-  scale: number,
-  window: number,
-  dq: Tensor,
-  dk: Tensor,
-  dv: Tensor,
-): void {
+export function attentionBackward(memory: ReferenceMemory, operands: Operands<"attentionBackward">): void {
+  const { q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv } = operands;
   const [, heads, width] = q.shape as [number, number, number];
   const kvHeads = k.shape[1]!;
   const [qs, ks, vs, outs, lses, dOuts] = [q, k, v, out, lse, dOut].map((t) =>

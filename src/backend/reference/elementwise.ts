@@ -1,24 +1,16 @@
 // Reference kernels that work element by element or row by row: norms, rotary embedding, gated activations,
-// cross-entropy, AdamW. Formulas carry their sources in backend.ts.
+// cross-entropy, AdamW. Formulas carry their sources in contract.ts.
 
-import type { Tensor } from "../../tensor/tensor.ts";
-import type { ActivationKind, AdamwUpdate } from "../backend.ts";
+import type { ActivationKind, Operands } from "../contract.ts";
 import type { ReferenceMemory } from "./memory.ts";
 
-export function rmsNorm(
-  memory: ReferenceMemory,
-  x: Tensor,
-  w: Tensor,
-  eps: number,
-  y: Tensor,
-  rstd: Tensor,
-): void {
+export function rmsNorm(memory: ReferenceMemory, { x, w, epsilon, y, rstd }: Operands<"rmsNorm">): void {
   const width = x.shape.at(-1)!;
   const [xs, ws, ys, rs] = [memory.floats(x), memory.floats(w), memory.floats(y), memory.floats(rstd)];
   for (let row = 0; row < xs.length / width; row++) {
     let squares = 0;
     for (let c = 0; c < width; c++) squares += xs[row * width + c]! ** 2;
-    const r = 1 / Math.sqrt(squares / width + eps);
+    const r = 1 / Math.sqrt(squares / width + epsilon);
     rs[row] = r;
     for (let c = 0; c < width; c++) ys[row * width + c] = xs[row * width + c]! * r * ws[c]!;
   }
@@ -27,13 +19,7 @@ export function rmsNorm(
 /** dx_c = r * w_c dy_c - x_c r^3 / C * sum_j(x_j w_j dy_j). */
 export function rmsNormBackward(
   memory: ReferenceMemory,
-  x: Tensor,
-  w: Tensor,
-  rstd: Tensor,
-  dy: Tensor,
-  dx: Tensor | undefined,
-  accumulate: boolean,
-  dw?: Tensor,
+  { x, w, rstd, dy, dx, accumulate, dw }: Operands<"rmsNormBackward">,
 ): void {
   const width = x.shape.at(-1)!;
   const [xs, ws, rs, dys] = [memory.floats(x), memory.floats(w), memory.floats(rstd), memory.floats(dy)];
@@ -55,12 +41,7 @@ export function rmsNormBackward(
 
 export function rope(
   memory: ReferenceMemory,
-  x: Tensor,
-  positions: Tensor,
-  cos: Tensor,
-  sin: Tensor,
-  direction: 1 | -1,
-  y: Tensor,
+  { x, positions, cos, sin, direction, y }: Operands<"rope">,
 ): void {
   const [tokens, heads, width] = x.shape as [number, number, number];
   const half = cos.shape[1]!;
@@ -122,27 +103,19 @@ export function erfc(x: number): number {
 
 export function gatedActivation(
   memory: ReferenceMemory,
-  kind: ActivationKind,
-  gate: Tensor,
-  up: Tensor,
-  y: Tensor,
+  { activation, gate, up, y }: Operands<"gatedActivation">,
 ): void {
   const [gs, us, ys] = [memory.floats(gate), memory.floats(up), memory.floats(y)];
-  for (let i = 0; i < ys.length; i++) ys[i] = activate(kind, gs[i]!)[0] * us[i]!;
+  for (let i = 0; i < ys.length; i++) ys[i] = activate(activation, gs[i]!)[0] * us[i]!;
 }
 
 export function gatedActivationBackward(
   memory: ReferenceMemory,
-  kind: ActivationKind,
-  gate: Tensor,
-  up: Tensor,
-  dy: Tensor,
-  dGate: Tensor,
-  dUp: Tensor,
+  { activation, gate, up, dy, dGate, dUp }: Operands<"gatedActivationBackward">,
 ): void {
   const [gs, us, dys, dgs, dus] = [gate, up, dy, dGate, dUp].map((t) => memory.floats(t)) as Float64Array[];
   for (let i = 0; i < gs!.length; i++) {
-    const [value, slope] = activate(kind, gs![i]!);
+    const [value, slope] = activate(activation, gs![i]!);
     const upstream = dys![i]!;
     const u = us![i]!;
     dgs![i] = upstream * u * slope;
@@ -152,11 +125,7 @@ export function gatedActivationBackward(
 
 export function crossEntropy(
   memory: ReferenceMemory,
-  logits: Tensor,
-  targets: Tensor,
-  loss: Tensor,
-  dLogits: Tensor | undefined,
-  gradScale: number,
+  { logits, targets, loss, dLogits, gradScale }: Operands<"crossEntropy">,
 ): void {
   const [count, vocabulary] = logits.shape as [number, number];
   const [values, losses, ts] = [memory.floats(logits), memory.floats(loss), memory.ints(targets)];
@@ -177,17 +146,24 @@ export function crossEntropy(
   }
 }
 
+/** What gradients are multiplied by, as torch's clip_grad_norm_. */
+export function clipFactor(
+  memory: ReferenceMemory,
+  { clipSumSquares, maxNorm }: Pick<Operands<"adamw">, "clipSumSquares" | "maxNorm">,
+): number {
+  if (!clipSumSquares) return 1;
+  return Math.min(1, maxNorm / (Math.sqrt(memory.floats(clipSumSquares)[0]!) + 1e-6));
+}
+
 /** Loshchilov & Hutter 2019 in torch's order of operations. */
-export function adamw(memory: ReferenceMemory, update: AdamwUpdate): void {
-  const { learningRate, beta1, beta2, epsilon, weightDecay, step, clip } = update;
+export function adamw(memory: ReferenceMemory, update: Operands<"adamw">): void {
+  const { learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
   const [ps, gs, ms, vs] = [update.params, update.grads, update.m, update.v].map((t) =>
     memory.floats(t),
   ) as Float64Array[];
   const correction1 = 1 - beta1 ** step;
   const rootCorrection2 = Math.sqrt(1 - beta2 ** step);
-  const factor = clip
-    ? Math.min(1, clip.maxNorm / (Math.sqrt(memory.floats(clip.sumSquares)[0]!) + 1e-6))
-    : 1;
+  const factor = clipFactor(memory, update);
   for (let i = 0; i < ps!.length; i++) {
     const g = gs![i]! * factor;
     ps![i]! *= 1 - learningRate * weightDecay;

@@ -1,10 +1,11 @@
 // Reference kernels of quantised state: 4-bit weights and 8-bit AdamW. The arithmetic is that of quant/codebook.ts and
 // optim/adamw-8bit-reference.ts, written out again here in the plainest form, so that each checks the other.
 
-import { type NearestCodes, SMALLEST_SCALE } from "../../quant/codebook.ts";
+import { SMALLEST_SCALE } from "../../quant/codebook.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { UserError } from "../../util/errors.ts";
-import { type Adamw8bitUpdate, momentBlockSize } from "../backend.ts";
+import { momentBlockSize, type Operands } from "../contract.ts";
+import { clipFactor } from "./elementwise.ts";
 import type { Floats, ReferenceMemory } from "./memory.ts";
 
 function largestMagnitude(values: Floats, start: number, end: number): number {
@@ -20,11 +21,7 @@ function largestMagnitude(values: Floats, start: number, end: number): number {
 
 export function quantize4bit(
   memory: ReferenceMemory,
-  x: Tensor,
-  { thresholds, codeByRank }: NearestCodes,
-  blockSize: number,
-  codes: Tensor,
-  absmax: Tensor,
+  { x, thresholds, codeByRank, blockSize, codes, absmax }: Operands<"quantize4bit">,
 ): void {
   const values = Float32Array.from(memory.values(x));
   const [bytes, scales] = [memory.raw(codes), memory.floats(absmax)];
@@ -50,14 +47,12 @@ export function quantize4bit(
 }
 
 /** Moments in double between the roundings to f32; parameters as they are stored. */
-export function adamw8bit(memory: ReferenceMemory, update: Adamw8bitUpdate): void {
-  const { learningRate, beta1, beta2, epsilon, weightDecay, step, clip } = update;
+export function adamw8bit(memory: ReferenceMemory, update: Operands<"adamw8bit">): void {
+  const { learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
   const [params, grads] = [memory.floats(update.params), memory.floats(update.grads)];
   const rootCorrection2 = Math.sqrt(1 - beta2 ** step);
   const stepSize = (learningRate * rootCorrection2) / (1 - beta1 ** step);
-  const factor = clip
-    ? Math.min(1, clip.maxNorm / (Math.sqrt(memory.floats(clip.sumSquares)[0]!) + 1e-6))
-    : 1;
+  const factor = clipFactor(memory, update);
   const m = new Moment(memory, update.mCodes, update.mAbsmax, update.mMap);
   const v = new Moment(memory, update.vCodes, update.vAbsmax, update.vMap);
   for (let start = 0; start < params.length; start += momentBlockSize) {

@@ -2,7 +2,7 @@
 // launches. attention.ts comes here where the tier and the head's width allow it.
 
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
-import type { Segments } from "../backend.ts";
+import type { Segments } from "../contract.ts";
 import { f32, type Operand, operand } from "./commands.ts";
 import { elementsPerGroup, type Gpu, withScratch } from "./gpu.ts";
 import { findLargest } from "./packed-rows.ts";

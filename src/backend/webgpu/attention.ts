@@ -2,7 +2,7 @@
 
 import type { Tensor } from "../../tensor/tensor.ts";
 import { UserError } from "../../util/errors.ts";
-import type { Kernels, Segments } from "../backend.ts";
+import type { ContractKernels, Operands } from "../contract.ts";
 import { matrixAttention, matrixAttentionBackward, matrixAttentionFits } from "./attention-matrix.ts";
 import { f32, operand } from "./commands.ts";
 import { bytesOf, type Gpu, plain, withScratch } from "./gpu.ts";
@@ -36,17 +36,7 @@ function backwardTiles(gpu: Gpu, width: number): { CHUNK: number; PAD: number } 
   return { CHUNK: 16, PAD: fits(16, 1) ? 1 : 0 };
 }
 
-function attention(
-  gpu: Gpu,
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  segments: Segments,
-  scale: number,
-  window: number,
-  out: Tensor,
-  lse: Tensor,
-): void {
+function attention(gpu: Gpu, { q, k, v, segments, scale, window, out, lse }: Operands<"attention">): void {
   const [, heads, width] = q.shape as [number, number, number];
   if (segments.count === 0 || q.shape[0] === 0) return;
   checkSizes(gpu, [q, k, v]);
@@ -75,24 +65,8 @@ function attention(
   gpu.commands.launch(pipeline, operands, params, [queryTiles, heads, segments.count]);
 }
 
-function attentionBackward(
-  gpu: Gpu,
-  tensors: {
-    readonly q: Tensor;
-    readonly k: Tensor;
-    readonly v: Tensor;
-    readonly out: Tensor;
-    readonly lse: Tensor;
-    readonly dOut: Tensor;
-    readonly dq: Tensor;
-    readonly dk: Tensor;
-    readonly dv: Tensor;
-  },
-  segments: Segments,
-  scale: number,
-  window: number,
-): void {
-  const { q, k, v, out, lse, dOut, dq, dk, dv } = tensors;
+function attentionBackward(gpu: Gpu, operands: Operands<"attentionBackward">): void {
+  const { q, k, v, segments, scale, window, out, lse, dOut, dq, dk, dv } = operands;
   const [tokens, heads, width] = q.shape as [number, number, number];
   const kvHeads = k.shape[1]!;
   if (segments.count === 0 || tokens === 0) return;
@@ -131,11 +105,9 @@ function attentionBackward(
   });
 }
 
-export function attentionKernels(gpu: Gpu): Pick<Kernels, "attention" | "attentionBackward"> {
+export function attentionKernels(gpu: Gpu): Pick<ContractKernels, "attention" | "attentionBackward"> {
   return {
-    attention: (q, k, v, segments, scale, window, out, lse) =>
-      attention(gpu, q, k, v, segments, scale, window, out, lse),
-    attentionBackward: (q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv) =>
-      attentionBackward(gpu, { q, k, v, out, lse, dOut, dq, dk, dv }, segments, scale, window),
+    attention: (operands) => attention(gpu, operands),
+    attentionBackward: (operands) => attentionBackward(gpu, operands),
   };
 }

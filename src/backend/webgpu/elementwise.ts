@@ -4,7 +4,7 @@
 import { type DType, dtypeBytes } from "../../tensor/dtype.ts";
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
 import { BugError, invariant } from "../../util/errors.ts";
-import type { ActivationKind, AdamwUpdate, Kernels } from "../backend.ts";
+import type { ActivationKind, ContractKernels, Operands } from "../contract.ts";
 import { f32, type Operand, operand } from "./commands.ts";
 import { elementsPerGroup, type Gpu, plain, windows, withScratch } from "./gpu.ts";
 import type { Variant } from "./pipelines.ts";
@@ -70,7 +70,7 @@ function cast(gpu: Gpu, x: Tensor, y: Tensor): void {
 /** Rounds of Philox 4x32-10, which its shader is told at run time (philox.wgsl). */
 export const philoxRounds = 10;
 
-function fillUniform(gpu: Gpu, y: Tensor, bound: number, seed: number, stream: number): void {
+function fillUniform(gpu: Gpu, { y, bound, seed, stream }: Operands<"fillUniform">): void {
   const to = kindOf(y.dtype);
   invariant(to <= 2, `fillUniform of ${y.dtype}`);
   invariant(y.byteOffset % 4 === 0, "fillUniform from the middle of a word");
@@ -140,11 +140,12 @@ function reduce(gpu: Gpu, op: keyof typeof reductions, x: Tensor, out: Tensor): 
   });
 }
 
-function adamw(gpu: Gpu, update: AdamwUpdate): void {
-  const { params, grads, m, v, learningRate, beta1, beta2, epsilon, weightDecay, step, clip } = update;
-  const sumSquares = clip ? operand(clip.sumSquares, 0, 1) : gpu.commands.nothing;
+function adamw(gpu: Gpu, update: Operands<"adamw">): void {
+  const { params, grads, m, v, learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
+  const { clipSumSquares, maxNorm } = update;
+  const sumSquares = clipSumSquares ? operand(clipSumSquares) : gpu.commands.nothing;
   const numbers = [
-    clip?.maxNorm ?? 0,
+    maxNorm,
     beta1,
     beta2,
     1 - beta1,
@@ -159,13 +160,13 @@ function adamw(gpu: Gpu, update: AdamwUpdate): void {
     "adamw",
     plain("adamw"),
     [grads, params, m, v],
-    [clip ? 1 : 0, ...numbers.map(f32)],
+    [clipSumSquares ? 1 : 0, ...numbers.map(f32)],
     [sumSquares],
   );
 }
 
 type ElementKernels = Pick<
-  Kernels,
+  ContractKernels,
   | "fill"
   | "cast"
   | "addInPlace"
@@ -193,21 +194,21 @@ export function elementKernels(gpu: Gpu): ElementKernels {
       [],
     );
   return {
-    fill: (y, value) => forElements(gpu, "fill", plain("fill"), [y], [f32(value)]),
-    cast: (x, y) => cast(gpu, x, y),
-    addInPlace: (x, y) => forElements(gpu, "add-in-place", plain("add-in-place"), [x, y], []),
-    scaleInPlace: (y, factor) =>
+    fill: ({ y, value }) => forElements(gpu, "fill", plain("fill"), [y], [f32(value)]),
+    cast: ({ x, y }) => cast(gpu, x, y),
+    addInPlace: ({ x, y }) => forElements(gpu, "add-in-place", plain("add-in-place"), [x, y], []),
+    scaleInPlace: ({ y, factor }) =>
       forElements(gpu, "scale-in-place", plain("scale-in-place"), [y], [f32(factor)]),
-    fillUniform: (y, bound, seed, stream) => fillUniform(gpu, y, bound, seed, stream),
-    sum: (x, out) => reduce(gpu, "sum", x, out),
-    sumSquares: (x, out) => reduce(gpu, "sumSquares", x, out),
-    countNonFinite: (x, out) => reduce(gpu, "countNonFinite", x, out),
-    gatedActivation: (kind, gate, up, y) => gated("gated-activation", kind, [gate, up, y]),
-    gatedActivationBackward(kind, gate, up, dy, dGate, dUp) {
+    fillUniform: (operands) => fillUniform(gpu, operands),
+    sum: ({ x, out }) => reduce(gpu, "sum", x, out),
+    sumSquares: ({ x, out }) => reduce(gpu, "sumSquares", x, out),
+    countNonFinite: ({ x, out }) => reduce(gpu, "countNonFinite", x, out),
+    gatedActivation: ({ activation, gate, up, y }) => gated("gated-activation", activation, [gate, up, y]),
+    gatedActivationBackward({ activation, gate, up, dy, dGate, dUp }) {
       // The kernel works in place; the tape usually asks for just that.
       if (!sameMemory(gate, dGate)) copyFloats(gpu, gate, dGate);
       if (!sameMemory(up, dUp)) copyFloats(gpu, up, dUp);
-      gated("gated-activation-backward", kind, [dGate, dUp, dy]);
+      gated("gated-activation-backward", activation, [dGate, dUp, dy]);
     },
     adamw: (update) => adamw(gpu, update),
   };

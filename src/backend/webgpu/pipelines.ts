@@ -3,12 +3,12 @@
 // parameters mean (the files that launch it), queues and bind groups (commands.ts).
 
 import { invariant } from "../../util/errors.ts";
-import { type KernelSource, kernelSources } from "./kernels.ts";
+import { type ShaderSource, shaderSources } from "./shaders.ts";
 
 /** One specialisation of a kernel. */
 export interface Variant {
   /** In order; the last one usually holds `main`. */
-  readonly files: readonly KernelSource[];
+  readonly files: readonly ShaderSource[];
   /** u32 constants that the files use. */
   readonly constants?: Readonly<Record<string, number>>;
   /** Type aliases that the files use. */
@@ -37,7 +37,7 @@ export function shaderText(variant: Variant): string {
     ...(variant.extensions ?? []).map((name) => `enable ${name};`),
     ...Object.entries(variant.aliases ?? {}).map(([name, type]) => `alias ${name} = ${type};`),
     ...Object.entries(variant.constants ?? {}).map(([name, value]) => `const ${name} = ${value}u;`),
-    ...variant.files.map((file) => kernelSources[file]),
+    ...variant.files.map((file) => shaderSources[file]),
   ];
   return `${lines.join("\n")}\n`;
 }

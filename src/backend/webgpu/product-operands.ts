@@ -6,11 +6,11 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { BugError } from "../../util/errors.ts";
 import { isQuantized, type Matrix, type QuantizedMatrix } from "../backend.ts";
 import type { Operand } from "./commands.ts";
-import type { KernelSource } from "./kernels.ts";
+import type { ShaderSource } from "./shaders.ts";
 
 /** One form of an operand: the shader's file, what to bind, and whether rows are read four elements at a time. */
 export interface Form {
-  readonly files: readonly KernelSource[];
+  readonly files: readonly ShaderSource[];
   readonly operands: readonly Operand[];
   readonly constants?: Readonly<Record<string, number>>;
   readonly name: string;

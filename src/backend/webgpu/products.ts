@@ -9,10 +9,10 @@ import { type Dropout, isQuantized, type Matrix } from "../backend.ts";
 import { f32, type Operand } from "./commands.ts";
 import { philoxRounds } from "./elementwise.ts";
 import { type Gpu, windows, withScratch } from "./gpu.ts";
-import type { KernelSource } from "./kernels.ts";
 import { matrixConstants, withPackedRows } from "./packed-rows.ts";
 import type { Variant } from "./pipelines.ts";
 import { denseForm, type Form, formOfB, part } from "./product-operands.ts";
+import type { ShaderSource } from "./shaders.ts";
 import { chooseMatrixTile, chooseTile, splitsOf } from "./tiles.ts";
 
 export interface Product {
@@ -203,11 +203,11 @@ function runTiled(gpu: Gpu, p: Product, w: Window, { kernel, a, b, tile, constan
 /** Words of offsets at the start of the products' parameters: a, c, bias, residual, and three of b. */
 const offsetWords = 7;
 
-function epilogueFile(quads: boolean): KernelSource {
+function epilogueFile(quads: boolean): ShaderSource {
   return quads ? "epilogue-vec4" : "epilogue";
 }
 
-function maskFiles(maskOn: number): KernelSource[] {
+function maskFiles(maskOn: number): ShaderSource[] {
   return maskOn > 0 ? ["multiply-high", "philox", "dropout-mask"] : ["no-dropout"];
 }
 

@@ -1,22 +1,17 @@
 // Quantised state: weights to 4 bits, and AdamW on moments in 8. Products with quantised weights are in products.ts.
 
-import { type NearestCodes, SMALLEST_SCALE } from "../../quant/codebook.ts";
+import { SMALLEST_SCALE } from "../../quant/codebook.ts";
 import { dtypeBytes } from "../../tensor/dtype.ts";
-import { elementCount, type Tensor } from "../../tensor/tensor.ts";
+import { elementCount } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
-import { type Adamw8bitUpdate, type Kernels, momentBlockSize } from "../backend.ts";
+import { type ContractKernels, momentBlockSize, type Operands } from "../contract.ts";
 import { f32, operand } from "./commands.ts";
 import { kindOf } from "./elementwise.ts";
 import { type Gpu, windows, withScratch } from "./gpu.ts";
 
-function quantize4bit(
-  gpu: Gpu,
-  x: Tensor,
-  { thresholds, codeByRank }: NearestCodes,
-  blockSize: number,
-  codes: Tensor,
-  absmax: Tensor,
-): void {
+function quantize4bit(gpu: Gpu, operands: Operands<"quantize4bit">): void {
+  const { x, blockSize, codes, absmax } = operands;
+  const [thresholds, codeByRank] = [Array.from(operands.thresholds), Array.from(operands.codeByRank)];
   const kind = kindOf(x.dtype);
   invariant(kind <= 2 && blockSize % 2 === 0, `quantize4bit of ${x.dtype} in blocks of ${blockSize}`);
   const files = ["float-bits", "multiply-high", "exact-float", "quantize-element"] as const;
@@ -54,15 +49,15 @@ function quantize4bit(
   }
 }
 
-function adamw8bit(gpu: Gpu, update: Adamw8bitUpdate): void {
-  const { params, grads, mCodes, vCodes, mAbsmax, vAbsmax, mMap, vMap, clip } = update;
+function adamw8bit(gpu: Gpu, update: Operands<"adamw8bit">): void {
+  const { params, grads, mCodes, vCodes, mAbsmax, vAbsmax, mMap, vMap, clipSumSquares, maxNorm } = update;
   const { learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
   const pipeline = gpu.pipelines.get("adamw-8bit", () => ({
     files: ["multiply-high", "exact-float", "adamw-8bit"],
   }));
   const root = Math.sqrt(1 - beta2 ** step);
   const numbers = [
-    clip?.maxNorm ?? 0,
+    maxNorm,
     beta1,
     beta2,
     1 - beta1,
@@ -77,7 +72,7 @@ function adamw8bit(gpu: Gpu, update: Adamw8bitUpdate): void {
     const block0 = start / momentBlockSize;
     const operands = [
       operand(grads, start, length),
-      clip ? operand(clip.sumSquares, 0, 1) : gpu.commands.nothing,
+      clipSumSquares ? operand(clipSumSquares) : gpu.commands.nothing,
       operand(params, start, length),
       { ...operand(mCodes, start, length), unit: 4 },
       { ...operand(vCodes, start, length), unit: 4 },
@@ -86,14 +81,13 @@ function adamw8bit(gpu: Gpu, update: Adamw8bitUpdate): void {
       operand(mMap),
       operand(vMap),
     ];
-    gpu.commands.launch(pipeline, operands, [length, clip ? 1 : 0, ...numbers], blocks);
+    gpu.commands.launch(pipeline, operands, [length, clipSumSquares ? 1 : 0, ...numbers], blocks);
   }
 }
 
-export function quantizedKernels(gpu: Gpu): Pick<Kernels, "quantize4bit" | "adamw8bit"> {
+export function quantizedKernels(gpu: Gpu): Pick<ContractKernels, "quantize4bit" | "adamw8bit"> {
   return {
-    quantize4bit: (x, nearest, blockSize, codes, absmax) =>
-      quantize4bit(gpu, x, nearest, blockSize, codes, absmax),
-    adamw8bit: (update) => adamw8bit(gpu, update),
+    quantize4bit: (operands) => quantize4bit(gpu, operands),
+    adamw8bit: (operands) => adamw8bit(gpu, operands),
   };
 }

@@ -3,8 +3,7 @@
 
 import { dtypeBytes } from "../../tensor/dtype.ts";
 import { elementCount, rows as rowsOf, type Tensor } from "../../tensor/tensor.ts";
-import { invariant } from "../../util/errors.ts";
-import type { Kernels } from "../backend.ts";
+import type { ContractKernels, Operands } from "../contract.ts";
 import { f32, operand } from "./commands.ts";
 import { copyFloats, kindOf } from "./elementwise.ts";
 import { type Gpu, plain, windows, withScratch } from "./gpu.ts";
@@ -69,7 +68,7 @@ function lanesFor(width: number): number {
   return width <= 128 ? 32 : width <= 512 ? 64 : 256;
 }
 
-function rmsNorm(gpu: Gpu, x: Tensor, w: Tensor, eps: number, y: Tensor, rstd: Tensor): void {
+function rmsNorm(gpu: Gpu, { x, w, epsilon, y, rstd }: Operands<"rmsNorm">): void {
   const width = x.shape.at(-1)!;
   const lanes = lanesFor(width);
   const pipeline = gpu.pipelines.get(`rms-norm ${lanes}`, () => ({
@@ -79,19 +78,11 @@ function rmsNorm(gpu: Gpu, x: Tensor, w: Tensor, eps: number, y: Tensor, rstd: T
   for (const { start, length } of windows(gpu, elementCount(x.shape) / width, 4 * width)) {
     const part = [start * width, length * width] as const;
     const operands = [operand(x, ...part), operand(w), operand(y, ...part), operand(rstd, start, length)];
-    gpu.commands.launch(pipeline, operands, [length, width, f32(eps)], length);
+    gpu.commands.launch(pipeline, operands, [length, width, f32(epsilon)], length);
   }
 }
 
-function rmsNormBackward(
-  gpu: Gpu,
-  x: Tensor,
-  w: Tensor,
-  rstd: Tensor,
-  dy: Tensor,
-  dx: Tensor | undefined,
-  accumulate: boolean,
-): void {
+function rmsNormBackward(gpu: Gpu, { x, w, rstd, dy, dx, accumulate }: Operands<"rmsNormBackward">): void {
   if (!dx) return;
   const width = x.shape.at(-1)!;
   const lanes = lanesFor(width);
@@ -143,15 +134,7 @@ export function addColumnSums(gpu: Gpu, x: Tensor, out: Tensor, norm?: { y: Tens
   }
 }
 
-function rope(
-  gpu: Gpu,
-  x: Tensor,
-  positions: Tensor,
-  cos: Tensor,
-  sin: Tensor,
-  direction: number,
-  y: Tensor,
-): void {
+function rope(gpu: Gpu, { x, positions, cos, sin, direction, y }: Operands<"rope">): void {
   const [tokens, heads, width] = x.shape as [number, number, number];
   // The kernel works in place; the tape asks for just that.
   if (x.buffer !== y.buffer || x.byteOffset !== y.byteOffset) copyFloats(gpu, x, y);
@@ -174,14 +157,8 @@ function rope(
   }
 }
 
-function crossEntropy(
-  gpu: Gpu,
-  logits: Tensor,
-  targets: Tensor,
-  loss: Tensor,
-  dLogits: Tensor | undefined,
-  gradScale: number,
-): void {
+function crossEntropy(gpu: Gpu, operands: Operands<"crossEntropy">): void {
+  const { logits, targets, loss, dLogits, gradScale } = operands;
   const [count, width] = logits.shape as [number, number];
   // The gradient is made in place, as the head's loss asks for it.
   if (dLogits && (dLogits.buffer !== logits.buffer || dLogits.byteOffset !== logits.byteOffset)) {
@@ -193,17 +170,17 @@ function crossEntropy(
     constants: { GRAD: grad },
   }));
   for (const { start, length } of windows(gpu, count, 4 * width)) {
-    const operands = [
+    const bound = [
       operand(dLogits ?? logits, start * width, length * width),
       operand(targets, start, length),
       operand(loss, start, length),
     ];
-    gpu.commands.launch(pipeline, operands, [length, width, f32(gradScale)], length);
+    gpu.commands.launch(pipeline, bound, [length, width, f32(gradScale)], length);
   }
 }
 
 type RowKernels = Pick<
-  Kernels,
+  ContractKernels,
   | "gatherRows"
   | "scatterRows"
   | "embedding"
@@ -216,19 +193,18 @@ type RowKernels = Pick<
 
 export function rowKernels(gpu: Gpu): RowKernels {
   return {
-    gatherRows: (x, index, y) => gather(gpu, x, index, y),
-    scatterRows: (x, index, y) => scatter(gpu, x, index, y),
-    embedding: (ids, table, y) => gather(gpu, table, ids, y),
-    embeddingBackward: (ids, dy, dTable) => embeddingBackward(gpu, ids, dy, dTable),
-    rmsNorm: (x, w, eps, y, rstd) => rmsNorm(gpu, x, w, eps, y, rstd),
-    rmsNormBackward(x, w, rstd, dy, dx, accumulate, dw) {
+    gatherRows: ({ x, index, y }) => gather(gpu, x, index, y),
+    scatterRows: ({ x, index, y }) => scatter(gpu, x, index, y),
+    embedding: ({ ids, table, y }) => gather(gpu, table, ids, y),
+    embeddingBackward: ({ ids, dy, dTable }) => embeddingBackward(gpu, ids, dy, dTable),
+    rmsNorm: (operands) => rmsNorm(gpu, operands),
+    rmsNormBackward(operands) {
+      const { x, rstd, dy, dw } = operands;
       if (elementCount(x.shape) === 0) return;
-      invariant(!dw || dw.shape[0] === x.shape.at(-1), "rmsNormBackward: dw");
       if (dw) addColumnSums(gpu, dy, dw, { y: x, rstd });
-      rmsNormBackward(gpu, x, w, rstd, dy, dx, accumulate);
+      rmsNormBackward(gpu, operands);
     },
-    rope: (x, positions, cos, sin, direction, y) => rope(gpu, x, positions, cos, sin, direction, y),
-    crossEntropy: (logits, targets, loss, dLogits, gradScale) =>
-      crossEntropy(gpu, logits, targets, loss, dLogits, gradScale),
+    rope: (operands) => rope(gpu, operands),
+    crossEntropy: (operands) => crossEntropy(gpu, operands),
   };
 }

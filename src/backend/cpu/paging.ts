@@ -2,11 +2,11 @@
 // what the user is told when ordinary memory runs out. Not here: the system calls (native/paging.cc), who pages what
 // (optim/paging.ts).
 
-import { type DeviceBuffer, type Tensor, tensorBytes } from "../tensor/tensor.ts";
-import { BugError, UserError } from "../util/errors.ts";
-import type { Paging } from "./backend.ts";
-import type { Ledger, MemoryCategory } from "./ledger.ts";
-import type { NativeAddon } from "./native-addon.ts";
+import { type DeviceBuffer, type Tensor, tensorBytes } from "../../tensor/tensor.ts";
+import { BugError, UserError } from "../../util/errors.ts";
+import type { Paging } from "../backend.ts";
+import type { Ledger, MemoryCategory } from "../ledger.ts";
+import type { NativeAddon } from "./addon.ts";
 
 interface Mapping {
   readonly sizeBytes: number;

@@ -1,19 +1,20 @@
 // The native engine as JavaScript sees it: types of what native/addon.cc exports, and its loading, once a context.
-// Not here: kernels' arguments (cpu.ts). The addon is built by native/build.mjs, at `npm install`.
+// Not here: kernels' arguments (signature.ts). The addon is built by native/build.mjs, at `npm install`.
 
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
-import { UserError } from "../util/errors.ts";
-import type { Kernels } from "./backend.ts";
+import { UserError } from "../../util/errors.ts";
 
 export interface NativeAddon {
   /** The kernels of the next call(): of each its id, the count of its arguments and these; addresses are numbers. */
   readonly args: Float64Array;
   /** Most arguments of one kernel. */
   readonly mostArguments: number;
-  /** Kernel ids. */
-  readonly kernels: Readonly<Record<keyof Kernels, number>>;
+  /** Kernels by id, and their C++ arguments; of those whose calls are written by hand only the name. */
+  readonly kernels: readonly (readonly [name: string, text?: string])[];
+  /** The structs (their fields) and enumerations ("enum F32, BF16") that these arguments name. */
+  readonly types: readonly (readonly [name: string, text: string])[];
   /** Instruction sets that this machine runs, best first. */
   readonly isas: readonly string[];
   /** Runs the kernels in the first `length` numbers of args. ERR_OUT_OF_MEMORY: one found no memory, later ones did not run. */
@@ -48,7 +49,7 @@ export interface NativeAddon {
   evictPaged(address: number, sizeBytes: number): void;
 }
 
-const path = fileURLToPath(new URL("../../native/build/lowrank.node", import.meta.url));
+const path = fileURLToPath(new URL("../../../native/build/lowrank.node", import.meta.url));
 let loaded: NativeAddon | undefined;
 
 /** Loads the addon. UserError when it was not built or cannot be loaded. */

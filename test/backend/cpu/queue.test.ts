@@ -2,9 +2,9 @@
 // asked; that real kernels give the same results is the conformance suite's.
 
 import { beforeEach, describe, expect, it } from "vitest";
-import { CallArguments } from "../../src/backend/cpu-arguments.ts";
-import { CpuQueue } from "../../src/backend/cpu-queue.ts";
-import type { NativeAddon } from "../../src/backend/native-addon.ts";
+import type { NativeAddon } from "../../../src/backend/cpu/addon.ts";
+import { CallBuffer } from "../../../src/backend/cpu/call-buffer.ts";
+import { CpuQueue } from "../../../src/backend/cpu/queue.ts";
 
 const mostArguments = 100;
 
@@ -12,7 +12,7 @@ let log: string[];
 let fails: Error | undefined;
 let nextAddress: number;
 let bytesInUse: number;
-let prepared: CallArguments;
+let prepared: CallBuffer;
 let queue: CpuQueue;
 
 beforeEach(() => {
@@ -30,14 +30,15 @@ beforeEach(() => {
     allocate: () => nextAddress++,
     free: (address: number, sizeBytes: number) => void log.push(`free ${address} ${sizeBytes}`),
   } as unknown as NativeAddon;
-  prepared = new CallArguments(args, mostArguments, () => true);
+  prepared = new CallBuffer(args, mostArguments);
   queue = new CpuQueue(addon, prepared, () => bytesInUse);
 });
 
 function add(kernel: number, ...numbers: number[]): void {
   prepared.start();
   for (const value of numbers) prepared.number(value);
-  queue.add(kernel);
+  prepared.finish(kernel);
+  queue.add();
 }
 
 describe("the queue of native calls", () => {

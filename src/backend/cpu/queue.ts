@@ -1,10 +1,10 @@
 // Kernel calls of the CPU backend that wait to run one after the other, and the memory freed while they wait. JavaScript
 // between two kernels finds its caches full of weights and takes five times as long as among its own: many calls are
-// prepared together, then run together. Not here: what a call's arguments are (cpu.ts), their checks (cpu-arguments.ts).
+// prepared together, then run together. Not here: what a call's arguments are (write-call.ts, linear-call.ts).
 
-import { UserError } from "../util/errors.ts";
-import type { CallArguments } from "./cpu-arguments.ts";
-import type { NativeAddon } from "./native-addon.ts";
+import { UserError } from "../../util/errors.ts";
+import type { NativeAddon } from "./addon.ts";
+import type { CallBuffer } from "./call-buffer.ts";
 
 /** So many calls wait at most. */
 const mostCalls = 256;
@@ -20,13 +20,12 @@ export class CpuQueue {
 
   constructor(
     private readonly addon: NativeAddon,
-    private readonly prepared: CallArguments,
+    private readonly prepared: CallBuffer,
     private readonly bytesInUse: () => number,
   ) {}
 
-  /** Appends the call whose arguments were just written. */
-  add(kernel: number): void {
-    this.prepared.finish(kernel);
+  /** Counts the call that was just finished, and runs all that wait when there are many. */
+  add(): void {
     if (++this.calls >= mostCalls || !this.prepared.hasRoom) this.run();
   }
 

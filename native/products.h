@@ -1,0 +1,12 @@
+// The calls of linear and linearBackward, which carry a list of parts. Not here: the products (gemm/).
+#pragma once
+#include "gemm/gemm.h"
+#include "reader.h"
+
+namespace lowrank {
+
+/** False when the arguments are not as many as the call needs; nothing ran then. */
+bool callLinear(const LinearTable& table, Reader& in);
+bool callLinearBackward(const LinearTable& table, Reader& in);
+
+}  // namespace lowrank

@@ -1,0 +1,142 @@
+// Memory of the CPU backend, and the kernels over it: calls wait in a queue (queue.ts) and run on the calling thread and the
+// engine's pool, so a program that must stay responsive opens this backend in a worker (train/worker.ts). Not here: how a
+// call is written (write-call.ts, linear-call.ts), the choice of an instruction set (../cpu.ts).
+
+import { BugError, UserError } from "../../util/errors.ts";
+import type { Backend, DeviceBuffer, Kernels, Precision } from "../backend.ts";
+import { forEachKernel } from "../contract.ts";
+import { Ledger, type LedgerReport, type MemoryCategory } from "../ledger.ts";
+import type { NativeAddon } from "./addon.ts";
+import { CallBuffer } from "./call-buffer.ts";
+import { LinearCalls } from "./linear-call.ts";
+import { CpuPaging, outOfMemory } from "./paging.ts";
+import { CpuQueue } from "./queue.ts";
+import { nativeSignatures } from "./signature.ts";
+import { CallWriter } from "./write-call.ts";
+
+class CpuDevice implements Omit<Backend, keyof Kernels> {
+  readonly name = "cpu";
+  readonly floatType = "f32";
+  readonly paging: CpuPaging;
+  readonly calls: CallBuffer;
+  readonly queue: CpuQueue;
+  private readonly memory = new Ledger();
+  private readonly live = new Map<number, { sizeBytes: number; category: MemoryCategory }>();
+
+  constructor(
+    private readonly addon: NativeAddon,
+    readonly description: string,
+    readonly precision: Precision,
+  ) {
+    this.calls = new CallBuffer(addon.args, addon.mostArguments);
+    this.queue = new CpuQueue(addon, this.calls, () => this.memory.liveBytes);
+    this.paging = new CpuPaging(addon, this.memory, () => this.queue.run());
+  }
+
+  get liveBytes(): number {
+    return this.memory.liveBytes;
+  }
+  get peakBytes(): number {
+    return this.memory.peakBytes;
+  }
+  ledger(): LedgerReport {
+    return this.memory.report();
+  }
+
+  isLive(address: number): boolean {
+    return this.live.has(address) || this.paging.owns(address);
+  }
+
+  allocate(sizeBytes: number, category: MemoryCategory): DeviceBuffer {
+    const id = this.queue.allocate(sizeBytes);
+    if (id === 0) {
+      throw new UserError(
+        outOfMemory(sizeBytes, category, this.memory.liveBytes, this.paging.availableBytes()),
+      );
+    }
+    this.live.set(id, { sizeBytes, category });
+    this.memory.add(category, sizeBytes);
+    return { id, sizeBytes };
+  }
+
+  free(buffer: DeviceBuffer): void {
+    if (this.paging.free(buffer)) return;
+    const entry = this.live.get(buffer.id);
+    if (!entry) throw new BugError("cpu backend: a buffer was freed twice");
+    this.live.delete(buffer.id);
+    this.memory.remove(entry.category, entry.sizeBytes);
+    this.queue.free(buffer.id, entry.sizeBytes);
+  }
+
+  private within(buffer: DeviceBuffer, offset: number, sizeBytes: number): number {
+    if (!this.isLive(buffer.id)) throw new BugError("cpu backend: the buffer was freed");
+    if (offset < 0 || sizeBytes < 0 || offset + sizeBytes > buffer.sizeBytes) {
+      throw new BugError(
+        `cpu backend: bytes ${offset}..${offset + sizeBytes} of a buffer of ${buffer.sizeBytes}`,
+      );
+    }
+    return buffer.id + offset;
+  }
+
+  write(buffer: DeviceBuffer, data: Uint8Array, offset = 0): void {
+    this.queue.run();
+    this.addon.write(this.within(buffer, offset, data.byteLength), data);
+    this.paging.evict({ buffer, byteOffset: offset, shape: [data.byteLength], dtype: "u8" });
+  }
+
+  async read(buffer: DeviceBuffer, offset = 0, sizeBytes = buffer.sizeBytes - offset): Promise<Uint8Array> {
+    this.queue.run();
+    const into = new Uint8Array(sizeBytes);
+    this.addon.read(this.within(buffer, offset, sizeBytes), into);
+    this.paging.evict({ buffer, byteOffset: offset, shape: [sizeBytes], dtype: "u8" });
+    return into;
+  }
+
+  settle(): void {
+    this.queue.run();
+  }
+
+  async peakGflops(): Promise<number> {
+    return this.addon.peakGflops(this.precision === "fp32" ? 0 : 1);
+  }
+
+  close(): void {
+    this.queue.drop();
+    for (const [address, { sizeBytes, category }] of this.live) {
+      this.addon.free(address, sizeBytes);
+      this.memory.remove(category, sizeBytes);
+    }
+    this.live.clear();
+    this.paging.close();
+    this.addon.trim();
+  }
+}
+
+/** The device with a method for every kernel. BugError when the addon's kernels are not those of the contract. */
+export function openCpuDevice(addon: NativeAddon, description: string, precision: Precision): Backend {
+  const device = new CpuDevice(addon, description, precision);
+  const isLive = (address: number) => device.isLive(address);
+  const code = precision === "bf16" ? 1 : 0;
+  const signatures = nativeSignatures(addon);
+  const idOf = (name: keyof Kernels) => signatures.get(name)!.id;
+  const ids = { linear: idOf("linear"), linearBackward: idOf("linearBackward") };
+  const products = new LinearCalls(device.calls, ids, code, isLive);
+  const { queue } = device;
+  const kernels = forEachKernel((name) => {
+    const { id, list } = signatures.get(name)!;
+    const writer = new CallWriter(name, id, list, code, isLive, device.calls);
+    return (operands: object) => {
+      writer.write(operands);
+      queue.add();
+    };
+  });
+  return Object.assign(device, kernels, {
+    linear: (...call) => {
+      products.linear(...call);
+      queue.add();
+    },
+    linearBackward: (...call) => {
+      if (products.linearBackward(...call)) queue.add();
+    },
+  } satisfies Pick<Kernels, "linear" | "linearBackward">);
+}

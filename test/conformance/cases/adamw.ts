@@ -1,0 +1,97 @@
+// AdamW over a few steps, clipped and not: what the third step leaves depends on all of it.
+
+import type { Tensor } from "../../../src/backend/backend.ts";
+import { momentBlockSize } from "../../../src/backend/contract.ts";
+import { signedDynamicMap, unsignedDynamicMap } from "../../../src/quant/dynamic-map.ts";
+import type { Stage } from "../stage.ts";
+import { type KernelCase, type KernelSpec, speedOf } from "./case.ts";
+
+const constants = { learningRate: 1e-2, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0.1 };
+/** Trained numbers of rank 8 on every linear layer of the 135M shape. */
+const large = 2_442_240;
+
+/** Parameters, gradients and, where they are clipped, the sum of their squares. */
+export function updateOperands(s: Stage, count: number, clipped: boolean) {
+  const [params, grads] = [s.random([count], 1), s.random([count], 2, 0.1)];
+  const sumSquares = s.zeros([1]);
+  s.backend.sumSquares({ x: grads, out: sumSquares });
+  return { params, grads, clipSumSquares: clipped ? sumSquares : undefined, maxNorm: 0.5 };
+}
+
+function adamwCases(...counts: number[]): KernelCase[] {
+  return counts.flatMap((count) =>
+    [false, true].map((clipped) => ({
+      name: `adamw n=${count} ${clipped ? "clipped" : "unclipped"}`,
+      async run(s: Stage) {
+        const operands = updateOperands(s, count, clipped);
+        const [m, v] = [s.zeros([count]), s.zeros([count])];
+        for (let step = 1; step <= 3; step++) s.backend.adamw({ ...operands, m, v, step, ...constants });
+        return { params: await s.read(operands.params), m: await s.read(m), v: await s.read(v) };
+      },
+    })),
+  );
+}
+
+export const adamw: KernelSpec = {
+  name: "adamw",
+  cases: adamwCases(1, 63, 1000),
+  threads: adamwCases(50_003),
+  speed: speedOf("adamw", [
+    {
+      sizes: { count: large },
+      given: { ...constants, step: 3, maxNorm: 1 },
+      make: (s) => ({ m: s.zeros([large]), v: s.zeros([large]) }),
+    },
+  ]),
+};
+
+function moments(s: Stage, count: number) {
+  const blocks = Math.ceil(count / momentBlockSize);
+  const u8 = (fill: number) => s.bytes([count], new Uint8Array(count).fill(fill));
+  return {
+    mCodes: u8(127),
+    vCodes: u8(0),
+    mAbsmax: s.zeros([blocks], "f32"),
+    vAbsmax: s.zeros([blocks], "f32"),
+    mMap: s.values([256], signedDynamicMap, "f32"),
+    vMap: s.values([256], unsignedDynamicMap, "f32"),
+  };
+}
+
+function adamw8bitCases(...counts: number[]): KernelCase[] {
+  return counts.flatMap((count) =>
+    [false, true].map((clipped) => ({
+      name: `adamw8bit n=${count} ${clipped ? "clipped" : "with non-finite gradients"}`,
+      async run(s: Stage) {
+        const operands = updateOperands(s, count, clipped);
+        const state = moments(s, count);
+        const second = Float32Array.from({ length: count }, (_, i) =>
+          clipped || i % 97 !== 5 ? Math.sin(i) : [Number.NaN, Number.POSITIVE_INFINITY][i % 2]!,
+        );
+        for (let step = 1; step <= 3; step++) {
+          const grads = step === 2 ? s.values([count], second) : operands.grads;
+          s.backend.adamw8bit({ ...operands, ...state, grads, step, ...constants });
+        }
+        const { mCodes, vCodes, mAbsmax, vAbsmax } = state;
+        const read: Record<string, Tensor> = { params: operands.params, mCodes, vCodes, mAbsmax, vAbsmax };
+        const entries = Object.entries(read).map(
+          async ([name, tensor]) => [name, await s.read(tensor)] as const,
+        );
+        return Object.fromEntries(await Promise.all(entries));
+      },
+    })),
+  );
+}
+
+export const adamw8bit: KernelSpec = {
+  name: "adamw8bit",
+  cases: adamw8bitCases(1, 255, 256, 700, 5000),
+  threads: adamw8bitCases(20_003),
+  speed: speedOf("adamw8bit", [
+    {
+      sizes: { count: large },
+      given: { ...constants, step: 3, maxNorm: 1 },
+      make: (s) => moments(s, large),
+    },
+  ]),
+};

@@ -1,0 +1,36 @@
+// The gated activation and its backward pass, in place and not.
+
+import { gatedActivation as gatedOp } from "../../../src/autograd/ops/layers.ts";
+import { type Call, casesOf, type KernelSpec, speedOf } from "./case.ts";
+import { elementCounts } from "./elementwise.ts";
+
+const activations = ["silu", "gelu", "geluTanh"] as const;
+const calls = elementCounts.flatMap((n) =>
+  activations.map((activation) => ({ sizes: { n }, given: { activation }, bound: 6 })),
+);
+const large: Call<"gatedActivation" | "gatedActivationBackward"> = {
+  sizes: { n: 512 * 1536 },
+  given: { activation: "silu" },
+};
+
+export const gatedActivation: KernelSpec = {
+  name: "gatedActivation",
+  cases: casesOf("gatedActivation", calls),
+  gradients: activations.map((kind) => ({
+    name: `gatedActivation ${kind}`,
+    inputs: [
+      [3, 5],
+      [3, 5],
+    ],
+    build: (_s, tape, [gate, up]) => gatedOp(tape, kind, gate!, up!),
+  })),
+  speed: speedOf("gatedActivation", [large as Call<"gatedActivation">]),
+  threads: casesOf("gatedActivation", [{ sizes: { n: 100_003 }, given: { activation: "silu" } }]),
+};
+
+export const gatedActivationBackward: KernelSpec = {
+  name: "gatedActivationBackward",
+  cases: casesOf("gatedActivationBackward", calls),
+  speed: speedOf("gatedActivationBackward", [large as Call<"gatedActivationBackward">]),
+  threads: casesOf("gatedActivationBackward", [{ sizes: { n: 100_003 }, given: { activation: "gelu" } }]),
+};

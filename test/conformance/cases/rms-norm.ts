@@ -1,0 +1,45 @@
+// rmsNorm and its backward pass, overwriting and accumulating, with and without each of its gradients.
+
+import { rmsNorm as rmsNormOp } from "../../../src/autograd/ops/layers.ts";
+import { casesOf, type KernelSpec, speedOf } from "./case.ts";
+import { rowShapes } from "./rows.ts";
+
+const epsilon = 1e-5;
+const large = { n: 512, c: 576 };
+const shared = { n: 150, c: 260 };
+
+export const rmsNorm: KernelSpec = {
+  name: "rmsNorm",
+  cases: casesOf(
+    "rmsNorm",
+    rowShapes.map(([n, c]) => ({ sizes: { n, c }, given: { epsilon }, bound: 2 })),
+  ),
+  gradients: [
+    {
+      name: "rmsNorm",
+      inputs: [[4, 6]],
+      parameters: [[6]],
+      build: (_s, tape, [x], [w]) => rmsNormOp(tape, x!, w!, epsilon),
+    },
+    {
+      name: "rmsNorm by heads",
+      inputs: [[4, 6]],
+      parameters: [[3]],
+      build: (_s, tape, [x], [w]) => rmsNormOp(tape, x!, w!, epsilon),
+    },
+  ],
+  speed: speedOf("rmsNorm", [{ sizes: large, given: { epsilon } }]),
+  threads: casesOf("rmsNorm", [{ sizes: shared, given: { epsilon } }]),
+};
+
+export const rmsNormBackward: KernelSpec = {
+  name: "rmsNormBackward",
+  cases: casesOf(
+    "rmsNormBackward",
+    rowShapes.flatMap(([n, c]) =>
+      [false, true].map((accumulate) => ({ sizes: { n, c }, given: { accumulate }, bound: 2 })),
+    ),
+  ),
+  speed: speedOf("rmsNormBackward", [{ sizes: large, given: { accumulate: false } }]),
+  threads: casesOf("rmsNormBackward", [{ sizes: shared, given: { accumulate: true } }]),
+};
