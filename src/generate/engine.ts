@@ -230,8 +230,15 @@ export class GenerationEngine {
   private async forward(turns: readonly { run: Running; ids: readonly number[] }[]): Promise<Float32Array> {
     const { decoder, cache } = this;
     const { backend } = decoder;
-    const { segments, positions } = cache.begin(
+    const { segments, starts } = cache.begin(
       turns.map(({ run, ids }) => ({ slot: run.slot, count: ids.length })),
+    );
+    // A prompt that enters in several passes is as long in the first as in the last.
+    const placed = decoder.ropeCache.place(
+      turns.map(({ run, ids }, i) => {
+        const [start, count] = [starts[i]!, ids.length];
+        return { start, count, length: Math.max(run.request.promptIds.length, start + count) };
+      }),
     );
     const all: number[] = [];
     const lastRows: number[] = [];
@@ -246,7 +253,7 @@ export class GenerationEngine {
         adapterRows[adapterRows.length - 1] = { ...before, end: all.length };
       else if (layers) adapterRows.push({ start, end: all.length, layers });
     }
-    const uploads = [all, positions, lastRows].map((values) => {
+    const uploads = [all, placed.rows, lastRows].map((values) => {
       const buffer = backend.allocate(Math.max(4, 4 * values.length), "workspace");
       backend.write(buffer, encodeFrom(values, "i32"));
       return viewOf(buffer, [values.length], "i32");
@@ -255,7 +262,7 @@ export class GenerationEngine {
       using tape = new Tape(backend, false);
       const hidden = decoder.forward(
         tape,
-        { ids: uploads[0], positions: uploads[1], segments, length: segments.maxKeys },
+        { ids: uploads[0], rows: uploads[1], tables: placed.tables, segments },
         { context: { ...inference, adapterRows }, cache },
       );
       if (lastRows.length === 0) {

@@ -1,7 +1,7 @@
 // The forward pass that the LLaMA family shares: embedding, blocks of attention and gated MLP around residuals,
 // final norm, head. Recorded on a tape; backward comes from the ops. Sequences lie end to end, [T, C].
 
-import { attention, rope } from "../autograd/ops/attention.ts";
+import { attention, type RopeTables, rope } from "../autograd/ops/attention.ts";
 import { headLoss } from "../autograd/ops/head-loss.ts";
 import { embedding, gatedActivation, gather, rmsNorm } from "../autograd/ops/layers.ts";
 import { type LinearWeight, linear } from "../autograd/ops/linear.ts";
@@ -37,10 +37,10 @@ interface Block {
 /** Token ids and where they stand. */
 export interface TokenBatch {
   readonly ids: Tensor; // i32 [T]
-  readonly positions: Tensor; // i32 [T]
+  /** Each token's row of `tables`: what the decoder's ropeCache.place() says. */
+  readonly rows: Tensor; // i32 [T]
+  readonly tables: RopeTables;
   readonly segments: Segments;
-  /** One more than the largest position. */
-  readonly length: number;
 }
 
 /** Keys and values of earlier tokens, for generation; see generate/kv-cache.ts. */
@@ -116,7 +116,6 @@ export class Decoder {
     const { config } = this;
     const { context } = options;
     const { normEpsilon: epsilon, headWidth } = config;
-    const tables = this.ropeCache.upTo(batch.length);
 
     const h = rmsNorm(tape, x, block.attentionNorm, epsilon);
     let [q, k, v] = linear(
@@ -126,8 +125,8 @@ export class Decoder {
     ) as [Value, Value, Value];
     if (block.qNorm) q = rmsNorm(tape, q, block.qNorm, epsilon);
     if (block.kNorm) k = rmsNorm(tape, k, block.kNorm, epsilon);
-    q = rope(tape, q, headWidth, batch.positions, tables);
-    k = rope(tape, k, headWidth, batch.positions, tables);
+    q = rope(tape, q, headWidth, batch.rows, batch.tables);
+    k = rope(tape, k, headWidth, batch.rows, batch.tables);
     if (options.cache) [k, v] = extendCache(tape, options.cache, index, k, v, batch.segments);
     const mixed = attention(tape, q, k, v, {
       heads: config.heads,

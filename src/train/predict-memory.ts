@@ -101,7 +101,6 @@ function fullBatch(sequences: number, length: number): Batch {
   return {
     ids: new Int32Array(total),
     targets,
-    positions: new Int32Array(total),
     segments,
     maxLength: length,
     targetTokens: total - sequences,

@@ -231,7 +231,7 @@ export class Session implements Disposable {
   /** Adds one micro-batch's gradient, and writes the sum of its losses to `out`. */
   private accumulate(batch: Batch, targetTokens: number, pass: number, out: Tensor): void {
     const { decoder, backend, options } = this;
-    const uploaded = new DeviceBatch(backend, batch);
+    const uploaded = new DeviceBatch(decoder, batch);
     using tape = new Tape(backend);
     const hidden = decoder.forward(tape, uploaded.tokens, {
       context: { training: true, seed: this.recipe.seed, pass },
