@@ -31,7 +31,7 @@ export const command = defineCommand(chatDefinition, async (options, terminal) =
   const backend = await openBackend(options.backend, options);
   const adapters = new Map<string, AdapterSet>();
   try {
-    const model = await openModel(backend, locateModel(options.model));
+    const model = await openModel(backend, locateModel(options.model), { tell: terminal.warn });
     try {
       const { tokenizer, config } = model;
       const source =

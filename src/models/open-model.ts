@@ -10,7 +10,7 @@ import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { attachLoadedAdapter, type DecoderAdapter } from "./adapter.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
-import { readModelConfig } from "./index.ts";
+import { readFolderConfig } from "./folder-config.ts";
 import { type LoadedDecoder, type LoadOptions, loadDecoder, type WeightSource } from "./load-model.ts";
 import { storedIn4Bits } from "./quantized-weights.ts";
 
@@ -29,6 +29,8 @@ export interface OpenedModel {
 export interface OpenOptions extends LoadOptions {
   /** Folder of a PEFT adapter to attach for inference. */
   readonly adapter?: string;
+  /** Hears what was found and taken that the user may not expect. */
+  readonly tell?: (message: string) => void;
 }
 
 /** Opens the model in a folder of Hugging Face layout. Throws UserError for whatever is missing or unsupported. */
@@ -39,7 +41,8 @@ export async function openModel(
 ): Promise<OpenedModel> {
   const folder = await openModelFolder(path);
   try {
-    const config = readModelConfig(folder.config);
+    const config = await readFolderConfig(folder);
+    for (const note of config.notes) options.tell?.(`${path}: ${note}`);
     const tokenizer = await loadTokenizer(path);
     if (tokenizer.vocabSize > config.vocabularySize) {
       throw new UserError(

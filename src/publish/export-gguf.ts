@@ -12,7 +12,7 @@ import { claimOutputFile } from "../formats/output-file.ts";
 import { readAdapter } from "../formats/peft.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource } from "../models/dense-source.ts";
-import { readModelConfig } from "../models/index.ts";
+import { readFolderConfig } from "../models/folder-config.ts";
 import type { WeightSource } from "../models/load-model.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadTokenizer } from "../text/load-tokenizer.ts";
@@ -67,8 +67,9 @@ async function exportLocked(
   const name = lastPart(model);
   const folder = await openModelFolder(model);
   try {
-    const base = denseSource(folder);
-    const config = readModelConfig(folder.config);
+    const config = await readFolderConfig(folder);
+    for (const note of config.notes) warn(`${model}: ${note}`);
+    const base = denseSource(folder, config);
     const adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter);
     const tokenizer = await loadTokenizer(model);
     let report: ExportReport;

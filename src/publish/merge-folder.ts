@@ -19,7 +19,7 @@ import { attachLoadedAdapter } from "../models/adapter.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource, nf4View } from "../models/dense-source.ts";
-import { readModelConfig } from "../models/index.ts";
+import { readFolderConfig } from "../models/folder-config.ts";
 import { loadDecoder, type WeightSource } from "../models/load-model.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
@@ -88,9 +88,10 @@ export async function mergeFolder(
     const adapter = await readAdapter(options.adapter);
     const trainedOn = await open(options.model);
     const base = options.base === undefined ? trainedOn : await open(options.base);
-    const config = readModelConfig(base.config);
-    const source = denseSource(base);
-    const trained = denseSource(trainedOn);
+    const config = await readFolderConfig(base);
+    for (const note of config.notes) hooks.warn?.(`${base.path}: ${note}`);
+    const source = denseSource(base, config);
+    const trained = denseSource(trainedOn, base === trainedOn ? config : await readFolderConfig(trainedOn));
     if (source.quantizedNames.size > 0) {
       hooks.warn?.(
         options.base === undefined
@@ -122,8 +123,8 @@ export async function mergeFolder(
     await copySideFiles(options.model, staged.path);
 
     const result = await open(staged.path);
-    const resultConfig = readModelConfig(result.config);
-    const logits = await logitsOf(backend, resultConfig, denseSource(result), samples);
+    const resultConfig = await readFolderConfig(result);
+    const logits = await logitsOf(backend, resultConfig, denseSource(result, resultConfig), samples);
     const comparisons = held.map((reference) =>
       compareLogits(reference.name, samples, reference.logits, logits, reference.bound),
     );

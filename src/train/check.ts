@@ -8,7 +8,7 @@ import { type Finding, type PreflightReport, preflight, refused } from "../data/
 import { readRows } from "../data/read-rows.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
-import { readModelConfig } from "../models/index.ts";
+import { readFolderConfig } from "../models/folder-config.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadChatTemplate, loadTokenizer } from "../text/load-tokenizer.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
@@ -36,7 +36,8 @@ export async function checkRun(
       // The report holds every finding; the sample loader's own warnings would tell them twice.
       const data = await loadTrainingData({ tokenizer }, options, () => {});
       if (data.evalReport !== undefined) tellOfData(data.evalReport, emit);
-      const config = readModelConfig(folder.config);
+      const config = await readFolderConfig(folder);
+      for (const note of config.notes) emit({ type: "warning", message: `${path}: ${note}` });
       return await preflightRun({ backend, config, folder, tokenizer }, options, data, emit);
     } finally {
       backend.close();

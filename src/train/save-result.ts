@@ -5,6 +5,7 @@ import { copySideFiles, writeModelFolder } from "../formats/model-folder-writer.
 import { writeAdapter } from "../formats/peft.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
 import { storedName } from "../models/decoder-weights.ts";
+import { withTieFlag } from "../models/folder-config.ts";
 import { encodeFrom } from "../tensor/dtype.ts";
 import { BugError } from "../util/errors.ts";
 import type { TrainableModel } from "./setup.ts";
@@ -31,6 +32,7 @@ export async function saveResult(
       data: async () => encodeFrom(await parameters.read(parameter), dtype),
     };
   });
-  await writeModelFolder(out, { config: folder.config, generationConfig: folder.generationConfig, tensors });
+  const config = withTieFlag(folder.config, model.config);
+  await writeModelFolder(out, { config, generationConfig: folder.generationConfig, tensors });
   await copySideFiles(folder.path, out);
 }

@@ -35,11 +35,19 @@ export interface TrainableModel extends Trainable {
 }
 
 /** Opens the model and makes trainable what the method trains. */
-export async function openTrainable(backend: Backend, options: TrainOptions): Promise<TrainableModel> {
+export async function openTrainable(
+  backend: Backend,
+  options: TrainOptions,
+  emit: (event: TrainEvent) => void = () => {},
+): Promise<TrainableModel> {
   const path = locateModel(options.model);
   const full = options.method === "full";
   const quantize = options.method === "qlora" ? quantizeOnArrival(backend) : undefined;
-  const model = await openModel(backend, path, { train: full, quantize });
+  const model = await openModel(backend, path, {
+    train: full,
+    quantize,
+    tell: (message) => emit({ type: "warning", message }),
+  });
   try {
     const modelHash = await hashModelFolder(model.folder);
     const initial = options.initAdapter === undefined ? undefined : await readAdapter(options.initAdapter);
