@@ -9,10 +9,12 @@ import { loadTokenizer } from "../text/load-tokenizer.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { attachLoadedAdapter, type DecoderAdapter } from "./adapter.ts";
+import { vocabularyOf } from "./adapter-plan.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { readFolderConfig } from "./folder-config.ts";
 import { type LoadedDecoder, type LoadOptions, loadDecoder, type WeightSource } from "./load-model.ts";
 import { storedIn4Bits } from "./quantized-weights.ts";
+import { resizedSource } from "./resized-source.ts";
 
 export interface OpenedModel {
   readonly path: string;
@@ -29,6 +31,8 @@ export interface OpenedModel {
 export interface OpenOptions extends LoadOptions {
   /** Folder of a PEFT adapter to attach for inference. */
   readonly adapter?: string;
+  /** Rows to give embedding and head: more than the folder's for tokens that are added, or an adapter's. */
+  readonly vocabularySize?: number;
   /** Hears what was found and taken that the user may not expect. */
   readonly tell?: (message: string) => void;
 }
@@ -41,19 +45,25 @@ export async function openModel(
 ): Promise<OpenedModel> {
   const folder = await openModelFolder(path);
   try {
-    const config = await readFolderConfig(folder);
-    for (const note of config.notes) options.tell?.(`${path}: ${note}`);
+    const stored = await readFolderConfig(folder);
+    for (const note of stored.notes) options.tell?.(`${path}: ${note}`);
     const tokenizer = await loadTokenizer(path);
-    if (tokenizer.vocabSize > config.vocabularySize) {
+    const given = options.adapter === undefined ? undefined : await readAdapter(options.adapter);
+    const vocabularySize = Math.max(
+      options.vocabularySize ?? 0,
+      given ? vocabularyOf(stored, given) : stored.vocabularySize,
+    );
+    const config = { ...stored, vocabularySize };
+    if (tokenizer.vocabSize > vocabularySize) {
       throw new UserError(
-        `${path}: the tokenizer has ${tokenizer.vocabSize} tokens but the model's embedding only ${config.vocabularySize}; they do not belong together`,
+        `${path}: the tokenizer has ${tokenizer.vocabSize} tokens but the model's embedding only ${vocabularySize}; they do not belong together`,
       );
     }
-    const loaded = await loadDecoder(backend, config, deviceSource(backend, folder, options), options);
+    const source = resizedSource(deviceSource(backend, folder, options), vocabularySize);
+    const loaded = await loadDecoder(backend, config, source, options);
     let adapter: DecoderAdapter | undefined;
     try {
-      if (options.adapter)
-        adapter = attachLoadedAdapter(loaded, await readAdapter(options.adapter), { trains: false });
+      if (given) adapter = attachLoadedAdapter(loaded, given, { trains: false });
     } catch (error) {
       loaded.free();
       throw error;

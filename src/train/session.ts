@@ -233,16 +233,16 @@ export class Session implements Disposable {
     const { decoder, backend, options } = this;
     const uploaded = new DeviceBatch(decoder, batch);
     using tape = new Tape(backend);
-    const hidden = decoder.forward(tape, uploaded.tokens, {
-      context: { training: true, seed: this.recipe.seed, pass },
-      checkpointing: this.checkpointing,
-    });
-    const losses = decoder.loss(tape, hidden, {
+    const context = { training: true, seed: this.recipe.seed, pass };
+    const { checkpointing } = this;
+    const hidden = decoder.forward(tape, uploaded.tokens, { context, checkpointing });
+    const target = {
       rows: uploaded.rows,
       targets: uploaded.targets,
       gradScale: 1 / targetTokens,
       chunkBytes: options.logitsChunkBytes ?? defaultLogitsChunkBytes,
-    });
+    };
+    const losses = decoder.loss(tape, hidden, target, context);
     tape.run([losses]);
     backend.sum(losses.data, out);
     tape.backward();
