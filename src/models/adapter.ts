@@ -88,7 +88,9 @@ export function attachLoadedAdapter(
   const { decoder } = loaded;
   const plan = planAdapter(decoder.config, adapter);
   if (plan.base.vocabularySize !== decoder.config.vocabularySize)
-    throw new BugError("an adapter with another vocabulary on a decoder that was not loaded for it");
+    throw new UserError(
+      `adapter: its vocabulary is ${plan.base.vocabularySize}, and the model was opened with ${decoder.config.vocabularySize}; open the model with the adapter`,
+    );
   const derivedHead = plan.linears.has(headName) && !adapter.modules.has(headName);
   if (derivedHead && options.trains) {
     throw new UserError(

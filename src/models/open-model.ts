@@ -3,7 +3,7 @@
 
 import type { Backend } from "../backend/backend.ts";
 import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
-import { readAdapter } from "../formats/peft.ts";
+import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
 import { loadTokenizer } from "../text/load-tokenizer.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
@@ -20,6 +20,8 @@ export interface OpenedModel {
   readonly path: string;
   readonly folder: ModelFolder;
   readonly config: DecoderConfig;
+  /** Tokens of the model, without the room for adapters' tokens that config.vocabularySize may hold. */
+  readonly vocabularySize: number;
   readonly tokenizer: Tokenizer;
   readonly loaded: LoadedDecoder;
   /** Present when an adapter folder was given. */
@@ -31,8 +33,10 @@ export interface OpenedModel {
 export interface OpenOptions extends LoadOptions {
   /** Folder of a PEFT adapter to attach for inference. */
   readonly adapter?: string;
-  /** Rows to give embedding and head: more than the folder's for tokens that are added, or an adapter's. */
-  readonly vocabularySize?: number;
+  /** Give embedding and head the vocabulary of this adapter, which will be attached later. */
+  readonly vocabularyOf?: LoadedAdapter;
+  /** Leave room in embedding and head for the tokens of adapters that requests will bring (adapter-set.ts). */
+  readonly roomFor?: readonly LoadedAdapter[];
   /** Hears what was found and taken that the user may not expect. */
   readonly tell?: (message: string) => void;
 }
@@ -49,14 +53,14 @@ export async function openModel(
     for (const note of stored.notes) options.tell?.(`${path}: ${note}`);
     const tokenizer = await loadTokenizer(path);
     const given = options.adapter === undefined ? undefined : await readAdapter(options.adapter);
-    const vocabularySize = Math.max(
-      options.vocabularySize ?? 0,
-      given ? vocabularyOf(stored, given) : stored.vocabularySize,
-    );
+    const sized = given ?? options.vocabularyOf;
+    const own = sized ? vocabularyOf(stored, sized) : stored.vocabularySize;
+    const others = (options.roomFor ?? []).map((adapter) => vocabularyOf(stored, adapter));
+    const vocabularySize = Math.max(own, ...others);
     const config = { ...stored, vocabularySize };
-    if (tokenizer.vocabSize > vocabularySize) {
+    if (tokenizer.vocabSize > own) {
       throw new UserError(
-        `${path}: the tokenizer has ${tokenizer.vocabSize} tokens but the model's embedding only ${vocabularySize}; they do not belong together`,
+        `${path}: the tokenizer has ${tokenizer.vocabSize} tokens but the model's embedding only ${own}; they do not belong together`,
       );
     }
     const source = resizedSource(deviceSource(backend, folder, options), vocabularySize);
@@ -72,6 +76,7 @@ export async function openModel(
       path,
       folder,
       config,
+      vocabularySize: own,
       tokenizer,
       loaded,
       adapter,

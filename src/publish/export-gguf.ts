@@ -94,7 +94,7 @@ async function exportLocked(
         ...tokenizerMetadata({
           tokenizer,
           json: await readTokenizerJson(model),
-          vocabularySize: config.vocabularySize,
+          vocabularySize: shape.vocabularySize,
           modelConfig: folder.config,
           preTokenizer: options.preTokenizer,
           warn,

@@ -6,8 +6,9 @@ import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
 import { encodeGguf } from "../formats/gguf-blocks.ts";
 import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { LoadedAdapter } from "../formats/peft.ts";
-import { checkFits } from "../models/adapter-fits.ts";
+import { type AdapterPlan, planAdapter } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
+import { embeddingName, headName } from "../models/decoder-weights.ts";
 import { UserError } from "../util/errors.ts";
 import { ggufArchitecture, ggufName, interleavedHeads, interleaveRows } from "./gguf-names.ts";
 
@@ -24,12 +25,18 @@ export function ggufAdapter(
   adapter: LoadedAdapter,
   about: { readonly name: string; readonly type: AdapterTensorType },
 ): GgufAdapter {
-  checkFits(config, adapter);
-  if (adapter.replacements.size > 0) {
+  const plan = planAdapter(config, adapter);
+  const refuse = (what: string): never => {
     throw new UserError(
-      `adapter: it replaces ${[...adapter.replacements.keys()].join(", ")} whole, which a GGUF adapter cannot express; export the merged model instead, without --adapter-only`,
+      `adapter: ${what}, which a GGUF adapter cannot express; export the merged model instead, without --adapter-only`,
     );
-  }
+  };
+  const whole = [...plan.replaced.keys(), ...changedBase(plan)];
+  if (whole.length > 0) refuse(`it replaces ${whole.join(", ")} whole`);
+  if (plan.base.vocabularySize !== config.vocabularySize)
+    refuse(`its vocabulary is ${plan.base.vocabularySize}, not the model's ${config.vocabularySize}`);
+  if (plan.embedding) refuse(`it adapts ${embeddingName}`);
+  if (config.tied && plan.linears.has(headName)) refuse(`it adapts a ${headName} that is the embedding too`);
   const alpha = fileAlpha(adapter);
   const metadata = new Map<string, GgufValue>([
     ["general.architecture", { type: "string", value: ggufArchitecture(config) }],
@@ -39,7 +46,7 @@ export function ggufAdapter(
     ["adapter.lora.alpha", { type: "f32", value: alpha }],
   ]);
   const tensors: GgufTensorToWrite[] = [];
-  for (const [module, { a, b }] of adapter.modules) {
+  for (const [module, { a, b }] of plan.linears) {
     const { scale, rank } = adapter.settings.get(module)!;
     const factor = (scale * rank) / alpha;
     const folded = factor === 1 ? b.values : b.values.map((value) => value * factor);
@@ -54,6 +61,11 @@ export function ggufAdapter(
     add("lora_b", b.shape, rows);
   }
   return { metadata, tensors };
+}
+
+/** Tensors of the base that the file holds only because PEFT saves them beside an adapted head or embedding. */
+function changedBase(plan: AdapterPlan): string[] {
+  return [...plan.fixed.keys()].filter((name) => !plan.linears.has(name.replace(/\.weight$/, "")));
 }
 
 /** The alpha that most modules share once their scale is written as alpha / rank; rounded to f32, as the file holds it. */

@@ -16,11 +16,13 @@ import { toSafetensorsDType } from "../formats/safetensors.ts";
 import type { TensorToWrite } from "../formats/safetensors-writer.ts";
 import { stageFolder } from "../formats/staged-folder.ts";
 import { attachLoadedAdapter } from "../models/adapter.ts";
+import { vocabularyOf } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource, nf4View } from "../models/dense-source.ts";
 import { readFolderConfig } from "../models/folder-config.ts";
 import { loadDecoder, type WeightSource } from "../models/load-model.ts";
+import { resizedSource } from "../models/resized-source.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
@@ -107,11 +109,14 @@ export async function mergeFolder(
     });
     if (samples.length === 0) throw new UserError("--sample-data: it has no text to compare the models on");
 
+    // Every model of the comparison has the adapter's vocabulary.
+    const wanted = { ...config, vocabularySize: vocabularyOf(config, adapter) };
+    const resized = (from: WeightSource) => resizedSource(from, wanted.vocabularySize);
     const references = await referencesOf(options, config, source, trained);
     const held: { name: string; bound: number; logits: SampleLogits }[] = [];
     for (const { name, bound, from } of references) {
       hooks.note?.(`reading ${samples.flat().length} tokens with the ${name}`);
-      held.push({ name, bound, logits: await logitsOf(backend, config, from, samples, adapter) });
+      held.push({ name, bound, logits: await logitsOf(backend, wanted, resized(from), samples, adapter) });
     }
 
     const merged = mergedSource(backend, source, config, adapter);
@@ -224,7 +229,12 @@ const torchNames: Record<MergeDType, string> = { f32: "float32", f16: "float16",
 function mergedConfig(json: JsonObject, merged: MergedSource, dtype: MergeDType): JsonObject {
   const { quantization_config: _, ...rest } = json;
   const key = "dtype" in json ? "dtype" : "torch_dtype";
-  return { ...rest, tie_word_embeddings: merged.config.tied, [key]: torchNames[dtype] };
+  return {
+    ...rest,
+    vocab_size: merged.config.vocabularySize,
+    tie_word_embeddings: merged.config.tied,
+    [key]: torchNames[dtype],
+  };
 }
 
 function tensorsOf(merged: MergedSource, dtype: MergeDType): TensorToWrite[] {

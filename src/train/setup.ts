@@ -43,14 +43,15 @@ export async function openTrainable(
   const path = locateModel(options.model);
   const full = options.method === "full";
   const quantize = options.method === "qlora" ? quantizeOnArrival(backend) : undefined;
+  const initial = options.initAdapter === undefined ? undefined : await readAdapter(options.initAdapter);
   const model = await openModel(backend, path, {
     train: full,
     quantize,
+    vocabularyOf: initial,
     tell: (message) => emit({ type: "warning", message }),
   });
   try {
     const modelHash = await hashModelFolder(model.folder);
-    const initial = options.initAdapter === undefined ? undefined : await readAdapter(options.initAdapter);
     const { parameters, adapter } = makeTrainable(model.loaded, options, {
       initial,
       baseModel: options.model,
