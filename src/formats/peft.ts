@@ -82,7 +82,8 @@ function settingsOf(
   const settings = new Map<string, ModuleSettings>();
   for (const [module, { a, b }] of weights.modules) {
     const { rank } = read(module);
-    if (!targeted(module)) {
+    // A tie brings the other table in, though no target names it.
+    if (!targeted(module) && !config.ensureWeightTying) {
       throw new UserError(
         `${file}: it holds factors for ${module}, which ${CONFIG_FILE} does not target; the two files are not of the same adapter.`,
       );

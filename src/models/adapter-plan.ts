@@ -23,6 +23,8 @@ export interface AdapterPlan {
   readonly fixed: ReadonlyMap<string, TensorValues>;
   /** Factors of linear layers by path, the head's among them. */
   readonly linears: ReadonlyMap<string, AdapterPair>;
+  /** The head's factors are the embedding's, turned round. */
+  readonly tiedFactors: boolean;
   /** Factors of the embedding table as of a linear layer [V, C]: A [rank, C], B [V, rank]. */
   readonly embedding?: AdapterPair & { readonly scale: number };
 }
@@ -57,10 +59,14 @@ export function planAdapter(config: DecoderConfig, adapter: LoadedAdapter): Adap
   const { replaced, fixed, tied } = tables(base, adapter);
   checkWhole(base, adapter, [...replaced, ...fixed]);
   const linears = new Map(adapter.modules);
-  const factors = linears.get(embeddingName);
+  const given = linears.get(embeddingName);
   linears.delete(embeddingName);
-  if (factors && adapter.config.ensureWeightTying && base.tied && !linears.has(headName))
-    linears.set(headName, { a: transposed(factors.b), b: transposed(factors.a) });
+  const keeps = given !== undefined && adapter.config.ensureWeightTying && base.tied;
+  const ofHead = linears.get(headName);
+  // Tied factors are one pair, and PEFT reads the head's into it last.
+  const factors: AdapterPair | undefined =
+    keeps && ofHead ? { a: transposed(ofHead.b), b: transposed(ofHead.a), embedding: true } : given;
+  if (keeps && !ofHead) linears.set(headName, { a: transposed(given.b), b: transposed(given.a) });
   checkFactors(base, adapter, linears, factors);
   const embedding = factors && {
     a: transposed(factors.b),
@@ -68,7 +74,15 @@ export function planAdapter(config: DecoderConfig, adapter: LoadedAdapter): Adap
     scale: adapter.settings.get(embeddingName)!.scale,
   };
   const untied = factors !== undefined || linears.has(headName);
-  return { base, tied: tied && !untied, replaced, fixed, linears, embedding };
+  return {
+    base,
+    tied: tied && (keeps || !untied),
+    tiedFactors: keeps,
+    replaced,
+    fixed,
+    linears,
+    embedding,
+  };
 }
 
 /** Scale of a linear layer's factors. */

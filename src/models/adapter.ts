@@ -91,8 +91,7 @@ export function attachLoadedAdapter(
     throw new UserError(
       `adapter: its vocabulary is ${plan.base.vocabularySize}, and the model was opened with ${decoder.config.vocabularySize}; open the model with the adapter`,
     );
-  const derivedHead = plan.linears.has(headName) && !adapter.modules.has(headName);
-  if (derivedHead && options.trains) {
+  if (plan.tiedFactors && options.trains) {
     throw new UserError(
       "adapter: the factors of its embedding serve the tied head too (ensure_weight_tying), which is not trained here; it can be used, merged and exported",
     );

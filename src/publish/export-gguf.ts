@@ -9,11 +9,13 @@ import { writeGguf } from "../formats/gguf-writer.ts";
 import { type JsonObject, readJsonObject } from "../formats/json.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
 import { claimOutputFile } from "../formats/output-file.ts";
-import { readAdapter } from "../formats/peft.ts";
+import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource } from "../models/dense-source.ts";
 import { readFolderConfig } from "../models/folder-config.ts";
 import type { WeightSource } from "../models/load-model.ts";
+import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
+import { elementCount } from "../tensor/tensor.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadTokenizer } from "../text/load-tokenizer.ts";
 import { UsageError } from "../util/errors.ts";
@@ -77,7 +79,12 @@ async function exportLocked(
       const type = options.type === "auto" ? "f32" : options.type;
       if (type === "q8_0" || type === "q4_0")
         throw new UsageError(`--type ${type}: adapters are exported as f32, f16 or bf16`);
-      const { metadata, tensors } = ggufAdapter(config, adapter, { name: lastPart(options.adapter!), type });
+      const unchanged = await unchangedTensors(base, adapter);
+      const { metadata, tensors } = ggufAdapter(config, adapter, {
+        name: lastPart(options.adapter!),
+        type,
+        isUnchanged: (tensor) => unchanged.has(tensor),
+      });
       await writeGguf(out, metadata, tensors);
       report = { out, kind: "adapter", type, tensors: tensors.length };
     } else {
@@ -116,6 +123,19 @@ async function exportLocked(
   } finally {
     await folder.close();
   }
+}
+
+/** Tensors of the base that an adapter's file holds as the base has them. */
+async function unchangedTensors(base: WeightSource, adapter: LoadedAdapter): Promise<Set<string>> {
+  const unchanged = new Set<string>();
+  for (const [name, { shape, values }] of adapter.baseTensors ?? []) {
+    const found = base.find(name);
+    if (!found || elementCount(found.shape) !== elementCount(shape)) continue;
+    const size = values.length * dtypeBytes[found.dtype];
+    const stored = decodeToF32(await base.read(name, 0, size), found.dtype);
+    if (values.every((value, i) => value === stored[i])) unchanged.add(name);
+  }
+  return unchanged;
 }
 
 async function readTokenizerJson(model: string): Promise<JsonObject> {

@@ -6,7 +6,7 @@ import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
 import { encodeGguf } from "../formats/gguf-blocks.ts";
 import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { LoadedAdapter } from "../formats/peft.ts";
-import { type AdapterPlan, planAdapter } from "../models/adapter-plan.ts";
+import { planAdapter } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { embeddingName, headName } from "../models/decoder-weights.ts";
 import { UserError } from "../util/errors.ts";
@@ -23,7 +23,12 @@ export interface GgufAdapter {
 export function ggufAdapter(
   config: DecoderConfig,
   adapter: LoadedAdapter,
-  about: { readonly name: string; readonly type: AdapterTensorType },
+  about: {
+    readonly name: string;
+    readonly type: AdapterTensorType;
+    /** Whether a tensor of the base that the file holds is the base's own still, which PEFT saves beside a head's factors. */
+    readonly isUnchanged?: (name: string) => boolean;
+  },
 ): GgufAdapter {
   const plan = planAdapter(config, adapter);
   const refuse = (what: string): never => {
@@ -31,7 +36,8 @@ export function ggufAdapter(
       `adapter: ${what}, which a GGUF adapter cannot express; export the merged model instead, without --adapter-only`,
     );
   };
-  const whole = [...plan.replaced.keys(), ...changedBase(plan)];
+  const changed = [...plan.fixed.keys()].filter((name) => !about.isUnchanged?.(name));
+  const whole = [...plan.replaced.keys(), ...changed];
   if (whole.length > 0) refuse(`it replaces ${whole.join(", ")} whole`);
   if (plan.base.vocabularySize !== config.vocabularySize)
     refuse(`its vocabulary is ${plan.base.vocabularySize}, not the model's ${config.vocabularySize}`);
@@ -61,11 +67,6 @@ export function ggufAdapter(
     add("lora_b", b.shape, rows);
   }
   return { metadata, tensors };
-}
-
-/** Tensors of the base that the file holds only because PEFT saves them beside an adapted head or embedding. */
-function changedBase(plan: AdapterPlan): string[] {
-  return [...plan.fixed.keys()].filter((name) => !plan.linears.has(name.replace(/\.weight$/, "")));
 }
 
 /** The alpha that most modules share once their scale is written as alpha / rank; rounded to f32, as the file holds it. */
