@@ -9,8 +9,9 @@ import { writeGguf } from "../formats/gguf-writer.ts";
 import { type JsonObject, readJsonObject } from "../formats/json.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
 import { claimOutputFile } from "../formats/output-file.ts";
-import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
-import { weightSpecs } from "../models/decoder-weights.ts";
+import { readAdapter } from "../formats/peft.ts";
+import { type AdapterPlan, planAdapter } from "../models/adapter-plan.ts";
+import { embeddingName, weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource } from "../models/dense-source.ts";
 import { readFolderConfig } from "../models/folder-config.ts";
 import type { WeightSource } from "../models/load-model.ts";
@@ -79,7 +80,7 @@ async function exportLocked(
       const type = options.type === "auto" ? "f32" : options.type;
       if (type === "q8_0" || type === "q4_0")
         throw new UsageError(`--type ${type}: adapters are exported as f32, f16 or bf16`);
-      const unchanged = await unchangedTensors(base, adapter);
+      const unchanged = await unchangedTensors(base, planAdapter(config, adapter));
       const { metadata, tensors } = ggufAdapter(config, adapter, {
         name: lastPart(options.adapter!),
         type,
@@ -126,13 +127,14 @@ async function exportLocked(
 }
 
 /** Tensors of the base that an adapter's file holds as the base has them. */
-async function unchangedTensors(base: WeightSource, adapter: LoadedAdapter): Promise<Set<string>> {
+async function unchangedTensors(base: WeightSource, plan: AdapterPlan): Promise<Set<string>> {
   const unchanged = new Set<string>();
-  for (const [name, { shape, values }] of adapter.baseTensors ?? []) {
-    const found = base.find(name);
+  for (const [name, { shape, values }] of plan.fixed) {
+    const own = base.find(name) ? name : `${embeddingName}.weight`; // a tied head has no tensor of its own
+    const found = base.find(own);
     if (!found || elementCount(found.shape) !== elementCount(shape)) continue;
     const size = values.length * dtypeBytes[found.dtype];
-    const stored = decodeToF32(await base.read(name, 0, size), found.dtype);
+    const stored = decodeToF32(await base.read(own, 0, size), found.dtype);
     if (values.every((value, i) => value === stored[i])) unchanged.add(name);
   }
   return unchanged;
