@@ -3,6 +3,7 @@
 // does to which weight is adapter-plan.ts's.
 
 import type { Parameter } from "../autograd/tape.ts";
+import { isQuantized } from "../backend/backend.ts";
 import {
   type AdapterConfig,
   type AdapterPair,
@@ -22,6 +23,9 @@ import { planAdapter, scaleOf, transposed } from "./adapter-plan.ts";
 import type { Decoder } from "./decoder.ts";
 import { embeddingName, headName } from "./decoder-weights.ts";
 import type { LoadedDecoder } from "./load-model.ts";
+
+const embeddingTable = `${embeddingName}.weight`;
+const headTable = `${headName}.weight`;
 
 export interface DecoderAdapter {
   readonly config: AdapterConfig;
@@ -54,13 +58,18 @@ export function parseTargets(text: string): string | string[] {
     .map((name) => shortNames[name] ?? name);
 }
 
+/** What a new adapter's configuration says to train embedding and head whole; tied, they stay one table. */
+export function wholeTables({
+  decoder,
+}: LoadedDecoder): Pick<AdapterConfig, "modulesToSave" | "ensureWeightTying"> {
+  const [embedding, head] = [embeddingName, headName].map((name) => name.slice(name.lastIndexOf(".") + 1));
+  return decoder.config.tied
+    ? { modulesToSave: [embedding!], ensureWeightTying: true }
+    : { modulesToSave: [embedding!, head!], ensureWeightTying: false };
+}
+
 /** Attaches a fresh adapter to every layer that the configuration names. */
 export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, seed: number): DecoderAdapter {
-  if (config.modulesToSave.length > 0) {
-    throw new UserError(
-      "a new adapter cannot train whole modules; continue from an adapter that has them with --init-adapter",
-    );
-  }
   const { decoder } = loaded;
   const linears = decoder.linears.map((layer) => layer.name);
   const all = typeof config.targets === "string" && config.targets.toLowerCase() === "all-linear";
@@ -73,7 +82,11 @@ export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, s
       `adapter: of the targets, ${unmatched.join(", ")} match no linear layer of this model; its layers are named ${known.join(", ")}`,
     );
   }
-  return new Attached(decoder, config, settings, { seed, trains: true });
+  return new Attached(decoder, config, settings, {
+    seed,
+    trains: true,
+    tables: config.modulesToSave.length > 0,
+  });
 }
 
 /**
@@ -130,6 +143,8 @@ interface AttachedParts {
   readonly trains: boolean;
   readonly replaced?: ReadonlyMap<string, TensorValues>;
   readonly fixed?: ReadonlyMap<string, TensorValues>;
+  /** Embedding and head train whole, from the base's own values. */
+  readonly tables?: boolean;
 }
 
 class Attached implements DecoderAdapter {
@@ -155,10 +170,15 @@ class Attached implements DecoderAdapter {
       choices: settings,
       dropout: config.dropout,
       seed: parts.seed,
-      extra: [...(ofTable ? tableSpecs(decoder, ofTable.rank) : []), ...specsOf(parts.replaced)],
+      extra: [
+        ...(ofTable ? tableSpecs(decoder, ofTable.rank) : []),
+        ...(parts.tables ? wholeSpecs(decoder) : []),
+        ...specsOf(parts.replaced),
+      ],
       trains: parts.trains,
     });
     if (ofTable) this.adaptEmbedding(ofTable.scale, parts.seed);
+    if (parts.tables) this.copyTables();
     this.put(this.flat, parts.replaced, this.replaced);
     if (this.fixed.size > 0) {
       this.fixedFlat = new FlatParameters(backend, specsOf(this.fixed), "adapters", false);
@@ -180,6 +200,28 @@ class Attached implements DecoderAdapter {
       made.set(tensor, parameter);
       into.set(name, parameter);
       this.undo.push(this.decoder.replace(name, parameter));
+    }
+  }
+
+  /** Puts trained copies in the places of embedding and head. */
+  private copyTables(): void {
+    const { decoder, flat } = this;
+    const { backend, config } = decoder;
+    const { weight } = decoder.head;
+    const from = "frozen" in weight ? weight.frozen : weight.parameter.tensor;
+    for (const [name, table] of [
+      [embeddingTable, decoder.embeddingTable.tensor],
+      [headTable, from],
+    ] as const) {
+      const parameter = flat.get(config.tied ? embeddingTable : name);
+      if (!parameter || isQuantized(table)) throw new BugError(`${name} is no table to train whole`);
+      if (!config.tied || name === embeddingTable) {
+        // The flat buffer begins as zeros.
+        if (table.dtype === parameter.tensor.dtype) backend.addInPlace(table, parameter.tensor);
+        else backend.cast(table, parameter.tensor);
+      }
+      this.replaced.set(name, parameter);
+      this.undo.push(decoder.replace(name, parameter));
     }
   }
 
@@ -243,6 +285,11 @@ function tableSpecs({ config }: Decoder, rank: number): ParameterSpec[] {
     { name: `${embeddingName}.lora_a`, shape: [config.vocabularySize, rank] },
     { name: `${embeddingName}.lora_b`, shape: [config.width, rank] },
   ];
+}
+
+function wholeSpecs({ config }: Decoder): ParameterSpec[] {
+  const shape = [config.vocabularySize, config.width];
+  return [embeddingTable, ...(config.tied ? [] : [headTable])].map((name) => ({ name, shape }));
 }
 
 /** One parameter for each tensor, under the first of its names. */

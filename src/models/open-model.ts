@@ -5,7 +5,7 @@ import type { Backend } from "../backend/backend.ts";
 import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
 import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
-import { loadTokenizer } from "../text/load-tokenizer.ts";
+import { loadTokenizerFor } from "../text/load-tokenizer.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { attachLoadedAdapter, type DecoderAdapter } from "./adapter.ts";
@@ -35,6 +35,8 @@ export interface OpenOptions extends LoadOptions {
   readonly adapter?: string;
   /** Give embedding and head the vocabulary of this adapter, which will be attached later. */
   readonly vocabularyOf?: LoadedAdapter;
+  /** A folder whose tokenizer counts before the model's; embedding and head have rows for all its tokens. */
+  readonly textFolder?: string;
   /** Leave room in embedding and head for the tokens of adapters that requests will bring (adapter-set.ts). */
   readonly roomFor?: readonly LoadedAdapter[];
   /** Hears what was found and taken that the user may not expect. */
@@ -51,10 +53,11 @@ export async function openModel(
   try {
     const stored = await readFolderConfig(folder);
     for (const note of stored.notes) options.tell?.(`${path}: ${note}`);
-    const tokenizer = await loadTokenizer(path);
+    const tokenizer = await loadTokenizerFor(path, options.textFolder ?? options.adapter);
     const given = options.adapter === undefined ? undefined : await readAdapter(options.adapter);
     const sized = given ?? options.vocabularyOf;
-    const own = sized ? vocabularyOf(stored, sized) : stored.vocabularySize;
+    const tables = sized ? vocabularyOf(stored, sized) : stored.vocabularySize;
+    const own = options.textFolder === undefined ? tables : Math.max(tables, tokenizer.vocabSize);
     const others = (options.roomFor ?? []).map((adapter) => vocabularyOf(stored, adapter));
     const vocabularySize = Math.max(own, ...others);
     const config = { ...stored, vocabularySize };

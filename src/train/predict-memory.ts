@@ -23,6 +23,8 @@ export interface MemoryCase {
   readonly rank: number;
   /** As --targets. */
   readonly targets: string;
+  /** Embedding and head train whole beside the adapter. */
+  readonly trainsTables?: boolean;
   readonly optimizer: OptimizerName;
   readonly precision: Precision;
   readonly batchSize: number;

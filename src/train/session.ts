@@ -15,6 +15,7 @@ import {
   attachNewAdapter,
   type DecoderAdapter,
   parseTargets,
+  wholeTables,
 } from "../models/adapter.ts";
 import type { Decoder } from "../models/decoder.ts";
 import type { LoadedDecoder } from "../models/load-model.ts";
@@ -37,6 +38,8 @@ export interface SessionRecipe extends Partial<OptimizerOptions> {
   readonly rslora?: boolean;
   /** As --targets. */
   readonly targets: string;
+  /** Train embedding and head whole beside the adapter, as added tokens need. */
+  readonly trainsTables?: boolean;
   readonly optimizer: OptimizerName;
   readonly seed: number;
 }
@@ -72,12 +75,16 @@ export function makeTrainable(
     if (!loaded.trained) throw new BugError("full fine-tuning of a model that was not loaded for it");
     return { parameters: loaded.trained };
   }
-  const { rank, alpha, dropout, rslora } = recipe;
+  const { rank, alpha, dropout, rslora, trainsTables } = recipe;
+  const tables = trainsTables ? wholeTables(loaded) : {};
   const adapter = initial
     ? attachLoadedAdapter(loaded, initial, { trains: true, dropout })
     : attachNewAdapter(
         loaded,
-        newAdapterConfig({ rank, alpha, dropout, rslora, targets: parseTargets(recipe.targets), baseModel }),
+        newAdapterConfig({
+          ...{ rank, alpha, dropout, rslora, targets: parseTargets(recipe.targets), baseModel },
+          ...tables,
+        }),
         recipe.seed,
       );
   return { parameters: adapter.flat, adapter };
