@@ -55,6 +55,11 @@ export async function openModel(
     for (const note of stored.notes) options.tell?.(`${path}: ${note}`);
     const tokenizer = await loadTokenizerFor(path, options.textFolder ?? options.adapter);
     const given = options.adapter === undefined ? undefined : await readAdapter(options.adapter);
+    if (given && given.unknownKeys.length > 0) {
+      options.tell?.(
+        `${options.adapter}: keys of adapter_config.json that are not known here, and not used: ${given.unknownKeys.join(", ")}`,
+      );
+    }
     const sized = given ?? options.vocabularyOf;
     const tables = sized ? vocabularyOf(stored, sized) : stored.vocabularySize;
     const own = options.textFolder === undefined ? tables : Math.max(tables, tokenizer.vocabSize);
