@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { openBackend } from "../backend/index.ts";
 import { chatDefinition } from "../config/chat-options.ts";
 import { locateModel } from "../formats/locate-model.ts";
-import { readAdapter } from "../formats/peft.ts";
+import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
 import { Conversation } from "../generate/conversation.ts";
 import { GenerationEngine } from "../generate/engine.ts";
 import { type AdapterSet, loadAdapterSet } from "../models/adapter-set.ts";
@@ -31,7 +31,12 @@ export const command = defineCommand(chatDefinition, async (options, terminal) =
   const backend = await openBackend(options.backend, options);
   const adapters = new Map<string, AdapterSet>();
   try {
-    const model = await openModel(backend, locateModel(options.model));
+    const given = new Map<string, LoadedAdapter>();
+    for (const [name, path] of Object.entries(options.adapters)) given.set(name, await readAdapter(path));
+    const model = await openModel(backend, locateModel(options.model), {
+      tell: terminal.warn,
+      roomFor: [...given.values()],
+    });
     try {
       const { tokenizer, config } = model;
       const source =
@@ -43,10 +48,11 @@ export const command = defineCommand(chatDefinition, async (options, terminal) =
         );
       }
       const { decoder } = model.loaded;
-      for (const [name, path] of Object.entries(options.adapters))
-        adapters.set(name, loadAdapterSet(decoder, await readAdapter(path)));
+      const { vocabularySize } = model;
+      for (const [name, adapter] of given)
+        adapters.set(name, loadAdapterSet(decoder, adapter, vocabularySize));
       const context = Math.min(options.context ?? usualContext, config.maxPositions);
-      const engine = new GenerationEngine(decoder, { slots: 2, capacity: context });
+      const engine = new GenerationEngine(decoder, { slots: 2, capacity: context, vocabularySize });
       const { maxNewTokens, system } = options;
       const conversation = new Conversation({
         engine,

@@ -19,7 +19,10 @@ export const command = defineCommand(evalDefinition, async (options, terminal) =
   if (options.predictions !== undefined) await refuseUnwritable(options.predictions);
   const backend = await openBackend(options.backend, options);
   try {
-    const model = await openModel(backend, locateModel(options.model), { adapter: options.adapter });
+    const model = await openModel(backend, locateModel(options.model), {
+      adapter: options.adapter,
+      tell: terminal.warn,
+    });
     try {
       terminal.note(`model: ${model.config.modelType} on ${backend.description}`);
       const measurement = await measure(

@@ -18,7 +18,10 @@ import { exitCodes } from "./terminal.ts";
 export const command = defineCommand(generateDefinition, async (options, terminal) => {
   const backend = await openBackend(options.backend, options);
   try {
-    const model = await openModel(backend, locateModel(options.model), { adapter: options.adapter });
+    const model = await openModel(backend, locateModel(options.model), {
+      adapter: options.adapter,
+      tell: terminal.warn,
+    });
     try {
       const { tokenizer } = model;
       const promptIds = await promptOf(options, tokenizer);

@@ -46,6 +46,7 @@ export async function scoreOne(
     const model = await openModel(backend, method === "full" ? folder : base, {
       adapter: method === "lora" || method === "qlora" ? folder : undefined,
       quantize: method === "qlora" ? quantizeOnArrival(backend) : undefined,
+      tell,
     });
     try {
       const { evalData: data, metrics, maxNewTokens, trainOn, chatTemplate } = options;

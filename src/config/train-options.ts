@@ -46,6 +46,7 @@ export const trainDefinition = defineOptions({
       out: text("folder to write the result to", { required: true, placeholder: "DIR" }),
       ...adapterFields,
       initAdapter: text("adapter in PEFT layout to continue from", { placeholder: "DIR" }),
+      addTokens: text("tokens to add and train, one a line or as a JSON list", { placeholder: "F" }),
     },
     Data: {
       data: dataFile("training rows: a JSONL, JSON, CSV or Parquet file", { required: true }),
@@ -134,6 +135,11 @@ export const trainDefinition = defineOptions({
     }
     if (values.method === "full" && values.initAdapter !== undefined) {
       throw new UsageError("--init-adapter needs --method lora or qlora: full fine-tuning has no adapter.");
+    }
+    if (values.addTokens !== undefined && values.initAdapter !== undefined) {
+      throw new UsageError(
+        "--add-tokens begins an adapter with its tokens, so it does not go with --init-adapter; an adapter that has added tokens keeps training them.",
+      );
     }
     if (values.pagedBudget !== undefined && !values.paged) {
       throw new UsageError("--paged-budget needs --paged.");

@@ -1,5 +1,5 @@
 // Samples as the flat arrays that a model takes: all sequences laid end to end, nothing padded. Segments keep
-// sequences from seeing each other and positions restart in each, so a packed batch equals its samples run apart.
+// sequences from seeing each other, and positions start anew in each, so a packed batch equals its samples run apart.
 
 import { invariant } from "../util/errors.ts";
 import type { Sample } from "./render.ts";
@@ -13,8 +13,6 @@ export interface Batch {
   readonly ids: Int32Array; // [T]
   /** The id to predict at each position (the next token of its own sequence), or NO_TARGET. */
   readonly targets: Int32Array; // [T]
-  /** Position in its own sequence, from 0. */
-  readonly positions: Int32Array; // [T]
   /** Rows (qStart, qLength, kStart, kLength), as backend.ts's Segments. */
   readonly segments: Int32Array; // [n, 4]
   readonly maxLength: number;
@@ -26,7 +24,6 @@ export function assemble(samples: readonly Sample[]): Batch {
   const total = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
   const ids = new Int32Array(total);
   const targets = new Int32Array(total).fill(NO_TARGET);
-  const positions = new Int32Array(total);
   const segments = new Int32Array(samples.length * 4);
   let start = 0;
   let maxLength = 0;
@@ -39,7 +36,6 @@ export function assemble(samples: readonly Sample[]): Batch {
     );
     ids.set(sample.ids, start);
     for (let i = 0; i < length; i++) {
-      positions[start + i] = i;
       if (i + 1 < length && sample.targetMask[i + 1] === 1) {
         targets[start + i] = sample.ids[i + 1]!;
         targetTokens++;
@@ -52,7 +48,6 @@ export function assemble(samples: readonly Sample[]): Batch {
   return {
     ids,
     targets,
-    positions,
     segments,
     maxLength,
     targetTokens,

@@ -27,7 +27,10 @@ export interface AdapterConfig {
   /** Only these layers; applies to targets given as a list, and there not to full paths. */
   readonly layersToTransform?: readonly number[];
   readonly layersPattern: readonly string[];
-  readonly bias: "none";
+  /** Which biases train with it. */
+  readonly bias: "none" | "lora_only" | "all";
+  /** What replaces one of two tied tables, or adapts it, does so for both. */
+  readonly ensureWeightTying: boolean;
   readonly taskType: string;
   readonly baseModel?: string;
   readonly revision?: string;
@@ -46,6 +49,7 @@ export function newAdapterConfig(
     modulesToSave: [],
     layersPattern: [],
     bias: "none",
+    ensureWeightTying: false,
     taskType: "CAUSAL_LM",
     initLoraWeights: true,
     ...given,

@@ -22,7 +22,7 @@ export interface ModelFolder {
   readonly config: JsonObject;
   /** Absent when the folder has no generation_config.json. */
   readonly generationConfig: JsonObject | undefined;
-  /** In the order of the bytes on disk, so that reading them in turn is sequential. */
+  /** By their full names, in the order of the bytes on disk, so that reading them in turn is sequential. */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   /** Bytes of all tensors. */
   readonly weightBytes: number;
@@ -67,7 +67,7 @@ class OpenFolder implements ModelFolder {
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   readonly weightBytes: number;
   readonly files: { readonly name: string; readonly source: ByteSource }[];
-  private readonly fileOf = new Map<string, SafetensorsFile>();
+  private readonly placeOf = new Map<string, { readonly file: SafetensorsFile; readonly stored: string }>();
 
   constructor(
     readonly path: string,
@@ -78,15 +78,19 @@ class OpenFolder implements ModelFolder {
   ) {
     this.files = opened.map(({ name, file }) => ({ name, source: file.source }));
     const tensors = new Map<string, TensorEntry>();
+    const stored = new Set<string>();
+    const nameOf = canonicalNames(opened.flatMap(({ file }) => [...file.tensors.keys()]));
     for (const { name: fileName, file } of opened) {
-      for (const [name, entry] of file.tensors) {
-        if (map && map.get(name) !== fileName) continue;
-        tensors.set(name, entry);
-        this.fileOf.set(name, file);
+      for (const [storedName, entry] of file.tensors) {
+        if (map && map.get(storedName) !== fileName) continue;
+        const name = nameOf(storedName);
+        tensors.set(name, { ...entry, name });
+        stored.add(storedName);
+        this.placeOf.set(name, { file, stored: storedName });
       }
     }
     for (const [name, fileName] of map ?? []) {
-      if (!tensors.has(name)) {
+      if (!stored.has(name)) {
         throw new UserError(
           `${path}/${INDEX_FILE}: it says that tensor "${name}" is in ${fileName}, and ${fileName} has no such tensor. The shards and the index are not of the same model; fetch the folder again.`,
         );
@@ -96,26 +100,30 @@ class OpenFolder implements ModelFolder {
     this.weightBytes = [...tensors.values()].reduce((sum, entry) => sum + entry.sizeBytes, 0);
   }
 
-  private file(name: string): SafetensorsFile {
-    const file = this.fileOf.get(name);
-    if (!file) throw new UserError(`${this.path}: the model has no tensor "${name}".`);
-    return file;
+  private place(name: string): { readonly file: SafetensorsFile; readonly stored: string } {
+    const place = this.placeOf.get(name);
+    if (!place) throw new UserError(`${this.path}: the model has no tensor "${name}".`);
+    return place;
   }
 
   async read(name: string): Promise<Uint8Array<ArrayBuffer>> {
-    return this.file(name).readTensor(name);
+    const { file, stored } = this.place(name);
+    return file.readTensor(stored);
   }
 
   async readInto(name: string, into: Uint8Array): Promise<void> {
-    return this.file(name).readTensorInto(name, into);
+    const { file, stored } = this.place(name);
+    return file.readTensorInto(stored, into);
   }
 
   async readRange(name: string, begin: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-    return this.file(name).readRange(name, begin, length);
+    const { file, stored } = this.place(name);
+    return file.readRange(stored, begin, length);
   }
 
   readChunks(name: string, chunkBytes: number): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-    return this.file(name).readChunks(name, chunkBytes);
+    const { file, stored } = this.place(name);
+    return file.readChunks(stored, chunkBytes);
   }
 
   async close(): Promise<void> {
@@ -130,6 +138,17 @@ async function readJsonFile(folder: Folder, name: string, capBytes: number): Pro
   } finally {
     await source.close();
   }
+}
+
+/**
+ * A base class (LlamaModel) saves its weights without the "model." that its ...ForCausalLM puts before them; tensors go
+ * by the longer names, as transformers maps them when it loads.
+ */
+function canonicalNames(stored: readonly string[]): (name: string) => string {
+  const bare = /^(?:embed_tokens|norm|layers\.\d+)\./;
+  if (stored.some((name) => name.startsWith("model.")) || !stored.some((name) => bare.test(name)))
+    return (name) => name;
+  return (name) => (bare.test(name) ? `model.${name}` : name);
 }
 
 /** Tensor name to shard file name. */

@@ -12,6 +12,10 @@ const PEFT_VERSION = "0.21.2";
 
 const RANK_CAP = 65_536;
 
+/** Begins with what the folder is, so that it reads after its path. */
+export const notMlx =
+  "this is an adapter in MLX's format (mlx-lm writes adapters.safetensors), and lowrank reads PEFT's. Fuse it with its base (mlx_lm.fuse --model BASE --adapter-path THIS --save-path OUT) and give OUT with --model, or train it in PEFT's layout.";
+
 /** Keys whose mere presence with a value changes what the adapter computes, and why we stop. */
 const refusedWhenSet: Record<string, string> = {
   use_dora: "DoRA scales each row of the weight as well",
@@ -27,7 +31,6 @@ const refusedWhenSet: Record<string, string> = {
   kasa_config: "KaSA truncates the base weights and adds singular values",
   monteclora_config: "MonteCLoRA samples the factors",
   alora_invocation_tokens: "aLoRA switches on only after its invocation tokens",
-  ensure_weight_tying: "the copies of tied layers are tied anew",
 };
 
 /** Initialisations that leave the base model alone; the trained factors then say everything. */
@@ -53,6 +56,7 @@ const readKeys = new Set([
   "alpha_pattern",
   "base_model_name_or_path",
   "bias",
+  "ensure_weight_tying",
   "exclude_modules",
   "init_lora_weights",
   "layers_pattern",
@@ -78,6 +82,7 @@ export function parseAdapterConfig(json: JsonObject, where = CONFIG_FILE): Parse
   const fail = (message: string): never => {
     throw new UserError(`${where}: ${message}`);
   };
+  if (json.peft_type === undefined && ("fine_tune_type" in json || "lora_parameters" in json)) fail(notMlx);
   if (json.peft_type !== "LORA") {
     fail(`peft_type is ${JSON.stringify(json.peft_type) ?? "missing"}; only "LORA" is supported.`);
   }
@@ -86,8 +91,8 @@ export function parseAdapterConfig(json: JsonObject, where = CONFIG_FILE): Parse
       fail(`${key} is set: ${reason}, which is not supported. Merge the adapter with PEFT first.`);
   }
   const bias = json.bias ?? "none";
-  if (bias !== "none")
-    fail(`bias is ${JSON.stringify(bias)}: trained biases are not supported; expected "none".`);
+  if (bias !== "none" && bias !== "all" && bias !== "lora_only")
+    fail(`bias is ${JSON.stringify(bias)}; expected "none", "all" or "lora_only".`);
   const init = json.init_lora_weights ?? true;
   if (typeof init !== "boolean" && !(typeof init === "string" && harmlessInits.has(init.toLowerCase()))) {
     fail(
@@ -114,7 +119,8 @@ export function parseAdapterConfig(json: JsonObject, where = CONFIG_FILE): Parse
       typeof layers === "number" ? [layers] : (read.layers("layers_to_transform") ?? undefined),
     layersPattern:
       typeof json.layers_pattern === "string" ? [json.layers_pattern] : read.list("layers_pattern"),
-    bias: "none",
+    bias: bias as AdapterConfig["bias"],
+    ensureWeightTying: read.boolean("ensure_weight_tying"),
     taskType: read.text("task_type") ?? "CAUSAL_LM",
     baseModel: read.text("base_model_name_or_path"),
     revision: read.text("revision"),
@@ -138,6 +144,7 @@ export function toPeftConfig(config: AdapterConfig): JsonObject {
     auto_mapping: null,
     base_model_name_or_path: config.baseModel ?? null,
     bias: config.bias,
+    ...(config.ensureWeightTying ? { ensure_weight_tying: true } : {}),
     exclude_modules: config.excludeModules ?? null,
     fan_in_fan_out: false,
     inference_mode: true,

@@ -2,22 +2,19 @@
 // everything else speaks of rank, alpha and module paths. What the config means for a model (which layers, which
 // scale) is in adapter-targets.ts; shapes against a base model are the caller's to check.
 //
-// Tensor names: base_model.model.<module path>.lora_A.weight [rank, in], .lora_B.weight [out, rank]; a module saved
-// whole keeps its own name behind the prefix. Written and read as peft 0.21 does.
+// Tensor names, after base_model.model. and the module's path: .lora_A.weight [rank, in], .lora_B.weight [out, rank];
+// .lora_embedding_A [rank, V] and .lora_embedding_B [C, rank]; a module saved whole keeps its own names. Written and read
+// as peft 0.21 does; which of them is what is adapter-tensors.ts's to say.
 
-import { decodeToF32, encodeFrom } from "../tensor/dtype.ts";
+import { encodeFrom } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { invariant, UserError } from "../util/errors.ts";
 import { type AdapterConfig, type ModuleSettings, settingsReader, targetMatcher } from "./adapter-targets.ts";
+import { type AdapterWeights, readAdapterTensors, type TensorValues } from "./adapter-tensors.ts";
 import type { Folder } from "./byte-source.ts";
 import { type JsonObject, jsonText, readJsonObject } from "./json.ts";
-import { CONFIG_FILE, parseAdapterConfig, toPeftConfig } from "./peft-config.ts";
-import {
-  fromSafetensorsDType,
-  openSafetensors,
-  type SafetensorsFile,
-  toSafetensorsDType,
-} from "./safetensors.ts";
+import { CONFIG_FILE, notMlx, parseAdapterConfig, toPeftConfig } from "./peft-config.ts";
+import { openSafetensors, toSafetensorsDType } from "./safetensors.ts";
 import type { TensorToWrite } from "./safetensors-writer.ts";
 
 export * from "./adapter-targets.ts";
@@ -27,26 +24,7 @@ const WEIGHTS_FILE = "adapter_model.safetensors";
 const CONFIG_CAP_BYTES = 16 << 20;
 const PREFIX = "base_model.model.";
 
-export interface TensorValues {
-  readonly shape: readonly number[];
-  readonly values: Float32Array;
-}
-
-/** The two factors of one module: A [rank, in], B [out, rank]. */
-export interface AdapterPair {
-  readonly a: TensorValues;
-  readonly b: TensorValues;
-}
-
-export interface AdapterWeights {
-  /** By module path, e.g. "model.layers.0.self_attn.q_proj". */
-  readonly modules: ReadonlyMap<string, AdapterPair>;
-  /**
-   * Whole tensors that take the place of the base model's, by the base model's tensor names: modules saved whole, and
-   * the copies of embeddings that PEFT adds on its own.
-   */
-  readonly replacements: ReadonlyMap<string, TensorValues>;
-}
+export type { AdapterPair, AdapterWeights, TensorValues } from "./adapter-tensors.ts";
 
 export interface LoadedAdapter extends AdapterWeights {
   readonly config: AdapterConfig;
@@ -59,6 +37,8 @@ export interface LoadedAdapter extends AdapterWeights {
 export async function readAdapter(from: string | Folder): Promise<LoadedAdapter> {
   const folder = typeof from === "string" ? await (await import("./disk.ts")).openFolder(from) : from;
   const names = new Set(await folder.list());
+  if (names.has("adapters.safetensors") && !names.has(WEIGHTS_FILE))
+    throw new UserError(`${folder.path}: ${notMlx}`);
   if (!names.has(CONFIG_FILE)) {
     const instead = names.has("config.json") ? " This is a model folder, not an adapter." : "";
     throw new UserError(`${folder.path}: there is no ${CONFIG_FILE}.${instead}`);
@@ -75,7 +55,7 @@ export async function readAdapter(from: string | Folder): Promise<LoadedAdapter>
   }
   const file = await openSafetensors(await folder.open(WEIGHTS_FILE));
   try {
-    const weights = await readWeights(file);
+    const weights = await readAdapterTensors(file, config);
     return { config, unknownKeys, ...weights, settings: settingsOf(config, weights, file.source.name) };
   } finally {
     await file.close();
@@ -91,77 +71,6 @@ async function readConfig(folder: Folder): Promise<JsonObject> {
   }
 }
 
-async function readWeights(file: SafetensorsFile): Promise<AdapterWeights> {
-  const factors = new Map<string, { a?: TensorValues; b?: TensorValues }>();
-  const replacements = new Map<string, TensorValues>();
-  for (const key of file.tensors.keys()) {
-    const role = roleOf(key, file.source.name);
-    if (role.kind === "skip") continue;
-    const values = await readValues(file, key);
-    if (role.kind === "replacement") {
-      replacements.set(role.name, values);
-      continue;
-    }
-    const pair = factors.get(role.module) ?? {};
-    if (pair[role.kind]) {
-      throw new UserError(
-        `${file.source.name}: it has two ${role.kind.toUpperCase()} factors for ${role.module}.`,
-      );
-    }
-    pair[role.kind] = values;
-    factors.set(role.module, pair);
-  }
-  const modules = new Map<string, AdapterPair>();
-  for (const module of [...factors.keys()].sort(byLayer)) {
-    const { a, b } = factors.get(module)!;
-    if (!a || !b) {
-      throw new UserError(
-        `${file.source.name}: ${module} has only ${a ? "lora_A" : "lora_B"}; expected both factors.`,
-      );
-    }
-    modules.set(module, { a, b });
-  }
-  return { modules, replacements };
-}
-
-type Role =
-  | { readonly kind: "a" | "b"; readonly module: string }
-  | { readonly kind: "replacement"; readonly name: string }
-  | { readonly kind: "skip" };
-
-/** What a tensor of the file is, by its name. */
-function roleOf(key: string, file: string): Role {
-  const name = key.startsWith(PREFIX) ? key.slice(PREFIX.length) : key;
-  // A raw state dict still holds the adapter's name ("default") in the middle.
-  const factor = /^(.+)\.lora_([AB])(?:\.[^.]+)?\.weight$/.exec(name);
-  if (factor) return { kind: factor[2] === "A" ? "a" : "b", module: factor[1]! };
-  if (/\.lora_embedding_[AB]/.test(name)) {
-    throw new UserError(`${file}: ${key}: adapters of embeddings are not supported; only of linear layers.`);
-  }
-  if (/\.lora_magnitude_vector/.test(name))
-    throw new UserError(`${file}: ${key}: DoRA adapters are not supported.`);
-  if (/\.token_adapter\./.test(name))
-    throw new UserError(`${file}: ${key}: trainable tokens are not supported.`);
-  if (/\.lora_\w+/.test(name))
-    throw new UserError(`${file}: ${key}: this kind of adapter tensor is not supported.`);
-  if (/\.original_module\./.test(name)) return { kind: "skip" };
-  const whole = /^(.+?)(?:\.base_layer|\.modules_to_save(?:\.[^.]+)?)?\.(weight|bias)$/.exec(name);
-  if (!whole)
-    throw new UserError(`${file}: ${key}: expected ...lora_A.weight, ...lora_B.weight or a whole weight.`);
-  return { kind: "replacement", name: `${whole[1]}.${whole[2]}` };
-}
-
-async function readValues(file: SafetensorsFile, key: string): Promise<TensorValues> {
-  const { dtype: fileDType, shape } = file.tensors.get(key)!;
-  const dtype = fromSafetensorsDType(fileDType);
-  if (dtype !== "f32" && dtype !== "bf16" && dtype !== "f16" && dtype !== "f64") {
-    throw new UserError(
-      `${file.source.name}: ${key} has dtype ${fileDType}; expected F32, BF16, F16 or F64.`,
-    );
-  }
-  return { shape, values: decodeToF32(await file.readTensor(key), dtype) };
-}
-
 /** Rank and scale of each module in the file, with the file held to the config. */
 function settingsOf(
   config: AdapterConfig,
@@ -173,7 +82,8 @@ function settingsOf(
   const settings = new Map<string, ModuleSettings>();
   for (const [module, { a, b }] of weights.modules) {
     const { rank } = read(module);
-    if (!targeted(module)) {
+    // A tie brings the other table in, though no target names it.
+    if (!targeted(module) && !config.ensureWeightTying) {
       throw new UserError(
         `${file}: it holds factors for ${module}, which ${CONFIG_FILE} does not target; the two files are not of the same adapter.`,
       );
@@ -212,13 +122,15 @@ export async function writeAdapter(
     const data = () => encodeFrom(values, dtype);
     tensors.push({ name: `${PREFIX}${name}`, dtype: toSafetensorsDType(dtype), shape, data });
   };
-  for (const [module, { a, b }] of weights.modules) {
+  for (const [module, { a, b, embedding }] of weights.modules) {
     const { rank } = settings(module);
     invariant(a.shape[0] === rank && b.shape[1] === rank, `${module}: its factors are not of rank ${rank}`);
-    add(`${module}.lora_A.weight`, a);
-    add(`${module}.lora_B.weight`, b);
+    add(embedding ? `${module}.lora_embedding_A` : `${module}.lora_A.weight`, a);
+    add(embedding ? `${module}.lora_embedding_B` : `${module}.lora_B.weight`, b);
   }
-  for (const [name, values] of weights.replacements ?? []) add(name, values);
+  for (const [name, values] of weights.replacements ?? [])
+    add(name.endsWith(".bias") ? insideLayer(name, weights.modules) : name, values);
+  for (const [name, values] of weights.baseTensors ?? []) add(insideLayer(name, weights.modules), values);
   const peftConfig = toPeftConfig(namedTargets(config, [...weights.modules.keys()]));
   await writeSafetensors(`${path}/${WEIGHTS_FILE}`, tensors);
   await writeFileAtomic(`${path}/${CONFIG_FILE}`, jsonText(peftConfig));
@@ -233,7 +145,8 @@ function namedTargets(config: AdapterConfig, modules: readonly string[]): Adapte
   };
 }
 
-/** model.layers.2 before model.layers.10. */
-function byLayer(a: string, b: string): number {
-  return a.localeCompare(b, "en", { numeric: true });
+/** The name of a base's own tensor in a PEFT model: inside the LoRA layer, where its module has become one. */
+function insideLayer(name: string, modules: AdapterWeights["modules"]): string {
+  const [, module, kind] = /^(.*)\.(\w+)$/.exec(name)!;
+  return modules.has(module!) ? `${module}.base_layer.${kind}` : name;
 }

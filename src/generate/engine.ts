@@ -43,6 +43,8 @@ export interface EngineOptions {
   readonly capacity: number;
   /** Most tokens of one pass; longer prompts enter in several. */
   readonly tokensPerPass?: number;
+  /** Tokens of the base, where the decoder has more rows for its adapters' sake. */
+  readonly vocabularySize?: number;
 }
 
 interface Running {
@@ -109,9 +111,13 @@ export class GenerationEngine {
     this.cache.free();
   }
 
-  private check({ promptIds, maxNewTokens }: GenerationRequest): void {
+  private vocabularyOf(adapter: AdapterSet | undefined): number {
+    return adapter?.vocabularySize ?? this.options.vocabularySize ?? this.decoder.config.vocabularySize;
+  }
+
+  private check({ promptIds, maxNewTokens, adapter }: GenerationRequest): void {
     if (this.closed) throw new UserError("the generation engine is closed");
-    const { vocabularySize } = this.decoder.config;
+    const vocabularySize = this.vocabularyOf(adapter);
     if (promptIds.length === 0) {
       throw new UserError(
         "cannot generate from an empty prompt: the tokenizer adds no BOS token, so give at least one character",
@@ -198,7 +204,8 @@ export class GenerationEngine {
     for (const { run, ids } of turns) {
       run.pending = run.pending.slice(ids.length);
       if (run.pending.length > 0) continue;
-      this.advance(run, logits.subarray(row * vocabularySize, (row + 1) * vocabularySize));
+      const start = row * vocabularySize;
+      this.advance(run, logits.subarray(start, start + this.vocabularyOf(run.request.adapter)));
       row++;
     }
   }
@@ -230,23 +237,30 @@ export class GenerationEngine {
   private async forward(turns: readonly { run: Running; ids: readonly number[] }[]): Promise<Float32Array> {
     const { decoder, cache } = this;
     const { backend } = decoder;
-    const { segments, positions } = cache.begin(
+    const { segments, starts } = cache.begin(
       turns.map(({ run, ids }) => ({ slot: run.slot, count: ids.length })),
+    );
+    // A prompt that enters in several passes is as long in the first as in the last.
+    const placed = decoder.ropeCache.place(
+      turns.map(({ run, ids }, i) => {
+        const [start, count] = [starts[i]!, ids.length];
+        return { start, count, length: Math.max(run.request.promptIds.length, start + count) };
+      }),
     );
     const all: number[] = [];
     const lastRows: number[] = [];
     const adapterRows: AdapterRows[] = [];
+    const headRows: AdapterRows[] = [];
     for (const { run, ids } of turns) {
       const start = all.length;
       for (const id of ids) all.push(id);
       if (ids.length === run.pending.length) lastRows.push(all.length - 1);
-      const layers = run.request.adapter?.layers;
-      const before = adapterRows.at(-1);
-      if (layers && before?.layers === layers)
-        adapterRows[adapterRows.length - 1] = { ...before, end: all.length };
-      else if (layers) adapterRows.push({ start, end: all.length, layers });
+      if (!run.request.adapter) continue;
+      extendRows(adapterRows, run.request.adapter, start, all.length);
+      if (ids.length === run.pending.length)
+        extendRows(headRows, run.request.adapter, lastRows.length - 1, lastRows.length);
     }
-    const uploads = [all, positions, lastRows].map((values) => {
+    const uploads = [all, placed.rows, lastRows].map((values) => {
       const buffer = backend.allocate(Math.max(4, 4 * values.length), "workspace");
       backend.write(buffer, encodeFrom(values, "i32"));
       return viewOf(buffer, [values.length], "i32");
@@ -255,14 +269,14 @@ export class GenerationEngine {
       using tape = new Tape(backend, false);
       const hidden = decoder.forward(
         tape,
-        { ids: uploads[0], positions: uploads[1], segments, length: segments.maxKeys },
+        { ids: uploads[0], rows: uploads[1], tables: placed.tables, segments },
         { context: { ...inference, adapterRows }, cache },
       );
       if (lastRows.length === 0) {
         tape.run();
         return new Float32Array(0);
       }
-      const logits = decoder.logits(tape, hidden, uploads[2]);
+      const logits = decoder.logits(tape, hidden, uploads[2], { ...inference, adapterRows: headRows });
       tape.run([logits]);
       return decodeToF32(await backend.read(logits.data.buffer), logits.dtype);
     } finally {
@@ -284,6 +298,18 @@ export class GenerationEngine {
     if (request.onToken?.(id, logprobs) === false) this.finish(run, "stop");
     else if (generated.length >= request.maxNewTokens) this.finish(run, "length");
   }
+}
+
+/** Adds rows of an adapter; rows that follow its earlier ones join them. */
+function extendRows(
+  groups: AdapterRows[],
+  { layers, replaced, embedding }: AdapterSet,
+  start: number,
+  end: number,
+): void {
+  const before = groups.at(-1);
+  if (before?.layers === layers && before.end === start) groups[groups.length - 1] = { ...before, end };
+  else groups.push({ start, end, layers, replaced, embedding });
 }
 
 /** Resolves after whatever else was waiting to run. */

@@ -49,9 +49,9 @@ export class KeyValueCache implements KeyValueStore {
   }
 
   /** Prepares the next pass: where its tokens go, and what they may attend to. */
-  begin(tokens: readonly SlotTokens[]): { segments: Segments; positions: Int32Array } {
+  begin(tokens: readonly SlotTokens[]): { segments: Segments; starts: readonly number[] } {
     const rows: number[] = [];
-    const positions: number[] = [];
+    const starts: number[] = [];
     const table: number[] = [];
     let maxQueries = 0;
     let maxKeys = 0;
@@ -63,10 +63,8 @@ export class KeyValueCache implements KeyValueStore {
         );
       }
       table.push(rows.length, count, slot * this.capacity, start + count);
-      for (let i = 0; i < count; i++) {
-        rows.push(slot * this.capacity + start + i);
-        positions.push(start + i);
-      }
+      for (let i = 0; i < count; i++) rows.push(slot * this.capacity + start + i);
+      starts.push(start);
       this.lengths[slot] = start + count;
       maxQueries = Math.max(maxQueries, count);
       maxKeys = Math.max(maxKeys, start + count);
@@ -76,7 +74,7 @@ export class KeyValueCache implements KeyValueStore {
     this.table = this.upload(table, [tokens.length, 4]);
     return {
       segments: { table: this.table, count: tokens.length, maxQueries, maxKeys },
-      positions: Int32Array.from(positions),
+      starts,
     };
   }
 

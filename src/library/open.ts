@@ -102,6 +102,7 @@ export async function open(model: string, input: OpenInput = {}): Promise<Model>
       adapter,
       train: method === "full",
       quantize,
+      tell: onWarning,
     });
     return new Model(backend, opened, model, method);
   } catch (error) {

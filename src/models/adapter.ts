@@ -1,7 +1,9 @@
 // An adapter on a decoder: from the user's words or a PEFT folder to flat trainable parameters attached to the
-// layers, and back to the tensors a PEFT folder holds. Matching and files are formats/peft.ts's.
+// layers, and back to the tensors a PEFT folder holds. Matching and files are formats/peft.ts's, what a loaded adapter
+// does to which weight is adapter-plan.ts's.
 
-import type { Backend } from "../backend/backend.ts";
+import type { Parameter } from "../autograd/tape.ts";
+import { isQuantized } from "../backend/backend.ts";
 import {
   type AdapterConfig,
   type AdapterPair,
@@ -13,11 +15,17 @@ import {
   unmatchedTargets,
 } from "../formats/peft.ts";
 import { attachAdapters } from "../nn/lora.ts";
-import type { FlatParameters, ParameterSpec } from "../nn/parameters.ts";
-import { UserError } from "../util/errors.ts";
+import type { Linear } from "../nn/module.ts";
+import { FlatParameters, type ParameterSpec } from "../nn/parameters.ts";
+import { BugError, UserError } from "../util/errors.ts";
+import { Random } from "../util/rng.ts";
+import { planAdapter, scaleOf, transposed } from "./adapter-plan.ts";
 import type { Decoder } from "./decoder.ts";
 import { embeddingName, headName } from "./decoder-weights.ts";
 import type { LoadedDecoder } from "./load-model.ts";
+
+const embeddingTable = `${embeddingName}.weight`;
+const headTable = `${headName}.weight`;
 
 export interface DecoderAdapter {
   readonly config: AdapterConfig;
@@ -50,15 +58,22 @@ export function parseTargets(text: string): string | string[] {
     .map((name) => shortNames[name] ?? name);
 }
 
+/** What a new adapter's configuration says to train embedding and head whole; tied, they stay one table. */
+export function wholeTables({
+  decoder,
+}: LoadedDecoder): Pick<AdapterConfig, "modulesToSave" | "ensureWeightTying"> {
+  const [embedding, head] = [embeddingName, headName].map((name) => name.slice(name.lastIndexOf(".") + 1));
+  return decoder.config.tied
+    ? { modulesToSave: [embedding!], ensureWeightTying: true }
+    : { modulesToSave: [embedding!, head!], ensureWeightTying: false };
+}
+
 /** Attaches a fresh adapter to every layer that the configuration names. */
 export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, seed: number): DecoderAdapter {
-  if (config.modulesToSave.length > 0) {
-    throw new UserError(
-      "a new adapter cannot train whole modules; continue from an adapter that has them with --init-adapter",
-    );
-  }
   const { decoder } = loaded;
-  const names = decoder.linears.map((layer) => layer.name);
+  const linears = decoder.linears.map((layer) => layer.name);
+  const all = typeof config.targets === "string" && config.targets.toLowerCase() === "all-linear";
+  const names = all ? linears : [...linears, headName, embeddingName];
   const settings = matchTargets(config, names);
   const unmatched = unmatchedTargets(config, names);
   if (unmatched.length > 0) {
@@ -67,45 +82,55 @@ export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, s
       `adapter: of the targets, ${unmatched.join(", ")} match no linear layer of this model; its layers are named ${known.join(", ")}`,
     );
   }
-  return attach(decoder, config, settings, { seed, trains: true, replaced: [] });
+  return new Attached(decoder, config, settings, {
+    seed,
+    trains: true,
+    tables: config.modulesToSave.length > 0,
+  });
 }
 
-/** Attaches an adapter read from a PEFT folder, to train on or (trains: false) to use. */
+/**
+ * Attaches an adapter read from a PEFT folder, to train on or (trains: false) to use. The decoder has the adapter's
+ * vocabulary already (vocabularyOf, resizedSource).
+ */
 export function attachLoadedAdapter(
   loaded: LoadedDecoder,
   adapter: LoadedAdapter,
   options: { trains: boolean; dropout?: number },
 ): DecoderAdapter {
   const { decoder } = loaded;
-  const names = new Set(decoder.linears.map((layer) => layer.name));
-  for (const name of adapter.modules.keys()) {
-    if (!names.has(name)) {
-      throw new UserError(
-        `adapter: it adapts "${name}", which is not a linear layer of this model's blocks; is this the adapter's base model (${adapter.config.baseModel ?? "not named"})?`,
-      );
-    }
-  }
-  const replaced: ParameterSpec[] = [];
-  for (const [name, { shape }] of adapter.replacements) {
-    if (name !== `${embeddingName}.weight` && name !== `${headName}.weight`) {
-      throw new UserError(
-        `adapter: it replaces "${name}"; only ${embeddingName} and ${headName} can be replaced`,
-      );
-    }
-    const expected = [decoder.config.vocabularySize, decoder.config.width];
-    if (shape[0] !== expected[0] || shape[1] !== expected[1]) {
-      throw new UserError(`adapter: "${name}" has shape [${shape}], but the base model's is [${expected}]`);
-    }
-    replaced.push({ name, shape });
+  const plan = planAdapter(decoder.config, adapter);
+  if (plan.base.vocabularySize !== decoder.config.vocabularySize)
+    throw new UserError(
+      `adapter: its vocabulary is ${plan.base.vocabularySize}, and the model was opened with ${decoder.config.vocabularySize}; open the model with the adapter`,
+    );
+  if (plan.tiedFactors && options.trains) {
+    throw new UserError(
+      "adapter: the factors of its embedding serve the tied head too (ensure_weight_tying), which is not trained here; it can be used, merged and exported",
+    );
   }
   const config = { ...adapter.config, dropout: options.dropout ?? adapter.config.dropout };
-  const attached = attach(decoder, config, adapter.settings, { seed: 0, trains: options.trains, replaced });
+  const settings = new Map(adapter.settings);
+  for (const [name, { a }] of plan.linears) {
+    if (settings.has(name)) continue;
+    const scale = scaleOf(adapter, name);
+    settings.set(name, { rank: a.shape[0]!, alpha: scale * a.shape[0]!, scale });
+  }
+  const attached = new Attached(decoder, config, settings, {
+    seed: 0,
+    trains: options.trains,
+    replaced: plan.replaced,
+    fixed: plan.fixed,
+  });
   try {
-    for (const [name, pair] of adapter.modules) {
-      setChecked(attached.flat, `${name}.lora_a`, pair.a);
-      setChecked(attached.flat, `${name}.lora_b`, pair.b);
+    for (const [name, pair] of plan.linears) {
+      attached.set(`${name}.lora_a`, pair.a);
+      attached.set(`${name}.lora_b`, pair.b);
     }
-    for (const [name, values] of adapter.replacements) setChecked(attached.flat, name, values);
+    if (plan.embedding) {
+      attached.set(`${embeddingName}.lora_a`, plan.embedding.b);
+      attached.set(`${embeddingName}.lora_b`, transposed(plan.embedding.a));
+    }
   } catch (error) {
     attached.free();
     throw error;
@@ -113,68 +138,166 @@ export function attachLoadedAdapter(
   return attached;
 }
 
-function setChecked(flat: FlatParameters, name: string, { shape, values }: TensorValues): void {
-  const parameter = flat.get(name);
-  const expected = parameter?.tensor.shape;
-  if (
-    !parameter ||
-    !expected ||
-    expected.length !== shape.length ||
-    expected.some((size, i) => size !== shape[i])
-  ) {
-    throw new UserError(
-      `adapter: "${name}" has shape [${shape}], but this model needs [${expected}]; is this its base model?`,
-    );
-  }
-  if (!values.every(Number.isFinite))
-    throw new UserError(`adapter: "${name}" holds NaN or infinite values; the adapter is damaged`);
-  flat.set(parameter, values);
+interface AttachedParts {
+  readonly seed: number;
+  readonly trains: boolean;
+  readonly replaced?: ReadonlyMap<string, TensorValues>;
+  readonly fixed?: ReadonlyMap<string, TensorValues>;
+  /** Embedding and head train whole, from the base's own values. */
+  readonly tables?: boolean;
 }
 
-function attach(
-  decoder: Decoder,
-  config: AdapterConfig,
-  settings: ReadonlyMap<string, ModuleSettings>,
-  options: { seed: number; trains: boolean; replaced: readonly ParameterSpec[] },
-): DecoderAdapter {
-  const backend: Backend = decoder.backend;
-  const flat = attachAdapters(backend, decoder.linears, {
-    choices: settings,
-    dropout: config.dropout,
-    seed: options.seed,
-    extra: options.replaced,
-    trains: options.trains,
+class Attached implements DecoderAdapter {
+  readonly flat: FlatParameters;
+  private readonly fixedFlat: FlatParameters | undefined;
+  private readonly layers: readonly Linear[];
+  private readonly undo: (() => void)[] = [];
+  /** Whole tensors by the base's names for them; two tables of a tie are one parameter. */
+  private readonly replaced = new Map<string, Parameter>();
+  private readonly fixed: ReadonlyMap<string, TensorValues>;
+
+  constructor(
+    private readonly decoder: Decoder,
+    readonly config: AdapterConfig,
+    settings: ReadonlyMap<string, ModuleSettings>,
+    parts: AttachedParts,
+  ) {
+    const { backend } = decoder;
+    this.layers = [...decoder.linears, decoder.head];
+    this.fixed = parts.fixed ?? new Map();
+    const ofTable = settings.get(embeddingName);
+    this.flat = attachAdapters(backend, this.layers, {
+      choices: settings,
+      dropout: config.dropout,
+      seed: parts.seed,
+      extra: [
+        ...(ofTable ? tableSpecs(decoder, ofTable.rank) : []),
+        ...(parts.tables ? wholeSpecs(decoder) : []),
+        ...specsOf(parts.replaced),
+      ],
+      trains: parts.trains,
+    });
+    if (ofTable) this.adaptEmbedding(ofTable.scale, parts.seed);
+    if (parts.tables) this.copyTables();
+    this.put(this.flat, parts.replaced, this.replaced);
+    if (this.fixed.size > 0) {
+      this.fixedFlat = new FlatParameters(backend, specsOf(this.fixed), "adapters", false);
+      this.put(this.fixedFlat, this.fixed, new Map());
+    }
+  }
+
+  /** Puts whole tensors in the places of the decoder's. */
+  private put(
+    flat: FlatParameters,
+    tensors: ReadonlyMap<string, TensorValues> | undefined,
+    into: Map<string, Parameter>,
+  ): void {
+    const made = new Map<TensorValues, Parameter>();
+    for (const [name, tensor] of tensors ?? []) {
+      const parameter = made.get(tensor) ?? flat.get(name);
+      if (!parameter) throw new BugError(`whole tensor ${name} is missing from the flat buffer`);
+      if (!made.has(tensor)) flat.set(parameter, tensor.values);
+      made.set(tensor, parameter);
+      into.set(name, parameter);
+      this.undo.push(this.decoder.replace(name, parameter));
+    }
+  }
+
+  /** Puts trained copies in the places of embedding and head. */
+  private copyTables(): void {
+    const { decoder, flat } = this;
+    const { backend, config } = decoder;
+    const { weight } = decoder.head;
+    const from = "frozen" in weight ? weight.frozen : weight.parameter.tensor;
+    for (const [name, table] of [
+      [embeddingTable, decoder.embeddingTable.tensor],
+      [headTable, from],
+    ] as const) {
+      const parameter = flat.get(config.tied ? embeddingTable : name);
+      if (!parameter || isQuantized(table)) throw new BugError(`${name} is no table to train whole`);
+      if (!config.tied || name === embeddingTable) {
+        // The flat buffer begins as zeros.
+        if (table.dtype === parameter.tensor.dtype) backend.addInPlace({ x: table, y: parameter.tensor });
+        else backend.cast({ x: table, y: parameter.tensor });
+      }
+      this.replaced.set(name, parameter);
+      this.undo.push(decoder.replace(name, parameter));
+    }
+  }
+
+  /** As PEFT begins an embedding's factors: zeros beside a normal distribution. */
+  private adaptEmbedding(scale: number, seed: number): void {
+    const { decoder, flat } = this;
+    const [a, b] = [flat.get(`${embeddingName}.lora_a`), flat.get(`${embeddingName}.lora_b`)];
+    if (!a || !b) throw new BugError("the embedding's factors are missing from the flat buffer");
+    if (!decoder.backend.holdsNothing) {
+      const random = new Random(seed, 0x10e0);
+      const [width, rank] = b.tensor.shape as [number, number];
+      flat.set(
+        b,
+        Float32Array.from({ length: width * rank }, () => random.nextNormal()),
+      );
+    }
+    decoder.embeddingAdapter = { a, b, scale };
+    this.undo.push(() => void (decoder.embeddingAdapter = undefined));
+  }
+
+  /** Sets a parameter's values, whose shape the plan has held to the model. */
+  set(name: string, { values }: TensorValues): void {
+    const parameter = this.flat.get(name);
+    if (!parameter) throw new BugError(`${name} is missing from the flat buffer`);
+    this.flat.set(parameter, values);
+  }
+
+  async read(): Promise<AdapterWeights> {
+    const { flat, decoder } = this;
+    const valuesOf = async (parameter: Parameter): Promise<TensorValues> => ({
+      shape: parameter.tensor.shape,
+      values: await flat.read(parameter),
+    });
+    const modules = new Map<string, AdapterPair>();
+    for (const { name, adapter } of this.layers) {
+      if (adapter) modules.set(name, { a: await valuesOf(adapter.a), b: await valuesOf(adapter.b) });
+    }
+    if (decoder.embeddingAdapter) {
+      const { a, b } = decoder.embeddingAdapter;
+      modules.set(embeddingName, {
+        a: transposed(await valuesOf(a)),
+        b: await valuesOf(b),
+        embedding: true,
+      });
+    }
+    const replacements = new Map<string, TensorValues>();
+    for (const [name, parameter] of this.replaced) replacements.set(name, await valuesOf(parameter));
+    return { modules, replacements, baseTensors: this.fixed };
+  }
+
+  free(): void {
+    for (const layer of this.layers) layer.adapter = undefined;
+    for (const undo of this.undo.reverse()) undo();
+    this.flat.free();
+    this.fixedFlat?.free();
+  }
+}
+
+function tableSpecs({ config }: Decoder, rank: number): ParameterSpec[] {
+  return [
+    { name: `${embeddingName}.lora_a`, shape: [config.vocabularySize, rank] },
+    { name: `${embeddingName}.lora_b`, shape: [config.width, rank] },
+  ];
+}
+
+function wholeSpecs({ config }: Decoder): ParameterSpec[] {
+  const shape = [config.vocabularySize, config.width];
+  return [embeddingTable, ...(config.tied ? [] : [headTable])].map((name) => ({ name, shape }));
+}
+
+/** One parameter for each tensor, under the first of its names. */
+function specsOf(tensors: ReadonlyMap<string, TensorValues> = new Map()): ParameterSpec[] {
+  const seen = new Set<TensorValues>();
+  return [...tensors].flatMap(([name, tensor]) => {
+    if (seen.has(tensor)) return [];
+    seen.add(tensor);
+    return [{ name, shape: tensor.shape }];
   });
-  const before = { embedding: decoder.embeddingTable, head: decoder.head };
-  const embedding = flat.get(`${embeddingName}.weight`);
-  const head = flat.get(`${headName}.weight`);
-  if (embedding) decoder.embeddingTable = embedding;
-  if (head) decoder.head = { parameter: head };
-  return {
-    config,
-    flat,
-    async read() {
-      const modules = new Map<string, AdapterPair>();
-      for (const layer of decoder.linears) {
-        if (!layer.adapter) continue;
-        const { a, b } = layer.adapter;
-        modules.set(layer.name, {
-          a: { shape: a.tensor.shape, values: await flat.read(a) },
-          b: { shape: b.tensor.shape, values: await flat.read(b) },
-        });
-      }
-      const replacements = new Map<string, TensorValues>();
-      for (const { name } of options.replaced) {
-        const parameter = flat.get(name)!;
-        replacements.set(name, { shape: parameter.tensor.shape, values: await flat.read(parameter) });
-      }
-      return { modules, replacements };
-    },
-    free() {
-      for (const layer of decoder.linears) layer.adapter = undefined;
-      decoder.embeddingTable = before.embedding;
-      decoder.head = before.head;
-      flat.free();
-    },
-  };
 }

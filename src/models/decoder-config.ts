@@ -2,8 +2,12 @@
 // common. Each architecture's own reader is in the file named after its model_type.
 
 import type { ActivationKind } from "../backend/backend.ts";
-import type { RopeConfig } from "../nn/rope-tables.ts";
+import type { RopeConfig } from "../nn/rope-frequencies.ts";
 import { UserError } from "../util/errors.ts";
+import { ConfigReader, type Json } from "./config-reader.ts";
+import { readRope } from "./rope-config.ts";
+
+export { ConfigReader, type Json } from "./config-reader.ts";
 
 export interface DecoderConfig {
   readonly modelType: string;
@@ -28,39 +32,8 @@ export interface DecoderConfig {
   readonly windows: readonly number[];
   readonly rope: RopeConfig;
   readonly maxPositions: number;
-}
-
-export type Json = Readonly<Record<string, unknown>>;
-
-/** Reads fields of a config.json with clear refusals. */
-export class ConfigReader {
-  constructor(readonly json: Json) {}
-
-  integer(key: string, fallback?: number, most = 2 ** 24): number {
-    const value = this.json[key] ?? fallback;
-    if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > most) {
-      throw new UserError(
-        `config.json: "${key}" should be a whole number from 1 to ${most}, found ${JSON.stringify(value)}`,
-      );
-    }
-    return value;
-  }
-
-  number(key: string, fallback?: number): number {
-    const value = this.json[key] ?? fallback;
-    if (typeof value !== "number" || !Number.isFinite(value)) {
-      throw new UserError(`config.json: "${key}" should be a number, found ${JSON.stringify(value)}`);
-    }
-    return value;
-  }
-
-  flag(key: string, fallback: boolean): boolean {
-    const value = this.json[key] ?? fallback;
-    if (typeof value !== "boolean") {
-      throw new UserError(`config.json: "${key}" should be true or false, found ${JSON.stringify(value)}`);
-    }
-    return value;
-  }
+  /** What the user should know of how config.json was read. */
+  readonly notes: readonly string[];
 }
 
 const activations: Readonly<Record<string, ActivationKind>> = {
@@ -96,6 +69,8 @@ export function readCommon(
     );
   }
   const maxPositions = read.integer("max_position_embeddings", normal.maxPositions, 2 ** 31);
+  const notes: string[] = [];
+  const rope = readRope(json, { headWidth, maxPositions, theta: normal.theta }, (note) => notes.push(note));
   return {
     modelType: String(json.model_type),
     vocabularySize: read.integer("vocab_size"),
@@ -108,56 +83,10 @@ export function readCommon(
     normEpsilon: read.number("rms_norm_eps", normal.normEpsilon),
     activation,
     tied: read.flag("tie_word_embeddings", normal.tied),
-    rope: readRope(json, normal.theta, maxPositions),
+    rope,
     maxPositions,
+    notes,
   };
-}
-
-const ropeTypes = ["default", "linear", "dynamic", "llama3"];
-
-/** Reads rope_parameters (transformers 5) or rope_theta + rope_scaling (transformers 4). */
-function readRope(json: Json, normalTheta: number, maxPositions: number): RopeConfig {
-  const scaling = (json.rope_parameters ?? json.rope_scaling ?? {}) as Json;
-  if (typeof scaling !== "object" || Array.isArray(scaling)) {
-    throw new UserError(
-      `config.json: rope_scaling should be an object or null, found ${JSON.stringify(scaling)}`,
-    );
-  }
-  const read = new ConfigReader(scaling);
-  const type = String(scaling.rope_type ?? scaling.type ?? "default");
-  const theta = read.number(
-    "rope_theta",
-    typeof json.rope_theta === "number" ? json.rope_theta : normalTheta,
-  );
-  const partial = scaling.partial_rotary_factor ?? json.partial_rotary_factor ?? 1;
-  if (partial !== 1)
-    throw new UserError(`config.json: partial_rotary_factor ${partial} is not supported; supported is 1`);
-  switch (type) {
-    case "default":
-      return { type, theta };
-    case "linear":
-      return { type, theta, factor: read.number("factor") };
-    case "dynamic":
-      return {
-        type,
-        theta,
-        factor: read.number("factor"),
-        originalMaxPositions: read.integer("original_max_position_embeddings", maxPositions, 2 ** 31),
-      };
-    case "llama3":
-      return {
-        type,
-        theta,
-        factor: read.number("factor"),
-        lowFrequencyFactor: read.number("low_freq_factor"),
-        highFrequencyFactor: read.number("high_freq_factor"),
-        originalMaxPositions: read.integer("original_max_position_embeddings", maxPositions, 2 ** 31),
-      };
-    default:
-      throw new UserError(
-        `config.json: rope type "${type}" is not supported; supported are ${ropeTypes.join(", ")}`,
-      );
-  }
 }
 
 /** Window of each layer where config.json gives layer_types, or the older max_window_layers rule. */

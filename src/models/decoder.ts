@@ -1,15 +1,16 @@
 // The forward pass that the LLaMA family shares: embedding, blocks of attention and gated MLP around residuals,
 // final norm, head. Recorded on a tape; backward comes from the ops. Sequences lie end to end, [T, C].
 
-import { attention, rope } from "../autograd/ops/attention.ts";
+import { attention, type RopeTables, rope } from "../autograd/ops/attention.ts";
 import { headLoss } from "../autograd/ops/head-loss.ts";
-import { embedding, gatedActivation, gather, rmsNorm } from "../autograd/ops/layers.ts";
+import { embedding, gatedActivation, gather, rmsNorm, scaled } from "../autograd/ops/layers.ts";
 import { type LinearWeight, linear } from "../autograd/ops/linear.ts";
 import { checkpoint, type Parameter, type Tape, Value } from "../autograd/tape.ts";
 import type { Backend, Segments, Tensor } from "../backend/backend.ts";
-import { type Linear, type PassContext, specOf } from "../nn/module.ts";
+import { type Linear, type PassContext, rowsWith, specOf, type TableFactors } from "../nn/module.ts";
 import { RopeCache } from "../nn/rope-tables.ts";
-import { invariant } from "../util/errors.ts";
+import { rows } from "../tensor/tensor.ts";
+import { BugError, invariant } from "../util/errors.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { embeddingName, finalNormName, headName } from "./decoder-weights.ts";
 
@@ -21,14 +22,14 @@ export interface DecoderWeights {
 
 interface Block {
   readonly window: number;
-  readonly attentionNorm: Parameter;
+  attentionNorm: Parameter;
   readonly q: Linear;
   readonly k: Linear;
   readonly v: Linear;
-  readonly qNorm?: Parameter;
-  readonly kNorm?: Parameter;
+  qNorm?: Parameter;
+  kNorm?: Parameter;
   readonly o: Linear;
-  readonly mlpNorm: Parameter;
+  mlpNorm: Parameter;
   readonly gate: Linear;
   readonly up: Linear;
   readonly down: Linear;
@@ -37,10 +38,10 @@ interface Block {
 /** Token ids and where they stand. */
 export interface TokenBatch {
   readonly ids: Tensor; // i32 [T]
-  readonly positions: Tensor; // i32 [T]
+  /** Each token's row of `tables`: what the decoder's ropeCache.place() says. */
+  readonly rows: Tensor; // i32 [T]
+  readonly tables: RopeTables;
   readonly segments: Segments;
-  /** One more than the largest position. */
-  readonly length: number;
 }
 
 /** Keys and values of earlier tokens, for generation; see generate/kv-cache.ts. */
@@ -48,6 +49,8 @@ export interface KeyValueStore {
   /** Stores this layer's new keys and values [T, G*D] and returns all that queries may attend to. */
   extend(layer: number, k: Tensor, v: Tensor): { k: Tensor; v: Tensor };
 }
+
+const inference: PassContext = { training: false, seed: 0, pass: 0 };
 
 export interface ForwardOptions {
   readonly context: PassContext;
@@ -58,8 +61,10 @@ export interface ForwardOptions {
 
 export class Decoder {
   embeddingTable: Parameter;
-  head: LinearWeight;
-  readonly finalNorm: Parameter;
+  /** A low-rank adapter of the embedding table. */
+  embeddingAdapter: TableFactors | undefined;
+  readonly head: Linear;
+  private finalNorm: Parameter;
   readonly blocks: readonly Block[];
   readonly ropeCache: RopeCache;
 
@@ -70,24 +75,77 @@ export class Decoder {
   ) {
     this.embeddingTable = weights.parameter(`${embeddingName}.weight`);
     this.finalNorm = weights.parameter(`${finalNormName}.weight`);
-    this.head = config.tied ? tiedHead(this.embeddingTable) : weights.linear(`${headName}.weight`);
+    this.head = {
+      name: headName,
+      inputs: config.width,
+      outputs: config.vocabularySize,
+      weight: config.tied ? tiedHead(this.embeddingTable) : weights.linear(`${headName}.weight`),
+    };
     this.blocks = Array.from({ length: config.layers }, (_, i) => makeBlock(config, weights, i));
     this.ropeCache = new RopeCache(backend, config.rope, config.headWidth);
   }
 
-  /** Every linear layer of the blocks, in order; the ones adapters can attach to. */
+  /** Every linear layer of the blocks, in order. */
   get linears(): Linear[] {
     return this.blocks.flatMap((b) => [b.q, b.k, b.v, b.o, b.gate, b.up, b.down]);
   }
 
+  /** Puts a parameter in the place of a weight, by the checkpoint's name for it; what it returns undoes that. */
+  replace(name: string, parameter: Parameter): () => void {
+    if (name === `${embeddingName}.weight`) {
+      const before = this.embeddingTable;
+      this.embeddingTable = parameter;
+      return () => void (this.embeddingTable = before);
+    }
+    if (name === `${finalNormName}.weight`) {
+      const before = this.finalNorm;
+      this.finalNorm = parameter;
+      return () => void (this.finalNorm = before);
+    }
+    const linear = [...this.linears, this.head].find((layer) => name.startsWith(`${layer.name}.`));
+    if (linear) {
+      const { weight, bias } = linear;
+      if (name.endsWith(".bias")) linear.bias = parameter;
+      else linear.weight = { parameter };
+      return () => void Object.assign(linear, { weight, bias });
+    }
+    for (const block of this.blocks) {
+      for (const key of ["attentionNorm", "qNorm", "kNorm", "mlpNorm"] as const) {
+        const before = block[key];
+        if (before?.name !== name) continue;
+        block[key] = parameter;
+        return () => void (block[key] = before as Parameter);
+      }
+    }
+    throw new BugError(`the decoder has no weight ${name}`);
+  }
+
   /** Last hidden states after the final norm: [T, C]. */
   forward(tape: Tape, batch: TokenBatch, options: ForwardOptions): Value {
-    let x = embedding(tape, batch.ids, this.embeddingTable);
+    let x = this.embed(tape, batch.ids, options.context);
     for (const [i, block] of this.blocks.entries()) {
       const run = (t: Tape, input: Value) => this.runBlock(t, input, block, i, batch, options);
       x = options.checkpointing ? checkpoint(tape, x, run) : run(tape, x);
     }
-    return rmsNorm(tape, x, this.finalNorm, this.config.normEpsilon);
+    return this.norm(tape, x, this.finalNorm, options.context);
+  }
+
+  private embed(tape: Tape, ids: Tensor, context: PassContext): Value {
+    const { adapterRows } = context;
+    const table = this.embeddingTable;
+    const own = rowsWith(adapterRows, "parameter", (group) => group.replaced?.get(table.name));
+    const x = embedding(tape, ids, table, own);
+    for (const { start, end, factors } of rowsWith(adapterRows, "factors", (group) => group.embedding))
+      addTableRows(tape, ids, x, start, end, factors);
+    if (!this.embeddingAdapter) return x;
+    const { a, b, scale } = this.embeddingAdapter;
+    const u = scaled(tape, embedding(tape, ids, a), scale);
+    return linear(tape, u, [{ weight: { parameter: b }, residual: x }])[0]!;
+  }
+
+  private norm(tape: Tape, x: Value, weight: Parameter, context: PassContext): Value {
+    const own = rowsWith(context.adapterRows, "parameter", (group) => group.replaced?.get(weight.name));
+    return rmsNorm(tape, x, weight, this.config.normEpsilon, own);
   }
 
   /** Losses [N] of the targets; see autograd/ops/head-loss.ts. */
@@ -95,14 +153,19 @@ export class Decoder {
     tape: Tape,
     hidden: Value,
     spec: { rows: Tensor; targets: Tensor; gradScale: number; chunkBytes: number },
+    context: PassContext = inference,
   ): Value {
-    return headLoss(tape, hidden, { weight: this.head, ...spec });
+    const { weight, adapter } = specOf(this.head, context);
+    return headLoss(tape, hidden, { weight, adapter, ...spec });
   }
 
-  /** Logits [n, V] of the hidden states [T, C] that `rows` (i32 [n]) names; of all when it is absent. */
-  logits(tape: Tape, hidden: Value, rows?: Tensor): Value {
+  /**
+   * Logits [n, V] of the hidden states [T, C] that `rows` (i32 [n]) names; of all when it is absent. `context` has
+   * adapters by rows of the logits.
+   */
+  logits(tape: Tape, hidden: Value, rows?: Tensor, context: PassContext = inference): Value {
     const selected = rows ? gather(tape, hidden, rows) : hidden;
-    return linear(tape, selected, [{ weight: this.head }])[0]!;
+    return linear(tape, selected, [specOf(this.head, context)])[0]!;
   }
 
   private runBlock(
@@ -115,19 +178,18 @@ export class Decoder {
   ): Value {
     const { config } = this;
     const { context } = options;
-    const { normEpsilon: epsilon, headWidth } = config;
-    const tables = this.ropeCache.upTo(batch.length);
+    const { headWidth } = config;
 
-    const h = rmsNorm(tape, x, block.attentionNorm, epsilon);
+    const h = this.norm(tape, x, block.attentionNorm, context);
     let [q, k, v] = linear(
       tape,
       h,
       [block.q, block.k, block.v].map((l) => specOf(l, context)),
     ) as [Value, Value, Value];
-    if (block.qNorm) q = rmsNorm(tape, q, block.qNorm, epsilon);
-    if (block.kNorm) k = rmsNorm(tape, k, block.kNorm, epsilon);
-    q = rope(tape, q, headWidth, batch.positions, tables);
-    k = rope(tape, k, headWidth, batch.positions, tables);
+    if (block.qNorm) q = this.norm(tape, q, block.qNorm, context);
+    if (block.kNorm) k = this.norm(tape, k, block.kNorm, context);
+    q = rope(tape, q, headWidth, batch.rows, batch.tables);
+    k = rope(tape, k, headWidth, batch.rows, batch.tables);
     if (options.cache) [k, v] = extendCache(tape, options.cache, index, k, v, batch.segments);
     const mixed = attention(tape, q, k, v, {
       heads: config.heads,
@@ -139,7 +201,7 @@ export class Decoder {
     });
     const [middle] = linear(tape, mixed, [specOf(block.o, context, x)]) as [Value];
 
-    const h2 = rmsNorm(tape, middle, block.mlpNorm, epsilon);
+    const h2 = this.norm(tape, middle, block.mlpNorm, context);
     const [gate, up] = linear(tape, h2, [specOf(block.gate, context), specOf(block.up, context)]) as [
       Value,
       Value,
@@ -147,6 +209,32 @@ export class Decoder {
     const activated = gatedActivation(tape, config.activation, gate, up);
     return linear(tape, activated, [specOf(block.down, context, middle)])[0]!;
   }
+}
+
+/** x[start, end) += scale a[ids] b^T, in inference. */
+function addTableRows(
+  tape: Tape,
+  ids: Tensor,
+  x: Value,
+  start: number,
+  end: number,
+  { a, b, scale }: TableFactors,
+): void {
+  invariant(!tape.recording, "adapters of single rows serve generation, not training");
+  tape.record({
+    name: "addTableRows",
+    inputs: [],
+    outputs: [],
+    forward() {
+      const { backend } = tape;
+      const u = tape.allocateTensor([end - start, a.tensor.shape[1]!], "workspace");
+      const part = rows(x.data, start, end);
+      backend.embedding({ ids: rows(ids, start, end), table: a.tensor, y: u });
+      backend.scaleInPlace({ y: u, factor: scale });
+      backend.linear(u, [{ weight: b.tensor, residual: part, y: part }]);
+      backend.free(u.buffer);
+    },
+  });
 }
 
 /** A tied head reads the embedding table; when the table trains, both uses add to its gradient. */

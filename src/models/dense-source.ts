@@ -12,7 +12,6 @@ import { elementCount } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { storedName, weightSpecs } from "./decoder-weights.ts";
-import { readModelConfig } from "./index.ts";
 import type { WeightSource } from "./load-model.ts";
 import { folderSource } from "./open-model.ts";
 
@@ -21,11 +20,10 @@ export interface DenseSource extends WeightSource {
   readonly quantizedNames: ReadonlySet<string>;
 }
 
-/** The weights of a folder; those that bitsandbytes stored in 4 bits come out in f32. */
-export function denseSource(folder: ModelFolder): DenseSource {
+/** The weights of a folder of this configuration (folder-config.ts); those that bitsandbytes stored in 4 bits come out in f32. */
+export function denseSource(folder: ModelFolder, config: DecoderConfig): DenseSource {
   parseQuantizationConfig(folder.config, `${folder.path}/config.json`);
   const plain = folderSource(folder);
-  const config = readModelConfig(folder.config);
   const stored = (name: string) => storedName(config, name, (other) => folder.tensors.has(other));
   const quantizedNames = bnbWeightNames(folder);
   // A 4-bit weight's shape is not in the header: the configuration gives it, and reading holds the file to it.

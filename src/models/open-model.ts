@@ -3,21 +3,25 @@
 
 import type { Backend } from "../backend/backend.ts";
 import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
-import { readAdapter } from "../formats/peft.ts";
+import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
-import { loadTokenizer } from "../text/load-tokenizer.ts";
+import { loadTokenizerFor } from "../text/load-tokenizer.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { attachLoadedAdapter, type DecoderAdapter } from "./adapter.ts";
+import { vocabularyOf } from "./adapter-plan.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
-import { readModelConfig } from "./index.ts";
+import { readFolderConfig } from "./folder-config.ts";
 import { type LoadedDecoder, type LoadOptions, loadDecoder, type WeightSource } from "./load-model.ts";
 import { storedIn4Bits } from "./quantized-weights.ts";
+import { resizedSource } from "./resized-source.ts";
 
 export interface OpenedModel {
   readonly path: string;
   readonly folder: ModelFolder;
   readonly config: DecoderConfig;
+  /** Tokens of the model, without the room for adapters' tokens that config.vocabularySize may hold. */
+  readonly vocabularySize: number;
   readonly tokenizer: Tokenizer;
   readonly loaded: LoadedDecoder;
   /** Present when an adapter folder was given. */
@@ -29,6 +33,14 @@ export interface OpenedModel {
 export interface OpenOptions extends LoadOptions {
   /** Folder of a PEFT adapter to attach for inference. */
   readonly adapter?: string;
+  /** Give embedding and head the vocabulary of this adapter, which will be attached later. */
+  readonly vocabularyOf?: LoadedAdapter;
+  /** A folder whose tokenizer counts before the model's; embedding and head have rows for all its tokens. */
+  readonly textFolder?: string;
+  /** Leave room in embedding and head for the tokens of adapters that requests will bring (adapter-set.ts). */
+  readonly roomFor?: readonly LoadedAdapter[];
+  /** Hears what was found and taken that the user may not expect. */
+  readonly tell?: (message: string) => void;
 }
 
 /** Opens the model in a folder of Hugging Face layout. Throws UserError for whatever is missing or unsupported. */
@@ -39,18 +51,31 @@ export async function openModel(
 ): Promise<OpenedModel> {
   const folder = await openModelFolder(path);
   try {
-    const config = readModelConfig(folder.config);
-    const tokenizer = await loadTokenizer(path);
-    if (tokenizer.vocabSize > config.vocabularySize) {
-      throw new UserError(
-        `${path}: the tokenizer has ${tokenizer.vocabSize} tokens but the model's embedding only ${config.vocabularySize}; they do not belong together`,
+    const stored = await readFolderConfig(folder);
+    for (const note of stored.notes) options.tell?.(`${path}: ${note}`);
+    const tokenizer = await loadTokenizerFor(path, options.textFolder ?? options.adapter);
+    const given = options.adapter === undefined ? undefined : await readAdapter(options.adapter);
+    if (given && given.unknownKeys.length > 0) {
+      options.tell?.(
+        `${options.adapter}: keys of adapter_config.json that are not known here, and not used: ${given.unknownKeys.join(", ")}`,
       );
     }
-    const loaded = await loadDecoder(backend, config, deviceSource(backend, folder, options), options);
+    const sized = given ?? options.vocabularyOf;
+    const tables = sized ? vocabularyOf(stored, sized) : stored.vocabularySize;
+    const own = options.textFolder === undefined ? tables : Math.max(tables, tokenizer.vocabSize);
+    const others = (options.roomFor ?? []).map((adapter) => vocabularyOf(stored, adapter));
+    const vocabularySize = Math.max(own, ...others);
+    const config = { ...stored, vocabularySize };
+    if (tokenizer.vocabSize > own) {
+      throw new UserError(
+        `${path}: the tokenizer has ${tokenizer.vocabSize} tokens but the model's embedding only ${own}; they do not belong together`,
+      );
+    }
+    const source = resizedSource(deviceSource(backend, folder, options), vocabularySize);
+    const loaded = await loadDecoder(backend, config, source, options);
     let adapter: DecoderAdapter | undefined;
     try {
-      if (options.adapter)
-        adapter = attachLoadedAdapter(loaded, await readAdapter(options.adapter), { trains: false });
+      if (given) adapter = attachLoadedAdapter(loaded, given, { trains: false });
     } catch (error) {
       loaded.free();
       throw error;
@@ -59,6 +84,7 @@ export async function openModel(
       path,
       folder,
       config,
+      vocabularySize: own,
       tokenizer,
       loaded,
       adapter,

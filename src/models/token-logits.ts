@@ -10,19 +10,19 @@ import type { Decoder } from "./decoder.ts";
 export async function tokenLogits(decoder: Decoder, ids: readonly number[]): Promise<Float32Array> {
   const { backend } = decoder;
   const length = ids.length;
-  const positions = ids.map((_, i) => i);
-  const [idTensor, positionTensor, table] = [ids, positions, [0, length, 0, length]].map((values) => {
+  const { rows, tables } = decoder.ropeCache.place([{ start: 0, count: length, length }]);
+  const [idTensor, rowTensor, table] = [ids, rows, [0, length, 0, length]].map((values) => {
     const buffer = backend.allocate(4 * values.length, "workspace");
     backend.write(buffer, encodeFrom(values, "i32"));
     return viewOf(buffer, [values.length], "i32");
   });
-  const uploads = [idTensor!, positionTensor!, { ...table!, shape: [1, 4] }] as const;
+  const uploads = [idTensor!, rowTensor!, { ...table!, shape: [1, 4] }] as const;
   try {
     using tape = new Tape(backend, false);
     const segments = { table: uploads[2], count: 1, maxQueries: length, maxKeys: length };
     const hidden = decoder.forward(
       tape,
-      { ids: uploads[0], positions: uploads[1], segments, length },
+      { ids: uploads[0], rows: uploads[1], tables, segments },
       { context: { training: false, seed: 0, pass: 0 } },
     );
     const logits = decoder.logits(tape, hidden);

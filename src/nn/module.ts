@@ -20,7 +20,7 @@ export interface Linear {
   readonly inputs: number;
   readonly outputs: number;
   weight: LinearWeight;
-  readonly bias?: Parameter;
+  bias?: Parameter;
   adapter?: AttachedAdapter;
 }
 
@@ -30,7 +30,30 @@ export interface AdapterRows {
   readonly start: number;
   readonly end: number;
   /** By layer name; layers not named stay bare. */
-  readonly layers: ReadonlyMap<string, Pick<AttachedAdapter, "a" | "b" | "scale">>;
+  readonly layers: ReadonlyMap<string, Factors>;
+  /** Whole weights of their own, by the base's names for them. */
+  readonly replaced?: ReadonlyMap<string, Parameter>;
+  readonly embedding?: TableFactors;
+}
+
+export type Factors = Pick<AttachedAdapter, "a" | "b" | "scale">;
+
+/** What a low-rank adapter adds to an embedding table: scale * a b^T, with a [V, R] and b [C, R]. */
+export type TableFactors = Factors;
+
+/** The rows of a pass that have something of their own. */
+export function rowsWith<T, K extends string>(
+  groups: readonly AdapterRows[] | undefined,
+  key: K,
+  find: (group: AdapterRows) => T | undefined,
+): ({ readonly start: number; readonly end: number } & Record<K, T>)[] {
+  return (groups ?? []).flatMap((group) => {
+    const found = find(group);
+    const { start, end } = group;
+    return found === undefined
+      ? []
+      : [{ start, end, [key]: found } as { start: number; end: number } & Record<K, T>];
+  });
 }
 
 /** What varies from one forward pass to the next. */
@@ -54,7 +77,12 @@ export function specOf(layer: Linear, context: PassContext, residual?: Value): L
     const found = layers.get(layer.name);
     return found ? [{ start, end, a: found.a, b: found.b, scale: found.scale }] : [];
   });
-  if (!adapter) return { weight: layer.weight, bias: layer.bias, residual, rowAdapters };
+  const rowWeights = context.adapterRows?.flatMap(({ start, end, replaced }) => {
+    const [weight, bias] = [replaced?.get(`${layer.name}.weight`), replaced?.get(`${layer.name}.bias`)];
+    return weight || bias ? [{ start, end, weight, bias }] : [];
+  });
+  const rows = { rowAdapters, rowWeights };
+  if (!adapter) return { weight: layer.weight, bias: layer.bias, residual, ...rows };
   const dropout =
     context.training && adapter.dropout > 0
       ? {
@@ -67,7 +95,7 @@ export function specOf(layer: Linear, context: PassContext, residual?: Value): L
     weight: layer.weight,
     bias: layer.bias,
     residual,
-    rowAdapters,
+    ...rows,
     adapter: { a: adapter.a, b: adapter.b, scale: adapter.scale, dropout },
   };
 }

@@ -1,100 +1,125 @@
-// Tables of the rotary position embedding (Su et al. 2021) and the ways models stretch it: linear interpolation,
-// dynamic NTK scaling, and LLaMA 3's wavelength-dependent scaling. The rotation itself is a kernel.
+// Cosines and sines of the rotary position embedding on the device, one row a position. A row belongs to a token by its
+// position and by the length of its own text, so that what shares a pass with a text never changes it: with "dynamic"
+// and "longrope" scaling the frequencies depend on that length. The frequencies are rope-frequencies.ts's, the
+// rotation is a kernel.
 
 import type { RopeTables } from "../autograd/ops/attention.ts";
 import type { Backend, Tensor } from "../backend/backend.ts";
 import { encodeFrom } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
+import {
+  attentionFactorOf,
+  inverseFrequencies,
+  lengthOfOneTable,
+  type RopeConfig,
+  rotaryPairs,
+} from "./rope-frequencies.ts";
 
-export type RopeConfig = { readonly theta: number } & (
-  | { readonly type: "default" }
-  | { readonly type: "linear"; readonly factor: number }
-  | { readonly type: "dynamic"; readonly factor: number; readonly originalMaxPositions: number }
-  | {
-      readonly type: "llama3";
-      readonly factor: number;
-      readonly lowFrequencyFactor: number;
-      readonly highFrequencyFactor: number;
-      readonly originalMaxPositions: number;
-    }
-);
-
-/** Inverse frequencies [D/2] for sequences of up to `length` tokens; only "dynamic" depends on the length. */
-export function inverseFrequencies(config: RopeConfig, headWidth: number, length: number): Float32Array {
-  let theta = config.theta;
-  if (config.type === "dynamic" && length > config.originalMaxPositions) {
-    const stretch = (config.factor * length) / config.originalMaxPositions - (config.factor - 1);
-    theta *= stretch ** (headWidth / (headWidth - 2));
-  }
-  return Float32Array.from({ length: headWidth / 2 }, (_, i) => {
-    const frequency = 1 / Math.fround(theta ** Math.fround((2 * i) / headWidth));
-    if (config.type === "linear") return frequency / config.factor;
-    if (config.type !== "llama3") return frequency;
-    const wavelength = (2 * Math.PI) / frequency;
-    const {
-      factor,
-      lowFrequencyFactor: low,
-      highFrequencyFactor: high,
-      originalMaxPositions: original,
-    } = config;
-    if (wavelength > original / low) return frequency / factor;
-    if (wavelength < original / high) return frequency;
-    const smooth = (original / wavelength - low) / (high - low);
-    return ((1 - smooth) * frequency) / factor + smooth * frequency;
-  });
+/** Consecutive tokens of one text. */
+export interface TextSpan {
+  /** Position of the first. */
+  readonly start: number;
+  readonly count: number;
+  /** Tokens of the whole text, as far as it is known. */
+  readonly length: number;
 }
 
-/** Keeps the device's cos/sin tables long enough for the batches that come. */
+export interface PlacedTokens {
+  /** i32 [T]: the tables' row of each token. */
+  readonly rows: Int32Array;
+  /** Valid until the next call of place(). */
+  readonly tables: RopeTables;
+}
+
+/** Keeps the device's tables long enough for the passes that come. */
 export class RopeCache {
-  private tables: RopeTables | undefined;
-  private length = 0;
+  /** Serves every text that is no longer than one table is for; grows. */
+  private shared: RopeTables | undefined;
+  private positions = 0;
+  /** Of a pass with a longer text: one row a token. */
+  private own: RopeTables | undefined;
+  private readonly pairs: number;
+  private readonly oneTable: number;
+
   constructor(
     private readonly backend: Backend,
     private readonly config: RopeConfig,
     private readonly headWidth: number,
-  ) {}
-
-  /** Tables that serve positions 0..length-1. */
-  upTo(length: number): RopeTables {
-    const dynamic = this.config.type === "dynamic" && length > this.config.originalMaxPositions;
-    if (this.tables && (dynamic || this.builtDynamic ? length === this.length : length <= this.length))
-      return this.tables;
-    this.free();
-    // Grow in steps so that slightly longer batches do not rebuild.
-    this.length = dynamic ? length : Math.ceil(length / 256) * 256;
-    if (this.config.type === "dynamic" && !dynamic)
-      this.length = Math.min(this.length, this.config.originalMaxPositions);
-    this.builtDynamic = dynamic;
-    const frequencies = inverseFrequencies(this.config, this.headWidth, this.length);
-    const half = this.headWidth / 2;
-    const cos = new Float32Array(this.length * half);
-    const sin = new Float32Array(this.length * half);
-    const computed = this.backend.holdsNothing ? 0 : this.length;
-    for (let p = 0; p < computed; p++) {
-      for (let i = 0; i < half; i++) {
-        const angle = Math.fround(p * frequencies[i]!);
-        cos[p * half + i] = Math.cos(angle);
-        sin[p * half + i] = Math.sin(angle);
-      }
-    }
-    this.tables = { cos: this.upload(cos), sin: this.upload(sin) };
-    return this.tables;
+  ) {
+    this.pairs = rotaryPairs(config, headWidth);
+    this.oneTable = lengthOfOneTable(config);
   }
 
-  private builtDynamic = false;
+  /** The tables for a pass over these spans, end to end. */
+  place(spans: readonly TextSpan[]): PlacedTokens {
+    const tokens = spans.reduce((sum, span) => sum + span.count, 0);
+    const rows = new Int32Array(tokens);
+    if (spans.some((span) => span.length > this.oneTable)) {
+      for (let t = 0; t < tokens; t++) rows[t] = t;
+      return { rows, tables: this.ownTables(spans, tokens) };
+    }
+    let t = 0;
+    let most = 1;
+    for (const { start, count } of spans) {
+      for (let i = 0; i < count; i++) rows[t++] = start + i;
+      most = Math.max(most, start + count);
+    }
+    return { rows, tables: this.upTo(most) };
+  }
 
-  private upload(values: Float32Array): Tensor {
+  private upTo(positions: number): RopeTables {
+    if (this.shared && positions <= this.positions) return this.shared;
+    release(this.backend, this.shared);
+    // Grow in steps so that slightly longer passes do not rebuild.
+    this.positions = Math.min(Math.ceil(positions / 256) * 256, this.oneTable);
+    const span = { start: 0, count: this.positions, length: 1 };
+    this.shared = this.tablesOf([span], this.positions);
+    return this.shared;
+  }
+
+  private ownTables(spans: readonly TextSpan[], tokens: number): RopeTables {
+    release(this.backend, this.own);
+    this.own = this.tablesOf(spans, tokens);
+    return this.own;
+  }
+
+  private tablesOf(spans: readonly TextSpan[], rows: number): RopeTables {
+    const { pairs } = this;
+    const scale = Math.fround(attentionFactorOf(this.config));
+    const cos = new Float32Array(rows * pairs);
+    const sin = new Float32Array(rows * pairs);
+    let at = 0;
+    for (const { start, count, length } of this.backend.holdsNothing ? [] : spans) {
+      const frequencies = inverseFrequencies(this.config, this.headWidth, length);
+      for (let p = start; p < start + count; p++) {
+        for (let i = 0; i < pairs; i++, at++) {
+          const angle = Math.fround(p * frequencies[i]!);
+          cos[at] = Math.fround(Math.cos(angle)) * scale;
+          sin[at] = Math.fround(Math.sin(angle)) * scale;
+        }
+      }
+    }
+    return { cos: this.upload(cos, rows), sin: this.upload(sin, rows) };
+  }
+
+  private upload(values: Float32Array, rows: number): Tensor {
     const dtype = this.backend.floatType;
     const bytes = encodeFrom(values, dtype);
-    const buffer = this.backend.allocate(bytes.byteLength, "workspace");
+    const buffer = this.backend.allocate(Math.max(4, bytes.byteLength), "workspace");
     this.backend.write(buffer, bytes);
-    return viewOf(buffer, [this.length, this.headWidth / 2], dtype);
+    return viewOf(buffer, [rows, this.pairs], dtype);
   }
 
   free(): void {
-    if (!this.tables) return;
-    this.backend.free(this.tables.cos.buffer);
-    this.backend.free(this.tables.sin.buffer);
-    this.tables = undefined;
+    release(this.backend, this.shared);
+    release(this.backend, this.own);
+    this.shared = undefined;
+    this.own = undefined;
   }
+}
+
+function release(backend: Backend, tables: RopeTables | undefined): void {
+  if (!tables) return;
+  backend.free(tables.cos.buffer);
+  backend.free(tables.sin.buffer);
 }

@@ -10,10 +10,13 @@ import { type JsonObject, readJsonObject } from "../formats/json.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
 import { claimOutputFile } from "../formats/output-file.ts";
 import { readAdapter } from "../formats/peft.ts";
-import { weightSpecs } from "../models/decoder-weights.ts";
+import { type AdapterPlan, planAdapter } from "../models/adapter-plan.ts";
+import { embeddingName, weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource } from "../models/dense-source.ts";
-import { readModelConfig } from "../models/index.ts";
+import { readFolderConfig } from "../models/folder-config.ts";
 import type { WeightSource } from "../models/load-model.ts";
+import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
+import { elementCount } from "../tensor/tensor.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadTokenizer } from "../text/load-tokenizer.ts";
 import { UsageError } from "../util/errors.ts";
@@ -67,8 +70,9 @@ async function exportLocked(
   const name = lastPart(model);
   const folder = await openModelFolder(model);
   try {
-    const base = denseSource(folder);
-    const config = readModelConfig(folder.config);
+    const config = await readFolderConfig(folder);
+    for (const note of config.notes) warn(`${model}: ${note}`);
+    const base = denseSource(folder, config);
     const adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter);
     const tokenizer = await loadTokenizer(model);
     let report: ExportReport;
@@ -76,7 +80,12 @@ async function exportLocked(
       const type = options.type === "auto" ? "f32" : options.type;
       if (type === "q8_0" || type === "q4_0")
         throw new UsageError(`--type ${type}: adapters are exported as f32, f16 or bf16`);
-      const { metadata, tensors } = ggufAdapter(config, adapter, { name: lastPart(options.adapter!), type });
+      const unchanged = await unchangedTensors(base, planAdapter(config, adapter));
+      const { metadata, tensors } = ggufAdapter(config, adapter, {
+        name: lastPart(options.adapter!),
+        type,
+        isUnchanged: (tensor) => unchanged.has(tensor),
+      });
       await writeGguf(out, metadata, tensors);
       report = { out, kind: "adapter", type, tensors: tensors.length };
     } else {
@@ -93,7 +102,7 @@ async function exportLocked(
         ...tokenizerMetadata({
           tokenizer,
           json: await readTokenizerJson(model),
-          vocabularySize: config.vocabularySize,
+          vocabularySize: shape.vocabularySize,
           modelConfig: folder.config,
           preTokenizer: options.preTokenizer,
           warn,
@@ -115,6 +124,20 @@ async function exportLocked(
   } finally {
     await folder.close();
   }
+}
+
+/** Tensors of the base that an adapter's file holds as the base has them. */
+async function unchangedTensors(base: WeightSource, plan: AdapterPlan): Promise<Set<string>> {
+  const unchanged = new Set<string>();
+  for (const [name, { shape, values }] of plan.fixed) {
+    const own = base.find(name) ? name : `${embeddingName}.weight`; // a tied head has no tensor of its own
+    const found = base.find(own);
+    if (!found || elementCount(found.shape) !== elementCount(shape)) continue;
+    const size = values.length * dtypeBytes[found.dtype];
+    const stored = decodeToF32(await base.read(own, 0, size), found.dtype);
+    if (values.every((value, i) => value === stored[i])) unchanged.add(name);
+  }
+  return unchanged;
 }
 
 async function readTokenizerJson(model: string): Promise<JsonObject> {

@@ -6,8 +6,9 @@ import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
 import { encodeGguf } from "../formats/gguf-blocks.ts";
 import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { LoadedAdapter } from "../formats/peft.ts";
-import { checkFits } from "../models/adapter-fits.ts";
+import { planAdapter } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
+import { embeddingName, headName } from "../models/decoder-weights.ts";
 import { UserError } from "../util/errors.ts";
 import { ggufArchitecture, ggufName, interleavedHeads, interleaveRows } from "./gguf-names.ts";
 
@@ -22,14 +23,26 @@ export interface GgufAdapter {
 export function ggufAdapter(
   config: DecoderConfig,
   adapter: LoadedAdapter,
-  about: { readonly name: string; readonly type: AdapterTensorType },
+  about: {
+    readonly name: string;
+    readonly type: AdapterTensorType;
+    /** Whether a tensor of the base that the file holds is the base's own still, which PEFT saves beside a head's factors. */
+    readonly isUnchanged?: (name: string) => boolean;
+  },
 ): GgufAdapter {
-  checkFits(config, adapter);
-  if (adapter.replacements.size > 0) {
+  const plan = planAdapter(config, adapter);
+  const refuse = (what: string): never => {
     throw new UserError(
-      `adapter: it replaces ${[...adapter.replacements.keys()].join(", ")} whole, which a GGUF adapter cannot express; export the merged model instead, without --adapter-only`,
+      `adapter: ${what}, which a GGUF adapter cannot express; export the merged model instead, without --adapter-only`,
     );
-  }
+  };
+  const changed = [...plan.fixed.keys()].filter((name) => !about.isUnchanged?.(name));
+  const whole = [...plan.replaced.keys(), ...changed];
+  if (whole.length > 0) refuse(`it replaces ${whole.join(", ")} whole`);
+  if (plan.base.vocabularySize !== config.vocabularySize)
+    refuse(`its vocabulary is ${plan.base.vocabularySize}, not the model's ${config.vocabularySize}`);
+  if (plan.embedding) refuse(`it adapts ${embeddingName}`);
+  if (config.tied && plan.linears.has(headName)) refuse(`it adapts a ${headName} that is the embedding too`);
   const alpha = fileAlpha(adapter);
   const metadata = new Map<string, GgufValue>([
     ["general.architecture", { type: "string", value: ggufArchitecture(config) }],
@@ -39,7 +52,7 @@ export function ggufAdapter(
     ["adapter.lora.alpha", { type: "f32", value: alpha }],
   ]);
   const tensors: GgufTensorToWrite[] = [];
-  for (const [module, { a, b }] of adapter.modules) {
+  for (const [module, { a, b }] of plan.linears) {
     const { scale, rank } = adapter.settings.get(module)!;
     const factor = (scale * rank) / alpha;
     const folded = factor === 1 ? b.values : b.values.map((value) => value * factor);

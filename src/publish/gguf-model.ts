@@ -8,11 +8,11 @@ import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { type WeightSpec, weightSpecs } from "../models/decoder-weights.ts";
 import type { WeightSource } from "../models/load-model.ts";
-import { inverseFrequencies } from "../nn/rope-tables.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
 import { ggufArchitecture, ggufName, interleavedHeads, interleaveRows } from "./gguf-names.ts";
+import { ropeFactors, ropeMetadata } from "./gguf-rope.ts";
 
 /** llama.cpp's number for the type that most of a file's tensors have. */
 const fileTypes: Record<GgufTensorType, number> = { f32: 0, f16: 1, q4_0: 2, q8_0: 7, bf16: 32 };
@@ -51,18 +51,9 @@ export function modelMetadata(
   f32(`${architecture}.attention.layer_norm_rms_epsilon`, config.normEpsilon);
   if (architecture === "llama") {
     u32(`${architecture}.vocab_size`, config.vocabularySize);
-    u32(`${architecture}.rope.dimension_count`, config.headWidth);
   }
-  f32(`${architecture}.rope.freq_base`, config.rope.theta);
-  if (config.rope.type === "linear") {
-    text(`${architecture}.rope.scaling.type`, "linear");
-    f32(`${architecture}.rope.scaling.factor`, config.rope.factor);
-  }
-  if (config.rope.type === "dynamic") {
-    about.warn?.(
-      `llama.cpp has no dynamic RoPE scaling: beyond ${config.rope.originalMaxPositions} tokens it computes something else`,
-    );
-  }
+  for (const [key, value] of ropeMetadata(config, architecture, about.warn))
+    metadata.set(`${architecture}.rope.${key}`, value);
   const window = Math.max(...config.windows);
   if (window > 0) {
     about.warn?.(
@@ -101,7 +92,7 @@ export function modelTensors(
       data: () => piecesOf(config, source, spec, tensorType),
     };
   });
-  const factors = ropeFactors(config);
+  const factors = ropeFactors(config.rope, config.headWidth);
   if (factors) {
     const data = () => encodeFrom(factors, "f32");
     tensors.push({ name: "rope_freqs.weight", type: "f32", shape: [factors.length], data });
@@ -118,13 +109,6 @@ function typeFor({ shape, kind }: WeightSpec, type: GgufTensorType): GgufTensorT
   if (type !== "q8_0" && type !== "q4_0") return type;
   if (shape[1]! % 32 !== 0) return "f16";
   return kind === "linear" ? type : "q8_0";
-}
-
-/** LLaMA 3's frequencies as divisors [D/2] of the plain ones. */
-function ropeFactors({ rope, headWidth }: DecoderConfig): Float32Array | undefined {
-  if (rope.type !== "llama3") return undefined;
-  const plain = inverseFrequencies({ type: "default", theta: rope.theta }, headWidth, 0);
-  return inverseFrequencies(rope, headWidth, 0).map((frequency, i) => plain[i]! / frequency);
 }
 
 async function* piecesOf(

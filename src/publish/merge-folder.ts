@@ -16,11 +16,13 @@ import { toSafetensorsDType } from "../formats/safetensors.ts";
 import type { TensorToWrite } from "../formats/safetensors-writer.ts";
 import { stageFolder } from "../formats/staged-folder.ts";
 import { attachLoadedAdapter } from "../models/adapter.ts";
+import { vocabularyOf } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource, nf4View } from "../models/dense-source.ts";
-import { readModelConfig } from "../models/index.ts";
+import { readFolderConfig } from "../models/folder-config.ts";
 import { loadDecoder, type WeightSource } from "../models/load-model.ts";
+import { resizedSource } from "../models/resized-source.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
@@ -88,9 +90,10 @@ export async function mergeFolder(
     const adapter = await readAdapter(options.adapter);
     const trainedOn = await open(options.model);
     const base = options.base === undefined ? trainedOn : await open(options.base);
-    const config = readModelConfig(base.config);
-    const source = denseSource(base);
-    const trained = denseSource(trainedOn);
+    const config = await readFolderConfig(base);
+    for (const note of config.notes) hooks.warn?.(`${base.path}: ${note}`);
+    const source = denseSource(base, config);
+    const trained = denseSource(trainedOn, base === trainedOn ? config : await readFolderConfig(trainedOn));
     if (source.quantizedNames.size > 0) {
       hooks.warn?.(
         options.base === undefined
@@ -106,11 +109,14 @@ export async function mergeFolder(
     });
     if (samples.length === 0) throw new UserError("--sample-data: it has no text to compare the models on");
 
+    // Every model of the comparison has the adapter's vocabulary.
+    const wanted = { ...config, vocabularySize: vocabularyOf(config, adapter) };
+    const resized = (from: WeightSource) => resizedSource(from, wanted.vocabularySize);
     const references = await referencesOf(options, config, source, trained);
     const held: { name: string; bound: number; logits: SampleLogits }[] = [];
     for (const { name, bound, from } of references) {
       hooks.note?.(`reading ${samples.flat().length} tokens with the ${name}`);
-      held.push({ name, bound, logits: await logitsOf(backend, config, from, samples, adapter) });
+      held.push({ name, bound, logits: await logitsOf(backend, wanted, resized(from), samples, adapter) });
     }
 
     const merged = mergedSource(backend, source, config, adapter);
@@ -122,8 +128,8 @@ export async function mergeFolder(
     await copySideFiles(options.model, staged.path);
 
     const result = await open(staged.path);
-    const resultConfig = readModelConfig(result.config);
-    const logits = await logitsOf(backend, resultConfig, denseSource(result), samples);
+    const resultConfig = await readFolderConfig(result);
+    const logits = await logitsOf(backend, resultConfig, denseSource(result, resultConfig), samples);
     const comparisons = held.map((reference) =>
       compareLogits(reference.name, samples, reference.logits, logits, reference.bound),
     );
@@ -223,7 +229,12 @@ const torchNames: Record<MergeDType, string> = { f32: "float32", f16: "float16",
 function mergedConfig(json: JsonObject, merged: MergedSource, dtype: MergeDType): JsonObject {
   const { quantization_config: _, ...rest } = json;
   const key = "dtype" in json ? "dtype" : "torch_dtype";
-  return { ...rest, tie_word_embeddings: merged.config.tied, [key]: torchNames[dtype] };
+  return {
+    ...rest,
+    vocab_size: merged.config.vocabularySize,
+    tie_word_embeddings: merged.config.tied,
+    [key]: torchNames[dtype],
+  };
 }
 
 function tensorsOf(merged: MergedSource, dtype: MergeDType): TensorToWrite[] {

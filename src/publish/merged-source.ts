@@ -4,15 +4,16 @@
 
 import type { Backend } from "../backend/backend.ts";
 import type { LoadedAdapter } from "../formats/peft.ts";
-import { checkFits } from "../models/adapter-fits.ts";
+import { planAdapter, scaleOf } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { embeddingName, headName } from "../models/decoder-weights.ts";
 import type { WeightSource } from "../models/load-model.ts";
+import { resizedSource } from "../models/resized-source.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
 
 export interface MergedSource extends WeightSource {
-  /** The merged model's configuration: a replaced embedding or head unties the two. */
+  /** The merged model's configuration: with the adapter's vocabulary, and untied where its tables differ. */
   readonly config: DecoderConfig;
   /** Names of the weights that differ from the base's. */
   readonly changed: ReadonlySet<string>;
@@ -27,36 +28,42 @@ export function mergedSource(
   config: DecoderConfig,
   adapter: LoadedAdapter,
 ): MergedSource {
-  checkFits(config, adapter);
-  const { replacements } = adapter;
+  const plan = planAdapter(config, adapter);
+  const resized = resizedSource(base, plan.base.vocabularySize);
+  const whole = new Map([...plan.fixed, ...plan.replaced]);
   const [embedding, head] = [`${embeddingName}.weight`, `${headName}.weight`];
-  const untied = config.tied && (replacements.has(embedding) || replacements.has(head));
-  const modules = new Map([...adapter.modules].map(([name, pair]) => [`${name}.weight`, { name, ...pair }]));
+  const factors = new Map(
+    [...plan.linears].map(([name, { a, b }]) => [`${name}.weight`, { a, b, scale: scaleOf(adapter, name) }]),
+  );
+  if (plan.embedding) factors.set(embedding, plan.embedding);
+  // The head of a tied base is its embedding, as it was before anything changed that.
+  const stored = (name: string) => (config.tied && name === head && !resized.find(head) ? embedding : name);
+  const find = (name: string) => {
+    const tensor = whole.get(name);
+    return tensor ? ({ dtype: "f32", shape: tensor.shape } as const) : resized.find(stored(name));
+  };
+  const read = async (name: string, offset: number, length: number): Promise<Uint8Array> => {
+    const tensor = whole.get(name);
+    if (tensor) return encodeFrom(tensor.values.subarray(offset / 4, (offset + length) / 4), "f32");
+    return resized.read(stored(name), offset, length);
+  };
 
   return {
     path: base.path,
-    config: untied ? { ...config, tied: false } : config,
-    changed: new Set([...modules.keys(), ...replacements.keys()]),
+    config: { ...plan.base, tied: plan.tied },
+    changed: new Set([...factors.keys(), ...whole.keys()]),
     find(name) {
-      const replaced = replacements.get(name);
-      if (replaced) return { dtype: "f32", shape: replaced.shape };
-      // The head of a tied base is its embedding, as it was before anything replaced it.
-      const found = base.find(untied && name === head ? embedding : name);
-      return found && modules.has(name) ? { dtype: "f32", shape: found.shape } : found;
+      const found = find(name);
+      return found && factors.has(name) ? { dtype: "f32", shape: found.shape } : found;
     },
-    async read(name, offset, length) {
-      const replaced = replacements.get(name);
-      if (replaced) return encodeFrom(replaced.values.subarray(offset / 4, (offset + length) / 4), "f32");
-      if (modules.has(name)) return readMerged(name, offset, length);
-      return base.read(untied && name === head ? embedding : name, offset, length);
-    },
+    read: (name, offset, length) =>
+      factors.has(name) ? readMerged(name, offset, length) : read(name, offset, length),
   };
 
   async function readMerged(name: string, offset: number, length: number): Promise<Uint8Array> {
-    const { name: module, a, b } = modules.get(name)!;
-    const { dtype } = base.find(name)!;
+    const { a, b, scale } = factors.get(name)!;
+    const { dtype } = find(name)!;
     const [rank, inputs] = a.shape as [number, number];
-    const { scale } = adapter.settings.get(module)!;
     const firstRow = Math.floor(offset / 4 / inputs);
     const endRow = Math.ceil((offset + length) / 4 / inputs);
     const out = new Float32Array((endRow - firstRow) * inputs);
@@ -66,7 +73,7 @@ export function mergedSource(
       for (let row = firstRow; row < endRow; row += rowsAtOnce) {
         const rows = Math.min(rowsAtOnce, endRow - row);
         const size = dtypeBytes[dtype];
-        const bytes = await base.read(name, row * inputs * size, rows * inputs * size);
+        const bytes = await read(name, row * inputs * size, rows * inputs * size);
         const scaled = b.values.slice(row * rank, (row + rows) * rank).map((value) => value * scale);
         // The rows of W are the residual of a linear layer with weight A^T whose input is scale * B.
         const x = new DeviceRows(backend, scaled, [rows, rank]);

@@ -14,8 +14,9 @@ import type { TensorEntry } from "../formats/safetensors.ts";
 import { ScatterFile } from "../formats/safetensors-scatter.ts";
 import { type TensorSpec, tensorBytesOf } from "../formats/safetensors-writer.ts";
 import { stageFolder } from "../formats/staged-folder.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
-import { readModelConfig } from "../models/index.ts";
+import { readFolderConfig, withTieFlag } from "../models/folder-config.ts";
 import { quantizeInto } from "../models/quantized-weights.ts";
 import { checkBlockSize } from "../quant/codebook.ts";
 import { combineReports, type WeighedReport } from "../quant/combine-reports.ts";
@@ -75,10 +76,13 @@ export async function quantizeFolder(
   checkBlockSize(options.blockSize);
   const folder = await openModelFolder(options.model);
   try {
-    const linear = linearWeights(folder);
+    const config = await readFolderConfig(folder);
+    const linear = linearWeights(folder, config);
     const staged = await stageFolder(options.out);
     try {
-      const report = await new FolderQuantizer(backend, folder, linear, options, staged.path).run(tell);
+      const report = await new FolderQuantizer(backend, folder, config, linear, options, staged.path).run(
+        tell,
+      );
       await staged.publish();
       return report;
     } finally {
@@ -90,7 +94,7 @@ export async function quantizeFolder(
 }
 
 /** Names of the weights to quantise, each present, of the right shape and in a floating dtype. */
-function linearWeights(folder: ModelFolder): Set<string> {
+function linearWeights(folder: ModelFolder, config: DecoderConfig): Set<string> {
   if (
     parseQuantizationConfig(folder.config, `${folder.path}/config.json`) ||
     bnbWeightNames(folder).size > 0
@@ -100,7 +104,7 @@ function linearWeights(folder: ModelFolder): Set<string> {
     );
   }
   const names = new Set<string>();
-  for (const spec of weightSpecs(readModelConfig(folder.config))) {
+  for (const spec of weightSpecs(config)) {
     if (spec.kind !== "linear") continue;
     const entry = folder.tensors.get(spec.name);
     if (!entry) {
@@ -127,6 +131,7 @@ class FolderQuantizer {
   constructor(
     private readonly backend: Backend,
     private readonly folder: ModelFolder,
+    private readonly modelConfig: DecoderConfig,
     private readonly linear: ReadonlySet<string>,
     private readonly options: QuantizeFolderOptions,
     private readonly path: string,
@@ -287,7 +292,7 @@ class FolderQuantizer {
       await writeFileAtomic(join(path, INDEX_FILE), jsonText(index));
     }
     const config: JsonObject = {
-      ...folder.config,
+      ...withTieFlag(folder.config, this.modelConfig),
       quantization_config: toQuantizationConfig({
         quantType: options.quantType,
         doubleQuant: options.doubleQuant,

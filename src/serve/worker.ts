@@ -5,7 +5,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import type { Backend } from "../backend/backend.ts";
 import { openBackend } from "../backend/index.ts";
 import { beginText } from "../data/render.ts";
-import { readAdapter } from "../formats/peft.ts";
+import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
 import { continueWith } from "../generate/continue-text.ts";
 import { GenerationEngine } from "../generate/engine.ts";
 import { KeyValueCache } from "../generate/kv-cache.ts";
@@ -34,15 +34,21 @@ class EngineHost {
 
   static async open(options: StartOptions, post: (message: FromEngine) => void): Promise<EngineHost> {
     const backend = await openBackend(options.backend, options);
-    const model = await openModel(backend, options.model);
+    const given = new Map<string, LoadedAdapter>();
+    for (const [name, path] of Object.entries(options.adapters)) given.set(name, await readAdapter(path));
+    const model = await openModel(backend, options.model, { roomFor: [...given.values()] });
     const source =
       options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
     const template = ChatTemplate.of(model.tokenizer, source);
     const context = Math.min(options.context ?? model.config.maxPositions, model.config.maxPositions);
     const { decoder } = model.loaded;
-    const engine = new GenerationEngine(decoder, { slots: options.slots, capacity: context });
+    const engine = new GenerationEngine(decoder, {
+      slots: options.slots,
+      capacity: context,
+      vocabularySize: model.vocabularySize,
+    });
     const host = new EngineHost(backend, model, template, engine, context, post);
-    for (const [name, path] of Object.entries(options.adapters)) await host.load(name, path);
+    for (const [name, adapter] of given) await host.put(name, adapter);
     post({
       kind: "ready",
       facts: {
@@ -146,7 +152,12 @@ class EngineHost {
   }
 
   private async load(name: string, path: string): Promise<void> {
-    const set = loadAdapterSet(this.model.loaded.decoder, await readAdapter(path));
+    await this.put(name, await readAdapter(path));
+  }
+
+  private async put(name: string, adapter: LoadedAdapter): Promise<void> {
+    const { loaded, vocabularySize } = this.model;
+    const set = loadAdapterSet(loaded.decoder, adapter, vocabularySize);
     await this.drop(name);
     this.adapters.set(name, set);
   }

@@ -11,6 +11,24 @@ import { Tokenizer } from "./tokenizer.ts";
 const JSON_CAP_BYTES = 256 * 2 ** 20;
 const TEMPLATE_CAP_BYTES = 2 ** 20;
 
+/** The tokenizer in `beside` (an adapter's folder) where there is one, else the model's. */
+export async function loadTokenizerFor(model: string, beside: string | undefined): Promise<Tokenizer> {
+  const tokenizer = beside === undefined ? undefined : await readJson(beside, "tokenizer.json");
+  if (beside === undefined || tokenizer === undefined) return loadTokenizer(model);
+  return new Tokenizer({
+    name: basename(beside) || beside,
+    tokenizer,
+    tokenizerConfig:
+      (await readJson(beside, "tokenizer_config.json")) ?? (await readJson(model, "tokenizer_config.json")),
+    specialTokensMap: await readJson(beside, "special_tokens_map.json"),
+    generationConfig: await readJson(model, "generation_config.json"),
+    modelConfig: await readJson(model, "config.json"),
+    chatTemplate:
+      (await readText(join(beside, "chat_template.jinja"), TEMPLATE_CAP_BYTES)) ??
+      (await readText(join(model, "chat_template.jinja"), TEMPLATE_CAP_BYTES)),
+  });
+}
+
 export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const tokenizer = await readJson(folder, "tokenizer.json");
   if (tokenizer === undefined) throw await explainMissing(folder);

@@ -5,6 +5,7 @@
 
 import { Tokenizer as Engine } from "@huggingface/tokenizers";
 import { UserError } from "../util/errors.ts";
+import { findAddedTokensAsRust } from "./added-tokens.ts";
 import { contentHash } from "./content-hash.ts";
 import { readSpecialTokens, type SpecialTokens } from "./special-tokens.ts";
 
@@ -54,6 +55,7 @@ export class Tokenizer {
     const json = withAddedTokens(asObject(files.tokenizer, `${files.name}: tokenizer.json`), config);
     try {
       this.engine = new Engine(json, config);
+      findAddedTokensAsRust(this.engine, (json.model as JsonRecord | undefined)?.vocab);
     } catch (error) {
       throw new UserError(
         `${files.name}: tokenizer.json cannot be used: ${(error as Error).message}. Expected the file that transformers' save_pretrained writes.`,

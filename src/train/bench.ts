@@ -12,6 +12,7 @@ import { openModelFolder } from "../formats/model-folder.ts";
 import { activationBytes } from "../models/activation-bytes.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { stepFlops } from "../models/flops.ts";
+import { readFolderConfig } from "../models/folder-config.ts";
 import { readModelConfig } from "../models/index.ts";
 import { type LoadedDecoder, type LoadOptions, loadDecoder } from "../models/load-model.ts";
 import { deviceSource } from "../models/open-model.ts";
@@ -80,7 +81,7 @@ async function openSubject(
   const folder = await openModelFolder(path);
   const load = loadOptionsOf(backend, options);
   try {
-    const config = readModelConfig(folder.config);
+    const config = await readFolderConfig(folder);
     return {
       config,
       loaded: await loadDecoder(backend, config, deviceSource(backend, folder, load), load),

@@ -8,10 +8,11 @@ import { type Finding, type PreflightReport, preflight, refused } from "../data/
 import { readRows } from "../data/read-rows.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
-import { readModelConfig } from "../models/index.ts";
+import { readFolderConfig } from "../models/folder-config.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
-import { loadChatTemplate, loadTokenizer } from "../text/load-tokenizer.ts";
+import { loadChatTemplate, loadTokenizerFor } from "../text/load-tokenizer.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
+import { type AddedTokens, addTokens } from "./added-tokens.ts";
 import type { TrainEvent } from "./events.ts";
 import { type FittedModel, fitMemory, type MemoryCheck, memoryFindings } from "./fit-memory.ts";
 import { loadTrainingData, type TrainingData, tellOfData } from "./setup.ts";
@@ -29,20 +30,26 @@ export async function checkRun(
 ): Promise<CheckReport> {
   const path = locateModel(options.model);
   const folder = await openModelFolder(path);
+  let added: AddedTokens | undefined;
   try {
     const backend = await openBackend(options.backend, options);
     try {
-      const tokenizer = await loadTokenizer(path);
+      if (options.addTokens !== undefined) added = await addTokens(path, options.addTokens);
+      const tokenizer = await loadTokenizerFor(path, added?.folder);
       // The report holds every finding; the sample loader's own warnings would tell them twice.
       const data = await loadTrainingData({ tokenizer }, options, () => {});
       if (data.evalReport !== undefined) tellOfData(data.evalReport, emit);
-      const config = readModelConfig(folder.config);
+      const stored = await readFolderConfig(folder);
+      const rows = added ? Math.max(stored.vocabularySize, tokenizer.vocabSize) : stored.vocabularySize;
+      const config = { ...stored, vocabularySize: rows };
+      for (const note of config.notes) emit({ type: "warning", message: `${path}: ${note}` });
       return await preflightRun({ backend, config, folder, tokenizer }, options, data, emit);
     } finally {
       backend.close();
     }
   } finally {
     await folder.close();
+    await added?.free();
   }
 }
 

@@ -3,7 +3,7 @@
 
 import type { Backend, Tensor } from "../backend/backend.ts";
 import { type Batch, NO_TARGET } from "../data/assemble.ts";
-import type { TokenBatch } from "../models/decoder.ts";
+import type { Decoder, TokenBatch } from "../models/decoder.ts";
 import { encodeFrom } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
 
@@ -17,11 +17,10 @@ export class DeviceBatch {
   readonly targets: Tensor;
   readonly targetCount: number;
   private readonly uploads: Tensor[] = [];
+  private readonly backend: Backend;
 
-  constructor(
-    private readonly backend: Backend,
-    batch: Batch,
-  ) {
+  constructor(decoder: Decoder, batch: Batch) {
+    this.backend = decoder.backend;
     const rows: number[] = [];
     const targets: number[] = [];
     for (let i = 0; i < batch.targets.length; i++) {
@@ -30,16 +29,21 @@ export class DeviceBatch {
       targets.push(batch.targets[i]!);
     }
     const count = batch.segments.length / 4;
+    const spans = Array.from({ length: count }, (_, s) => {
+      const length = batch.segments[4 * s + 1]!;
+      return { start: 0, count: length, length };
+    });
+    const placed = decoder.ropeCache.place(spans);
     this.tokens = {
       ids: this.upload(batch.ids),
-      positions: this.upload(batch.positions),
+      rows: this.upload(placed.rows),
+      tables: placed.tables,
       segments: {
         table: this.upload(batch.segments, [count, 4]),
         count,
         maxQueries: batch.maxLength,
         maxKeys: batch.maxLength,
       },
-      length: batch.maxLength,
     };
     this.rows = this.upload(rows);
     this.targets = this.upload(targets);

@@ -66,7 +66,7 @@ async function lossesOf(
   const { backend } = decoder;
   const batch = assemble(samples);
   if (batch.targetTokens === 0) return samples.map(() => 0);
-  const uploaded = new DeviceBatch(backend, batch);
+  const uploaded = new DeviceBatch(decoder, batch);
   using tape = new Tape(backend, false);
   const hidden = decoder.forward(tape, uploaded.tokens, { context: { training: false, seed: 0, pass: 0 } });
   const losses = decoder.loss(tape, hidden, {

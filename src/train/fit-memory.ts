@@ -60,6 +60,7 @@ export async function fitMemory(
   const predict = async (choices: MemoryChoices) => {
     const prediction = await predictMemory(config, {
       ...{ method: options.method, rank: options.rank, targets: options.targets },
+      trainsTables: options.addTokens !== undefined,
       ...{ optimizer: options.optimizer as OptimizerName, precision: backend.precision, batchSize: rows },
       ...{ sequenceLength, checkpointing: choices.gradientCheckpointing },
       ...{ storedDType: storedDTypeOf(folder), logitsChunkBytes: choices.logitsChunkBytes },

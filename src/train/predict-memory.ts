@@ -23,6 +23,8 @@ export interface MemoryCase {
   readonly rank: number;
   /** As --targets. */
   readonly targets: string;
+  /** Embedding and head train whole beside the adapter. */
+  readonly trainsTables?: boolean;
   readonly optimizer: OptimizerName;
   readonly precision: Precision;
   readonly batchSize: number;
@@ -101,7 +103,6 @@ function fullBatch(sequences: number, length: number): Batch {
   return {
     ids: new Int32Array(total),
     targets,
-    positions: new Int32Array(total),
     segments,
     maxLength: length,
     targetTokens: total - sequences,

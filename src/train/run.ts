@@ -43,7 +43,7 @@ export const runTraining: RunTraining = async (options, emit, signal) => {
     threads: options.threads,
   });
   try {
-    const trainable = await openTrainable(backend, options);
+    const trainable = await openTrainable(backend, options, emit);
     try {
       emit({
         type: "model",

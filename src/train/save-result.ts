@@ -5,17 +5,20 @@ import { copySideFiles, writeModelFolder } from "../formats/model-folder-writer.
 import { writeAdapter } from "../formats/peft.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
 import { storedName } from "../models/decoder-weights.ts";
+import { withTieFlag } from "../models/folder-config.ts";
 import { encodeFrom } from "../tensor/dtype.ts";
 import { BugError } from "../util/errors.ts";
+import { copyTokenizer } from "./added-tokens.ts";
 import type { TrainableModel } from "./setup.ts";
 
 export async function saveResult(
-  trainable: Pick<TrainableModel, "model" | "parameters" | "adapter">,
+  trainable: Pick<TrainableModel, "model" | "parameters" | "adapter" | "added">,
   out: string,
 ): Promise<void> {
-  const { model, adapter, parameters } = trainable;
+  const { model, adapter, parameters, added } = trainable;
   if (adapter) {
     await writeAdapter(out, adapter.config, await adapter.read());
+    if (added) await copyTokenizer(added, out);
     return;
   }
   const { folder } = model;
@@ -27,10 +30,13 @@ export async function saveResult(
     return {
       name: parameter.name,
       dtype: entry.dtype,
-      shape: entry.shape,
+      shape: parameter.tensor.shape,
       data: async () => encodeFrom(await parameters.read(parameter), dtype),
     };
   });
-  await writeModelFolder(out, { config: folder.config, generationConfig: folder.generationConfig, tensors });
+  const tied = withTieFlag(folder.config, model.config);
+  const config = added ? { ...tied, vocab_size: model.config.vocabularySize } : tied;
+  await writeModelFolder(out, { config, generationConfig: folder.generationConfig, tensors });
   await copySideFiles(folder.path, out);
+  if (added) await copyTokenizer(added, out);
 }

@@ -15,6 +15,7 @@ import {
   attachNewAdapter,
   type DecoderAdapter,
   parseTargets,
+  wholeTables,
 } from "../models/adapter.ts";
 import type { Decoder } from "../models/decoder.ts";
 import type { LoadedDecoder } from "../models/load-model.ts";
@@ -37,6 +38,8 @@ export interface SessionRecipe extends Partial<OptimizerOptions> {
   readonly rslora?: boolean;
   /** As --targets. */
   readonly targets: string;
+  /** Train embedding and head whole beside the adapter, as added tokens need. */
+  readonly trainsTables?: boolean;
   readonly optimizer: OptimizerName;
   readonly seed: number;
 }
@@ -72,12 +75,16 @@ export function makeTrainable(
     if (!loaded.trained) throw new BugError("full fine-tuning of a model that was not loaded for it");
     return { parameters: loaded.trained };
   }
-  const { rank, alpha, dropout, rslora } = recipe;
+  const { rank, alpha, dropout, rslora, trainsTables } = recipe;
+  const tables = trainsTables ? wholeTables(loaded) : {};
   const adapter = initial
     ? attachLoadedAdapter(loaded, initial, { trains: true, dropout })
     : attachNewAdapter(
         loaded,
-        newAdapterConfig({ rank, alpha, dropout, rslora, targets: parseTargets(recipe.targets), baseModel }),
+        newAdapterConfig({
+          ...{ rank, alpha, dropout, rslora, targets: parseTargets(recipe.targets), baseModel },
+          ...tables,
+        }),
         recipe.seed,
       );
   return { parameters: adapter.flat, adapter };
@@ -231,18 +238,18 @@ export class Session implements Disposable {
   /** Adds one micro-batch's gradient, and writes the sum of its losses to `out`. */
   private accumulate(batch: Batch, targetTokens: number, pass: number, out: Tensor): void {
     const { decoder, backend, options } = this;
-    const uploaded = new DeviceBatch(backend, batch);
+    const uploaded = new DeviceBatch(decoder, batch);
     using tape = new Tape(backend);
-    const hidden = decoder.forward(tape, uploaded.tokens, {
-      context: { training: true, seed: this.recipe.seed, pass },
-      checkpointing: this.checkpointing,
-    });
-    const losses = decoder.loss(tape, hidden, {
+    const context = { training: true, seed: this.recipe.seed, pass };
+    const { checkpointing } = this;
+    const hidden = decoder.forward(tape, uploaded.tokens, { context, checkpointing });
+    const target = {
       rows: uploaded.rows,
       targets: uploaded.targets,
       gradScale: 1 / targetTokens,
       chunkBytes: options.logitsChunkBytes ?? defaultLogitsChunkBytes,
-    });
+    };
+    const losses = decoder.loss(tape, hidden, target, context);
     tape.run([losses]);
     backend.sum({ x: losses.data, out });
     tape.backward();

@@ -24,6 +24,7 @@ import { hostState } from "../optim/host-paging.ts";
 import { pagedState, residentState, type StateMemory } from "../optim/paging.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadChatTemplate } from "../text/load-tokenizer.ts";
+import { type AddedTokens, addTokens } from "./added-tokens.ts";
 import type { TrainEvent } from "./events.ts";
 import { machineMemory } from "./machine-memory.ts";
 import { makeTrainable, type Trainable } from "./session.ts";
@@ -31,34 +32,58 @@ import { makeTrainable, type Trainable } from "./session.ts";
 export interface TrainableModel extends Trainable {
   readonly model: OpenedModel;
   readonly modelHash: string;
+  /** The tokenizer that --add-tokens made. */
+  readonly added?: AddedTokens;
   free(): Promise<void>;
 }
 
 /** Opens the model and makes trainable what the method trains. */
-export async function openTrainable(backend: Backend, options: TrainOptions): Promise<TrainableModel> {
+export async function openTrainable(
+  backend: Backend,
+  options: TrainOptions,
+  emit: (event: TrainEvent) => void = () => {},
+): Promise<TrainableModel> {
   const path = locateModel(options.model);
   const full = options.method === "full";
   const quantize = options.method === "qlora" ? quantizeOnArrival(backend) : undefined;
-  const model = await openModel(backend, path, { train: full, quantize });
+  const initial = options.initAdapter === undefined ? undefined : await readAdapter(options.initAdapter);
+  const added = options.addTokens === undefined ? undefined : await addTokens(path, options.addTokens);
+  if (added) {
+    const had = added.known > 0 ? ` (${added.known} others it has already)` : "";
+    emit({ type: "info", message: `${added.added.length} tokens are added to the tokenizer${had}` });
+  }
+  const model = await openModel(backend, path, {
+    train: full,
+    textFolder: added?.folder,
+    quantize,
+    vocabularyOf: initial,
+    tell: (message) => emit({ type: "warning", message }),
+  });
   try {
     const modelHash = await hashModelFolder(model.folder);
-    const initial = options.initAdapter === undefined ? undefined : await readAdapter(options.initAdapter);
-    const { parameters, adapter } = makeTrainable(model.loaded, options, {
-      initial,
-      baseModel: options.model,
-    });
+    const { parameters, adapter } = makeTrainable(
+      model.loaded,
+      { ...options, trainsTables: added !== undefined },
+      {
+        initial,
+        baseModel: options.model,
+      },
+    );
     return {
       model,
       modelHash,
       parameters,
       adapter,
+      added,
       async free() {
         adapter?.free();
         await model.close();
+        await added?.free();
       },
     };
   } catch (error) {
     await model.close();
+    await added?.free();
     throw error;
   }
 }

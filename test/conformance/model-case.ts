@@ -4,7 +4,7 @@ import { type Parameter, Tape } from "../../src/autograd/tape.ts";
 import type { Backend, Tensor } from "../../src/backend/backend.ts";
 import { assemble } from "../../src/data/assemble.ts";
 import type { Sample } from "../../src/data/render.ts";
-import type { TokenBatch } from "../../src/models/decoder.ts";
+import type { Decoder, TokenBatch } from "../../src/models/decoder.ts";
 import { readModelConfig } from "../../src/models/index.ts";
 import { type LoadedDecoder, loadDecoder, type WeightSource } from "../../src/models/load-model.ts";
 import { attachAdapters } from "../../src/nn/lora.ts";
@@ -38,13 +38,13 @@ export function goldenSource(golden: Pick<ModelGolden, "name" | "seed" | "tensor
 
 export async function openGolden(
   backend: Backend,
-  golden: ModelGolden,
+  golden: Pick<ModelGolden, "name" | "seed" | "config" | "tensors">,
   train = false,
 ): Promise<LoadedDecoder> {
   return loadDecoder(backend, readModelConfig(golden.config), goldenSource(golden), { train });
 }
 
-export function uploadInts(backend: Backend, values: readonly number[], shape = [values.length]): Tensor {
+export function uploadInts(backend: Backend, values: ArrayLike<number>, shape = [values.length]): Tensor {
   const buffer = backend.allocate(Math.max(4, values.length * 4), "workspace");
   if (values.length > 0) backend.write(buffer, encodeFrom(values, "i32"));
   return viewOf(buffer, shape, "i32");
@@ -60,9 +60,9 @@ export async function readFloats(backend: Backend, tensor: Tensor): Promise<Floa
 }
 
 /** A batch of whole sequences laid end to end, with its targets. */
-export function makeBatch(backend: Backend, sequences: readonly GoldenSequence[]) {
+export function makeBatch(decoder: Decoder, sequences: readonly GoldenSequence[]) {
+  const { backend } = decoder;
   const ids: number[] = [];
-  const positions: number[] = [];
   const table: number[] = [];
   const rows: number[] = [];
   const targets: number[] = [];
@@ -74,21 +74,23 @@ export function makeBatch(backend: Backend, sequences: readonly GoldenSequence[]
         targets.push(id);
       }
       ids.push(id);
-      positions.push(i);
     }
   }
   const longest = Math.max(...sequences.map((s) => s.ids.length));
-  const tensors = [ids, positions, table, rows, targets].map((values) => uploadInts(backend, values));
+  const placed = decoder.ropeCache.place(
+    sequences.map(({ ids: { length } }) => ({ start: 0, count: length, length })),
+  );
+  const tensors = [ids, placed.rows, table, rows, targets].map((values) => uploadInts(backend, values));
   const batch: TokenBatch = {
     ids: tensors[0]!,
-    positions: tensors[1]!,
+    rows: tensors[1]!,
+    tables: placed.tables,
     segments: {
       table: { ...tensors[2]!, shape: [sequences.length, 4] },
       count: sequences.length,
       maxQueries: longest,
       maxKeys: longest,
     },
-    length: longest,
   };
   return {
     batch,
@@ -106,7 +108,7 @@ export async function logitsOf(
   loaded: LoadedDecoder,
   ids: readonly number[],
 ): Promise<Float32Array> {
-  const made = makeBatch(backend, [{ ids, mask: ids.map(() => 0) }]);
+  const made = makeBatch(loaded.decoder, [{ ids, mask: ids.map(() => 0) }]);
   using tape = new Tape(backend, false);
   const hidden = loaded.decoder.forward(tape, made.batch, { context });
   const logits = loaded.decoder.logits(tape, hidden);
@@ -123,7 +125,7 @@ export async function lossAndGradients(
   sequences: readonly GoldenSequence[],
   checkpointing = false,
 ): Promise<number> {
-  const made = makeBatch(backend, sequences);
+  const made = makeBatch(loaded.decoder, sequences);
   using tape = new Tape(backend, true);
   const hidden = loaded.decoder.forward(tape, made.batch, { context, checkpointing });
   const losses = loaded.decoder.loss(tape, hidden, {

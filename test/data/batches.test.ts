@@ -169,7 +169,6 @@ describe("assemble", () => {
     ]);
     expect([...batch.ids]).toEqual([10, 11, 12, 20, 30, 31]);
     expect([...batch.targets]).toEqual([NO_TARGET, 12, NO_TARGET, NO_TARGET, 31, NO_TARGET]);
-    expect([...batch.positions]).toEqual([0, 1, 2, 0, 0, 1]);
     expect([...batch.segments]).toEqual([0, 3, 0, 3, 3, 1, 3, 1, 4, 2, 4, 2]);
     expect(batch.maxLength).toBe(3);
     expect(batch.targetTokens).toBe(2);

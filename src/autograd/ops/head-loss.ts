@@ -2,14 +2,15 @@
 // exist at once, and tokens without a target never meet the head. The gradient is made in the forward pass,
 // while a chunk's logits are there; the backward pass only hands it on.
 
-import type { Matrix, Tensor } from "../../backend/backend.ts";
+import type { Adapter, Matrix, Tensor } from "../../backend/backend.ts";
 import { rows } from "../../tensor/tensor.ts";
 import { BugError } from "../../util/errors.ts";
 import type { Tape, Value } from "../tape.ts";
-import type { LinearWeight } from "./linear.ts";
+import type { LinearSpec, LinearWeight } from "./linear.ts";
 
 export interface HeadLossSpec {
   readonly weight: LinearWeight; // [V, C]
+  readonly adapter?: LinearSpec["adapter"];
   /** Rows of x that have a target, i32 [N]; and their targets, i32 [N]. */
   readonly rows: Tensor;
   readonly targets: Tensor;
@@ -19,6 +20,8 @@ export interface HeadLossSpec {
   readonly chunkBytes: number;
 }
 
+const dropoutRows = 64;
+
 /** Losses [N], one a target; x [T, C]. The caller keeps the result through run(). */
 export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
   const { backend } = tape;
@@ -26,7 +29,9 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
   const weight: Matrix = "frozen" in spec.weight ? spec.weight.frozen : spec.weight.parameter.tensor;
   const dWeight = "parameter" in spec.weight ? spec.weight.parameter.grad : undefined;
   const [vocabulary, width] = weight.shape as [number, number];
-  const wantsGrad = tape.recording && (x.needsGrad || dWeight !== undefined);
+  const [dA, dB] = [spec.adapter?.a.grad, spec.adapter?.b.grad];
+  const trains = dWeight !== undefined || dA !== undefined;
+  const wantsGrad = tape.recording && (x.needsGrad || trains);
   const losses = tape.value([count], false);
   const all = count === x.shape[0]!;
   let dx: Tensor | undefined;
@@ -39,13 +44,18 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
       if (!all) backend.gatherRows({ x: x.data, index: spec.rows, y: selected });
       const dSelected =
         wantsGrad && x.needsGrad ? tape.allocateTensor([count, width], "activations") : undefined;
-      const chunk = Math.max(1, Math.min(count, Math.floor(spec.chunkBytes / (4 * vocabulary))));
+      const fitting = Math.max(1, Math.floor(spec.chunkBytes / (4 * vocabulary)));
+      // Masks belong to a chunk: with dropout its size must not depend on memory.
+      const chunk = Math.min(count, spec.adapter?.dropout ? dropoutRows : fitting);
       const logits = tape.allocateTensor([chunk, vocabulary], "logits");
+      const rank = spec.adapter?.a.tensor.shape[0];
+      const u = rank === undefined ? undefined : tape.allocateTensor([chunk, rank], "workspace");
       for (let start = 0; start < count; start += chunk) {
         const end = Math.min(count, start + chunk);
         const part = rows(logits, 0, end - start);
         const input = rows(selected, start, end);
-        backend.linear(input, [{ weight, y: part }]);
+        const adapter = adapterOf(spec, u, start, end);
+        backend.linear(input, [{ weight, adapter, y: part }]);
         backend.crossEntropy({
           logits: part,
           targets: rows(spec.targets, start, end),
@@ -55,10 +65,12 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
         });
         if (wantsGrad) {
           const target = dSelected && rows(dSelected, start, end);
-          backend.linearBackward(dWeight ? input : undefined, [{ weight, dy: part, dWeight }], target, false);
+          const grads = { weight, dy: part, adapter: adapter && { ...adapter, dA, dB }, dWeight };
+          backend.linearBackward(trains ? input : undefined, [grads], target, false);
         }
       }
       backend.free(logits.buffer);
+      if (u) backend.free(u.buffer);
       if (!all) backend.free(selected.buffer);
       if (!dSelected) return;
       if (all) {
@@ -86,4 +98,23 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
     },
   });
   return losses;
+}
+
+/** The head's adapter for a chunk of the targets, whose dropout masks are its own. */
+function adapterOf(
+  { adapter }: HeadLossSpec,
+  u: Tensor | undefined,
+  start: number,
+  end: number,
+): Adapter | undefined {
+  if (!adapter || !u) return undefined;
+  const { a, b, scale, dropout } = adapter;
+  const seed = dropout && (dropout.seed + Math.imul(start, 0x9e3779b1)) >>> 0;
+  return {
+    a: a.tensor,
+    b: b.tensor,
+    scale,
+    dropout: dropout && { ...dropout, seed: seed! },
+    u: rows(u, 0, end - start),
+  };
 }

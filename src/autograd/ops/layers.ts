@@ -1,19 +1,33 @@
 // Embedding lookup, RMSNorm and the gated MLP activation, forward and backward.
 
 import type { ActivationKind, Tensor } from "../../backend/backend.ts";
-import { reshape } from "../../tensor/tensor.ts";
+import { reshape, rows } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
 import type { Parameter, Tape, Value } from "../tape.ts";
 
 /** Rows of table [V, C] named by ids i32 [T] -> [T, C]. */
-export function embedding(tape: Tape, ids: Tensor, table: Parameter): Value {
+export function embedding(
+  tape: Tape,
+  ids: Tensor,
+  table: Parameter,
+  own: readonly RowParameter[] = [],
+): Value {
   const y = tape.value([ids.shape[0]!, table.tensor.shape[1]!], table.grad !== undefined);
   const tableGrad = table.grad;
   tape.record({
     name: "embedding",
     inputs: [],
     outputs: [y],
-    forward: () => tape.backend.embedding({ ids, table: table.tensor, y: y.data }),
+    forward() {
+      tape.backend.embedding({ ids, table: table.tensor, y: y.data });
+      for (const { start, end, parameter } of own) {
+        tape.backend.embedding({
+          ids: rows(ids, start, end),
+          table: parameter.tensor,
+          y: rows(y.data, start, end),
+        });
+      }
+    },
     backward: tableGrad
       ? () => {
           if (y.grad) tape.backend.embeddingBackward({ ids, dy: y.grad, dTable: tableGrad });
@@ -23,8 +37,45 @@ export function embedding(tape: Tape, ids: Tensor, table: Parameter): Value {
   return y;
 }
 
+/** x * factor in x's own memory, which the result takes over: x must have no other reader. */
+export function scaled(tape: Tape, x: Value, factor: number): Value {
+  const y = tape.value(x.shape, x.needsGrad);
+  tape.record({
+    name: "scaled",
+    inputs: [x],
+    outputs: [],
+    forward() {
+      invariant(x.readers === 1 && x.holders === 0 && x.owned, "scaling in place a value that others read");
+      const memory = tape.takeData(x);
+      tape.backend.scaleInPlace({ y: memory, factor });
+      tape.giveData(y, memory);
+    },
+    backward: x.needsGrad
+      ? () => {
+          if (!y.grad) return;
+          tape.backend.scaleInPlace({ y: y.grad, factor });
+          tape.passGrad(y, x);
+        }
+      : undefined,
+  });
+  return y;
+}
+
+/** What some rows of a pass have of their own, in inference. */
+export interface RowParameter {
+  readonly start: number;
+  readonly end: number;
+  readonly parameter: Parameter;
+}
+
 /** RMSNorm over groups of w.length elements: x [T, n * w.length]. */
-export function rmsNorm(tape: Tape, x: Value, w: Parameter, epsilon: number): Value {
+export function rmsNorm(
+  tape: Tape,
+  x: Value,
+  w: Parameter,
+  epsilon: number,
+  own: readonly RowParameter[] = [],
+): Value {
   const { backend } = tape;
   const width = w.tensor.shape[0]!;
   const grouped = [(x.shape[0]! * x.shape[1]!) / width, width];
@@ -35,14 +86,22 @@ export function rmsNorm(tape: Tape, x: Value, w: Parameter, epsilon: number): Va
     inputs: [x],
     outputs: [y, rstd],
     saves: [x, rstd],
-    forward: () =>
-      backend.rmsNorm({
-        x: reshape(x.data, grouped),
-        w: w.tensor,
-        epsilon,
-        y: reshape(y.data, grouped),
-        rstd: rstd.data,
-      }),
+    forward() {
+      const [from, to] = [reshape(x.data, grouped), reshape(y.data, grouped)];
+      backend.rmsNorm({ x: from, w: w.tensor, epsilon, y: to, rstd: rstd.data });
+      const groups = grouped[0]! / x.shape[0]!;
+      for (const { start, end, parameter } of own) {
+        const [first, last] = [start * groups, end * groups];
+        const part = (tensor: Tensor) => rows(tensor, first, last);
+        backend.rmsNorm({
+          x: part(from),
+          w: parameter.tensor,
+          epsilon,
+          y: part(to),
+          rstd: part(rstd.data),
+        });
+      }
+    },
     backward: y.needsGrad
       ? () => {
           if (!y.grad) return;

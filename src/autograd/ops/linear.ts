@@ -20,8 +20,17 @@ export interface LinearSpec {
     readonly dropout?: Dropout;
   };
   readonly residual?: Value;
+  /** Inference only: rows that have a weight or a bias of their own. */
+  readonly rowWeights?: readonly RowWeight[];
   /** Inference only: y[start, end) += scale x[start, end) A^T B^T, each adapter on its own rows alone. */
   readonly rowAdapters?: readonly RowAdapter[];
+}
+
+export interface RowWeight {
+  readonly start: number;
+  readonly end: number;
+  readonly weight?: Parameter;
+  readonly bias?: Parameter;
 }
 
 export interface RowAdapter {
@@ -45,6 +54,20 @@ function addRowAdapter(tape: Tape, x: Tensor, { start, end, a, b, scale }: RowAd
   tape.backend.scaleInPlace({ y: u, factor: scale });
   tape.backend.linear(u, [{ weight: b.tensor, residual: part, y: part }]);
   tape.backend.free(u.buffer);
+}
+
+/** Computes rows anew with what is their own; the base's share of them is lost work, a few rows of many. */
+function replaceRows(tape: Tape, x: Tensor, spec: LinearSpec, own: RowWeight, y: Tensor): void {
+  invariant(!tape.recording, "weights of single rows serve generation, not training");
+  const { start, end } = own;
+  tape.backend.linear(rows(x, start, end), [
+    {
+      weight: own.weight?.tensor ?? matrixOf(spec.weight),
+      bias: (own.bias ?? spec.bias)?.tensor,
+      residual: spec.residual && rows(spec.residual.data, start, end),
+      y: rows(y, start, end),
+    },
+  ]);
 }
 
 /** y_i = x W_i^T + ... for every spec; x [T, in], results [T, out_i]. */
@@ -91,6 +114,7 @@ export function linear(tape: Tape, x: Value, specs: readonly LinearSpec[]): Valu
       }));
       tape.backend.linear(x.data, parts);
       for (let i = 0; i < specs.length; i++) {
+        for (const own of specs[i]!.rowWeights ?? []) replaceRows(tape, x.data, specs[i]!, own, ys[i]!.data);
         for (const adapter of specs[i]!.rowAdapters ?? []) addRowAdapter(tape, x.data, adapter, ys[i]!.data);
       }
     },

@@ -1,0 +1,72 @@
+// A model's rotary embedding in GGUF's terms, held to what llama.cpp computes from them: what it has no word for is
+// refused, so that no file answers wrongly in silence. Keys: gguf-py/gguf/constants.py; use: llama.cpp's
+// llama-model.cpp and ggml's rope (YaRN's ramp is there rounded to whole pairs).
+
+import type { GgufValue } from "../formats/gguf.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
+import { inverseFrequencies, type RopeConfig } from "../nn/rope-frequencies.ts";
+import { UserError } from "../util/errors.ts";
+
+/** What llama.cpp divides a pair's frequency by so that it does not turn, as its converter of Gemma 4 writes. */
+const standingStill = 1e30;
+
+/** Keys below `<architecture>.rope.`. UserError for a rotation that llama.cpp's architecture does not have. */
+export function ropeMetadata(
+  { rope, headWidth }: DecoderConfig,
+  architecture: string,
+  warn?: (message: string) => void,
+): Map<string, GgufValue> {
+  const metadata = new Map<string, GgufValue>();
+  const f32 = (key: string, value: number) => metadata.set(key, { type: "f32", value });
+  const u32 = (key: string, value: number) => metadata.set(key, { type: "u32", value });
+  const text = (key: string, value: string) => metadata.set(key, { type: "string", value });
+  const refuse = (what: string): never => {
+    throw new UserError(
+      `this model's RoPE ${what}, which llama.cpp's ${architecture} models do not; it cannot be exported to GGUF`,
+    );
+  };
+  if (rope.rotaryWidth !== undefined && architecture === "llama")
+    refuse(`turns ${rope.rotaryWidth} of a head's ${headWidth} elements`);
+  if (architecture === "llama" || rope.rotaryWidth !== undefined)
+    u32("dimension_count", rope.rotaryWidth ?? headWidth);
+  f32("freq_base", rope.theta);
+  switch (rope.type) {
+    case "linear":
+      text("scaling.type", "linear");
+      f32("scaling.factor", rope.factor);
+      break;
+    case "dynamic":
+      warn?.(
+        `llama.cpp has no dynamic RoPE scaling: beyond ${rope.maxPositions} tokens it computes something else`,
+      );
+      break;
+    case "yarn": {
+      if (!rope.truncate) refuse("has YaRN's ramp between fractions of pairs (truncate: false)");
+      text("scaling.type", "yarn");
+      f32("scaling.factor", rope.factor);
+      u32("scaling.original_context_length", rope.originalMaxPositions);
+      if (rope.betaFast !== 32) f32("scaling.yarn_beta_fast", rope.betaFast);
+      if (rope.betaSlow !== 1) f32("scaling.yarn_beta_slow", rope.betaSlow);
+      const usual = rope.factor <= 1 ? 1 : 0.1 * Math.log(rope.factor) + 1;
+      const given = rope.attentionFactor / usual;
+      if (Math.fround(given) !== 1) f32("scaling.attn_factor", given);
+      break;
+    }
+    case "longrope":
+      refuse("has LongRoPE's factors for short and long texts");
+      break;
+    case "llama3":
+    case "proportional":
+      if (architecture !== "llama") refuse(`is of type "${rope.type}"`);
+  }
+  return metadata;
+}
+
+/** Divisors [D/2] of the plain frequencies, for the types that llama.cpp takes as a tensor. */
+export function ropeFactors(rope: RopeConfig, headWidth: number): Float32Array | undefined {
+  if (rope.type !== "llama3" && rope.type !== "proportional") return undefined;
+  const plain = inverseFrequencies({ type: "default", theta: rope.theta }, headWidth, 0);
+  return inverseFrequencies(rope, headWidth, 0).map((frequency, i) =>
+    frequency === 0 ? standingStill : plain[i]! / frequency,
+  );
+}
