@@ -5,11 +5,14 @@ import { open, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { nearestName, UserError } from "../util/errors.ts";
 import { builtinTemplates } from "./builtin-templates.ts";
-import { Tokenizer } from "./tokenizer.ts";
+import { type NamedTemplates, Tokenizer, type TokenizerFiles } from "./tokenizer.ts";
 
 /** The largest tokenizer.json in use is some 35 MB. */
 const JSON_CAP_BYTES = 256 * 2 ** 20;
 const TEMPLATE_CAP_BYTES = 2 ** 20;
+const TEMPLATE_FILE = "chat_template.jinja";
+const ADDITIONAL_TEMPLATES_FOLDER = "additional_chat_templates";
+const ADDITIONAL_TEMPLATES_CAP = 64;
 
 /** The tokenizer in `beside` (an adapter's folder) where there is one, else the model's. */
 export async function loadTokenizerFor(model: string, beside: string | undefined): Promise<Tokenizer> {
@@ -30,32 +33,70 @@ export async function loadTokenizerFor(model: string, beside: string | undefined
 }
 
 export async function loadTokenizer(folder: string): Promise<Tokenizer> {
-  const tokenizer = await readJson(folder, "tokenizer.json");
-  if (tokenizer === undefined) throw await explainMissing(folder);
-  return new Tokenizer({
-    name: basename(folder) || folder,
-    tokenizer,
+  return new Tokenizer(await requireTokenizer(folder, await readTokenizerFiles(folder)));
+}
+
+/** The files of a folder that say how its text is tokenised and rendered; what it lacks is undefined. */
+export async function readTokenizerFiles(
+  folder: string,
+): Promise<Omit<TokenizerFiles, "eosToken" | "padToken">> {
+  return {
+    name: nameOf(folder),
+    tokenizer: await readJson(folder, "tokenizer.json"),
     tokenizerConfig: await readJson(folder, "tokenizer_config.json"),
     specialTokensMap: await readJson(folder, "special_tokens_map.json"),
     generationConfig: await readJson(folder, "generation_config.json"),
     modelConfig: await readJson(folder, "config.json"),
-    chatTemplate: await readText(join(folder, "chat_template.jinja"), TEMPLATE_CAP_BYTES),
-  });
+    chatTemplate: await readText(join(folder, TEMPLATE_FILE), TEMPLATE_CAP_BYTES),
+    additionalTemplates: await readAdditionalTemplates(folder),
+  };
 }
 
-/** Jinja source for --chat-template: a built-in name or a file. */
-export async function loadChatTemplate(nameOrPath: string): Promise<string> {
+/** The same files, when tokenizer.json is among them; else a UserError that says how to make it. */
+export async function requireTokenizer<T extends TokenizerFiles>(folder: string, files: T): Promise<T> {
+  if (files.tokenizer === undefined) throw await explainMissing(folder);
+  return files;
+}
+
+/** What a folder is called in messages. */
+export function nameOf(folder: string): string {
+  return basename(folder) || folder;
+}
+
+/** additional_chat_templates/NAME.jinja, as transformers writes and reads them. */
+async function readAdditionalTemplates(folder: string): Promise<Record<string, string>> {
+  const inside = join(folder, ADDITIONAL_TEMPLATES_FOLDER);
+  const files = (await readdir(inside).catch(() => [])).filter((name) => name.endsWith(".jinja")).sort();
+  if (files.length > ADDITIONAL_TEMPLATES_CAP) {
+    throw new UserError(
+      `${inside}: ${files.length} templates; at most ${ADDITIONAL_TEMPLATES_CAP} are read.`,
+    );
+  }
+  const templates: [string, string][] = [];
+  for (const file of files) {
+    const source = await readText(join(inside, file), TEMPLATE_CAP_BYTES);
+    if (source !== undefined) templates.push([file.slice(0, -".jinja".length), source]);
+  }
+  return Object.fromEntries(templates);
+}
+
+/**
+ * Jinja source for --chat-template: a file, a built-in name, or the name of one of the model's own templates. A file
+ * wins over a model's template of that name, and a built-in one over a file.
+ */
+export async function loadChatTemplate(nameOrPath: string, own: NamedTemplates = {}): Promise<string> {
   const builtin = (builtinTemplates as Readonly<Record<string, string>>)[nameOrPath];
   if (builtin !== undefined && Object.hasOwn(builtinTemplates, nameOrPath)) return builtin;
   const text = await readText(nameOrPath, TEMPLATE_CAP_BYTES);
-  if (text === undefined) {
-    const names = Object.keys(builtinTemplates);
-    const near = nearestName(nameOrPath, names);
-    throw new UserError(
-      `--chat-template ${nameOrPath}: there is no such file, and the built-in templates are ${names.join(" and ")}.${near ? ` Did you mean ${near}?` : ""}`,
-    );
-  }
-  return text;
+  if (text !== undefined) return text;
+  if (Object.hasOwn(own, nameOrPath)) return own[nameOrPath]!;
+  const names = Object.keys(builtinTemplates);
+  const ownNames = Object.keys(own).filter((name) => name !== "default");
+  const near = nearestName(nameOrPath, [...names, ...ownNames]);
+  const told = ownNames.length > 0 ? `; this model's own are ${ownNames.join(", ")}` : "";
+  throw new UserError(
+    `--chat-template ${nameOrPath}: there is no such file, and the built-in templates are ${names.join(" and ")}${told}.${near ? ` Did you mean ${near}?` : ""}`,
+  );
 }
 
 async function explainMissing(folder: string): Promise<UserError> {

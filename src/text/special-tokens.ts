@@ -1,6 +1,7 @@
 // Which ids begin, end and pad a text, gathered from the several files of a model folder that may say so.
-// Order of belief: the post-processor for BOS; tokenizer_config.json, then special_tokens_map.json for names;
-// generation_config.json for further EOS ids; config.json last. Used by tokenizer.ts only.
+// Order of belief: --eos-token and --pad-token; the post-processor for BOS; tokenizer_config.json, then
+// special_tokens_map.json for names; generation_config.json for further EOS ids; config.json last. Used by
+// tokenizer.ts only.
 
 import { UserError } from "../util/errors.ts";
 import type { TokenizerFiles } from "./tokenizer.ts";
@@ -29,6 +30,15 @@ export function readSpecialTokens(files: TokenizerFiles, vocabulary: Vocabulary)
       const token = tokenText(field(source, role));
       if (token !== undefined) names[role] ??= token;
     }
+  }
+
+  for (const [role, token] of [
+    ["eos_token", files.eosToken],
+    ["pad_token", files.padToken],
+  ] as const) {
+    if (token === undefined) continue;
+    requireToken(token, role, files.name, vocabulary);
+    names[role] = token;
   }
 
   const eosIds = new Set<number>();
@@ -64,6 +74,18 @@ export function readSpecialTokens(files: TokenizerFiles, vocabulary: Vocabulary)
     eosIds: [...eosIds],
     padId: names.pad_token === undefined ? undefined : vocabulary.idOf(names.pad_token),
   };
+}
+
+function requireToken(
+  token: string,
+  role: "eos_token" | "pad_token",
+  name: string,
+  vocabulary: Vocabulary,
+): void {
+  if (vocabulary.idOf(token) !== undefined) return;
+  throw new UserError(
+    `--${role.replace("_", "-")} ${JSON.stringify(token)}: this is no token of ${name}; expected the exact text of one token of its tokenizer.json, such as one of its added_tokens.`,
+  );
 }
 
 function field(source: unknown, key: string): unknown {

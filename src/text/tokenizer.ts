@@ -23,9 +23,17 @@ export interface TokenizerFiles {
   readonly generationConfig?: unknown;
   /** config.json: asked for EOS only when no other file names one. */
   readonly modelConfig?: unknown;
-  /** chat_template.jinja; wins over the one inside tokenizer_config.json. */
+  /** chat_template.jinja; where it or `additionalTemplates` is there, those inside tokenizer_config.json do not count. */
   readonly chatTemplate?: string;
+  /** additional_chat_templates/NAME.jinja by name. */
+  readonly additionalTemplates?: Readonly<Record<string, string>>;
+  /** --eos-token and --pad-token: in place of what the files name. */
+  readonly eosToken?: string;
+  readonly padToken?: string;
 }
+
+/** Jinja sources by name: "default" for conversations, "tool_use" for those with tools, others for who asks by name. */
+export type NamedTemplates = Readonly<Record<string, string>>;
 
 const LONE_SURROGATE = /\p{Surrogate}/gu;
 
@@ -43,8 +51,8 @@ export class Tokenizer {
   readonly padId: number | undefined;
   /** What the post-processor puts before a text (usually the BOS id or nothing). */
   readonly prefixIds: readonly number[];
-  /** Jinja source of the model's own chat template. */
-  readonly chatTemplate: string | undefined;
+  /** Jinja sources of the model's own chat templates; empty when it has none. */
+  readonly chatTemplates: NamedTemplates;
   /** Hex; equal for equal tokenizers, templates included. Not cryptographic. */
   readonly hash: string;
   private readonly engine: Engine;
@@ -73,8 +81,16 @@ export class Tokenizer {
     this.eosId = special.eosIds[0]!;
     this.eosIds = special.eosIds;
     this.padId = special.padId;
-    this.chatTemplate = files.chatTemplate ?? templateIn(config, files.name);
-    this.hash = contentHash(JSON.stringify([json, config, special, this.chatTemplate ?? null]));
+    this.chatTemplates = templatesOf(files);
+    const { additionalTemplates } = files;
+    const further =
+      additionalTemplates && Object.keys(additionalTemplates).length > 0 ? [additionalTemplates] : [];
+    this.hash = contentHash(JSON.stringify([json, config, special, this.chatTemplate ?? null, ...further]));
+  }
+
+  /** The template for conversations without tools. */
+  get chatTemplate(): string | undefined {
+    return this.chatTemplates.default;
   }
 
   /** Whether the tokenizer itself puts a BOS token before a text. */
@@ -122,6 +138,11 @@ export class Tokenizer {
   }
 
   private specialIds: ReadonlySet<number> | undefined;
+
+  /** Whether the token stands in tokenizer.json's list of added tokens: markup, special or not. */
+  isAdded(id: number): boolean {
+    return this.engine.get_added_tokens_decoder().has(id);
+  }
 
   isSpecial(id: number): boolean {
     this.specialIds ??= new Set(
@@ -180,18 +201,32 @@ function vocabSizeOf(engine: Engine): number {
   return highest + 1;
 }
 
-/** chat_template of tokenizer_config.json: a string, or a list of {name, template} whose "default" counts. */
-function templateIn(config: JsonRecord, name: string): string | undefined {
-  const template = config.chat_template;
-  if (template === undefined || template === null) return undefined;
-  if (typeof template === "string") return template;
-  if (Array.isArray(template)) {
-    const entries = template as { name?: unknown; template?: unknown }[];
-    const chosen = entries.find((entry) => entry?.name === "default");
-    if (typeof chosen?.template === "string") return chosen.template;
-    throw new UserError(
-      `${name}: tokenizer_config.json lists chat templates ${entries.map((entry) => JSON.stringify(entry?.name)).join(", ")} but none named "default". Pass one with --chat-template.`,
-    );
+/**
+ * Separate files where there are any, as transformers takes them; else chat_template of tokenizer_config.json: a string,
+ * or a list of {name, template}.
+ */
+export function templatesOf(files: Omit<TokenizerFiles, "tokenizer">): NamedTemplates {
+  const { name, chatTemplate, additionalTemplates } = files;
+  const additional = Object.entries(additionalTemplates ?? {});
+  if (chatTemplate !== undefined || additional.length > 0) {
+    return Object.fromEntries([
+      ...(chatTemplate === undefined ? [] : [["default", chatTemplate]]),
+      ...additional,
+    ]) as NamedTemplates;
   }
-  throw new UserError(`${name}: tokenizer_config.json: "chat_template" must be a string or a list.`);
+  const config = asObject(files.tokenizerConfig ?? {}, `${name}: tokenizer_config.json`);
+  const template = config.chat_template;
+  if (template === undefined || template === null) return {};
+  if (typeof template === "string") return { default: template };
+  if (!Array.isArray(template)) {
+    throw new UserError(`${name}: tokenizer_config.json: "chat_template" must be a string or a list.`);
+  }
+  const named = template.map((entry: unknown) => {
+    const { name: key, template: source } = (entry ?? {}) as { name?: unknown; template?: unknown };
+    if (typeof key === "string" && typeof source === "string") return [key, source] as const;
+    throw new UserError(
+      `${name}: tokenizer_config.json: each entry of "chat_template" needs a "name" and a "template", both strings.`,
+    );
+  });
+  return Object.fromEntries(named);
 }

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { ChatTemplate } from "../../src/text/chat-template.ts";
 import { loadChatTemplate, loadTokenizer } from "../../src/text/load-tokenizer.ts";
 import { StreamingDecoder } from "../../src/text/streaming-decode.ts";
 import { Tokenizer } from "../../src/text/tokenizer.ts";
@@ -85,7 +86,15 @@ describe("Tokenizer", () => {
     const config = { eos_token: "</s>", chat_template: "S" };
     expect(byteTokenizer({ tokenizerConfig: config, chatTemplate: "F" }).chatTemplate).toBe("F");
     const noDefault = { eos_token: "</s>", chat_template: list.slice(0, 1) };
-    expect(() => byteTokenizer({ tokenizerConfig: noDefault })).toThrow(/none named "default"/);
+    const toolsOnly = ChatTemplate.of(byteTokenizer({ tokenizerConfig: noDefault }), undefined)!;
+    expect(toolsOnly.render([], { tools: [{}] })).toBe("T");
+    expect(() => toolsOnly.render([])).toThrow(/none named "default"/);
+    const other = { eos_token: "</s>", chat_template: [{ name: "rag", template: "R" }] };
+    expect(() => ChatTemplate.of(byteTokenizer({ tokenizerConfig: other }), undefined)).toThrow(
+      /"rag" but none named/,
+    );
+    const broken = { eos_token: "</s>", chat_template: [{ name: "rag" }] };
+    expect(() => byteTokenizer({ tokenizerConfig: broken })).toThrow(/needs a "name" and a "template"/);
   });
 
   it("hashes what matters", () => {

@@ -1,0 +1,137 @@
+// The one place that decides how text is tokenised and rendered: from a model's folder, an adapter's folder and the
+// flags, to a tokenizer and a chat template, and where each came from. An adapter was trained with what lies beside it
+// (as lowrank, PEFT, TRL and Unsloth leave it), so that counts before the model's own; a flag counts before both.
+// Every command and the server ask here. Writing what a result must carry: publish/text-files.ts.
+
+import { builtinTemplates } from "./builtin-templates.ts";
+import { ChatTemplate } from "./chat-template.ts";
+import { contentHash } from "./content-hash.ts";
+import { loadChatTemplate, nameOf, readTokenizerFiles, requireTokenizer } from "./load-tokenizer.ts";
+import { type NamedTemplates, Tokenizer, type TokenizerFiles, templatesOf } from "./tokenizer.ts";
+
+export interface TextSources {
+  /** The model's folder. */
+  readonly model: string;
+  /** The folder of an adapter that is used with the model, or that training goes on from. */
+  readonly adapter?: string;
+  /** --chat-template: a built-in name, a file, or the name of one of the model's or the adapter's templates. */
+  readonly chatTemplate?: string;
+  readonly eosToken?: string;
+  readonly padToken?: string;
+}
+
+export interface OpenedText {
+  readonly sources: TextSources;
+  readonly tokenizer: Tokenizer;
+  /** Undefined where none of the three has one. */
+  readonly template: ChatTemplate | undefined;
+  /** Jinja sources behind `template`, as other tools read them; empty where there is none. */
+  readonly templates: NamedTemplates;
+  readonly tokenizerFrom: "model" | "adapter";
+  readonly templateFrom: "model" | "adapter" | "flag" | undefined;
+  /** What was taken from elsewhere than the model's folder, a sentence each, for whoever runs the command. */
+  readonly notes: readonly string[];
+  /** Hex; equal for texts that are tokenised and rendered alike. */
+  readonly hash: string;
+}
+
+/**
+ * UserError for a folder without a tokenizer, files that cannot be used, and flags that name nothing. `like`, a
+ * text of the same model, lends its tokenizer where this one would be the same: building one may take a second.
+ */
+export async function openText(sources: TextSources, like?: OpenedText): Promise<OpenedText> {
+  const { model, adapter, eosToken, padToken } = sources;
+  const ofModel = await requireTokenizer(model, await readTokenizerFiles(model));
+  const ofAdapter = adapter === undefined ? undefined : await readTokenizerFiles(adapter);
+  const own = ofAdapter && tokenizerOf(ofAdapter, ofModel);
+  const tokenizerFrom = own ? "adapter" : "model";
+  const from = own ? adapter : undefined;
+  const tokenizer =
+    like && sameTokenizer(like, { model, adapter: from, eosToken, padToken })
+      ? like.tokenizer
+      : new Tokenizer({ ...(own ?? ofModel), eosToken, padToken });
+  const notes: string[] = [];
+  if (own) notes.push(`tokenizer: the one in ${adapter}, in place of the model's`);
+
+  const modelTemplates = templatesOf(ofModel);
+  const adapterTemplates = ofAdapter ? templatesOf(ofAdapter) : {};
+  const found = Object.keys(adapterTemplates).length > 0 && !same(adapterTemplates, modelTemplates);
+  let templates = found ? adapterTemplates : modelTemplates;
+  let templateFrom: OpenedText["templateFrom"] = found ? "adapter" : "model";
+  if (sources.chatTemplate !== undefined) {
+    const source = await loadChatTemplate(sources.chatTemplate, templates);
+    const replaced = { default: portable(source, tokenizer) };
+    if (found && !same(replaced, templates)) {
+      notes.push(`chat template: --chat-template ${sources.chatTemplate}, in place of the one in ${adapter}`);
+    }
+    templates = replaced;
+    templateFrom = "flag";
+  } else if (found) {
+    notes.push(
+      `chat template: the one in ${adapter}, in place of ${Object.keys(modelTemplates).length > 0 ? "the model's" : "none of the model's"}`,
+    );
+  }
+  if (Object.keys(templates).length === 0) templateFrom = undefined;
+  const name = {
+    flag: "--chat-template",
+    adapter: `${nameOf(adapter ?? "")}: the chat template`,
+    model: `${tokenizer.name}: the chat template`,
+  };
+  const template =
+    templateFrom && ChatTemplate.of(tokenizer, { source: templates, name: name[templateFrom] });
+  const hash =
+    templateFrom === "model" || !template
+      ? tokenizer.hash
+      : contentHash(JSON.stringify([tokenizer.hash, template.hash]));
+  return { sources, tokenizer, template, templates, tokenizerFrom, templateFrom, notes, hash };
+}
+
+/** Whether a text's tokenizer is made of these; `adapter` only where one's own tokenizer counts. */
+function sameTokenizer({ sources, tokenizerFrom }: OpenedText, wanted: TextSources): boolean {
+  const adapter = tokenizerFrom === "adapter" ? sources.adapter : undefined;
+  return (
+    sources.model === wanted.model &&
+    adapter === wanted.adapter &&
+    sources.eosToken === wanted.eosToken &&
+    sources.padToken === wanted.padToken
+  );
+}
+
+/** The adapter's tokenizer over the model's, file by file; undefined where it brings none or the same. */
+function tokenizerOf(adapter: TokenizerFiles, model: TokenizerFiles): TokenizerFiles | undefined {
+  const differs = (key: "tokenizer" | "specialTokensMap") =>
+    adapter[key] !== undefined && !equal(adapter[key], model[key]);
+  const config = withoutTemplate(adapter.tokenizerConfig);
+  const differsInConfig = config !== undefined && !equal(config, withoutTemplate(model.tokenizerConfig));
+  if (!differs("tokenizer") && !differsInConfig && !differs("specialTokensMap")) return undefined;
+  const { tokenizer, tokenizerConfig, specialTokensMap, generationConfig, ...templates } = adapter;
+  return {
+    ...templates,
+    tokenizer: tokenizer ?? model.tokenizer,
+    tokenizerConfig: tokenizerConfig ?? model.tokenizerConfig,
+    specialTokensMap: specialTokensMap ?? model.specialTokensMap,
+    generationConfig: generationConfig ?? model.generationConfig,
+    modelConfig: model.modelConfig,
+  };
+}
+
+/** Our own templates as other tools can render them, which know no `leading_bos`. */
+function portable(source: string, tokenizer: Tokenizer): string {
+  if (!Object.values<string>(builtinTemplates).includes(source)) return source;
+  return source.replace("{{- leading_bos -}}\n", tokenizer.addsBos ? "{{- bos_token -}}\n" : "");
+}
+
+function withoutTemplate(config: unknown): unknown {
+  if (typeof config !== "object" || config === null || Array.isArray(config)) return config;
+  const { chat_template: _, ...rest } = config as Record<string, unknown>;
+  return rest;
+}
+
+function same(a: NamedTemplates, b: NamedTemplates): boolean {
+  const names = Object.keys(a);
+  return names.length === Object.keys(b).length && names.every((name) => a[name] === b[name]);
+}
+
+function equal(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
