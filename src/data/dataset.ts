@@ -38,6 +38,8 @@ export interface DatasetReport {
   readonly withoutEos: number;
   /** Conversations in which the template's prompt for an answer differs from what precedes the answer. */
   readonly promptDisagrees: number;
+  /** Samples whose conversation the chat template shows only in part, and what it leaves out of the first few. */
+  readonly droppedContent: { readonly samples: number; readonly shown: readonly string[] };
   readonly tokens: number;
   readonly targetTokens: number;
   /** Of all rows, before dropping and cutting. */
@@ -96,6 +98,8 @@ export interface DatasetOrigin {
   readonly ignoredKeys: Readonly<Record<string, number>>;
 }
 
+const shownDrops = 5;
+
 /** Examples as samples. UserError for rows over the sequence length under "error", naming the longest. */
 export function prepareSamples(
   examples: readonly ExampleRow[],
@@ -109,6 +113,7 @@ export function prepareSamples(
   const samples: Sample[] = [];
   const buckets = new Map<number, number>();
   const count = { over: 0, withoutTargets: 0, withoutEos: 0, promptDisagrees: 0, tokens: 0, targetTokens: 0 };
+  const dropped = { samples: 0, shown: [] as string[] };
   let longest: { tokens: number; id: RowId } | undefined;
   for (const [done, { id, example }] of examples.entries()) {
     if (done % 256 === 0) options.onProgress?.(done, examples.length);
@@ -131,6 +136,10 @@ export function prepareSamples(
     }
     if (!ids.some((token, i) => targetMask[i] === 1 && options.tokenizer.eosIds.includes(token))) {
       count.withoutEos++;
+    }
+    if (rendered.dropped !== undefined) {
+      dropped.samples++;
+      if (dropped.shown.length < shownDrops) dropped.shown.push(`${rowLabel(id)}, ${rendered.dropped}`);
     }
     count.tokens += ids.length;
     count.targetTokens += targets;
@@ -155,6 +164,7 @@ export function prepareSamples(
       withoutTargets: count.withoutTargets,
       withoutEos: count.withoutEos,
       promptDisagrees: count.promptDisagrees,
+      droppedContent: dropped,
       tokens: count.tokens,
       targetTokens: count.targetTokens,
       longestRow: { tokens: longest?.tokens ?? 0, row: longest === undefined ? "" : rowLabel(longest.id) },
@@ -177,6 +187,15 @@ export function refuseWithoutTargets(report: DatasetReport): void {
   ].filter((reason) => reason !== "");
   throw new UserError(
     `${report.file}: nothing to train on: ${reasons.join(" and ") || "no rows"}. Each row needs a completion, an answer of the assistant or a text within the sequence length.`,
+  );
+}
+
+/** UserError when the chat template leaves out a part of a conversation: it would be trained without it. */
+export function refuseDroppedContent({ file, droppedContent }: DatasetReport): void {
+  const { samples, shown } = droppedContent;
+  if (samples === 0) return;
+  throw new UserError(
+    `${file}: the chat template leaves out a part of ${samples} conversations: ${shown.join("; ")}. Give a chat template that shows it, take it out of the rows, or allow "dropped-content".`,
   );
 }
 

@@ -15,6 +15,7 @@ export const findingCodes = [
   "empty-targets",
   "missing-eos",
   "prompt-mismatch",
+  "dropped-content",
   "unknown-text",
   "ignored-keys",
   "duplicates",
@@ -58,6 +59,8 @@ export interface PreflightReport {
   readonly withoutTargets: number;
   readonly withoutEos: number;
   readonly promptMismatches: number;
+  /** Samples, of evaluation too, whose conversation the chat template shows only in part. */
+  readonly droppedContent: number;
   /** Samples that hold characters the tokenizer has no token for. */
   readonly unknownText: number;
   /** Keys of rows and their messages that nothing reads, with how many rows have them. */
@@ -77,6 +80,8 @@ export interface PreflightInput {
   readonly train: readonly Sample[];
   readonly report: DatasetReport;
   readonly evaluation?: readonly Sample[];
+  /** Of a file of evaluation rows; absent when those come from the training rows, or there are none. */
+  readonly evalReport?: DatasetReport;
   readonly rendering: Rendering;
   /** The rows behind the samples, for the round trip of prompts; absent: not checked. */
   readonly examples?: readonly ExampleRow[];
@@ -89,6 +94,8 @@ const thresholds: Readonly<Record<Exclude<FindingCode, "memory">, { warn: number
   "missing-eos": { warn: 0, refuse: 0.5 },
   // Templates of reasoning models open a thought in the prompt that finished answers do not show: a word, no more.
   "prompt-mismatch": { warn: 0, refuse: Number.POSITIVE_INFINITY },
+  // What was written for the model to read and is not there, in as little as one row.
+  "dropped-content": { warn: 0, refuse: 0 },
   // Tokenizers without byte fallback turn what they do not know into one token; some of it is ordinary.
   "unknown-text": { warn: 0.05, refuse: Number.POSITIVE_INFINITY },
   // Files carry ids, scores and sources beside what is learnt.
@@ -116,6 +123,9 @@ export function preflight(input: PreflightInput): PreflightReport {
   const unended = train.filter((sample) => !ends(sample, rendering.tokenizer));
   const unknown = withUnknown(train, rendering.tokenizer);
   const mismatches = roundTripMismatches(input);
+  const drops = [report, ...(input.evalReport ? [input.evalReport] : [])].map((each) => each.droppedContent);
+  const droppedContent = drops.reduce((sum, { samples }) => sum + samples, 0);
+  const droppedShown = drops.flatMap(({ shown }) => shown).slice(0, namedRows);
   const promptMismatches = Math.max(report.promptDisagrees, mismatches.length);
   const sorted = train.map(({ ids }) => ids.length).sort((a, b) => a - b);
   const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0;
@@ -138,7 +148,7 @@ export function preflight(input: PreflightInput): PreflightReport {
       train.length,
       unended,
       () =>
-        `${unended.length} of ${train.length} samples never train the end-of-text token, so the model will not learn to stop; the chat template or the cut at --sequence-length leaves it out`,
+        `${unended.length} of ${train.length} samples never train the end-of-text token ${JSON.stringify(rendering.tokenizer.tokenOf(rendering.tokenizer.eosId))}, so the model will not learn to stop; ${whyUnended(unended, rendering.tokenizer)}`,
     ),
     ...finding(
       "prompt-mismatch",
@@ -147,6 +157,14 @@ export function preflight(input: PreflightInput): PreflightReport {
       mismatches,
       () =>
         `in ${promptMismatches} rows, what generation will send before the answer differs from what was trained before it; the chat template adds text to the prompt that finished conversations do not hold`,
+    ),
+    ...finding(
+      "dropped-content",
+      droppedContent,
+      report.rows,
+      [],
+      () =>
+        `the chat template leaves out a part of ${droppedContent} conversations, which would be trained without it: ${droppedShown.join("; ")}. Pass a --chat-template that shows it, or take it out of the rows${droppedShown.some((shown) => shown.includes("(developer)")) ? '; most templates call the developer "system"' : ""}`,
     ),
     ...finding(
       "unknown-text",
@@ -193,6 +211,7 @@ export function preflight(input: PreflightInput): PreflightReport {
     withoutTargets: report.withoutTargets,
     withoutEos: unended.length,
     promptMismatches,
+    droppedContent,
     unknownText: unknown.length,
     ignoredKeys: report.ignoredKeys,
     duplicates: copies.length,
@@ -249,6 +268,27 @@ function finding(
 function ends({ ids, targetMask }: Sample, { eosIds }: Tokenizer): boolean {
   for (let i = ids.length - 1; i >= 0; i--) if (targetMask[i] === 1 && eosIds.includes(ids[i]!)) return true;
   return false;
+}
+
+/** What ends these samples instead: most often a token of the chat template that the tokenizer does not call EOS. */
+function whyUnended(unended: readonly Sample[], tokenizer: Tokenizer): string {
+  const counts = new Map<number, number>();
+  for (const { ids, targetMask } of unended) {
+    // A line break may follow the token.
+    let i = ids.length - 1;
+    for (let looked = 0; i >= 0 && targetMask[i] === 1 && looked < 3; i--, looked++) {
+      if (tokenizer.isAdded(ids[i]!)) {
+        counts.set(ids[i]!, (counts.get(ids[i]!) ?? 0) + 1);
+        break;
+      }
+    }
+  }
+  const [id, count] = [...counts].sort(([, a], [, b]) => b - a)[0] ?? [];
+  if (id === undefined || count! <= unended.length / 2) {
+    return "the chat template or the cut at --sequence-length leaves it out";
+  }
+  const token = JSON.stringify(tokenizer.tokenOf(id));
+  return `they end with ${token}: if that ends an answer, pass --eos-token ${token}`;
 }
 
 function withUnknown(samples: readonly Sample[], tokenizer: Tokenizer): Sample[] {

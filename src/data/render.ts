@@ -4,7 +4,8 @@
 // browser; reading files and the cache are in dataset.ts.
 
 import { builtinTemplates } from "../text/builtin-templates.ts";
-import type { ChatSegment, ChatTemplate } from "../text/chat-template.ts";
+import type { ChatMessage, ChatOptions, ChatSegment, ChatTemplate } from "../text/chat-template.ts";
+import { describeDropped } from "../text/render-request.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { alpacaMessages, alpacaPrompt } from "./alpaca.ts";
@@ -39,6 +40,8 @@ export interface RenderedExample {
   readonly targetMask: Uint8Array;
   /** False when a turn of the assistant does not follow the text that generation would prompt it with. */
   readonly promptAgrees: boolean;
+  /** What of the conversation the chat template leaves out, in words; undefined when nothing. */
+  readonly dropped?: string;
 }
 
 /** Local date of the fixed day; a date that Llama's templates fall back to as well. */
@@ -109,10 +112,15 @@ function renderChat(chat: Chat, template: ChatTemplate, rendering: Rendering): R
   const all = trainOn === "all";
   const learnt = turnsWithLoss(chat, trainOn);
   if (all && learnt.every(Boolean)) {
-    const ids = tokenizer.encode(template.render(messages, options), { addSpecialTokens: false });
-    return finish(ids, new Uint8Array(ids.length).fill(1));
+    const text = template.render(messages, options);
+    const ids = tokenizer.encode(text, { addSpecialTokens: false });
+    return {
+      ...finish(ids, new Uint8Array(ids.length).fill(1)),
+      ...droppedFrom(text, template, messages, options),
+    };
   }
   const { segments, promptAgrees } = template.renderSegments(messages, options);
+  const text = segments.map((segment) => segment.text).join("");
   const { ids, ends } = encodeSegments(
     tokenizer,
     segments.map((segment) => segment.text),
@@ -123,7 +131,17 @@ function renderChat(chat: Chat, template: ChatTemplate, rendering: Rendering): R
     const start = k === 0 ? 0 : ends[k - 1]!;
     mask.fill(all ? 0 : 1, start, lastEos(ids, start, ends[k]!, tokenizer.eosIds));
   }
-  return finish(ids, mask, promptAgrees);
+  return { ...finish(ids, mask, promptAgrees), ...droppedFrom(text, template, messages, options) };
+}
+
+function droppedFrom(
+  text: string,
+  template: ChatTemplate,
+  messages: readonly ChatMessage[],
+  options: ChatOptions,
+): Pick<RenderedExample, "dropped"> {
+  const dropped = template.dropped(messages, text, options);
+  return dropped.length > 0 ? { dropped: describeDropped(dropped) } : {};
 }
 
 type Chat = Extract<Example, { kind: "chat" }>;

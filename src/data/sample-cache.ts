@@ -13,7 +13,7 @@ import type { Dataset, DatasetReport } from "./dataset.ts";
 import type { Sample } from "./render.ts";
 import type { RowId } from "./row.ts";
 
-export const SAMPLE_CACHE_VERSION = 2;
+export const SAMPLE_CACHE_VERSION = 3;
 
 const MAGIC = new TextEncoder().encode("lowrSAMP");
 const FIXED_BYTES = 24;

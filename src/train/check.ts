@@ -9,13 +9,11 @@ import { readRows } from "../data/read-rows.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
 import { readFolderConfig } from "../models/folder-config.ts";
-import { ChatTemplate } from "../text/chat-template.ts";
-import { loadChatTemplate, loadTokenizerFor } from "../text/load-tokenizer.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
+import { type OpenedText, openText } from "../text/open-text.ts";
 import { type AddedTokens, addTokens } from "./added-tokens.ts";
 import type { TrainEvent } from "./events.ts";
 import { type FittedModel, fitMemory, type MemoryCheck, memoryFindings } from "./fit-memory.ts";
-import { loadTrainingData, type TrainingData, tellOfData } from "./setup.ts";
+import { loadTrainingData, type TrainingData, tellOfData, textOf } from "./setup.ts";
 
 export interface CheckReport extends PreflightReport {
   readonly memory: MemoryCheck;
@@ -35,15 +33,16 @@ export async function checkRun(
     const backend = await openBackend(options.backend, options);
     try {
       if (options.addTokens !== undefined) added = await addTokens(path, options.addTokens);
-      const tokenizer = await loadTokenizerFor(path, added?.folder);
+      const text = await openText({ ...textOf(options, added), model: path });
+      for (const message of text.notes) emit({ type: "info", message });
       // The report holds every finding; the sample loader's own warnings would tell them twice.
-      const data = await loadTrainingData({ tokenizer }, options, () => {});
+      const data = await loadTrainingData(text, options, () => {});
       if (data.evalReport !== undefined) tellOfData(data.evalReport, emit);
       const stored = await readFolderConfig(folder);
-      const rows = added ? Math.max(stored.vocabularySize, tokenizer.vocabSize) : stored.vocabularySize;
+      const rows = added ? Math.max(stored.vocabularySize, text.tokenizer.vocabSize) : stored.vocabularySize;
       const config = { ...stored, vocabularySize: rows };
       for (const note of config.notes) emit({ type: "warning", message: `${path}: ${note}` });
-      return await preflightRun({ backend, config, folder, tokenizer }, options, data, emit);
+      return await preflightRun({ backend, config, folder, text }, options, data, emit);
     } finally {
       backend.close();
     }
@@ -54,7 +53,7 @@ export async function checkRun(
 }
 
 export interface CheckedModel extends FittedModel {
-  readonly tokenizer: Tokenizer;
+  readonly text: OpenedText;
 }
 
 /** The report of a run whose data are loaded; refuses nothing itself. */
@@ -64,18 +63,14 @@ export async function preflightRun(
   data: TrainingData,
   emit: (event: TrainEvent) => void,
 ): Promise<CheckReport> {
-  const source =
-    options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
+  const { tokenizer, template } = model.text;
   const report = preflight({
     train: data.train,
     report: data.report,
     evaluation: data.evaluation.length > 0 ? data.evaluation : undefined,
+    evalReport: data.evalReport,
     examples: toExamples(await readRows(options.data)).rows,
-    rendering: {
-      tokenizer: model.tokenizer,
-      template: ChatTemplate.of(model.tokenizer, source),
-      trainOn: options.trainOn,
-    },
+    rendering: { tokenizer, template, trainOn: options.trainOn },
   });
   const longest = data.train.reduce((most, { ids }) => Math.max(most, ids.length), 2);
   const sequenceLength = options.packing ? options.sequenceLength : longest;

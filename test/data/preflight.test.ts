@@ -77,6 +77,13 @@ describe("planted faults", () => {
     const { findings, withoutEos } = await check(fault("conversations"), { template: endless });
     expect(withoutEos).toBe(12);
     expect(codes(findings)).toEqual({ "missing-eos": "refuse" });
+    expect(findings[0]!.message).toContain("the chat template or the cut at --sequence-length");
+    const otherEnd = ChatTemplate.of(
+      byteTokenizer(),
+      "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}",
+    )!;
+    const other = await check(fault("conversations"), { template: otherEnd, tokenizer: byteTokenizer() });
+    expect(other.findings[0]!.message).toContain('pass --eos-token "<|im_end|>"');
     expect(() => refuseRun(findings, [])).toThrow(/--allow missing-eos/);
     expect(() => refuseRun(findings, ["missing-eos"])).not.toThrow();
   });
@@ -89,6 +96,19 @@ describe("planted faults", () => {
     const { findings, promptMismatches } = await check(fault("conversations"), { template: thinking });
     expect(promptMismatches).toBe(12);
     expect(codes(findings)).toEqual({ "prompt-mismatch": "warn" });
+  });
+
+  it("finds a template that leaves out a part of conversations, in evaluation rows too", async () => {
+    const userless = ChatTemplate.of(
+      tokenizer,
+      "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}</s>{% endgeneration %}{% endif %}{% endfor %}",
+    )!;
+    const { findings, droppedContent, rows } = await check(fault("conversations"), { template: userless });
+    expect(droppedContent).toBe(rows);
+    expect(codes(findings)).toMatchObject({ "dropped-content": "refuse" });
+    expect(() => refuseRun(findings, [])).toThrow(
+      /conversations\.jsonl line 1, message 1 \(user\): its text .*--allow .*dropped-content/,
+    );
   });
 
   it("finds copies", async () => {
