@@ -10,8 +10,7 @@ import { Conversation } from "../generate/conversation.ts";
 import { GenerationEngine } from "../generate/engine.ts";
 import { type AdapterSet, loadAdapterSet } from "../models/adapter-set.ts";
 import { openModel } from "../models/open-model.ts";
-import { ChatTemplate } from "../text/chat-template.ts";
-import { loadChatTemplate } from "../text/load-tokenizer.ts";
+import { type OpenedText, openText } from "../text/open-text.ts";
 import { UserError } from "../util/errors.ts";
 import { inColumns } from "./columns.ts";
 import { defineCommand } from "./command.ts";
@@ -32,33 +31,38 @@ export const command = defineCommand(chatDefinition, async (options, terminal) =
   const adapters = new Map<string, AdapterSet>();
   try {
     const given = new Map<string, LoadedAdapter>();
-    for (const [name, path] of Object.entries(options.adapters)) given.set(name, await readAdapter(path));
-    const model = await openModel(backend, locateModel(options.model), {
+    for (const [name, folder] of Object.entries(options.adapters)) given.set(name, await readAdapter(folder));
+    const path = locateModel(options.model);
+    const { chatTemplate } = options;
+    const model = await openModel(backend, path, {
       tell: terminal.warn,
       roomFor: [...given.values()],
+      text: { chatTemplate },
     });
     try {
-      const { tokenizer, config } = model;
-      const source =
-        options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
-      const template = ChatTemplate.of(tokenizer, source);
-      if (!template) {
+      const { config, text, vocabularySize } = model;
+      const { decoder } = model.loaded;
+      const texts = new Map<string, OpenedText>();
+      for (const [name, adapter] of Object.entries(options.adapters)) {
+        adapters.set(name, loadAdapterSet(decoder, given.get(name)!, vocabularySize));
+        const own = await openText({ model: path, adapter, chatTemplate }, text);
+        for (const message of own.notes) terminal.note(`${name}: ${message}`);
+        texts.set(name, own);
+      }
+      if (![text, ...texts.values()].some(({ template }) => template)) {
         throw new UserError(
-          `${tokenizer.name}: chat needs a chat template, and this model has none; pass the one it was trained with as --chat-template chatml, alpaca or a Jinja file`,
+          `${text.tokenizer.name}: chat needs a chat template, and this model has none; pass the one it was trained with as --chat-template chatml, alpaca or a Jinja file`,
         );
       }
-      const { decoder } = model.loaded;
-      const { vocabularySize } = model;
-      for (const [name, adapter] of given)
-        adapters.set(name, loadAdapterSet(decoder, adapter, vocabularySize));
       const context = Math.min(options.context ?? usualContext, config.maxPositions);
       const engine = new GenerationEngine(decoder, { slots: 2, capacity: context, vocabularySize });
       const { maxNewTokens, system } = options;
       const conversation = new Conversation({
         engine,
-        tokenizer,
-        template,
+        tokenizer: text.tokenizer,
+        template: text.template,
         adapters,
+        texts,
         sampling: options,
         maxNewTokens,
         context,

@@ -12,6 +12,7 @@ export const command = defineCommand(checkDefinition, async (options, terminal) 
   const { checkRun } = await import("../train/check.ts");
   const report = await checkRun(options, (event) => {
     if (event.type === "warning") terminal.warn(event.message);
+    if (event.type === "info") terminal.note(event.message);
   });
   if (terminal.json) terminal.document(report);
   else tellReport(report, terminal);

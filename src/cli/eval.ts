@@ -19,11 +19,14 @@ export const command = defineCommand(evalDefinition, async (options, terminal) =
   if (options.predictions !== undefined) await refuseUnwritable(options.predictions);
   const backend = await openBackend(options.backend, options);
   try {
+    const { adapter, chatTemplate } = options;
     const model = await openModel(backend, locateModel(options.model), {
-      adapter: options.adapter,
+      adapter,
+      text: { chatTemplate },
       tell: terminal.warn,
     });
     try {
+      for (const message of model.text.notes) terminal.note(message);
       terminal.note(`model: ${model.config.modelType} on ${backend.description}`);
       const measurement = await measure(
         model,

@@ -14,7 +14,7 @@ export const command = defineCommand(exportDefinition, async (options, terminal)
   // The merge is computed in f32 whatever the arithmetic of the model.
   const backend = await openBackend(options.backend, { ...options, precision: "fp32" });
   try {
-    const report = await exportGguf(backend, { ...options, model }, terminal.warn);
+    const report = await exportGguf(backend, { ...options, model }, terminal.warn, terminal.note);
     if (terminal.json) {
       terminal.document(report);
       return exitCodes.done;

@@ -7,9 +7,7 @@ import { beginText } from "../data/render.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { continueText } from "../generate/continue-text.ts";
 import { openModel } from "../models/open-model.ts";
-import { ChatTemplate } from "../text/chat-template.ts";
-import { loadChatTemplate } from "../text/load-tokenizer.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
+import type { OpenedText } from "../text/open-text.ts";
 import { UserError } from "../util/errors.ts";
 import { defineCommand } from "./command.ts";
 import { formatRate } from "./format.ts";
@@ -18,13 +16,16 @@ import { exitCodes } from "./terminal.ts";
 export const command = defineCommand(generateDefinition, async (options, terminal) => {
   const backend = await openBackend(options.backend, options);
   try {
+    const { adapter, chatTemplate } = options;
     const model = await openModel(backend, locateModel(options.model), {
-      adapter: options.adapter,
+      adapter,
+      text: { chatTemplate },
       tell: terminal.warn,
     });
     try {
-      const { tokenizer } = model;
-      const promptIds = await promptOf(options, tokenizer);
+      const { tokenizer, text: opened } = model;
+      for (const message of opened.notes) terminal.note(message);
+      const promptIds = promptOf(options, opened);
       const startedAt = performance.now();
       const { text, tokenIds, finishReason } = await continueText(
         model.loaded.decoder,
@@ -55,11 +56,8 @@ export const command = defineCommand(generateDefinition, async (options, termina
   }
 });
 
-async function promptOf(options: GenerateOptions, tokenizer: Tokenizer): Promise<number[]> {
+function promptOf(options: GenerateOptions, { tokenizer, template }: OpenedText): number[] {
   if (!options.chat) return beginText(tokenizer, options.prompt);
-  const source =
-    options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
-  const template = ChatTemplate.of(tokenizer, source);
   if (!template) {
     throw new UserError(
       `${tokenizer.name}: --chat needs a chat template, and this model has none; pass the one it was trained with as --chat-template chatml, alpaca or a Jinja file`,

@@ -47,13 +47,14 @@ export async function scoreOne(
       adapter: method === "lora" || method === "qlora" ? folder : undefined,
       quantize: method === "qlora" ? quantizeOnArrival(backend) : undefined,
       tell,
+      text: { chatTemplate: options.chatTemplate },
     });
     try {
-      const { evalData: data, metrics, maxNewTokens, trainOn, chatTemplate } = options;
+      const { evalData: data, metrics, maxNewTokens, trainOn } = options;
       const { overLength, batchSize, sequenceLength } = options;
       const { scores, losses, predictions } = await measure(
         model,
-        { data, metrics, maxNewTokens, trainOn, chatTemplate, overLength, batchSize, sequenceLength },
+        { data, metrics, maxNewTokens, trainOn, overLength, batchSize, sequenceLength },
         { warn: tell },
       );
       const answers = predictions?.map(({ prediction, references }) => ({ prediction, references }));

@@ -2,7 +2,7 @@
 
 import { UsageError } from "../util/errors.ts";
 import { choice, defineOptions, type OptionsOf, text, toggle } from "./define.ts";
-import { deviceFields, modelFields } from "./fields.ts";
+import { chatTemplate, deviceFields, modelFields } from "./fields.ts";
 
 export const exportDefinition = defineOptions({
   command: "export",
@@ -11,6 +11,7 @@ export const exportDefinition = defineOptions({
   groups: {
     Export: {
       ...modelFields,
+      chatTemplate,
       adapterOnly: toggle("write the adapter alone, for llama.cpp's --lora", false),
       format: choice(["gguf"], "format of the file", { default: "gguf" }),
       type: choice(["auto", "f32", "f16", "bf16", "q8_0", "q4_0"], "type of the tensors", {

@@ -77,7 +77,7 @@ export const trainOn = choice(
   { defaultText: "assistant for conversations, else completions" },
 );
 
-export const chatTemplate = text("Jinja file to use in place of the model's own chat template", {
+export const chatTemplate = text("Jinja file, in place of the chat template of the adapter or the model", {
   placeholder: "F",
 });
 

@@ -11,7 +11,7 @@ import {
   toggle,
   whole,
 } from "./define.ts";
-import { deviceFields, modelFields } from "./fields.ts";
+import { chatTemplate, deviceFields, modelFields } from "./fields.ts";
 
 export const mergeDefinition = defineOptions({
   command: "merge",
@@ -22,6 +22,7 @@ export const mergeDefinition = defineOptions({
       model: modelFields.model,
       adapter: text("folder of a LoRA adapter in PEFT layout", { required: true, placeholder: "DIR" }),
       base: modelName("the original, full-precision model to merge into, where --model is stored in 4 bits"),
+      chatTemplate,
       out: text("folder to write; must be new or empty", { required: true, placeholder: "DIR" }),
       dtype: choice(["auto", "f32", "f16", "bf16"], "dtype of the merged weights; auto is the base's own", {
         default: "auto",

@@ -52,6 +52,10 @@ export const trainDefinition = defineOptions({
       data: dataFile("training rows: a JSONL, JSON, CSV or Parquet file", { required: true }),
       trainOn,
       chatTemplate,
+      eosToken: text("token that ends an answer, in place of the tokenizer's own", { placeholder: "TEXT" }),
+      padToken: text("token that the result names for padding, in place of the tokenizer's own", {
+        placeholder: "TEXT",
+      }),
       overLength,
       allow: choices(findingCodes, "findings of the preflight to train in spite of"),
       packing: toggle("fill each sequence with several rows that do not see each other", false),

@@ -1,8 +1,9 @@
 // Writes a model folder in Hugging Face layout: config.json, and the weights as one file, or as shards with their
 // index where they are large. Each file replaces its predecessor atomically; weight files of an earlier model in the
-// same folder, which a reader would take for part of this one, go last. The reader is model-folder.ts.
+// same folder, which a reader would take for part of this one, go last. The reader is model-folder.ts; tokenizer and
+// chat templates beside the weights are side-files.ts.
 
-import { copyFile, readdir, unlink } from "node:fs/promises";
+import { readdir, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "./atomic-file.ts";
 import { type JsonObject, jsonText } from "./json.ts";
@@ -39,27 +40,6 @@ export async function writeModelFolder(
     await writeFileAtomic(join(path, GENERATION_CONFIG_FILE), jsonText(model.generationConfig));
   }
   await removeStaleWeights(path, names);
-  return names;
-}
-
-/** Files beside the weights that a derived model (merged, quantised, tuned) takes over unchanged. */
-const SIDE_FILES = new Set([
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "tokenizer.model",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-  "chat_template.jinja",
-  "chat_template.json",
-  "generation_config.json",
-]);
-
-/** Copies tokenizer, chat template and generation settings from one model folder to another; returns their names. */
-export async function copySideFiles(from: string, to: string): Promise<string[]> {
-  const names = (await readdir(from)).filter((name) => SIDE_FILES.has(name)).sort();
-  for (const name of names) await copyFile(join(from, name), join(to, name));
   return names;
 }
 

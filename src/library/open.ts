@@ -16,8 +16,9 @@ import { locateModel } from "../formats/locate-model.ts";
 import { continueText } from "../generate/continue-text.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
-import { type ChatMessage, ChatTemplate } from "../text/chat-template.ts";
-import { loadChatTemplate } from "../text/load-tokenizer.ts";
+import type { ChatMessage } from "../text/chat-template.ts";
+import { type OpenedText, openText } from "../text/open-text.ts";
+import { renderRequest } from "../text/render-request.ts";
 import type { TextPrediction } from "../train/evaluate-text.ts";
 import { type MeasureHooks, measure } from "../train/measure.ts";
 import { UserError } from "../util/errors.ts";
@@ -33,7 +34,7 @@ export interface OpenInput {
   readonly precision?: "auto" | "fp32" | "bf16" | "fp16";
   /** CPU threads; 0 is one for each core. */
   readonly threads?: number;
-  /** Warnings, and what a download does. */
+  /** Warnings, what a download does, and what of an adapter's own text (chat template, tokenizer) is used. */
   readonly onWarning?: (message: string) => void;
 }
 
@@ -55,7 +56,7 @@ export interface GenerateInput extends Generating {
 export interface ChatInput extends GenerateInput {
   /** Tool definitions, for templates that show them. */
   readonly tools?: readonly unknown[];
-  /** A Jinja file, chatml or alpaca, in place of the model's own template. */
+  /** A Jinja file, chatml or alpaca, in place of the adapter's or the model's own template. */
   readonly chatTemplate?: string;
 }
 
@@ -104,6 +105,7 @@ export async function open(model: string, input: OpenInput = {}): Promise<Model>
       quantize,
       tell: onWarning,
     });
+    for (const note of opened.text.notes) onWarning?.(note);
     return new Model(backend, opened, model, method);
   } catch (error) {
     backend.close();
@@ -143,16 +145,14 @@ export class Model implements AsyncDisposable {
   /** Answers a conversation, or one message of a user, through the chat template. */
   async chat(messages: string | readonly ChatMessage[], input: ChatInput = {}): Promise<Answer> {
     const { tools, chatTemplate, ...rest } = input;
-    const { tokenizer } = this.open;
-    const source = chatTemplate === undefined ? undefined : await loadChatTemplate(chatTemplate);
-    const template = ChatTemplate.of(tokenizer, source);
+    const { tokenizer, template } = await this.textWith(chatTemplate);
     if (!template) {
       throw new UserError(
         `${this.name}: chat() needs a chat template, and this model has none; pass the one it was trained with as chatTemplate: "chatml", "alpaca" or a Jinja file`,
       );
     }
     const list = typeof messages === "string" ? [{ role: "user", content: messages }] : messages;
-    const text = template.render(list, { tools, addGenerationPrompt: true });
+    const text = renderRequest(template, list, { tools });
     return this.answer(tokenizer.encode(text, { addSpecialTokens: false }), rest, "chat()");
   }
 
@@ -218,9 +218,15 @@ export class Model implements AsyncDisposable {
 
   private measure(rows: Rows, input: EvaluateInput, caller: string) {
     const { progress, onWarning, ...rest } = input;
-    return withRows(rows, (data) => {
+    return withRows(rows, async (data) => {
       const options = resolveInput(evalDefinition, { ...rest, model: this.name, data }, caller);
-      return measure(this.open, options, { progress, warn: onWarning });
+      const text = await this.textWith(options.chatTemplate);
+      return measure({ ...this.open, text }, options, { progress, warn: onWarning });
     });
+  }
+
+  private async textWith(chatTemplate: string | undefined): Promise<OpenedText> {
+    const { text } = this.open;
+    return chatTemplate === undefined ? text : openText({ ...text.sources, chatTemplate }, text);
   }
 }

@@ -54,7 +54,7 @@ export function exportWith(
   hooks: Hooks,
 ): Promise<ExportReport> {
   return onDevice(exportDefinition, options, hooks, (backend) =>
-    writeGgufFile(backend, { ...options, model: locateModel(options.model) }, hooks.onWarning),
+    writeGgufFile(backend, { ...options, model: locateModel(options.model) }, hooks.onWarning, hooks.onNote),
   );
 }
 

@@ -4,18 +4,25 @@
 import type { InputOf } from "../config/define.ts";
 import type { Method } from "../config/fields.ts";
 import { resolveInput } from "../config/resolve.ts";
-import { trainDefinition } from "../config/train-options.ts";
+import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
 import { assemble, type Batch } from "../data/assemble.ts";
 import { BatchPlan } from "../data/batches.ts";
-import { type Dataset, loadDataset, prepareSamples, refuseWithoutTargets } from "../data/dataset.ts";
+import {
+  type Dataset,
+  type DatasetReport,
+  loadDataset,
+  prepareSamples,
+  refuseDroppedContent,
+  refuseWithoutTargets,
+} from "../data/dataset.ts";
 import { toExamples } from "../data/index.ts";
 import { fetchData } from "../formats/fetch-named.ts";
 import { readAdapter } from "../formats/peft.ts";
 import type { OpenedModel } from "../models/open-model.ts";
-import { ChatTemplate } from "../text/chat-template.ts";
-import { loadChatTemplate } from "../text/load-tokenizer.ts";
+import { openText } from "../text/open-text.ts";
 import { saveResult } from "../train/save-result.ts";
 import { type GradientResult, Session, type UpdateResult } from "../train/session.ts";
+import { textOf } from "../train/setup.ts";
 import { UserError } from "../util/errors.ts";
 import type { Rows } from "./rows.ts";
 import { withRows } from "./rows.ts";
@@ -39,7 +46,10 @@ export type SessionInput = Pick<
   | "maxGradNorm"
   | "seed"
   | "chatTemplate"
+  | "eosToken"
+  | "padToken"
   | "trainOn"
+  | "allow"
 > & {
   /** Recompute activations in the backward pass: less memory, more time. */
   readonly gradientCheckpointing?: boolean;
@@ -60,8 +70,7 @@ export class ModelSession implements AsyncDisposable {
   private constructor(
     private readonly model: OpenedModel,
     private readonly session: Session,
-    private readonly template: ChatTemplate | undefined,
-    private readonly options: { readonly trainOn?: TrainFields["trainOn"]; readonly maxGradNorm: number },
+    private readonly options: Pick<TrainOptions, "trainOn" | "maxGradNorm" | "allow">,
   ) {}
 
   /** Model.session() calls this. */
@@ -75,10 +84,9 @@ export class ModelSession implements AsyncDisposable {
     const given = { ...rest, method, model: name, data: "-", out: "-" };
     const options = resolveInput(trainDefinition, given, "session()");
     const initial = options.initAdapter === undefined ? undefined : await readAdapter(options.initAdapter);
-    const source =
-      options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
+    const text = await openText({ ...textOf(options), model: model.path }, model.text);
     const session = new Session(model.loaded, options, { initial, baseModel: name, checkpointing });
-    return new ModelSession(model, session, ChatTemplate.of(model.tokenizer, source), options);
+    return new ModelSession({ ...model, tokenizer: text.tokenizer, text }, session, options);
   }
 
   /** Parameters that train. */
@@ -96,7 +104,7 @@ export class ModelSession implements AsyncDisposable {
     const options = this.batchOptions(input);
     if (typeof rows === "string") await fetchData(rows);
     const dataset = await withRows(rows, (name) => loadDataset(name, { ...this.rendering(), ...options }));
-    refuseWithoutTargets(dataset.report);
+    this.refuse(dataset.report);
     return dataset;
   }
 
@@ -168,7 +176,8 @@ export class ModelSession implements AsyncDisposable {
   }
 
   private rendering() {
-    return { tokenizer: this.model.tokenizer, template: this.template, trainOn: this.options.trainOn };
+    const { tokenizer, template } = this.model.text;
+    return { tokenizer, template, trainOn: this.options.trainOn };
   }
 
   private render(rows: readonly object[], options: ReturnType<ModelSession["batchOptions"]>): Dataset {
@@ -184,7 +193,12 @@ export class ModelSession implements AsyncDisposable {
     );
     const origin = { file: "rows", dataHash: "", format: format.name, ignoredKeys };
     const dataset = prepareSamples(examples, { ...this.rendering(), ...options }, origin);
-    refuseWithoutTargets(dataset.report);
+    this.refuse(dataset.report);
     return dataset;
+  }
+
+  private refuse(report: DatasetReport): void {
+    refuseWithoutTargets(report);
+    if (!this.options.allow?.includes("dropped-content")) refuseDroppedContent(report);
   }
 }

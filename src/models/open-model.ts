@@ -5,7 +5,7 @@ import type { Backend } from "../backend/backend.ts";
 import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
 import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
-import { loadTokenizerFor } from "../text/load-tokenizer.ts";
+import { type OpenedText, openText, type TextSources } from "../text/open-text.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { attachLoadedAdapter, type DecoderAdapter } from "./adapter.ts";
@@ -23,6 +23,8 @@ export interface OpenedModel {
   /** Tokens of the model, without the room for adapters' tokens that config.vocabularySize may hold. */
   readonly vocabularySize: number;
   readonly tokenizer: Tokenizer;
+  /** Tokenizer and chat template, and where they came from. */
+  readonly text: OpenedText;
   readonly loaded: LoadedDecoder;
   /** Present when an adapter folder was given. */
   readonly adapter?: DecoderAdapter;
@@ -35,12 +37,15 @@ export interface OpenOptions extends LoadOptions {
   readonly adapter?: string;
   /** Give embedding and head the vocabulary of this adapter, which will be attached later. */
   readonly vocabularyOf?: LoadedAdapter;
-  /** A folder whose tokenizer counts before the model's; embedding and head have rows for all its tokens. */
-  readonly textFolder?: string;
   /** Leave room in embedding and head for the tokens of adapters that requests will bring (adapter-set.ts). */
   readonly roomFor?: readonly LoadedAdapter[];
   /** Hears what was found and taken that the user may not expect. */
   readonly tell?: (message: string) => void;
+  /**
+   * What decides the text besides the model's folder: an adapter's folder (by default `adapter`), and flags. Embedding
+   * and head have rows for all tokens of an extended tokenizer.
+   */
+  readonly text?: Omit<TextSources, "model">;
 }
 
 /** Opens the model in a folder of Hugging Face layout. Throws UserError for whatever is missing or unsupported. */
@@ -53,7 +58,8 @@ export async function openModel(
   try {
     const stored = await readFolderConfig(folder);
     for (const note of stored.notes) options.tell?.(`${path}: ${note}`);
-    const tokenizer = await loadTokenizerFor(path, options.textFolder ?? options.adapter);
+    const text = await openText({ adapter: options.adapter, ...options.text, model: path });
+    const { tokenizer } = text;
     const given = options.adapter === undefined ? undefined : await readAdapter(options.adapter);
     if (given && given.unknownKeys.length > 0) {
       options.tell?.(
@@ -62,7 +68,7 @@ export async function openModel(
     }
     const sized = given ?? options.vocabularyOf;
     const tables = sized ? vocabularyOf(stored, sized) : stored.vocabularySize;
-    const own = options.textFolder === undefined ? tables : Math.max(tables, tokenizer.vocabSize);
+    const own = options.text?.extended === undefined ? tables : Math.max(tables, tokenizer.vocabSize);
     const others = (options.roomFor ?? []).map((adapter) => vocabularyOf(stored, adapter));
     const vocabularySize = Math.max(own, ...others);
     const config = { ...stored, vocabularySize };
@@ -86,6 +92,7 @@ export async function openModel(
       config,
       vocabularySize: own,
       tokenizer,
+      text,
       loaded,
       adapter,
       async close() {

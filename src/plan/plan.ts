@@ -5,8 +5,7 @@ import type { Method } from "../config/fields.ts";
 import type { PlanOptions } from "../config/plan-options.ts";
 import { loadDataset } from "../data/dataset.ts";
 import { locateModel } from "../formats/locate-model.ts";
-import { ChatTemplate } from "../text/chat-template.ts";
-import { loadChatTemplate, loadTokenizer } from "../text/load-tokenizer.ts";
+import { openText } from "../text/open-text.ts";
 import { UserError } from "../util/errors.ts";
 import { findGpu, type Gpu, type GpuTable, readGpuTable } from "./gpus.ts";
 import { type MethodPlan, planMethod, plannedMethods } from "./memory-plan.ts";
@@ -144,12 +143,10 @@ async function workOf(options: PlanOptions): Promise<Plan["work"]> {
       `--data: counting tokens needs the model's tokenizer, and ${options.model} is a bare configuration; give a model folder, or --tokens N`,
     );
   }
-  const tokenizer = await loadTokenizer(path);
-  const source =
-    options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
+  const { tokenizer, template } = await openText({ model: path, chatTemplate: options.chatTemplate });
   const { report } = await loadDataset(options.data, {
     tokenizer,
-    template: ChatTemplate.of(tokenizer, source),
+    template,
     trainOn: options.trainOn,
     sequenceLength: options.sequenceLength,
     overLength: "truncate",

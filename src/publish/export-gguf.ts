@@ -17,8 +17,7 @@ import { readFolderConfig } from "../models/folder-config.ts";
 import type { WeightSource } from "../models/load-model.ts";
 import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
-import { ChatTemplate } from "../text/chat-template.ts";
-import { loadTokenizer } from "../text/load-tokenizer.ts";
+import { type OpenedText, openText } from "../text/open-text.ts";
 import { UsageError } from "../util/errors.ts";
 import { ggufAdapter } from "./gguf-adapter.ts";
 import { modelMetadata, modelTensors } from "./gguf-model.ts";
@@ -30,6 +29,8 @@ export interface ExportOptions {
   /** Folders. */
   readonly model: string;
   readonly adapter?: string;
+  /** In place of the adapter's template and the model's. */
+  readonly chatTemplate?: string;
   readonly out: string;
   readonly type: GgufTensorType | "auto";
   readonly adapterOnly: boolean;
@@ -52,10 +53,11 @@ export async function exportGguf(
   backend: Backend,
   options: ExportOptions,
   warn: (message: string) => void = () => {},
+  note: (message: string) => void = () => {},
 ): Promise<ExportReport> {
   const lock = await claimOutputFile(options.out);
   try {
-    return await exportLocked(backend, options, warn);
+    return await exportLocked(backend, options, warn, note);
   } finally {
     lock.release();
   }
@@ -65,6 +67,7 @@ async function exportLocked(
   backend: Backend,
   options: ExportOptions,
   warn: (message: string) => void,
+  note: (message: string) => void,
 ): Promise<ExportReport> {
   const { model, out } = options;
   const name = lastPart(model);
@@ -74,7 +77,10 @@ async function exportLocked(
     for (const note of config.notes) warn(`${model}: ${note}`);
     const base = denseSource(folder, config);
     const adapter = options.adapter === undefined ? undefined : await readAdapter(options.adapter);
-    const tokenizer = await loadTokenizer(model);
+    const { chatTemplate } = options;
+    const opened = await openText({ model, adapter: options.adapter, chatTemplate });
+    const { tokenizer } = opened;
+    for (const message of opened.notes) note(message);
     let report: ExportReport;
     if (options.adapterOnly && adapter) {
       const type = options.type === "auto" ? "f32" : options.type;
@@ -87,6 +93,11 @@ async function exportLocked(
         isUnchanged: (tensor) => unchanged.has(tensor),
       });
       await writeGguf(out, metadata, tensors);
+      if (opened.templateFrom === "adapter" || opened.templateFrom === "flag") {
+        warn(
+          "a GGUF adapter holds no chat template: the Modelfile has this one; give it to llama.cpp with --chat-template-file",
+        );
+      }
       report = { out, kind: "adapter", type, tensors: tensors.length };
     } else {
       if (base.quantizedNames.size > 0)
@@ -101,7 +112,8 @@ async function exportLocked(
         ...modelMetadata(shape, { name, type, warn }),
         ...tokenizerMetadata({
           tokenizer,
-          json: await readTokenizerJson(model),
+          json: await readTokenizerJson(await tokenizerFolder(opened)),
+          templates: opened.templates,
           vocabularySize: shape.vocabularySize,
           modelConfig: folder.config,
           preTokenizer: options.preTokenizer,
@@ -116,10 +128,7 @@ async function exportLocked(
     const modelfile = `${out.replace(/\.gguf$/i, "")}.Modelfile`;
     const file = `./${lastPart(out)}`;
     const sources = report.kind === "adapter" ? { from: name, adapter: file } : { from: file };
-    await writeFileAtomic(
-      modelfile,
-      ollamaModelfile(sources, tokenizer, ChatTemplate.of(tokenizer, undefined)),
-    );
+    await writeFileAtomic(modelfile, ollamaModelfile(sources, tokenizer, opened.template));
     return { ...report, modelfile };
   } finally {
     await folder.close();
@@ -138,6 +147,15 @@ async function unchangedTensors(base: WeightSource, plan: AdapterPlan): Promise<
     if (values.every((value, i) => value === stored[i])) unchanged.add(name);
   }
   return unchanged;
+}
+
+/** An adapter may bring settings of a tokenizer without its tokenizer.json. */
+async function tokenizerFolder({ tokenizerFrom, sources }: OpenedText): Promise<string> {
+  const { adapter, model } = sources;
+  if (tokenizerFrom !== "adapter" || adapter === undefined) return model;
+  const file = await openFile(`${adapter}/tokenizer.json`).catch(() => undefined);
+  await file?.close();
+  return file ? adapter : model;
 }
 
 async function readTokenizerJson(model: string): Promise<JsonObject> {

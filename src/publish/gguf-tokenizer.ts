@@ -5,7 +5,7 @@
 
 import type { GgufValue } from "../formats/gguf.ts";
 import { isJsonObject, type JsonObject } from "../formats/json.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
+import type { NamedTemplates, Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 
 const tokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
@@ -22,6 +22,8 @@ export interface TokenizerToExport {
   readonly warn?: (message: string) => void;
   /** The model's config.json: its bos_token_id counts where the tokenizer names no such token. */
   readonly modelConfig?: JsonObject;
+  /** Chat templates by name; by default the tokenizer's own. */
+  readonly templates?: NamedTemplates;
   /** Overrides the name found for the first split. */
   readonly preTokenizer?: string;
 }
@@ -77,13 +79,27 @@ export function tokenizerMetadata(given: TokenizerToExport): Metadata {
   }
   addSpecialTokens(metadata, given, model);
   if (sentencePiece) metadata.set("tokenizer.ggml.add_space_prefix", flag(prependsSpace(json)));
-  if (tokenizer.chatTemplate !== undefined)
-    metadata.set("tokenizer.chat_template", text(tokenizer.chatTemplate));
+  addChatTemplates(metadata, given.templates ?? tokenizer.chatTemplates);
   metadata.forEach((value, key) => {
     if (value.type === "u32" && value.value >= vocabularySize)
       throw new UserError(`${tokenizer.name}: ${key} is ${value.value}, beyond the model's vocabulary`);
   });
   return metadata;
+}
+
+/** The default under its usual key, others under theirs with a list of their names, as gguf-py writes them. */
+function addChatTemplates(metadata: Metadata, templates: NamedTemplates): void {
+  const { default: ordinary, ...others } = templates;
+  const names: string[] = [];
+  for (const [name, source] of Object.entries(others)) {
+    const key = name.replace(/[^A-Za-z0-9]/g, "_");
+    if (names.includes(key)) continue;
+    names.push(key);
+    metadata.set(`tokenizer.chat_template.${key}`, text(source));
+  }
+  if (names.length > 0)
+    metadata.set("tokenizer.chat_templates", { type: "array", of: "string", value: names });
+  if (ordinary !== undefined) metadata.set("tokenizer.chat_template", text(ordinary));
 }
 
 function addSpecialTokens(

@@ -10,10 +10,11 @@ import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
 import { type JsonObject, jsonText, readJsonObject } from "../formats/json.ts";
 import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
-import { copySideFiles, writeModelFolder } from "../formats/model-folder-writer.ts";
+import { writeModelFolder } from "../formats/model-folder-writer.ts";
 import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
 import { toSafetensorsDType } from "../formats/safetensors.ts";
 import type { TensorToWrite } from "../formats/safetensors-writer.ts";
+import { copySideFiles } from "../formats/side-files.ts";
 import { stageFolder } from "../formats/staged-folder.ts";
 import { attachLoadedAdapter } from "../models/adapter.ts";
 import { vocabularyOf } from "../models/adapter-plan.ts";
@@ -25,9 +26,7 @@ import { loadDecoder, type WeightSource } from "../models/load-model.ts";
 import { resizedSource } from "../models/resized-source.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
-import { ChatTemplate } from "../text/chat-template.ts";
-import { loadTokenizer } from "../text/load-tokenizer.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
+import { type OpenedText, openText } from "../text/open-text.ts";
 import { UserError } from "../util/errors.ts";
 import {
   type Comparison,
@@ -38,6 +37,7 @@ import {
 } from "./merge-receipt.ts";
 import { type MergedSource, mergedSource } from "./merged-source.ts";
 import { sampleTexts } from "./sample-text.ts";
+import { writeTextIntoModel } from "./text-files.ts";
 
 export type MergeDType = "f32" | "f16" | "bf16";
 
@@ -46,6 +46,8 @@ export interface MergeOptions {
   readonly model: string;
   readonly base?: string;
   readonly adapter: string;
+  /** In place of the adapter's template and the model's. */
+  readonly chatTemplate?: string;
   readonly out: string;
   readonly dtype: MergeDType | "auto";
   readonly sampleData?: string;
@@ -101,8 +103,10 @@ export async function mergeFolder(
           : `${options.base} is stored in 4 bits too; --base should be the original, full-precision model`,
       );
     }
-    const tokenizer = await loadTokenizer(options.model);
-    const samples = cutSamples(await samplesOf(tokenizer, options.sampleData), {
+    const { model, chatTemplate } = options;
+    const text = await openText({ model, adapter: options.adapter, chatTemplate });
+    for (const message of text.notes) hooks.note?.(message);
+    const samples = cutSamples(await samplesOf(text, options.sampleData), {
       tokens: options.sampleTokens,
       longest: Math.min(longestSample, config.maxPositions),
       vocabularySize: config.vocabularySize,
@@ -126,6 +130,7 @@ export async function mergeFolder(
       tensors: tensorsOf(merged, dtype),
     });
     await copySideFiles(options.model, staged.path);
+    await writeTextIntoModel(text, staged.path);
 
     const result = await open(staged.path);
     const resultConfig = await readFolderConfig(result);
@@ -147,12 +152,12 @@ export async function mergeFolder(
     };
     await result.close();
     opened.pop();
-    const text = jsonText(report as unknown as JsonObject);
+    const receipt = jsonText(report as unknown as JsonObject);
     if (!passed && !options.force) {
-      await writeFileAtomic(`${options.out}/${REPORT_FILE}`, text);
+      await writeFileAtomic(`${options.out}/${REPORT_FILE}`, receipt);
       throw new UserError(refusal(report, options.out));
     }
-    await writeFileAtomic(`${staged.path}/${REPORT_FILE}`, text);
+    await writeFileAtomic(`${staged.path}/${REPORT_FILE}`, receipt);
     await staged.publish();
     return report;
   } finally {
@@ -208,9 +213,9 @@ async function logitsOf(
   }
 }
 
-async function samplesOf(tokenizer: Tokenizer, path: string | undefined): Promise<number[][]> {
+async function samplesOf({ tokenizer, template }: OpenedText, path: string | undefined): Promise<number[][]> {
   if (path === undefined) return sampleTexts.map((text) => beginText(tokenizer, text));
-  const rendering = { tokenizer, template: ChatTemplate.of(tokenizer, undefined) };
+  const rendering = { tokenizer, template };
   return toExamples(await readRows(path)).rows.map(({ example }) => [
     ...renderExample(example, rendering).ids,
   ]);

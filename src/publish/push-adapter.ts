@@ -1,4 +1,4 @@
-// An adapter folder to the hub: its two files and a model card. Not here: HTTP (formats/hub-push.ts), the card's text
+// An adapter folder to the hub: its two files, the tokenizer and templates it brings, and a model card. Not here: HTTP (formats/hub-push.ts), the card's text
 // (model-card.ts).
 
 import { openFile } from "../formats/disk.ts";
@@ -6,6 +6,7 @@ import { hubSettings, parseHubName } from "../formats/hub-cache.ts";
 import { type FileToPush, pushFiles } from "../formats/hub-push.ts";
 import { isJsonObject, type JsonObject, parseJson } from "../formats/json.ts";
 import { readAdapter } from "../formats/peft.ts";
+import { sideFilesIn } from "../formats/side-files.ts";
 import { UserError } from "../util/errors.ts";
 import { modelCard } from "./model-card.ts";
 
@@ -34,7 +35,8 @@ export async function pushAdapter(options: PushOptions): Promise<string> {
     isJsonObject(record) ? (record as JsonObject) : undefined,
   );
   const files: FileToPush[] = [{ path: "README.md", bytes: new TextEncoder().encode(card) }];
-  for (const path of ["adapter_config.json", "adapter_model.safetensors"]) {
+  const text = await sideFilesIn(folder);
+  for (const path of ["adapter_config.json", "adapter_model.safetensors", ...text]) {
     const bytes = await readIfThere(`${folder}/${path}`);
     if (bytes) files.push({ path, bytes });
   }

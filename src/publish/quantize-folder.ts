@@ -9,10 +9,11 @@ import { bnbSpecs, bnbTensors, bnbWeightNames, type StoredDType } from "../forma
 import { type BnbQuantType, parseQuantizationConfig, toQuantizationConfig } from "../formats/bnb-config.ts";
 import { type JsonObject, jsonText } from "../formats/json.ts";
 import { CONFIG_FILE, INDEX_FILE, type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
-import { copySideFiles, indexOf, SHARD_BYTES, shardNames } from "../formats/model-folder-writer.ts";
+import { indexOf, SHARD_BYTES, shardNames } from "../formats/model-folder-writer.ts";
 import type { TensorEntry } from "../formats/safetensors.ts";
 import { ScatterFile } from "../formats/safetensors-scatter.ts";
 import { type TensorSpec, tensorBytesOf } from "../formats/safetensors-writer.ts";
+import { copySideFiles } from "../formats/side-files.ts";
 import { stageFolder } from "../formats/staged-folder.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";

@@ -14,24 +14,6 @@ const TEMPLATE_FILE = "chat_template.jinja";
 const ADDITIONAL_TEMPLATES_FOLDER = "additional_chat_templates";
 const ADDITIONAL_TEMPLATES_CAP = 64;
 
-/** The tokenizer in `beside` (an adapter's folder) where there is one, else the model's. */
-export async function loadTokenizerFor(model: string, beside: string | undefined): Promise<Tokenizer> {
-  const tokenizer = beside === undefined ? undefined : await readJson(beside, "tokenizer.json");
-  if (beside === undefined || tokenizer === undefined) return loadTokenizer(model);
-  return new Tokenizer({
-    name: basename(beside) || beside,
-    tokenizer,
-    tokenizerConfig:
-      (await readJson(beside, "tokenizer_config.json")) ?? (await readJson(model, "tokenizer_config.json")),
-    specialTokensMap: await readJson(beside, "special_tokens_map.json"),
-    generationConfig: await readJson(model, "generation_config.json"),
-    modelConfig: await readJson(model, "config.json"),
-    chatTemplate:
-      (await readText(join(beside, "chat_template.jinja"), TEMPLATE_CAP_BYTES)) ??
-      (await readText(join(model, "chat_template.jinja"), TEMPLATE_CAP_BYTES)),
-  });
-}
-
 export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   return new Tokenizer(await requireTokenizer(folder, await readTokenizerFiles(folder)));
 }

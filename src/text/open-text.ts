@@ -14,6 +14,8 @@ export interface TextSources {
   readonly model: string;
   /** The folder of an adapter that is used with the model, or that training goes on from. */
   readonly adapter?: string;
+  /** A folder with the tokenizer that --add-tokens made: it counts before all others, its templates do not. */
+  readonly extended?: string;
   /** --chat-template: a built-in name, a file, or the name of one of the model's or the adapter's templates. */
   readonly chatTemplate?: string;
   readonly eosToken?: string;
@@ -27,7 +29,9 @@ export interface OpenedText {
   readonly template: ChatTemplate | undefined;
   /** Jinja sources behind `template`, as other tools read them; empty where there is none. */
   readonly templates: NamedTemplates;
-  readonly tokenizerFrom: "model" | "adapter";
+  readonly tokenizerFrom: "model" | "adapter" | "extended";
+  /** Where its files lie, those that the model's folder does not have to give. */
+  readonly tokenizerFolder: string;
   readonly templateFrom: "model" | "adapter" | "flag" | undefined;
   /** What was taken from elsewhere than the model's folder, a sentence each, for whoever runs the command. */
   readonly notes: readonly string[];
@@ -43,15 +47,17 @@ export async function openText(sources: TextSources, like?: OpenedText): Promise
   const { model, adapter, eosToken, padToken } = sources;
   const ofModel = await requireTokenizer(model, await readTokenizerFiles(model));
   const ofAdapter = adapter === undefined ? undefined : await readTokenizerFiles(adapter);
-  const own = ofAdapter && tokenizerOf(ofAdapter, ofModel);
-  const tokenizerFrom = own ? "adapter" : "model";
-  const from = own ? adapter : undefined;
+  const { extended } = sources;
+  const beside = extended === undefined ? ofAdapter : await readTokenizerFiles(extended);
+  const own = beside && tokenizerOf(beside, ofModel);
+  const tokenizerFrom = own ? (extended === undefined ? "adapter" : "extended") : "model";
+  const tokenizerFolder = (own ? (extended ?? adapter) : undefined) ?? model;
   const tokenizer =
-    like && sameTokenizer(like, { model, adapter: from, eosToken, padToken })
+    like?.tokenizerFolder === tokenizerFolder && sameFlags(like.sources, sources)
       ? like.tokenizer
       : new Tokenizer({ ...(own ?? ofModel), eosToken, padToken });
   const notes: string[] = [];
-  if (own) notes.push(`tokenizer: the one in ${adapter}, in place of the model's`);
+  if (tokenizerFrom === "adapter") notes.push(`tokenizer: the one in ${adapter}, in place of the model's`);
 
   const modelTemplates = templatesOf(ofModel);
   const adapterTemplates = ofAdapter ? templatesOf(ofAdapter) : {};
@@ -83,18 +89,21 @@ export async function openText(sources: TextSources, like?: OpenedText): Promise
     templateFrom === "model" || !template
       ? tokenizer.hash
       : contentHash(JSON.stringify([tokenizer.hash, template.hash]));
-  return { sources, tokenizer, template, templates, tokenizerFrom, templateFrom, notes, hash };
+  return {
+    sources,
+    tokenizer,
+    template,
+    templates,
+    tokenizerFrom,
+    tokenizerFolder,
+    templateFrom,
+    notes,
+    hash,
+  };
 }
 
-/** Whether a text's tokenizer is made of these; `adapter` only where one's own tokenizer counts. */
-function sameTokenizer({ sources, tokenizerFrom }: OpenedText, wanted: TextSources): boolean {
-  const adapter = tokenizerFrom === "adapter" ? sources.adapter : undefined;
-  return (
-    sources.model === wanted.model &&
-    adapter === wanted.adapter &&
-    sources.eosToken === wanted.eosToken &&
-    sources.padToken === wanted.padToken
-  );
+function sameFlags(a: TextSources, b: TextSources): boolean {
+  return a.model === b.model && a.eosToken === b.eosToken && a.padToken === b.padToken;
 }
 
 /** The adapter's tokenizer over the model's, file by file; undefined where it brings none or the same. */

@@ -2,12 +2,12 @@
 // model's while the run lasts, and whose files go with the result. The tables that the tokens need are made where the
 // model is opened (models/open-model.ts) and trained whole (session.ts). What the files hold: text/extend-tokenizer.ts.
 
-import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openFile } from "../formats/disk.ts";
 import { readJsonObject } from "../formats/json.ts";
-import { copySideFiles } from "../formats/model-folder-writer.ts";
+import { copySideFiles } from "../formats/side-files.ts";
 import { extendTokenizer, parseTokenList } from "../text/extend-tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 
@@ -43,20 +43,6 @@ export async function addTokens(model: string, file: string): Promise<AddedToken
   } catch (error) {
     await rm(folder, { recursive: true, force: true });
     throw error;
-  }
-}
-
-/** Puts the tokenizer's files beside an adapter, or into a model's folder in place of the base's. */
-export async function copyTokenizer({ folder }: AddedTokens, out: string): Promise<void> {
-  for (const name of [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-  ]) {
-    await cp(join(folder, name), join(out, name)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT") throw error;
-    });
   }
 }
 

@@ -9,8 +9,6 @@ import type { Rendering, Sample } from "../data/render.ts";
 import type { TextMetricName } from "../metrics/index.ts";
 import { perplexityOf } from "../metrics/perplexity.ts";
 import type { OpenedModel } from "../models/open-model.ts";
-import { ChatTemplate } from "../text/chat-template.ts";
-import { loadChatTemplate } from "../text/load-tokenizer.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { evaluate } from "./evaluate.ts";
@@ -19,14 +17,7 @@ import { sampleCache, tellOfData } from "./setup.ts";
 
 export type MeasureOptions = Pick<
   EvalOptions,
-  | "data"
-  | "metrics"
-  | "maxNewTokens"
-  | "trainOn"
-  | "chatTemplate"
-  | "overLength"
-  | "batchSize"
-  | "sequenceLength"
+  "data" | "metrics" | "maxNewTokens" | "trainOn" | "overLength" | "batchSize" | "sequenceLength"
 > & {
   /** Generate answers even when no metric asks for them. */
   readonly wantsPredictions?: boolean;
@@ -55,14 +46,8 @@ export async function measure(
   options: MeasureOptions,
   hooks: MeasureHooks = {},
 ): Promise<Measurement> {
-  const { tokenizer } = model;
-  const source =
-    options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
-  const rendering = {
-    tokenizer,
-    template: ChatTemplate.of(tokenizer, source),
-    trainOn: options.trainOn,
-  };
+  const { tokenizer, template } = model.text;
+  const rendering = { tokenizer, template, trainOn: options.trainOn };
   const { samples, report } = await loadDataset(options.data, {
     ...rendering,
     sequenceLength: options.sequenceLength,

@@ -51,7 +51,7 @@ export function identityOf(
     ...{ batchSize, sequenceLength, gradientAccumulation, optimizer, learningRate, schedule, warmupSteps },
     ...{ beta1, beta2, epsilon, weightDecay, maxGradNorm, evalFraction, seed, totalSteps },
     modelHash: trainable.modelHash,
-    tokenizerHash: trainable.model.tokenizer.hash,
+    tokenizerHash: trainable.model.text.hash,
     dataHash: data.report.dataHash,
     evalDataHash: data.evalReport?.dataHash,
   };

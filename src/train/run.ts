@@ -54,9 +54,10 @@ export const runTraining: RunTraining = async (options, emit, signal) => {
           trainable.model.loaded.totalParameters + (trainable.adapter ? trainable.parameters.count : 0),
         liveBytes: backend.liveBytes,
       });
-      const data = await loadTrainingData(trainable.model, options, emit);
-      const { config, folder, tokenizer } = trainable.model;
-      const checked = await preflightRun({ backend, config, folder, tokenizer }, options, data, emit);
+      const { config, folder, text } = trainable.model;
+      for (const message of text.notes) emit({ type: "info", message });
+      const data = await loadTrainingData(text, options, emit);
+      const checked = await preflightRun({ backend, config, folder, text }, options, data, emit);
       refuseRun(checked.findings, options.allow ?? []);
       const run = new Run(backend, options, checked.memory, trainable, data, emit, warn);
       return await run.execute(resumed, signal);

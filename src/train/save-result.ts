@@ -1,14 +1,15 @@
 // What a run leaves behind: an adapter in PEFT layout, or for full fine-tuning a whole model folder in the base
-// model's own dtypes, with its tokenizer beside it.
+// model's own dtypes, with its tokenizer beside it. Either carries the chat template and tokens that decided the text.
 
-import { copySideFiles, writeModelFolder } from "../formats/model-folder-writer.ts";
+import { writeModelFolder } from "../formats/model-folder-writer.ts";
 import { writeAdapter } from "../formats/peft.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
+import { copySideFiles } from "../formats/side-files.ts";
 import { storedName } from "../models/decoder-weights.ts";
 import { withTieFlag } from "../models/folder-config.ts";
+import { writeTextBesideAdapter, writeTextIntoModel } from "../publish/text-files.ts";
 import { encodeFrom } from "../tensor/dtype.ts";
 import { BugError } from "../util/errors.ts";
-import { copyTokenizer } from "./added-tokens.ts";
 import type { TrainableModel } from "./setup.ts";
 
 export async function saveResult(
@@ -18,7 +19,7 @@ export async function saveResult(
   const { model, adapter, parameters, added } = trainable;
   if (adapter) {
     await writeAdapter(out, adapter.config, await adapter.read());
-    if (added) await copyTokenizer(added, out);
+    await writeTextBesideAdapter(model.text, out);
     return;
   }
   const { folder } = model;
@@ -38,5 +39,5 @@ export async function saveResult(
   const config = added ? { ...tied, vocab_size: model.config.vocabularySize } : tied;
   await writeModelFolder(out, { config, generationConfig: folder.generationConfig, tensors });
   await copySideFiles(folder.path, out);
-  if (added) await copyTokenizer(added, out);
+  await writeTextIntoModel(model.text, out);
 }

@@ -22,8 +22,7 @@ import { type OpenedModel, openModel } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import { hostState } from "../optim/host-paging.ts";
 import { pagedState, residentState, type StateMemory } from "../optim/paging.ts";
-import { ChatTemplate } from "../text/chat-template.ts";
-import { loadChatTemplate } from "../text/load-tokenizer.ts";
+import type { OpenedText, TextSources } from "../text/open-text.ts";
 import { type AddedTokens, addTokens } from "./added-tokens.ts";
 import type { TrainEvent } from "./events.ts";
 import { machineMemory } from "./machine-memory.ts";
@@ -54,8 +53,8 @@ export async function openTrainable(
   }
   const model = await openModel(backend, path, {
     train: full,
-    textFolder: added?.folder,
     quantize,
+    text: textOf(options, added),
     vocabularyOf: initial,
     tell: (message) => emit({ type: "warning", message }),
   });
@@ -88,6 +87,12 @@ export async function openTrainable(
   }
 }
 
+/** What decides how a run's rows are tokenised and rendered, besides the model's folder. */
+export function textOf(options: TrainOptions, added?: AddedTokens): Omit<TextSources, "model"> {
+  const { initAdapter, chatTemplate, eosToken, padToken } = options;
+  return { adapter: initAdapter, extended: added?.folder, chatTemplate, eosToken, padToken };
+}
+
 export interface TrainingData {
   readonly train: readonly Sample[];
   readonly evaluation: readonly Sample[];
@@ -97,17 +102,14 @@ export interface TrainingData {
 
 /** Reads and renders the data; warns of what would make a run disappoint; refuses what would make it pointless. */
 export async function loadTrainingData(
-  model: Pick<OpenedModel, "tokenizer">,
+  { tokenizer, template }: Pick<OpenedText, "tokenizer" | "template">,
   options: TrainOptions,
   emit: (event: TrainEvent) => void,
 ): Promise<TrainingData> {
-  const { tokenizer } = model;
-  const source =
-    options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
   const load = (path: string): Promise<Dataset> =>
     loadDataset(path, {
       tokenizer,
-      template: ChatTemplate.of(tokenizer, source),
+      template,
       trainOn: options.trainOn,
       sequenceLength: options.sequenceLength,
       overLength: options.overLength,
@@ -154,6 +156,11 @@ export function tellOfData(report: DatasetReport, emit: (event: TrainEvent) => v
   if (report.promptDisagrees > 0) {
     warn(
       `in ${report.promptDisagrees} conversations the chat template prompts for an answer with other text than precedes it in training.`,
+    );
+  }
+  if (report.droppedContent.samples > 0) {
+    warn(
+      `the chat template leaves out a part of ${report.droppedContent.samples} conversations: ${report.droppedContent.shown.join("; ")}.`,
     );
   }
   if (Object.keys(report.ignoredKeys).length > 0)

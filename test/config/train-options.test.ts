@@ -16,9 +16,8 @@ describe("train's options", () => {
       --epochs --max-steps --batch-size --gradient-accumulation --sequence-length --packing --shuffle --learning-rate
       --schedule --warmup-steps --optimizer --paged --paged-budget --beta1 --beta2 --epsilon --weight-decay --max-grad-norm
       --gradient-checkpointing --eval-data --eval-fraction --eval-every --save-every --keep --resume --over-length
-      --train-on --chat-template --sample --backend --precision --threads --seed --json --vram --timing --allow`.split(
-        /\s+/,
-      );
+      --train-on --chat-template --sample --backend --precision --threads --seed --json --vram --timing --allow
+      --eos-token --pad-token`.split(/\s+/);
     expect(Object.keys(trainDefinition.fields).map(flagName).sort()).toEqual(documented.sort());
   });
 

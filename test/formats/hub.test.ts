@@ -279,6 +279,7 @@ describe("push", () => {
       final: { loss: 1.25 },
     };
     writeFileSync(join(adapter, "run.json"), JSON.stringify(record));
+    writeFileSync(join(adapter, "chat_template.jinja"), "{{ messages }}");
     const url = await pushAdapter({ adapter, repo: "us/adapter", private: false, message: "First" });
     expect(url).toBe(`${hub.url}/commit/1`);
     const lines = hub.commits[0] as { key: string; value: Record<string, string> }[];
@@ -287,6 +288,7 @@ describe("push", () => {
       ["file", "README.md"],
       ["file", "adapter_config.json"],
       ["lfsFile", "adapter_model.safetensors"],
+      ["file", "chat_template.jinja"],
     ]);
     const card = Buffer.from(lines[1]!.value.content!, "base64").toString();
     expect(card).toContain("base_model: us/model\nlibrary_name: peft");

@@ -1,12 +1,13 @@
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { memoryFolder } from "../../src/formats/byte-source.ts";
 import { openModelFolder } from "../../src/formats/model-folder.ts";
-import { copySideFiles, writeModelFolder } from "../../src/formats/model-folder-writer.ts";
+import { writeModelFolder } from "../../src/formats/model-folder-writer.ts";
 import { hashModelFolder } from "../../src/formats/model-hash.ts";
 import { headerOf, type TensorToWrite } from "../../src/formats/safetensors-writer.ts";
+import { copySideFiles, writeChatTemplates } from "../../src/formats/side-files.ts";
 import { UserError } from "../../src/util/errors.ts";
 import { python } from "./python.ts";
 
@@ -89,6 +90,34 @@ describe("model folder", () => {
     await writeModelFolder(to, { config: {}, tensors: tensors(2) });
     await writeFile(join(from, "tokenizer.json"), "{}");
     expect(await copySideFiles(from, to)).toEqual(["tokenizer.json"]);
+    await mkdir(join(from, "additional_chat_templates"));
+    await writeFile(join(from, "additional_chat_templates", "tool_use.jinja"), "T");
+    expect(await copySideFiles(from, to)).toEqual([
+      "tokenizer.json",
+      "additional_chat_templates/tool_use.jinja",
+    ]);
+    expect(await readFile(join(to, "additional_chat_templates", "tool_use.jinja"), "utf8")).toBe("T");
+  });
+
+  it("writes chat templates in place of all others, and none outside the folder", async () => {
+    const path = join(root, "templates");
+    await mkdir(join(path, "additional_chat_templates"), { recursive: true });
+    await writeFile(join(path, "additional_chat_templates", "rag.jinja"), "R");
+    const config = { eos_token: "x", chat_template: "C", model_max_length: 8 };
+    await writeFile(join(path, "tokenizer_config.json"), JSON.stringify(config));
+    await writeChatTemplates(path, { default: "D", tool_use: "T", "../out": "O", "..": "P" });
+    expect((await readdir(path)).sort()).toEqual([
+      "additional_chat_templates",
+      "chat_template.jinja",
+      "tokenizer_config.json",
+    ]);
+    expect(await readdir(join(path, "additional_chat_templates"))).toEqual(["tool_use.jinja"]);
+    expect(JSON.parse(await readFile(join(path, "tokenizer_config.json"), "utf8"))).toEqual({
+      eos_token: "x",
+      model_max_length: 8,
+    });
+    await writeChatTemplates(path, { tool_use: "T" });
+    expect(await readdir(path)).not.toContain("chat_template.jinja");
   });
 
   it("hashes content, not place", async () => {

@@ -166,4 +166,43 @@ describe("a session", () => {
       if (method === "qlora") await (await model.session({ rank: 2 }))[Symbol.asyncDispose]();
     }
   });
+
+  it("refuses rows that the chat template shows in part, and saves the template that it was given", async () => {
+    const template = place("given.jinja");
+    writeFileSync(
+      template,
+      "{% for m in messages %}{% if m.role != 'developer' %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}",
+    );
+    const ask = { role: "user", content: "Hi" };
+    const talk = { messages: [ask, { role: "assistant", content: "Hello." }] };
+    const unseen = { messages: [{ role: "developer", content: "Be brief." }, ...talk.messages] };
+    const model = await open("tiny", device);
+    const session = await model.session({ rank: 2, chatTemplate: template });
+    expect(() => [...session.batches([talk, unseen])]).toThrow(
+      /rows row 2, message 1 \(developer\): its text "Be brief\."/,
+    );
+    expect([...session.batches([talk])]).toHaveLength(1);
+    await session.save(place("with-template"));
+    expect(readFileSync(join(place("with-template"), "chat_template.jinja"), "utf8")).toBe(
+      readFileSync(template, "utf8"),
+    );
+    await session[Symbol.asyncDispose]();
+    const lenient = await model.session({ rank: 2, chatTemplate: template, allow: ["dropped-content"] });
+    expect([...lenient.batches([talk, unseen])]).toHaveLength(1);
+    await model[Symbol.asyncDispose]();
+
+    await using tuned = await open("tiny", { ...device, adapter: place("with-template") });
+    const [own, given] = [
+      await tuned.evaluate([talk]),
+      await tuned.evaluate([talk], { chatTemplate: template }),
+    ];
+    expect(own.loss).toBe(given.loss);
+    const few = { maxNewTokens: 1 };
+    expect((await tuned.chat([{ role: "developer", content: "Be brief." }, ask], few)).promptTokens).toBe(
+      (await tuned.chat([{ role: "system", content: "Be brief." }, ask], few)).promptTokens,
+    );
+    await expect(tuned.chat([ask], { tools: [{ function: { name: "f" } }], ...few })).rejects.toThrow(
+      /leaves out the tool "f"/,
+    );
+  });
 });
