@@ -4,6 +4,7 @@
 import { serveDefinition } from "../config/serve-options.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { EngineThread } from "../serve/engine-thread.ts";
+import { Preparers } from "../serve/preparers.ts";
 import { startServer } from "../serve/server.ts";
 import { UsageError } from "../util/errors.ts";
 import { defineCommand } from "./command.ts";
@@ -27,35 +28,45 @@ export const command = defineCommand(serveDefinition, async (options, terminal) 
     lost = reject;
   });
   loss.catch(() => {});
-  const engine = await EngineThread.start(
+  const model = locateModel(options.model);
+  const name = options.name ?? nameOf(options.model);
+  const starting = EngineThread.start(
     {
-      model: locateModel(options.model),
-      adapters: options.adapters,
+      model,
       backend: options.backend,
       precision: options.precision,
       threads: options.threads,
-      chatTemplate: options.chatTemplate,
       slots: options.slots,
       context: options.context ?? usualContext,
     },
     (error) => lost?.(error),
   );
-  const { facts } = engine;
-  const name = options.name ?? nameOf(options.model);
-  const server = await startServer(engine, {
-    host: options.host,
-    port: options.port,
-    apiKey,
+  starting.catch(() => {});
+  // Both load at the same time; a template that cannot be read is told without waiting for the weights.
+  const { preparers, facts: preparing } = await Preparers.start({
+    model,
     modelName: name,
-    adapters: Object.keys(options.adapters),
-    adapterFolder: options.adapterFolder,
-    maxBodyBytes: options.maxBody,
-    maxTokens: options.maxTokens,
-    maxRequests: options.maxRequests,
-    timeoutSeconds: options.timeout,
-    onFault: (error) => terminal.warn(describeError(error).message),
-  }).catch(async (error: unknown) => {
-    await engine.close();
+    chatTemplate: options.chatTemplate,
+  });
+  const engine = await starting;
+  const { facts } = engine;
+  const server = await startServer(
+    { engine, preparers },
+    {
+      host: options.host,
+      port: options.port,
+      apiKey,
+      modelName: name,
+      adapters: options.adapters,
+      adapterFolder: options.adapterFolder,
+      maxBodyBytes: options.maxBody,
+      maxTokens: options.maxTokens,
+      maxRequests: options.maxRequests,
+      timeoutSeconds: options.timeout,
+      onFault: (error) => terminal.warn(describeError(error).message),
+    },
+  ).catch(async (error: unknown) => {
+    await Promise.all([engine.close(), preparers.close()]);
     throw error;
   });
   const models = [name, ...Object.keys(options.adapters)];
@@ -64,7 +75,7 @@ export const command = defineCommand(serveDefinition, async (options, terminal) 
   terminal.note(
     `${facts.modelType} on ${facts.device}; ${options.slots} slots of ${facts.context} tokens, ${formatBytes(facts.cacheBytes)} of cache`,
   );
-  if (!facts.hasChatTemplate)
+  if (!preparing.hasChatTemplate)
     terminal.warn("the model has no chat template: /v1/chat/completions needs --chat-template");
 
   const told = new Promise<void>((resolve) => {
@@ -73,7 +84,7 @@ export const command = defineCommand(serveDefinition, async (options, terminal) 
   await Promise.race([told, loss]);
   terminal.note(`ending; ${server.inFlight} requests at work`);
   await server.close(options.grace * 1000);
-  await engine.close();
+  await Promise.all([engine.close(), preparers.close()]);
   return exitCodes.done;
 });
 

@@ -22,6 +22,8 @@ export interface ContinueOptions {
   readonly onToken?: (...told: Parameters<NonNullable<GenerationRequest["onToken"]>>) => void;
   readonly adapter?: GenerationRequest["adapter"];
   readonly logprobs?: number;
+  /** What ends generation; the tokenizer's own where absent. */
+  readonly eosIds?: readonly number[];
 }
 
 export interface Continuation extends GenerationResult {
@@ -52,7 +54,7 @@ export async function continueWith(
   const { tokenIds, finishReason } = await generate({
     promptIds,
     maxNewTokens: options.maxNewTokens,
-    stopIds: tokenizer.eosIds,
+    stopIds: options.eosIds ?? tokenizer.eosIds,
     sampling: options.sampling,
     adapter: options.adapter,
     logprobs: options.logprobs,

@@ -43,6 +43,10 @@ export interface EngineOptions {
   readonly capacity: number;
   /** Most tokens of one pass; longer prompts enter in several. */
   readonly tokensPerPass?: number;
+  /** How long a pass with new prompts may keep those waiting that are answering already. */
+  readonly passMs?: number;
+  /** Milliseconds; performance.now where absent. */
+  readonly clock?: () => number;
   /** Tokens of the base, where the decoder has more rows for its adapters' sake. */
   readonly vocabularySize?: number;
 }
@@ -58,6 +62,11 @@ interface Running {
   reject(error: unknown): void;
 }
 
+/** Pieces in which prompts enter beside answers: as many a pass as its time allows, one at least. */
+const pieceTokens = 64;
+const usualTokensPerPass = 2048;
+const usualPassMs = 100;
+
 type Waiting = Pick<Running, "request" | "resolve" | "reject">;
 
 const inference = { training: false, seed: 0, pass: 0 };
@@ -69,6 +78,8 @@ export class GenerationEngine {
   private readonly active = new Map<number, Running>();
   private pumping: Promise<void> | undefined;
   private closed = false;
+  /** Of a prompt's tokens in recent passes. */
+  private msPerToken = Number.POSITIVE_INFINITY;
 
   constructor(
     private readonly decoder: Decoder,
@@ -98,9 +109,7 @@ export class GenerationEngine {
     if (request.maxNewTokens <= 0) return { tokenIds: [], finishReason: "length" };
     return new Promise((resolve, reject) => {
       this.waitingLine.push({ request, resolve, reject });
-      this.pumping ??= this.pump().finally(() => {
-        this.pumping = undefined;
-      });
+      this.pumping ??= this.pump();
     });
   }
 
@@ -154,6 +163,8 @@ export class GenerationEngine {
         }
       }
     }
+    // In the same breath as the last look at the line: who joins it later starts anew.
+    this.pumping = undefined;
   }
 
   private dropAborted(): void {
@@ -198,7 +209,11 @@ export class GenerationEngine {
   /** One forward pass, and one new token for everyone whose prompt is in. */
   private async pass(): Promise<void> {
     const turns = this.choose();
+    const now = this.options.clock ?? (() => performance.now());
+    const startedAt = now();
     const logits = await this.forward(turns);
+    const tokens = turns.reduce((sum, { ids }) => sum + ids.length, 0);
+    if (tokens >= pieceTokens) this.msPerToken = (now() - startedAt) / tokens;
     const { vocabularySize } = this.decoder.config;
     let row = 0;
     for (const { run, ids } of turns) {
@@ -210,16 +225,27 @@ export class GenerationEngine {
     }
   }
 
+  /** Tokens of the next pass: what passes may have, or, beside answers, what their time allows. */
+  private roomForTokens(): number {
+    const most = this.options.tokensPerPass ?? usualTokensPerPass;
+    const answering = [...this.active.values()].filter(({ generated }) => generated.length > 0).length;
+    if (answering === 0 || answering === this.active.size) return most;
+    const inTime = (this.options.passMs ?? usualPassMs) / this.msPerToken;
+    const pieces = Math.max(1, Math.floor(inTime / pieceTokens));
+    return Math.min(most, answering + pieces * pieceTokens);
+  }
+
   /** Who takes part in the pass and with which tokens, rows of one adapter beside each other. */
   private choose(): { run: Running; ids: readonly number[] }[] {
-    let room = this.options.tokensPerPass ?? 2048;
+    let room = this.roomForTokens();
     const turns: { run: Running; ids: readonly number[] }[] = [];
-    // Running requests first: a long prompt delays nobody's next token by more than a pass.
-    const order = [...this.active.values()].sort(
-      (a, b) => Number(b.generated.length > 0) - Number(a.generated.length > 0),
-    );
-    for (const run of order) {
-      const take = turns.length === 0 ? Math.max(1, room) : room;
+    // Answers first, then the prompts of which least is in: a long one delays nobody's next token by more than a pass.
+    const fed = ({ request, pending, generated }: Running) =>
+      generated.length > 0 ? -1 : request.promptIds.length - pending.length;
+    for (const run of [...this.active.values()].sort((a, b) => fed(a) - fed(b))) {
+      const { length } = run.pending;
+      const pieces = Math.floor(room / pieceTokens) * pieceTokens;
+      const take = length <= room ? length : turns.length === 0 ? Math.max(1, pieces || room) : pieces;
       const ids = run.pending.slice(0, take);
       if (ids.length === 0) continue;
       room -= ids.length;

@@ -2,12 +2,15 @@
 // it, so that several adapters share one base and one batch. Attaching one to all rows is adapter.ts's affair.
 
 import type { Parameter } from "../autograd/tape.ts";
+import type { Backend, DeviceBuffer } from "../backend/backend.ts";
 import type { LoadedAdapter, TensorValues } from "../formats/peft.ts";
-import type { AdapterRows, Factors, TableFactors } from "../nn/module.ts";
-import { FlatParameters, type ParameterSpec } from "../nn/parameters.ts";
-import { BugError, UserError } from "../util/errors.ts";
+import type { AdapterRows, Factors } from "../nn/module.ts";
+import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
+import { elementCount, tensorBytes, viewOf } from "../tensor/tensor.ts";
+import { invariant, UserError } from "../util/errors.ts";
 import { planAdapter, scaleOf, transposed } from "./adapter-plan.ts";
 import type { Decoder } from "./decoder.ts";
+import type { DecoderConfig } from "./decoder-config.ts";
 import { embeddingName, headName } from "./decoder-weights.ts";
 
 export interface AdapterSet extends Pick<AdapterRows, "layers" | "replaced" | "embedding"> {
@@ -16,55 +19,146 @@ export interface AdapterSet extends Pick<AdapterRows, "layers" | "replaced" | "e
   free(): void;
 }
 
-/**
- * UserError when the adapter does not fit the model. `baseVocabulary` is the base's own, where the decoder was given
- * more rows for the sake of its adapters.
- */
+/** A decoder as adapters see it: plain data. */
+export interface AdapterBase {
+  readonly config: DecoderConfig;
+  /** Tokens of the base, where the decoder was given more rows for the sake of its adapters. */
+  readonly vocabularySize: number;
+}
+
+/** What goes to the device for an adapter, held to the model: plain data, made on any thread. */
+export interface AdapterParts {
+  /** By part; of tables whose shape has more rows than there are values, the rest is zeros. */
+  readonly tensors: ReadonlyMap<string, TensorValues>;
+  /** Of each adapted layer, whose parts are named .lora_a and .lora_b. */
+  readonly scales: ReadonlyMap<string, number>;
+  /** Of the embedding table's factors, where it has some. */
+  readonly tableScale?: number;
+  /** Names of the parts that take the place of the base's weights. */
+  readonly replaced: readonly string[];
+  readonly vocabularySize: number;
+}
+
+const table = "table";
+
+/** UserError when the adapter does not fit the model. */
 export function loadAdapterSet(
-  decoder: Decoder,
+  { backend, config }: Decoder,
   adapter: LoadedAdapter,
-  baseVocabulary = decoder.config.vocabularySize,
+  baseVocabulary = config.vocabularySize,
 ): AdapterSet {
-  const { backend, config } = decoder;
-  const plan = planAdapter({ ...config, vocabularySize: baseVocabulary }, adapter);
+  const steps = adapterSetSteps(backend, adapterParts({ config, vocabularySize: baseVocabulary }, adapter));
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return value;
+  }
+}
+
+/** Reads every value; UserError as loadAdapterSet's. */
+export function adapterParts(
+  { config, vocabularySize: own }: AdapterBase,
+  adapter: LoadedAdapter,
+): AdapterParts {
+  const plan = planAdapter({ ...config, vocabularySize: own }, adapter);
   const { vocabularySize } = plan.base;
   if (vocabularySize > config.vocabularySize) {
     throw new UserError(
       `adapter: its vocabulary of ${vocabularySize} is larger than the ${config.vocabularySize} that the base was opened with; name the adapter when the base is opened`,
     );
   }
-  const parts = new Map<string, TensorValues>();
-  for (const [name, { a, b }] of plan.linears) parts.set(`${name}.lora_a`, a).set(`${name}.lora_b`, b);
-  const table = plan.embedding && { a: plan.embedding.b, b: transposed(plan.embedding.a) };
-  if (table) parts.set("table.lora_a", table.a).set("table.lora_b", table.b);
-  for (const [name, tensor] of [...plan.fixed, ...plan.replaced]) parts.set(name, tensor);
-  const rowsOf = (name: string, { shape }: TensorValues) =>
-    isTable(name) ? [config.vocabularySize, ...shape.slice(1)] : shape;
-  const specs: ParameterSpec[] = [...parts].map(([name, tensor]) => ({ name, shape: rowsOf(name, tensor) }));
-  const flat = new FlatParameters(backend, specs, "adapters", false);
-  const put = (name: string): Parameter => {
-    const parameter = flat.get(name);
-    if (!parameter) throw new BugError(`${name} is missing from the flat buffer`);
+  const tensors = new Map<string, TensorValues>();
+  const put = (name: string, { shape, values }: TensorValues) => {
     // Rows beyond the adapter's vocabulary stay zero; no token of a request reaches them.
-    flat.set(parameter, parts.get(name)!.values);
-    return parameter;
+    tensors.set(name, { shape: isTable(name) ? [config.vocabularySize, ...shape.slice(1)] : shape, values });
   };
-  const layers = new Map<string, Factors>();
-  for (const name of plan.linears.keys())
-    layers.set(name, { a: put(`${name}.lora_a`), b: put(`${name}.lora_b`), scale: scaleOf(adapter, name) });
-  const embedding: TableFactors | undefined = table && {
-    a: put("table.lora_a"),
-    b: put("table.lora_b"),
-    scale: plan.embedding!.scale,
+  const scales = new Map<string, number>();
+  for (const [name, { a, b }] of plan.linears) {
+    put(`${name}.lora_a`, a);
+    put(`${name}.lora_b`, b);
+    scales.set(name, scaleOf(adapter, name));
+  }
+  if (plan.embedding) {
+    put(`${table}.lora_a`, plan.embedding.b);
+    put(`${table}.lora_b`, transposed(plan.embedding.a));
+  }
+  const replaced = new Map([...plan.fixed, ...plan.replaced]);
+  for (const [name, tensor] of replaced) put(name, tensor);
+  return {
+    tensors,
+    scales,
+    tableScale: plan.embedding?.scale,
+    replaced: [...replaced.keys()],
+    vocabularySize,
   };
-  const replaced = new Map<string, Parameter>();
-  for (const name of new Set([...plan.fixed.keys(), ...plan.replaced.keys()])) replaced.set(name, put(name));
-  return { layers, replaced, embedding, vocabularySize, free: () => flat.free() };
 }
 
 /** Whether a part's rows are tokens. */
 function isTable(name: string): boolean {
-  return [`${embeddingName}.weight`, `${headName}.weight`, `${headName}.lora_b`, "table.lora_a"].includes(
+  return [`${embeddingName}.weight`, `${headName}.weight`, `${headName}.lora_b`, `${table}.lora_a`].includes(
     name,
   );
+}
+
+/** Values that go to the device in one step: some milliseconds of work. */
+const stepValues = 2 ** 20;
+
+/**
+ * Puts an adapter on the device a few milliseconds at a time, for a thread that has passes to run between them: yields
+ * after each piece. Ended early (return()), it frees what it has made.
+ */
+export function* adapterSetSteps(
+  backend: Backend,
+  parts: AdapterParts,
+  mostValues = stepValues,
+): Generator<void, AdapterSet, void> {
+  const buffers: DeviceBuffer[] = [];
+  const free = () => {
+    for (const buffer of buffers) backend.free(buffer);
+  };
+  const placed = new Map<string, Parameter>();
+  let whole = false;
+  try {
+    let sinceYield = 0;
+    const dtype = backend.floatType;
+    for (const [name, { shape, values }] of parts.tensors) {
+      const tensor = viewOf(backend.allocate(tensorBytes(shape, dtype), "adapters"), shape, dtype);
+      buffers.push(tensor.buffer);
+      const count = elementCount(shape);
+      for (let at = 0; at < count; at += mostValues) {
+        const length = Math.min(mostValues, count - at);
+        let piece = values.subarray(at, at + length);
+        if (piece.length < length) {
+          const padded = new Float32Array(length);
+          padded.set(piece);
+          piece = padded;
+        }
+        backend.write(tensor.buffer, encodeFrom(piece, dtype), at * dtypeBytes[dtype]);
+        sinceYield += length;
+        if (sinceYield < mostValues) continue;
+        sinceYield = 0;
+        yield;
+      }
+      placed.set(name, { name, tensor });
+    }
+    const part = (name: string) => {
+      const parameter = placed.get(name);
+      invariant(parameter, `the adapter has no ${name}`);
+      return parameter;
+    };
+    const factors = (name: string, scale: number): Factors => {
+      return { a: part(`${name}.lora_a`), b: part(`${name}.lora_b`), scale };
+    };
+    const { tableScale, vocabularySize } = parts;
+    const set: AdapterSet = {
+      layers: new Map([...parts.scales].map(([name, scale]) => [name, factors(name, scale)])),
+      replaced: new Map(parts.replaced.map((name) => [name, part(name)])),
+      embedding: tableScale === undefined ? undefined : factors(table, tableScale),
+      vocabularySize,
+      free,
+    };
+    whole = true;
+    return set;
+  } finally {
+    if (!whole) free();
+  }
 }

@@ -1,25 +1,33 @@
 // Which models a client may name: the base, and adapters by name, some of them loaded or dropped while the server runs.
-// A client gives names only; the folder of a new adapter is looked up inside the operator's own.
+// A client gives names only; the folder of a new adapter is looked up inside the operator's own. Files are read by a
+// preparing thread, numbers taken by the engine's.
 
 import { readdir, realpath } from "node:fs/promises";
 import { join, sep } from "node:path";
+import { UserError } from "../util/errors.ts";
 import type { EngineThread } from "./engine-thread.ts";
-import { RequestError } from "./requests.ts";
+import type { Preparers } from "./preparers.ts";
+import { RequestError } from "./request-error.ts";
+import { unknownModel } from "./unknown-model.ts";
 
 const plainName = /^[A-Za-z0-9][\w.-]{0,127}$/;
 
-export class AdapterShelf {
-  private readonly loaded: Set<string>;
-  private readonly created = Math.floor(Date.now() / 1000);
+export interface Shelf {
+  readonly engine: EngineThread;
+  readonly preparers: Preparers;
+  /** What the base is called. */
+  readonly base: string;
+  /** Folder whose subfolders clients may load. */
+  readonly folder?: string;
+}
 
-  constructor(
-    private readonly engine: EngineThread,
-    private readonly base: string,
-    adapters: readonly string[],
-    private readonly folder: string | undefined,
-  ) {
-    this.loaded = new Set(adapters);
-  }
+export class AdapterShelf {
+  private readonly loaded = new Set<string>();
+  private readonly created = Math.floor(Date.now() / 1000);
+  /** Loads and drops of a name happen in the order in which they were asked for. */
+  private readonly changing = new Map<string, Promise<unknown>>();
+
+  constructor(private readonly shelf: Shelf) {}
 
   get names(): readonly string[] {
     return [...this.loaded];
@@ -33,49 +41,67 @@ export class AdapterShelf {
       owned_by: "lowrank",
       ...(parent === undefined ? {} : { parent }),
     });
-    return [entry(this.base), ...this.names.map((name) => entry(name, this.base))];
-  }
-
-  /** The adapter that a model's name stands for; undefined for the base. */
-  find(model: string): string | undefined {
-    if (model === this.base) return undefined;
-    if (this.loaded.has(model)) return model;
-    throw this.unknown(model);
+    return [entry(this.shelf.base), ...this.names.map((name) => entry(name, this.shelf.base))];
   }
 
   unknown(model: string): RequestError {
-    const shown = JSON.stringify(model.slice(0, 100));
-    return new RequestError(
-      `there is no model ${shown}; there are ${[this.base, ...this.names].join(", ")}`,
-      "model",
-      404,
-      "model_not_found",
-    );
+    return unknownModel(model, [this.shelf.base, ...this.names]);
+  }
+
+  /** Loads an adapter of the operator's. UserError says what is wrong with it. */
+  async add(name: string, path: string): Promise<void> {
+    const { engine, preparers } = this.shelf;
+    await this.inTurn(name, async () => {
+      await engine.loadAdapter(name, await preparers.readAdapter(path));
+      preparers.learn(name, path);
+      this.loaded.add(name);
+    });
   }
 
   /** {"lora_name", "lora_path"?}: the path is the name of a folder in the operator's folder, the adapter's name by default. */
   async load(json: unknown): Promise<string> {
     const name = nameIn(json, "lora_name");
-    if (this.folder === undefined)
+    const { folder, base } = this.shelf;
+    if (folder === undefined)
       throw new RequestError("this server was started without --adapter-folder, so it loads none", null, 403);
-    if (name === this.base) throw new RequestError(`"${name}" is the base model's name`, "lora_name", 409);
+    if (name === base) throw new RequestError(`"${name}" is the base model's name`, "lora_name", 409);
     const folderName = hasKey(json, "lora_path") ? nameIn(json, "lora_path") : name;
-    const names = await readdir(this.folder);
+    const names = await readdir(folder);
     if (!names.includes(folderName))
       throw new RequestError(`there is no adapter folder "${folderName}"`, "lora_path", 404);
-    const [inside, path] = [await realpath(this.folder), await realpath(join(this.folder, folderName))];
+    const [inside, path] = [await realpath(folder), await realpath(join(folder, folderName))];
     if (!path.startsWith(inside + sep))
       throw new RequestError(`"${folderName}" leads out of the adapter folder`, "lora_path", 403);
-    await this.engine.loadAdapter(name, path);
-    this.loaded.add(name);
+    try {
+      await this.add(name, path);
+    } catch (error) {
+      if (!(error instanceof UserError) || error instanceof RequestError) throw error;
+      throw new RequestError(error.message.replaceAll(inside + sep, ""), "lora_path");
+    }
     return `${name} is loaded`;
   }
 
   async drop(json: unknown): Promise<string> {
     const name = nameIn(json, "lora_name");
-    if (!this.loaded.delete(name)) throw new RequestError(`there is no adapter "${name}"`, "lora_name", 404);
-    await this.engine.dropAdapter(name);
+    await this.inTurn(name, async () => {
+      if (!this.loaded.delete(name))
+        throw new RequestError(`there is no adapter "${name}"`, "lora_name", 404);
+      this.shelf.preparers.forget(name);
+      await this.shelf.engine.dropAdapter(name);
+    });
     return `${name} is dropped`;
+  }
+
+  private inTurn(name: string, act: () => Promise<void>): Promise<void> {
+    const before = this.changing.get(name) ?? Promise.resolve();
+    const acting = before.then(act, act);
+    const settled = acting
+      .catch(() => {})
+      .then(() => {
+        if (this.changing.get(name) === settled) this.changing.delete(name);
+      });
+    this.changing.set(name, settled);
+    return acting;
   }
 }
 

@@ -2,13 +2,19 @@
 // is gone. The thread itself is worker.ts.
 
 import { Worker } from "node:worker_threads";
-import { BugError, UserError } from "../util/errors.ts";
-import type { EngineFacts, FromEngine, Job, JobResult, Piece, StartOptions, ToEngine } from "./jobs.ts";
-
-/** What a request asks for does not fit the model's context. */
-export class ContextError extends UserError {
-  override name = "ContextError";
-}
+import { BugError } from "../util/errors.ts";
+import {
+  type EngineFacts,
+  type FromEngine,
+  type Job,
+  type JobResult,
+  type Piece,
+  type ReadAdapter,
+  type StartOptions,
+  type ToEngine,
+  transferOf,
+} from "./jobs.ts";
+import { receiveError } from "./sent-errors.ts";
 
 interface Pending {
   resolve(result: JobResult | undefined): void;
@@ -42,7 +48,12 @@ export class EngineThread {
     const facts = await new Promise<EngineFacts>((resolve, reject) => {
       worker.once("message", (message: FromEngine) => {
         if (message.kind === "ready") resolve(message.facts);
-        else reject(message.kind === "failed" ? toError(message) : new BugError("engine thread out of step"));
+        else
+          reject(
+            message.kind === "failed"
+              ? receiveError(message.error)
+              : new BugError("engine thread out of step"),
+          );
       });
       worker.once("error", reject);
       worker.once("exit", (code) =>
@@ -64,12 +75,12 @@ export class EngineThread {
     return thread;
   }
 
-  /** Runs a job; aborting the signal ends it early, as a "stop". */
+  /** Runs a job; aborting the signal ends it early, as a "stop", and one aborted before rejects with its reason. */
   async run(job: Job, onPiece: (piece: Piece) => void, signal?: AbortSignal): Promise<JobResult> {
+    signal?.throwIfAborted();
     const id = this.nextId;
     const cancel = () => this.worker.postMessage({ kind: "cancel", id } satisfies ToEngine);
     const answer = this.send({ kind: "job", job }, onPiece);
-    if (signal?.aborted) cancel();
     signal?.addEventListener("abort", cancel);
     try {
       const result = await answer;
@@ -80,8 +91,9 @@ export class EngineThread {
     }
   }
 
-  async loadAdapter(name: string, path: string): Promise<void> {
-    await this.send({ kind: "load", name, path });
+  /** Puts an adapter on the device, a piece at a time between passes. Takes the memory of its numbers. */
+  async loadAdapter(name: string, read: ReadAdapter): Promise<void> {
+    await this.send({ kind: "load", name, read }, undefined, transferOf(read));
   }
 
   async dropAdapter(name: string): Promise<void> {
@@ -100,12 +112,16 @@ export class EngineThread {
     await this.worker.terminate();
   }
 
-  private send(message: Unnumbered, onPiece?: (piece: Piece) => void): Promise<JobResult | undefined> {
+  private send(
+    message: Unnumbered,
+    onPiece?: (piece: Piece) => void,
+    transfer: ArrayBuffer[] = [],
+  ): Promise<JobResult | undefined> {
     if (this.gone) return Promise.reject(this.gone);
     const id = this.nextId++;
     return new Promise((resolve, reject) => {
       this.pending.set(id, { resolve, reject, onPiece });
-      this.worker.postMessage({ ...message, id } as ToEngine);
+      this.worker.postMessage({ ...message, id } as ToEngine, transfer);
     });
   }
 
@@ -119,17 +135,6 @@ export class EngineThread {
     }
     this.pending.delete(message.id);
     if (message.kind === "done") waiting.resolve(message.result);
-    else waiting.reject(toError(message));
+    else waiting.reject(receiveError(message.error));
   }
-}
-
-function toError({ name, message, stack }: Extract<FromEngine, { kind: "failed" }>): Error {
-  const classes: Readonly<Record<string, new (message: string) => Error>> = {
-    ContextError,
-    UserError,
-    UsageError: UserError,
-  };
-  const error = new (classes[name] ?? BugError)(message);
-  if (stack !== undefined) error.stack = stack;
-  return error;
 }

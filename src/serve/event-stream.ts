@@ -15,10 +15,11 @@ export interface EventStream {
 const roomBytes = 64 * 1024;
 
 export function eventStream(options: {
-  readonly abort: AbortController;
+  /** Ends the work behind the stream. */
+  readonly leave: () => void;
   readonly stallMs: number;
 }): EventStream {
-  const { abort, stallMs } = options;
+  const { leave, stallMs } = options;
   const encoder = new TextEncoder();
   let controller!: ReadableStreamDefaultController<Uint8Array>;
   let stalled: NodeJS.Timeout | undefined;
@@ -45,7 +46,7 @@ export function eventStream(options: {
         stalled = undefined;
       },
       cancel() {
-        close(() => abort.abort());
+        close(leave);
       },
     },
     new ByteLengthQueuingStrategy({ highWaterMark: roomBytes }),
@@ -59,7 +60,7 @@ export function eventStream(options: {
     stalled = setTimeout(
       () =>
         close(() => {
-          abort.abort();
+          leave();
           controller.error(new Error("the client does not read"));
         }),
       stallMs,

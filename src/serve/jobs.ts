@@ -1,36 +1,26 @@
 // What the server and its engine thread say to each other: plain data, since it crosses a thread. The server's side is
-// engine-thread.ts, the thread's worker.ts.
+// engine-thread.ts, the thread's worker.ts. Not here: how a request becomes token ids (preparing.ts).
 
+import type { LoadedAdapter } from "../formats/peft.ts";
 import type { Sampling } from "../generate/sampler.ts";
-import type { ChatMessage } from "../text/chat-template.ts";
+import type { TokenizerFiles } from "../text/tokenizer.ts";
+import type { SentError } from "./sent-errors.ts";
 
 export interface StartOptions {
   readonly model: string;
-  readonly adapters: Readonly<Record<string, string>>;
   readonly backend: string;
   readonly precision: "auto" | "fp32" | "bf16" | "fp16";
   readonly threads: number;
-  readonly chatTemplate?: string;
   /** Requests that run at the same time. */
   readonly slots: number;
   /** Most tokens of a sequence; the model's own limit where absent. */
   readonly context?: number;
 }
 
-export type Prompt =
-  | { readonly kind: "text"; readonly text: string }
-  | { readonly kind: "ids"; readonly ids: readonly number[] }
-  | {
-      readonly kind: "chat";
-      readonly messages: readonly ChatMessage[];
-      readonly tools?: readonly unknown[];
-      readonly variables?: Readonly<Record<string, unknown>>;
-    };
-
 export interface Job {
   /** An adapter's name; absent for the base. */
   readonly adapter?: string;
-  readonly prompt: Prompt;
+  readonly promptIds: Int32Array;
   /** Must fit the context. Absent: as many as fit, up to mostNewTokens. */
   readonly maxNewTokens?: number;
   readonly mostNewTokens: number;
@@ -57,20 +47,41 @@ export interface JobResult {
   readonly completionTokens: number;
 }
 
+/** How an adapter's answers become text and end, where that differs from the base's. */
+export interface AdapterSpeech {
+  /** Absent: the base's. */
+  readonly eosIds?: readonly number[];
+  /** What its tokenizer needs to decode; absent where the base's decodes alike. */
+  readonly decoding?: TokenizerFiles;
+}
+
+/** An adapter that was read and held to the model elsewhere: its numbers are ready to go to the device. */
+export interface ReadAdapter {
+  readonly adapter: LoadedAdapter;
+  readonly speech: AdapterSpeech;
+}
+
+/** The memory of an adapter's numbers, which goes over to another thread instead of being copied. */
+export function transferOf({ adapter }: ReadAdapter): ArrayBuffer[] {
+  const tensors = [
+    ...[...adapter.modules.values()].flatMap(({ a, b }) => [a, b]),
+    ...adapter.replacements.values(),
+  ];
+  const whole = tensors.filter(({ values }) => values.byteLength === values.buffer.byteLength);
+  return [...new Set(whole.map(({ values }) => values.buffer as ArrayBuffer))];
+}
+
 export interface EngineFacts {
   readonly modelType: string;
   readonly device: string;
   readonly context: number;
   readonly cacheBytes: number;
-  readonly hasChatTemplate: boolean;
-  /** Whether the template shows tools to the model. */
-  readonly takesTools: boolean;
 }
 
 export type ToEngine =
   | { readonly kind: "job"; readonly id: number; readonly job: Job }
   | { readonly kind: "cancel"; readonly id: number }
-  | { readonly kind: "load"; readonly id: number; readonly name: string; readonly path: string }
+  | { readonly kind: "load"; readonly id: number; readonly name: string; readonly read: ReadAdapter }
   | { readonly kind: "drop"; readonly id: number; readonly name: string }
   | { readonly kind: "close"; readonly id: number };
 
@@ -78,10 +89,4 @@ export type FromEngine =
   | { readonly kind: "ready"; readonly facts: EngineFacts }
   | { readonly kind: "piece"; readonly id: number; readonly piece: Piece }
   | { readonly kind: "done"; readonly id: number; readonly result?: JobResult }
-  | {
-      readonly kind: "failed";
-      readonly id?: number;
-      readonly name: string;
-      readonly message: string;
-      readonly stack?: string;
-    };
+  | { readonly kind: "failed"; readonly id?: number; readonly error: SentError };

@@ -4,21 +4,19 @@
 import { randomBytes } from "node:crypto";
 import type { EngineThread } from "./engine-thread.ts";
 import type { Job, JobResult, Piece, TokenReport } from "./jobs.ts";
+import type { Prepared, PreparedChat, PreparedCompletion } from "./preparing.ts";
 import {
-  type ChatBody,
-  type CompletionBody,
-  chatPrompt,
-  completionPrompts,
-  RequestError,
+  type ChatSettings,
+  type CompletionSettings,
+  newTokensOf,
   samplingOf,
   stopsOf,
+  usualNewTokens,
 } from "./requests.ts";
 import { type ToolCall, ToolCallGate } from "./tool-calls.ts";
 
 export interface Answering {
   readonly engine: EngineThread;
-  /** Undefined for the base. */
-  readonly adapter: string | undefined;
   readonly signal: AbortSignal;
   /** Most new tokens of a choice. */
   readonly maxTokens: number;
@@ -29,22 +27,15 @@ export interface Answering {
   readonly send?: (chunk: unknown) => void;
 }
 
-/** Most choices of one request, prompts times n. */
-const mostChoices = 64;
+/** The whole answer; with `send`, told in chunks while it comes. */
+export function answer(prepared: Prepared, answering: Answering): Promise<unknown> {
+  return prepared.route === "chat" ? answerChat(prepared, answering) : answerCompletion(prepared, answering);
+}
 
-export async function answerChat(body: ChatBody, answering: Answering): Promise<unknown> {
-  const { engine, send } = answering;
-  if (!engine.facts.hasChatTemplate) {
-    throw new RequestError(
-      "this model has no chat template, so it takes no messages; use /v1/completions, or start the server with --chat-template",
-      "messages",
-    );
-  }
-  const prompt = chatPrompt(body);
-  if (prompt.tools && !engine.facts.takesTools)
-    throw new RequestError("this model's chat template shows the model no tools", "tools");
+async function answerChat(prepared: PreparedChat, answering: Answering): Promise<unknown> {
+  const { send } = answering;
+  const { settings: body, adapter, toolsShown } = prepared;
   const head = heading("chatcmpl", body, send ? "chat.completion.chunk" : "chat.completion");
-  const wanted = body.max_completion_tokens ?? body.max_tokens ?? undefined;
   const choices = await Promise.all(
     Array.from({ length: body.n ?? 1 }, async (_, index) => {
       const delta = (value: object, finish: string | null = null, tokens: readonly TokenReport[] = []) =>
@@ -74,11 +65,11 @@ export async function answerChat(body: ChatBody, answering: Answering): Promise<
         delta({ content: text }, null, unsent);
         unsent = [];
       };
-      const gate = prompt.tools ? new ToolCallGate(emit) : undefined;
+      const gate = toolsShown ? new ToolCallGate(emit) : undefined;
       const job: Job = {
-        adapter: answering.adapter,
-        prompt,
-        maxNewTokens: limit(wanted, answering.maxTokens),
+        adapter,
+        promptIds: prepared.prompts[0]!,
+        maxNewTokens: newTokensOf(body, answering.maxTokens),
         mostNewTokens: answering.maxTokens,
         sampling: samplingOf(body, index),
         stop: stopsOf(body),
@@ -114,15 +105,11 @@ export async function answerChat(body: ChatBody, answering: Answering): Promise<
   return finishAnswer(head, choices, body, send);
 }
 
-export async function answerCompletion(body: CompletionBody, answering: Answering): Promise<unknown> {
-  const { send } = answering;
+async function answerCompletion(prepared: PreparedCompletion, answering: Answering): Promise<unknown> {
+  const { send, maxTokens } = answering;
+  const { settings: body, adapter, prompts } = prepared;
   const head = heading("cmpl", body, "text_completion");
-  const prompts = completionPrompts(body);
   const n = body.n ?? 1;
-  if (prompts.length * n > mostChoices)
-    throw new RequestError(`${prompts.length} prompts with n ${n} are more than ${mostChoices} choices`, "n");
-  // OpenAI's default for this endpoint.
-  const wanted = body.max_tokens ?? 16;
   const choices = await Promise.all(
     Array.from({ length: prompts.length * n }, async (_, index) => {
       const wantsLogprobs = typeof body.logprobs === "number";
@@ -148,9 +135,9 @@ export async function answerCompletion(body: CompletionBody, answering: Answerin
       let text = "";
       const tokens: TokenReport[] = [];
       const job: Job = {
-        adapter: answering.adapter,
-        prompt: prompts[Math.floor(index / n)]!,
-        maxNewTokens: limit(wanted, answering.maxTokens),
+        adapter,
+        promptIds: prompts[Math.floor(index / n)]!,
+        maxNewTokens: newTokensOf(body, maxTokens) ?? Math.min(usualNewTokens, maxTokens),
         mostNewTokens: answering.maxTokens,
         sampling: samplingOf(body, index % n),
         stop: stopsOf(body),
@@ -187,7 +174,7 @@ function heading(prefix: string, body: { readonly model: string }, object: strin
 function finishAnswer(
   head: object,
   choices: readonly { readonly result: JobResult; readonly choice: object }[],
-  body: ChatBody | CompletionBody,
+  body: ChatSettings | CompletionSettings,
   send: Answering["send"],
   /** Choices that share a prompt, which is counted once. */
   share = choices.length,
@@ -197,13 +184,6 @@ function finishAnswer(
   const usage = { prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion };
   if (send && body.stream_options?.include_usage) send({ ...head, choices: [], usage });
   return { ...head, choices: choices.map(({ choice }) => choice), usage };
-}
-
-/** What was asked for, which must be within the server's limit. */
-function limit(wanted: number | undefined, most: number): number | undefined {
-  if (wanted !== undefined && wanted > most)
-    throw new RequestError(`max_tokens ${wanted} is above this server's limit of ${most}`, "max_tokens");
-  return wanted;
 }
 
 function chatToken({ token, logprob, top }: TokenReport) {

@@ -4,20 +4,8 @@
 
 import { z } from "zod";
 import type { Sampling } from "../generate/sampler.ts";
-import { UserError } from "../util/errors.ts";
-import type { Job } from "./jobs.ts";
-
-/** A request that cannot be honoured; `param` is the key at fault. */
-export class RequestError extends UserError {
-  constructor(
-    message: string,
-    readonly param: string | null = null,
-    readonly status: 400 | 403 | 404 | 409 = 400,
-    readonly code: string | null = null,
-  ) {
-    super(message);
-  }
-}
+import type { ChatMessage } from "../text/chat-template.ts";
+import { RequestError } from "./request-error.ts";
 
 const text = z.string().max(2 ** 24);
 const part = z.looseObject({ type: z.literal("text"), text });
@@ -58,9 +46,8 @@ const sampling = {
   logit_bias: z.strictObject({}).nullish(),
 };
 
-const chatBody = z.looseObject({
+const chatSettings = z.object({
   ...sampling,
-  messages: z.array(message).min(1).max(4096),
   max_completion_tokens: z
     .int()
     .min(1)
@@ -68,6 +55,10 @@ const chatBody = z.looseObject({
     .nullish(),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(20).nullish(),
+});
+const chatBody = z.looseObject({
+  ...chatSettings.shape,
+  messages: z.array(message).min(1).max(4096),
   tools: z
     .array(z.looseObject({ type: z.literal("function") }))
     .max(512)
@@ -82,14 +73,17 @@ const ids = z
     z
       .int()
       .min(0)
-      .max(2 ** 31),
+      .max(2 ** 31 - 1),
   )
   .min(1)
   .max(2 ** 22);
-const completionBody = z.looseObject({
+const completionSettings = z.object({
   ...sampling,
-  prompt: z.union([text, ids, z.array(text).min(1).max(64), z.array(ids).min(1).max(64)]),
   logprobs: z.int().min(0).max(20).nullish(),
+});
+const completionBody = z.looseObject({
+  ...completionSettings.shape,
+  prompt: z.union([text, ids, z.array(text).min(1).max(64), z.array(ids).min(1).max(64)]),
   echo: z.literal(false).nullish(),
   best_of: z.literal(1).nullish(),
   suffix: z.union([z.literal(""), z.null()]).optional(),
@@ -97,9 +91,15 @@ const completionBody = z.looseObject({
 
 export type ChatBody = z.infer<typeof chatBody>;
 export type CompletionBody = z.infer<typeof completionBody>;
+/** What is left of a body when its prompt has become token ids: how to answer. */
+export type ChatSettings = z.infer<typeof chatSettings>;
+export type CompletionSettings = z.infer<typeof completionSettings>;
 
 export const parseChat = (json: unknown): ChatBody => parse(chatBody, json);
 export const parseCompletion = (json: unknown): CompletionBody => parse(completionBody, json);
+export const chatSettingsOf = (body: ChatBody): ChatSettings => chatSettings.parse(body);
+export const completionSettingsOf = (body: CompletionBody): CompletionSettings =>
+  completionSettings.parse(body);
 
 function parse<T>(schema: z.ZodType<T>, json: unknown): T {
   const parsed = schema.safeParse(json);
@@ -109,10 +109,24 @@ function parse<T>(schema: z.ZodType<T>, json: unknown): T {
   throw new RequestError(`${param ?? "the body"}: ${issue.message}`, param);
 }
 
-type Body = ChatBody | CompletionBody;
+type Settings = ChatSettings | CompletionSettings;
+
+/** OpenAI's default for completions. */
+export const usualNewTokens = 16;
+
+/** New tokens asked for, if any. RequestError above the server's own limit. */
+export function newTokensOf(settings: Settings, most: number): number | undefined {
+  const wanted =
+    "max_completion_tokens" in settings
+      ? (settings.max_completion_tokens ?? settings.max_tokens ?? undefined)
+      : (settings.max_tokens ?? undefined);
+  if (wanted !== undefined && wanted > most)
+    throw new RequestError(`max_tokens ${wanted} is above this server's limit of ${most}`, "max_tokens");
+  return wanted;
+}
 
 /** What both kinds of request say about drawing tokens. `index` tells the choices of one request apart. */
-export function samplingOf(body: Body, index: number): Sampling {
+export function samplingOf(body: Settings, index: number): Sampling {
   const seed = body.seed ?? Math.floor(Math.random() * 2 ** 32);
   return {
     temperature: body.temperature ?? 1,
@@ -124,25 +138,30 @@ export function samplingOf(body: Body, index: number): Sampling {
   };
 }
 
-export function stopsOf({ stop: given }: Body): readonly string[] {
+export function stopsOf({ stop: given }: Settings): readonly string[] {
   if (given === null || given === undefined) return [];
   return typeof given === "string" ? [given] : given;
 }
 
+/** A conversation for a template, and what goes with it. */
+export interface Chat {
+  readonly messages: readonly ChatMessage[];
+  readonly tools?: readonly unknown[];
+  readonly variables?: Readonly<Record<string, unknown>>;
+}
+
 /** Content parts joined; everything else of a message goes to the template as it is. */
-export function chatPrompt(body: ChatBody): Extract<Job["prompt"], { kind: "chat" }> {
+export function chatOf(body: ChatBody): Chat {
   const messages = body.messages.map(({ content, ...rest }) => ({
     ...rest,
     content: Array.isArray(content) ? content.map((each) => each.text).join("") : (content ?? null),
   }));
   const tools = body.tools && body.tool_choice !== "none" ? body.tools : undefined;
-  return { kind: "chat", messages, tools, variables: body.chat_template_kwargs ?? undefined };
+  return { messages, tools, variables: body.chat_template_kwargs ?? undefined };
 }
 
-export function completionPrompts({ prompt }: CompletionBody): Job["prompt"][] {
-  if (typeof prompt === "string") return [{ kind: "text", text: prompt }];
-  if (typeof prompt[0] === "number") return [{ kind: "ids", ids: prompt as number[] }];
-  return (prompt as (string | number[])[]).map((each) =>
-    typeof each === "string" ? { kind: "text", text: each } : { kind: "ids", ids: each },
-  );
+/** The prompts of a completion: each a text or token ids. */
+export function promptsOf({ prompt }: CompletionBody): readonly (string | readonly number[])[] {
+  if (typeof prompt === "string") return [prompt];
+  return (typeof prompt[0] === "number" ? [prompt] : prompt) as (string | number[])[];
 }

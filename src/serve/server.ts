@@ -1,5 +1,6 @@
-// The HTTP server: routes, keys, limits, streams, and an orderly end. What an answer looks like is openai.ts, where
-// tokens come from engine-thread.ts. Nothing a client sends ever becomes part of a path.
+// The HTTP server: routes, keys, limits, streams, and an orderly end. It moves bytes and messages and does nothing that
+// lasts: bodies become prompts on other threads (preparers.ts), tokens come from engine-thread.ts. What an answer looks
+// like is openai.ts. Nothing a client sends ever becomes part of a path.
 
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Server } from "node:http";
@@ -8,12 +9,16 @@ import { serve } from "@hono/node-server";
 import { type Context, Hono } from "hono";
 import { UserError } from "../util/errors.ts";
 import { AdapterShelf } from "./adapter-shelf.ts";
-import { ContextError, type EngineThread } from "./engine-thread.ts";
+import { AtWork, Ended, type RequestAtWork } from "./at-work.ts";
+import type { EngineThread } from "./engine-thread.ts";
 import { eventStream } from "./event-stream.ts";
 import { Metrics } from "./metrics.ts";
-import { type Answering, answerChat, answerCompletion } from "./openai.ts";
-import { parseRequestJson } from "./request-json.ts";
-import { parseChat, parseCompletion, RequestError } from "./requests.ts";
+import { type Answering, answer } from "./openai.ts";
+import type { Preparers } from "./preparers.ts";
+import type { Prepared } from "./preparing.ts";
+import { BodyReader, ClientGone, type ReadBody } from "./read-body.ts";
+import { parseBody } from "./request-body.ts";
+import { RequestError, readableMessage, readableParam } from "./request-error.ts";
 
 export interface ServerOptions {
   readonly host: string;
@@ -22,8 +27,8 @@ export interface ServerOptions {
   readonly apiKey?: string;
   /** What the base is called in requests. */
   readonly modelName: string;
-  /** Names of the adapters that the engine has loaded. */
-  readonly adapters: readonly string[];
+  /** Folders of the adapters to load before listening, by name. */
+  readonly adapters: Readonly<Record<string, string>>;
   /** Folder whose subfolders may be loaded as adapters while running. */
   readonly adapterFolder?: string;
   readonly maxBodyBytes: number;
@@ -43,11 +48,22 @@ export interface RunningServer {
   close(graceMs: number): Promise<void>;
 }
 
-/** How long a client may leave what was sent unread. */
+/** How long a client may leave what was sent unread, or pause in what it sends. */
 const stallMs = 30_000;
+/** Of a request that names an adapter. */
+const mostChangeBytes = 16 * 1024;
+/** What logs and metrics show of a client that went away before its answer; nobody receives it. As nginx counts them. */
+const goneStatus = 499;
 
-export async function startServer(engine: EngineThread, options: ServerOptions): Promise<RunningServer> {
-  const app = new ServerApp(engine, options);
+/** The threads behind a server. */
+export interface ServerThreads {
+  readonly engine: EngineThread;
+  readonly preparers: Preparers;
+}
+
+export async function startServer(threads: ServerThreads, options: ServerOptions): Promise<RunningServer> {
+  const app = new ServerApp(threads, options);
+  await app.open();
   const server = await new Promise<Server>((resolve, reject) => {
     const listening = serve(
       { fetch: app.routes().fetch, hostname: options.host, port: options.port, autoCleanupIncoming: true },
@@ -73,7 +89,7 @@ export async function startServer(engine: EngineThread, options: ServerOptions):
       const deadline = Date.now() + graceMs;
       while (app.inFlight > 0 && Date.now() < deadline)
         await new Promise((resolve) => setTimeout(resolve, 20));
-      app.abortAll();
+      app.endAll();
       // Answers already written still leave; connections kept alive do not hold the server up.
       const hurry = setInterval(() => server.closeIdleConnections(), 20);
       const cut = setTimeout(() => server.closeAllConnections(), 1000);
@@ -85,21 +101,32 @@ export async function startServer(engine: EngineThread, options: ServerOptions):
 }
 
 class ServerApp {
-  inFlight = 0;
   closing = false;
   private readonly metrics = new Metrics();
   private readonly shelf: AdapterShelf;
-  private readonly aborts = new Set<AbortController>();
+  private readonly bodies: BodyReader;
+  private readonly atWork: AtWork;
 
   constructor(
-    private readonly engine: EngineThread,
+    private readonly threads: ServerThreads,
     private readonly options: ServerOptions,
   ) {
-    this.shelf = new AdapterShelf(engine, options.modelName, options.adapters, options.adapterFolder);
+    const { modelName: base, adapterFolder: folder, maxBodyBytes, maxRequests: maxBodies } = options;
+    this.shelf = new AdapterShelf({ ...threads, base, folder });
+    this.bodies = new BodyReader({ maxBodyBytes, maxBodies, stallMs });
+    this.atWork = new AtWork(options, this.metrics);
   }
 
-  abortAll(): void {
-    for (const abort of this.aborts) abort.abort();
+  get inFlight(): number {
+    return this.atWork.count;
+  }
+
+  async open(): Promise<void> {
+    for (const [name, path] of Object.entries(this.options.adapters)) await this.shelf.add(name, path);
+  }
+
+  endAll(): void {
+    this.atWork.endAll();
   }
 
   routes(): Hono {
@@ -129,8 +156,8 @@ class ServerApp {
       const found = this.shelf.models().find(({ id }) => id === c.req.param("model"));
       return found ? c.json(found) : errorResponse(c, this.shelf.unknown(c.req.param("model")));
     });
-    app.post("/v1/chat/completions", (c) => this.generate(c, parseChat, answerChat));
-    app.post("/v1/completions", (c) => this.generate(c, parseCompletion, answerCompletion));
+    app.post("/v1/chat/completions", (c) => this.generate(c, "chat"));
+    app.post("/v1/completions", (c) => this.generate(c, "completion"));
     app.post("/v1/load_lora_adapter", (c) => this.change(c, (json) => this.shelf.load(json)));
     app.post("/v1/unload_lora_adapter", (c) => this.change(c, (json) => this.shelf.drop(json)));
     app.notFound((c) =>
@@ -147,7 +174,7 @@ class ServerApp {
   private refuse(c: Context): Response | undefined {
     const { apiKey } = this.options;
     if (apiKey !== undefined) {
-      const given = /^Bearer (.+)$/.exec(c.req.header("authorization") ?? "")?.[1] ?? "";
+      const given = /^bearer +(.+)$/i.exec(c.req.header("authorization") ?? "")?.[1] ?? "";
       if (!sameText(given, apiKey)) {
         return c.json(
           errorBody(
@@ -166,86 +193,52 @@ class ServerApp {
         403,
       );
     }
-    if (this.closing) return c.json(errorBody("the server is closing", "server_error", null, null), 503);
+    if (this.closing) return c.json(closingBody, 503);
     return undefined;
   }
 
-  private async generate<
-    B extends { readonly model: string; readonly stream?: boolean | null; readonly n?: number | null },
-  >(
-    c: Context,
-    parse: (json: unknown) => B,
-    answer: (body: B, answering: Answering) => Promise<unknown>,
-  ): Promise<Response> {
-    const body = parse(await this.readJson(c));
-    const adapter = this.shelf.find(body.model);
-    if (this.inFlight >= this.options.maxRequests) {
-      c.header("Retry-After", "1");
-      return c.json(
-        errorBody(
-          `${this.inFlight} requests are at work already; try again later`,
-          "rate_limit_error",
-          null,
-          "overloaded",
-        ),
-        429,
-      );
+  private async generate(c: Context, route: Prepared["route"]): Promise<Response> {
+    this.atWork.checkRoom();
+    const { bytes, release } = await this.readBody(c);
+    let work: RequestAtWork;
+    try {
+      work = this.atWork.begin(c.req.raw.signal);
+    } catch (error) {
+      release();
+      throw error;
     }
-    const startedAt = performance.now();
-    const abort = new AbortController();
-    let timedOut = false;
-    const timer = setTimeout(() => {
-      timedOut = true;
-      abort.abort();
-    }, this.options.timeoutSeconds * 1000);
-    const gone = () => abort.abort();
-    c.req.raw.signal.addEventListener("abort", gone);
-    if (c.req.raw.signal.aborted) abort.abort();
-    this.aborts.add(abort);
-    this.inFlight++;
-    let first = true;
-    let over = false;
-    const finish = () => {
-      if (over) return;
-      over = true;
-      this.inFlight--;
-      this.aborts.delete(abort);
-      clearTimeout(timer);
-      c.req.raw.signal.removeEventListener("abort", gone);
-      this.metrics.requestSeconds.observe((performance.now() - startedAt) / 1000);
-      if (abort.signal.aborted) this.metrics.cancelled++;
-    };
-    const answering: Answering = {
-      engine: this.engine,
-      adapter,
-      signal: abort.signal,
-      maxTokens: this.options.maxTokens,
-      onPiece: () => {
-        if (first) this.metrics.firstTokenSeconds.observe((performance.now() - startedAt) / 1000);
-        first = false;
-      },
-      onDone: ({ promptTokens, completionTokens }) => {
-        this.metrics.promptTokens += promptTokens;
-        this.metrics.generatedTokens += completionTokens;
-      },
-    };
-    const tooLong = () =>
-      new RequestError(`the answer took longer than ${this.options.timeoutSeconds} s`, null, 400, "timeout");
-    if (body.stream !== true) {
-      try {
-        const whole = await answer(body, answering);
-        return timedOut
-          ? c.json(errorBody(tooLong().message, "timeout", null, "timeout"), 504)
-          : c.json(whole as object);
-      } finally {
-        finish();
-      }
+    try {
+      const { engine, preparers } = this.threads;
+      const { maxTokens } = this.options;
+      const limits = { context: engine.facts.context, maxTokens };
+      const prepared = await preparers.prepare(route, bytes, limits, work.signal).finally(release);
+      const answering: Answering = {
+        engine,
+        signal: work.signal,
+        maxTokens,
+        onPiece: work.onPiece,
+        onDone: ({ promptTokens, completionTokens }) => {
+          this.metrics.promptTokens += promptTokens;
+          this.metrics.generatedTokens += completionTokens;
+        },
+      };
+      if (prepared.settings.stream === true) return await this.stream(prepared, answering, work);
+      const whole = await answer(prepared, answering);
+      if (work.ended) throw new Ended(work.ended);
+      work.finish();
+      return c.json(whole as object);
+    } catch (error) {
+      work.finish();
+      throw error;
     }
-    // Mistakes that show before the first piece are still told by the status.
-    const stream = eventStream({ abort, stallMs });
-    const done = answer(body, { ...answering, send: stream.send }).then(
+  }
+
+  /** Mistakes that show before the first piece are still told by the status. */
+  private async stream(prepared: Prepared, answering: Answering, work: RequestAtWork): Promise<Response> {
+    const stream = eventStream({ leave: work.leave, stallMs });
+    const done = answer(prepared, { ...answering, send: stream.send }).then(
       () => {
-        if (timedOut) stream.send(errorBody(tooLong().message, "timeout", null, "timeout"));
+        if (work.ended) stream.send(this.bodyOf(new Ended(work.ended)).body);
         stream.end();
       },
       (error: unknown) => {
@@ -254,7 +247,7 @@ class ServerApp {
         stream.end();
       },
     );
-    const ended = done.finally(finish);
+    const ended = done.finally(work.finish);
     await Promise.race([stream.beginning, ended]);
     ended.catch(() => {});
     return new Response(stream.readable, {
@@ -267,48 +260,45 @@ class ServerApp {
   }
 
   private async change(c: Context, act: (json: unknown) => Promise<string>): Promise<Response> {
-    return c.json({ status: "ok", message: await act(await this.readJson(c)) });
+    const { bytes, release } = await this.readBody(c, mostChangeBytes);
+    release();
+    return c.json({ status: "ok", message: await act(parseBody(bytes)) });
   }
 
-  private async readJson(c: Context): Promise<unknown> {
+  private async readBody(c: Context, most = this.options.maxBodyBytes): Promise<ReadBody> {
     // Browsers send this type across sites only after asking, and we never say yes.
     if (!/^application\/json\b/i.test(c.req.header("content-type") ?? ""))
-      throw new StatusError(415, "the body must be application/json");
-    const { maxBodyBytes } = this.options;
-    const tooLarge = () => new StatusError(413, `the body is larger than ${maxBodyBytes} bytes`);
-    if (Number(c.req.header("content-length") ?? 0) > maxBodyBytes) throw tooLarge();
-    const chunks: Uint8Array[] = [];
-    let size = 0;
-    for await (const chunk of c.req.raw.body ?? []) {
-      size += chunk.byteLength;
-      if (size > maxBodyBytes) throw tooLarge();
-      chunks.push(chunk);
-    }
-    try {
-      return parseRequestJson(new TextDecoder("utf-8", { fatal: true }).decode(Buffer.concat(chunks)));
-    } catch {
-      throw new RequestError("the body is not valid JSON");
-    }
+      throw new RequestError("the body must be application/json", null, 415);
+    const declared = c.req.header("content-length");
+    const body = await this.bodies.read({ declared, chunks: c.req.raw.body ?? none, most });
+    // Who hung up in the meantime is not answered, whatever the body says.
+    if (!c.req.raw.signal.aborted) return body;
+    body.release();
+    throw new ClientGone();
   }
 
   private fail(c: Context, error: unknown): Response {
     const { status, body } = this.bodyOf(error);
+    if (status === goneStatus) return c.body(null, status as 400);
+    if (status === 429) c.header("Retry-After", "1");
     return c.json(body, status as 400);
   }
 
   private bodyOf(error: unknown): { status: number; body: object } {
-    if (error instanceof RequestError)
+    if (error instanceof ClientGone || (error instanceof Ended && error.why === "gone"))
       return {
-        status: error.status,
-        body: errorBody(error.message, "invalid_request_error", error.param, error.code),
+        status: goneStatus,
+        body: errorBody("the client is gone", "invalid_request_error", null, null),
       };
-    if (error instanceof StatusError)
-      return { status: error.status, body: errorBody(error.message, "invalid_request_error", null, null) };
-    if (error instanceof ContextError)
-      return {
-        status: 400,
-        body: errorBody(error.message, "invalid_request_error", null, "context_length_exceeded"),
-      };
+    if (error instanceof Ended) {
+      return error.why === "timeout"
+        ? { status: 504, body: timeoutBody(this.options.timeoutSeconds) }
+        : { status: 503, body: closingBody };
+    }
+    if (error instanceof RequestError) {
+      const type = error.status === 429 ? "rate_limit_error" : "invalid_request_error";
+      return { status: error.status, body: errorBody(error.message, type, error.param, error.code) };
+    }
     if (error instanceof UserError)
       return { status: 400, body: errorBody(error.message, "invalid_request_error", null, null) };
     this.options.onFault(error);
@@ -316,22 +306,22 @@ class ServerApp {
   }
 }
 
-class StatusError extends Error {
-  constructor(
-    readonly status: 413 | 415,
-    message: string,
-  ) {
-    super(message);
-  }
+function errorBody(message: string, type: string, param: string | null, code: string | null): object {
+  return { error: { message: readableMessage(message), type, param: readableParam(param), code } };
 }
 
-function errorBody(message: string, type: string, param: string | null, code: string | null): object {
-  return { error: { message, type, param, code } };
-}
+const closingBody = errorBody("the server is closing", "server_error", null, null);
+const timeoutBody = (seconds: number) =>
+  errorBody(`the answer took longer than ${seconds} s`, "timeout", null, "timeout");
 
 function errorResponse(c: Context, error: RequestError): Response {
   return c.json(errorBody(error.message, "invalid_request_error", error.param, error.code), error.status);
 }
+
+/** No body at all. */
+const none: AsyncIterable<Uint8Array> = {
+  async *[Symbol.asyncIterator]() {},
+};
 
 /** Compares hashes, so that neither content nor length of the key shows in the time taken. */
 function sameText(a: string, b: string): boolean {

@@ -1,63 +1,73 @@
-// The engine thread: opens backend, model and adapters, and runs generation there, so that the server's own thread
-// always answers. It knows tokens and texts, nothing of HTTP. The other side of the messages is engine-thread.ts.
+// The engine thread: opens backend and model, takes adapters, and runs passes there, nothing else that lasts: prompts come
+// as token ids and adapters as numbers (preparer.ts makes both), and what remains is done in pieces between passes. It
+// knows tokens and texts, nothing of HTTP. The other side of the messages is engine-thread.ts.
 
 import { parentPort, workerData } from "node:worker_threads";
 import type { Backend } from "../backend/backend.ts";
 import { openBackend } from "../backend/index.ts";
-import { beginText } from "../data/render.ts";
 import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
 import { continueWith } from "../generate/continue-text.ts";
 import { GenerationEngine } from "../generate/engine.ts";
 import { KeyValueCache } from "../generate/kv-cache.ts";
-import { type AdapterSet, loadAdapterSet } from "../models/adapter-set.ts";
+import { type AdapterSet, adapterSetSteps } from "../models/adapter-set.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
-import { ChatTemplate } from "../text/chat-template.ts";
-import { loadChatTemplate } from "../text/load-tokenizer.ts";
+import { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
-import type { FromEngine, Job, JobResult, Prompt, StartOptions, ToEngine, TokenReport } from "./jobs.ts";
+import type { FromEngine, Job, JobResult, ReadAdapter, StartOptions, ToEngine, TokenReport } from "./jobs.ts";
+import { RequestError } from "./request-error.ts";
+import { sendError } from "./sent-errors.ts";
+
+/** How tokens become text, and which of them end it. */
+interface Speech {
+  readonly tokenizer: Tokenizer;
+  readonly eosIds: readonly number[];
+  /** Tokens spelt before, by id. */
+  readonly spelt: Map<number, string>;
+}
+
+interface ServedAdapter {
+  readonly set: AdapterSet;
+  readonly speech: Speech;
+}
 
 class EngineHost {
-  private readonly adapters = new Map<string, AdapterSet>();
+  private readonly adapters = new Map<string, ServedAdapter>();
+  private readonly speech: Speech;
+  /** Dropped and still in use. */
+  private readonly leaving = new Set<AdapterSet>();
+  private closing = false;
   private readonly signals = new Map<number, { aborted: boolean }>();
   private readonly post: (message: FromEngine) => void;
 
   private constructor(
     private readonly backend: Backend,
     private readonly model: OpenedModel,
-    private readonly template: ChatTemplate | undefined,
     private readonly engine: GenerationEngine,
     private readonly context: number,
     post: (message: FromEngine) => void,
   ) {
     this.post = post;
+    this.speech = speechOf(model.tokenizer);
   }
 
   static async open(options: StartOptions, post: (message: FromEngine) => void): Promise<EngineHost> {
     const backend = await openBackend(options.backend, options);
-    const given = new Map<string, LoadedAdapter>();
-    for (const [name, path] of Object.entries(options.adapters)) given.set(name, await readAdapter(path));
-    const model = await openModel(backend, options.model, { roomFor: [...given.values()] });
-    const source =
-      options.chatTemplate === undefined ? undefined : await loadChatTemplate(options.chatTemplate);
-    const template = ChatTemplate.of(model.tokenizer, source);
+    const roomFor: LoadedAdapter[] = [];
+    for (const path of options.roomFor) roomFor.push(await readAdapter(path));
+    const model = await openModel(backend, options.model, { roomFor });
     const context = Math.min(options.context ?? model.config.maxPositions, model.config.maxPositions);
     const { decoder } = model.loaded;
-    const engine = new GenerationEngine(decoder, {
-      slots: options.slots,
-      capacity: context,
-      vocabularySize: model.vocabularySize,
-    });
-    const host = new EngineHost(backend, model, template, engine, context, post);
-    for (const [name, adapter] of given) await host.put(name, adapter);
+    const { vocabularySize } = model;
+    const engine = new GenerationEngine(decoder, { slots: options.slots, capacity: context, vocabularySize });
+    const host = new EngineHost(backend, model, engine, context, post);
     post({
       kind: "ready",
       facts: {
+        base: { config: model.config, vocabularySize },
         modelType: model.config.modelType,
         device: backend.description,
         context,
         cacheBytes: KeyValueCache.sizeBytes(backend, model.config, options.slots, context),
-        hasChatTemplate: template !== undefined,
-        takesTools: /\btools\b/.test(source ?? model.tokenizer.chatTemplate ?? ""),
       },
     });
     return host;
@@ -73,7 +83,7 @@ class EngineHost {
         return undefined;
       }
       case "load":
-        await this.load(message.name, message.path);
+        await this.load(message.name, message.read);
         return undefined;
       case "drop":
         await this.drop(message.name);
@@ -85,17 +95,14 @@ class EngineHost {
   }
 
   private async run(id: number, job: Job): Promise<JobResult> {
-    const { tokenizer } = this.model;
-    const promptIds = this.encode(job.prompt);
-    const room = this.context - promptIds.length;
-    if (room < Math.max(1, job.maxNewTokens ?? 1)) {
-      throw new ContextError(
-        `the prompt has ${promptIds.length} tokens; with ${job.maxNewTokens ?? 1} new ones it does not fit the context of ${this.context} tokens`,
-      );
+    const served = job.adapter === undefined ? undefined : this.adapters.get(job.adapter);
+    if (job.adapter !== undefined && !served) {
+      const dropped = `the adapter "${job.adapter}" was dropped`;
+      throw new RequestError(dropped, "model", 404, "model_not_found");
     }
-    const adapter = job.adapter === undefined ? undefined : this.adapters.get(job.adapter);
-    if (job.adapter !== undefined && !adapter)
-      throw new UserError(`the adapter "${job.adapter}" was dropped`);
+    const speech = served?.speech ?? this.speech;
+    const promptIds = Array.from(job.promptIds);
+    const room = this.context - promptIds.length;
     const signal = { aborted: false };
     this.signals.set(id, signal);
     let tokens: TokenReport[] = [];
@@ -106,20 +113,24 @@ class EngineHost {
     try {
       const { tokenIds, finishReason } = await continueWith(
         (request) => this.engine.generate(request),
-        tokenizer,
+        speech.tokenizer,
         promptIds,
         {
           maxNewTokens: job.maxNewTokens ?? Math.min(room, job.mostNewTokens),
           sampling: job.sampling,
           stop: job.stop,
           signal,
-          adapter,
+          adapter: served?.set,
           logprobs: job.logprobs,
+          eosIds: speech.eosIds,
           onText: flush,
           onToken: (drawn, logprobs) => {
             if (!logprobs) return;
-            const top = logprobs.top.map((each) => ({ token: this.spell(each.id), logprob: each.logprob }));
-            tokens.push({ token: this.spell(drawn), logprob: logprobs.logprob, top });
+            const top = logprobs.top.map((each) => ({
+              token: spell(speech, each.id),
+              logprob: each.logprob,
+            }));
+            tokens.push({ token: spell(speech, drawn), logprob: logprobs.logprob, top });
           },
         },
       );
@@ -130,67 +141,69 @@ class EngineHost {
     }
   }
 
-  private encode(prompt: Prompt): number[] {
-    const { tokenizer } = this.model;
-    if (prompt.kind === "ids") return [...prompt.ids];
-    if (prompt.kind === "text") return beginText(tokenizer, prompt.text);
-    if (!this.template) {
-      throw new UserError(
-        "this model has no chat template, so it takes no messages; use /v1/completions, or start the server with --chat-template",
-      );
+  /** Its numbers go to the device a few milliseconds at a time, and passes run in between. */
+  private async load(name: string, { parts, speech }: ReadAdapter): Promise<void> {
+    const steps = adapterSetSteps(this.backend, parts);
+    let set: AdapterSet | undefined;
+    while (!set) {
+      if (this.closing) {
+        steps.return(undefined as never);
+        throw new UserError("the server is closing");
+      }
+      const step = steps.next();
+      if (step.done) set = step.value;
+      else await new Promise((resolve) => setImmediate(resolve));
     }
-    const { messages, tools, variables } = prompt;
-    const text = this.template.render(messages, { tools, variables, addGenerationPrompt: true });
-    return tokenizer.encode(text, { addSpecialTokens: false });
-  }
-
-  /** A token's text as it stands inside a text: SentencePiece drops the space of a first word. */
-  private spell(id: number): string {
-    const { tokenizer } = this.model;
-    const text = (ids: number[]) => tokenizer.decode(ids, { skipSpecialTokens: false });
-    return text([id, id]).slice(text([id]).length) || (tokenizer.tokenOf(id) ?? "");
-  }
-
-  private async load(name: string, path: string): Promise<void> {
-    await this.put(name, await readAdapter(path));
-  }
-
-  private async put(name: string, adapter: LoadedAdapter): Promise<void> {
-    const { loaded, vocabularySize } = this.model;
-    const set = loadAdapterSet(loaded.decoder, adapter, vocabularySize);
+    const { decoding, eosIds } = speech;
+    const tokenizer = decoding ? new Tokenizer(decoding) : this.model.tokenizer;
     await this.drop(name);
-    this.adapters.set(name, set);
+    this.adapters.set(name, { set, speech: speechOf(tokenizer, eosIds) });
   }
 
   /** New requests do not find it any more; its memory goes when the last that uses it has ended. */
   private async drop(name: string): Promise<void> {
-    const set = this.adapters.get(name);
-    if (!set) return;
+    const served = this.adapters.get(name);
+    if (!served) return;
     this.adapters.delete(name);
+    const { set } = served;
+    this.leaving.add(set);
     const free = () => {
-      if (this.engine.uses(set)) setTimeout(free, 50).unref();
-      else set.free();
+      if (!this.leaving.has(set)) return;
+      if (this.engine.uses(set)) {
+        setTimeout(free, 50).unref();
+        return;
+      }
+      this.leaving.delete(set);
+      set.free();
     };
     free();
   }
 
   private async close(): Promise<void> {
+    this.closing = true;
     for (const signal of this.signals.values()) signal.aborted = true;
     await this.engine.close();
-    for (const set of this.adapters.values()) set.free();
+    for (const { set } of this.adapters.values()) set.free();
+    for (const set of this.leaving) set.free();
+    this.leaving.clear();
     await this.model.close();
     this.backend.close();
   }
 }
 
-/** Told apart by its name on the other side: the client asked for more than fits. */
-class ContextError extends UserError {
-  override name = "ContextError";
+function speechOf(tokenizer: Tokenizer, eosIds = tokenizer.eosIds): Speech {
+  return { tokenizer, eosIds, spelt: new Map() };
 }
 
-function failure(error: unknown, id?: number): FromEngine {
-  const { name, message, stack } = error instanceof Error ? error : new Error(String(error));
-  return { kind: "failed", id, name, message, stack };
+/** A token's text as it stands inside a text: SentencePiece drops the space of a first word. */
+function spell({ tokenizer, spelt }: Speech, id: number): string {
+  let spelling = spelt.get(id);
+  if (spelling === undefined) {
+    const text = (ids: number[]) => tokenizer.decode(ids, { skipSpecialTokens: false });
+    spelling = text([id, id]).slice(text([id]).length) || (tokenizer.tokenOf(id) ?? "");
+    spelt.set(id, spelling);
+  }
+  return spelling;
 }
 
 if (parentPort && (workerData as { lowrankServing?: StartOptions } | undefined)?.lowrankServing) {
@@ -198,7 +211,7 @@ if (parentPort && (workerData as { lowrankServing?: StartOptions } | undefined)?
   const post = (message: FromEngine) => port.postMessage(message);
   const opening = EngineHost.open((workerData as { lowrankServing: StartOptions }).lowrankServing, post);
   opening.catch((error: unknown) => {
-    post(failure(error));
+    post({ kind: "failed", error: sendError(error) });
     port.close();
   });
   port.on("message", (message: ToEngine) => {
@@ -209,7 +222,7 @@ if (parentPort && (workerData as { lowrankServing?: StartOptions } | undefined)?
           if (message.kind !== "cancel") post({ kind: "done", id: message.id, result });
           if (message.kind === "close") port.close();
         },
-        (error: unknown) => post(failure(error, message.id)),
+        (error: unknown) => post({ kind: "failed", id: message.id, error: sendError(error) }),
       );
   });
 }

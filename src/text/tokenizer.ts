@@ -8,6 +8,7 @@ import { UserError } from "../util/errors.ts";
 import { findAddedTokensAsRust } from "./added-tokens.ts";
 import { contentHash } from "./content-hash.ts";
 import { readSpecialTokens, type SpecialTokens } from "./special-tokens.ts";
+import { tokenBound } from "./token-bound.ts";
 
 /** The parsed JSON files of a model folder that say how its text is tokenised. Only `tokenizer` is required. */
 export interface TokenizerFiles {
@@ -55,6 +56,8 @@ export class Tokenizer {
   readonly chatTemplates: NamedTemplates;
   /** Hex; equal for equal tokenizers, templates included. Not cryptographic. */
   readonly hash: string;
+  /** A lower bound of a text's tokens, from its bytes alone; 0 where the tokenizer allows none. */
+  readonly fewestTokens: (text: string) => number;
   private readonly engine: Engine;
 
   constructor(files: TokenizerFiles) {
@@ -70,6 +73,7 @@ export class Tokenizer {
       );
     }
     this.vocabSize = vocabSizeOf(this.engine);
+    this.fewestTokens = tokenBound(json);
     this.prefixIds = this.findPrefix();
     const special: SpecialTokens = readSpecialTokens(files, {
       idOf: (token) => this.engine.token_to_id(token),

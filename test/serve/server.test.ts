@@ -12,6 +12,7 @@ import { continueText } from "../../src/generate/continue-text.ts";
 import { greedy } from "../../src/generate/sampler.ts";
 import { openModel } from "../../src/models/open-model.ts";
 import type { EngineThread } from "../../src/serve/engine-thread.ts";
+import type { Preparers } from "../../src/serve/preparers.ts";
 import type { RunningServer, ServerOptions } from "../../src/serve/server.ts";
 import { Random } from "../../src/util/rng.ts";
 import { scratchFolder, writeRandomAdapter, writeTinyModel } from "../publish/tiny-model.ts";
@@ -23,6 +24,7 @@ if (!existsSync(new URL("../../dist/serve/server.js", import.meta.url)))
 const { EngineThread: Thread } = (await built(
   "engine-thread",
 )) as typeof import("../../src/serve/engine-thread.ts");
+const { Preparers: Threads } = (await built("preparers")) as typeof import("../../src/serve/preparers.ts");
 const { startServer } = (await built("server")) as typeof import("../../src/serve/server.ts");
 
 const root = scratchFolder();
@@ -32,6 +34,7 @@ const names = ["base", "red", "blue"] as const;
 const faults: unknown[] = [];
 let model: string;
 let engine: EngineThread;
+let preparers: Preparers;
 let server: RunningServer;
 let client: OpenAI;
 const backendName = await openBackend("cpu").then(
@@ -46,7 +49,7 @@ const limits = {
   host: "127.0.0.1",
   port: 0,
   modelName: "base",
-  adapters: ["red", "blue"],
+  adapters: { red: join(root, "red"), blue: join(root, "blue") },
   maxBodyBytes: 20_000,
   maxTokens: 64,
   maxRequests: 256,
@@ -66,7 +69,6 @@ beforeAll(async () => {
   engine = await Thread.start(
     {
       model,
-      adapters: { red: join(root, "red"), blue: join(root, "blue") },
       backend: backendName,
       precision: "fp32",
       threads: 1,
@@ -75,12 +77,14 @@ beforeAll(async () => {
     },
     (error) => faults.push(error),
   );
-  server = await startServer(engine, { ...limits, adapterFolder: join(root, "shelf") });
+  ({ preparers } = await Threads.start({ model, modelName: "base" }));
+  server = await startServer({ engine, preparers }, { ...limits, adapterFolder: join(root, "shelf") });
   client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "unused", maxRetries: 0 });
 });
 afterAll(async () => {
   await server.close(1000);
   await engine.close();
+  await preparers.close();
   expect(faults).toEqual([]);
 });
 
@@ -356,7 +360,7 @@ describe("a hostile client", () => {
   });
 
   it("needs the key where there is one", async () => {
-    const locked = await startServer(engine, { ...limits, apiKey: "right" });
+    const locked = await startServer({ engine, preparers }, { ...limits, apiKey: "right" });
     const ask = (key: string) =>
       new OpenAI({ baseURL: `${locked.url}/v1`, apiKey: key, maxRetries: 0 }).models.list();
     await expect(ask("wrong")).rejects.toThrow(/401/);
@@ -367,7 +371,7 @@ describe("a hostile client", () => {
   });
 
   it("is held to the limits of requests and time, and a closing server ends in order", async () => {
-    const small = await startServer(engine, { ...limits, maxRequests: 1, timeoutSeconds: 1 });
+    const small = await startServer({ engine, preparers }, { ...limits, maxRequests: 1, timeoutSeconds: 1 });
     const asker = new OpenAI({ baseURL: `${small.url}/v1`, apiKey: "x", maxRetries: 0 });
     const ask = () =>
       asker.completions.create({ model: "base", prompt: "one", max_tokens: 64, temperature: 0 });
