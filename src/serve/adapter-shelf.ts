@@ -7,7 +7,7 @@ import { join, sep } from "node:path";
 import { UserError } from "../util/errors.ts";
 import type { EngineThread } from "./engine-thread.ts";
 import type { Preparers } from "./preparers.ts";
-import { RequestError } from "./request-error.ts";
+import { RequestError, withoutFolders } from "./request-error.ts";
 import { unknownModel } from "./unknown-model.ts";
 
 const plainName = /^[A-Za-z0-9][\w.-]{0,127}$/;
@@ -76,7 +76,7 @@ export class AdapterShelf {
       await this.add(name, path);
     } catch (error) {
       if (!(error instanceof UserError) || error instanceof RequestError) throw error;
-      throw new RequestError(error.message.replaceAll(inside + sep, ""), "lora_path");
+      throw new RequestError(withoutFolders(error.message.replaceAll(inside + sep, "")), "lora_path");
     }
     return `${name} is loaded`;
   }

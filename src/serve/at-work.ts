@@ -1,6 +1,7 @@
 // The requests at work: how many there may be, and what ends one before its answer does. Made when a body is there, left
 // when the answer is whole, or nobody wants it any more.
 
+import { setMaxListeners } from "node:events";
 import type { Metrics } from "./metrics.ts";
 import { overloaded } from "./read-body.ts";
 
@@ -47,6 +48,8 @@ export class AtWork {
     const startedAt = performance.now();
     const seconds = () => (performance.now() - startedAt) / 1000;
     const abort = new AbortController();
+    // One for each choice.
+    setMaxListeners(0, abort.signal);
     const leave = () => abort.abort(new Ended("gone"));
     const timer = setTimeout(() => abort.abort(new Ended("timeout")), this.limits.timeoutSeconds * 1000);
     client.addEventListener("abort", leave);

@@ -18,25 +18,24 @@ export class RequestError extends UserError {
 const mostMessage = 600;
 const mostParam = 100;
 
-/** A message for a client: cut to a readable length, folders left out of the names of files. */
 export function readableMessage(message: string): string {
-  // A message may quote what was sent: no pattern runs over megabytes.
-  return cut(withoutFolders(message.slice(0, 8 * mostMessage)), mostMessage);
+  return cut(message, mostMessage);
 }
 
 export function readableParam(param: string | null): string | null {
   return param === null ? null : cut(param, mostParam);
 }
 
-function cut(text: string, most: number): string {
-  return text.length <= most ? text : `${text.slice(0, most - 1)}…`;
-}
-
-/** Absolute paths of two names or more, of POSIX and of Windows, down to the last name. Routes of ours stay. */
-function withoutFolders(text: string): string {
-  return text
+/** What reading a file of ours said, for a client: absolute paths, of POSIX and of Windows, down to their last name. */
+export function withoutFolders(message: string): string {
+  return message
+    .slice(0, 4 * mostMessage)
     .replace(/(?<![\w.~/\\-])\/(?!v1\/)[^\s/:;,"'()]+(?:\/[^\s/:;,"'()]+)+/g, lastName)
     .replace(/(?<!\w)[A-Za-z]:\\(?:[^\s\\:;,"'()]+\\)*[^\s\\:;,"'()]+/g, lastName);
+}
+
+function cut(text: string, most: number): string {
+  return text.length <= most ? text : `${text.slice(0, most - 1)}…`;
 }
 
 function lastName(path: string): string {

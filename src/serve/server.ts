@@ -18,7 +18,7 @@ import type { Preparers } from "./preparers.ts";
 import type { Prepared } from "./preparing.ts";
 import { BodyReader, ClientGone, type ReadBody } from "./read-body.ts";
 import { parseBody } from "./request-body.ts";
-import { RequestError, readableMessage, readableParam } from "./request-error.ts";
+import { RequestError, readableMessage, readableParam, withoutFolders } from "./request-error.ts";
 
 export interface ServerOptions {
   readonly host: string;
@@ -106,6 +106,8 @@ class ServerApp {
   private readonly shelf: AdapterShelf;
   private readonly bodies: BodyReader;
   private readonly atWork: AtWork;
+  /** Requests whose bodies were read to their end. */
+  private readonly whole = new WeakSet<Request>();
 
   constructor(
     private readonly threads: ServerThreads,
@@ -133,6 +135,8 @@ class ServerApp {
     const app = new Hono();
     app.use(async (c, next) => {
       await next();
+      // What is left of an unread body cannot be told from a next request: such a connection is not used again.
+      if (c.req.method !== "GET" && !this.whole.has(c.req.raw)) c.header("Connection", "close");
       const known = c.req.routePath === "/*" ? "other" : c.req.routePath;
       this.metrics.countRequest(known, c.res.status);
     });
@@ -271,6 +275,7 @@ class ServerApp {
       throw new RequestError("the body must be application/json", null, 415);
     const declared = c.req.header("content-length");
     const body = await this.bodies.read({ declared, chunks: c.req.raw.body ?? none, most });
+    this.whole.add(c.req.raw);
     // Who hung up in the meantime is not answered, whatever the body says.
     if (!c.req.raw.signal.aborted) return body;
     body.release();
@@ -300,7 +305,10 @@ class ServerApp {
       return { status: error.status, body: errorBody(error.message, type, error.param, error.code) };
     }
     if (error instanceof UserError)
-      return { status: 400, body: errorBody(error.message, "invalid_request_error", null, null) };
+      return {
+        status: 400,
+        body: errorBody(withoutFolders(error.message), "invalid_request_error", null, null),
+      };
     this.options.onFault(error);
     return { status: 500, body: errorBody("a fault inside the server", "server_error", null, null) };
   }
