@@ -143,7 +143,7 @@ export class Preparers {
     const { deadlineMs: _, ...options } = this.options;
     const lowrankPreparer: PreparerOptions = { ...options, adapters: [...this.known.values()] };
     return new Worker(
-      this.options.preparer ?? new URL(`./preparer${import.meta.url.slice(-3)}`, import.meta.url),
+      new URL(this.options.preparer ?? `./preparer${import.meta.url.slice(-3)}`, import.meta.url),
       {
         workerData: { lowrankPreparer },
         resourceLimits: { maxOldGenerationSizeMb: heapMegabytes },

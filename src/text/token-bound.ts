@@ -19,7 +19,7 @@ export function tokenBound(tokenizer: Json): (text: string) => number {
   const takesSpaces = added.some((token) => token?.lstrip === true || token?.rstrip === true);
   return (text) => {
     const counted = takesSpaces ? text.replace(/\s+/g, "") : text;
-    return Math.ceil(new TextEncoder().encode(counted).length / (shrinking * longest));
+    return Math.ceil(bytesOf(counted) / (shrinking * longest));
   };
 }
 
@@ -71,9 +71,13 @@ function longestToken(tokenizer: Json, byteLevel: boolean): number | undefined {
     if (bytes > longest) longest = bytes;
   }
   for (const token of (Array.isArray(tokenizer.added_tokens) ? tokenizer.added_tokens : []) as Json[]) {
-    if (typeof token?.content === "string") longest = Math.max(longest, 3 * token.content.length);
+    if (typeof token?.content === "string") longest = Math.max(longest, bytesOf(token.content));
   }
   return longest;
+}
+
+function bytesOf(text: string): number {
+  return new TextEncoder().encode(text).length;
 }
 
 function removes(preTokenizer: unknown): boolean {

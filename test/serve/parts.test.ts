@@ -3,8 +3,9 @@
 
 import { describe, expect, it } from "vitest";
 import { eventStream } from "../../src/serve/event-stream.ts";
+import { BodyReader, ClientGone } from "../../src/serve/read-body.ts";
 import { parseRequestJson } from "../../src/serve/request-json.ts";
-import { chatPrompt, parseChat, parseCompletion } from "../../src/serve/requests.ts";
+import { chatOf, parseChat, parseCompletion } from "../../src/serve/requests.ts";
 import { ToolCallGate } from "../../src/serve/tool-calls.ts";
 import { ChatTemplate } from "../../src/text/chat-template.ts";
 
@@ -59,7 +60,7 @@ describe("numbers", () => {
     );
     const chat = parseChat(body);
     expect(chat.temperature).toBe(1);
-    const prompt = structuredClone(chatPrompt(chat));
+    const prompt = structuredClone(chatOf(chat));
     const template = "{{ tools[0].function.parameters | tojson }} {{ at }}";
     const text = new ChatTemplate(template, {}, "T").render([], prompt);
     expect(text).toBe(`${written} 12.0`);
@@ -110,5 +111,99 @@ describe("bodies", () => {
     expect(() => parseCompletion({ model: "m", prompt: "x", echo: true })).toThrow(/echo/);
     expect(() => parseCompletion({ model: "m", prompt: [] })).toThrow(/prompt/);
     expect(() => parseCompletion({ model: "m", prompt: [1, "x"] })).toThrow(/prompt/);
+  });
+});
+
+describe("bodies on their way", () => {
+  const limits = { maxBodyBytes: 100_000, maxBodies: 20, stallMs: 20_000 };
+  /** A body of pieces that come when asked to; ends when told to. */
+  function sender(declared?: number) {
+    const pieces: Uint8Array[] = [];
+    let wake = () => {};
+    let over: Error | true | undefined;
+    let asked = 0;
+    const chunks = (async function* () {
+      for (;;) {
+        asked++;
+        while (pieces.length === 0 && !over)
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+        if (pieces.length > 0) yield pieces.shift()!;
+        else if (over === true) return;
+        else throw over;
+      }
+    })();
+    return {
+      body: { declared: declared === undefined ? undefined : String(declared), chunks },
+      get asked() {
+        return asked;
+      },
+      send(size: number) {
+        pieces.push(new Uint8Array(size).fill(7));
+        wake();
+      },
+      end(how: Error | true = true) {
+        over = how;
+        wake();
+      },
+    };
+  }
+
+  it("come whole", async () => {
+    const reader = new BodyReader(limits);
+    const one = sender();
+    const reading = reader.read(one.body);
+    for (const size of [3, 70_000, 1]) one.send(size);
+    one.end();
+    const { bytes } = await reading;
+    expect(bytes).toHaveLength(70_004);
+    expect(bytes.every((byte) => byte === 7)).toBe(true);
+  });
+
+  it("are refused before a byte is taken: too large, too many, too much together", async () => {
+    const reader = new BodyReader(limits);
+    const huge = sender(100_001);
+    await expect(reader.read(huge.body)).rejects.toMatchObject({ status: 413 });
+    await expect(reader.read(sender(Number.NaN).body)).rejects.toMatchObject({ status: 413 });
+    const senders = Array.from({ length: 16 }, () => sender(100_000));
+    const reading = senders.map(({ body }) => reader.read(body));
+    const late = sender(70_000);
+    await expect(reader.read(late.body)).rejects.toMatchObject({ status: 429 });
+    expect([huge.asked, late.asked]).toEqual([0, 0]);
+    // Short ones still come in, up to the number of all.
+    const short = Array.from({ length: 4 }, () => sender(100));
+    const others = short.map(({ body }) => reader.read(body));
+    const last = sender(100);
+    await expect(reader.read(last.body)).rejects.toMatchObject({ status: 429 });
+    expect(last.asked).toBe(0);
+    for (const each of [...senders, ...short]) each.end();
+    const read = await Promise.all([...reading, ...others]);
+    // Their bytes count until they are let go of.
+    await expect(reader.read(sender(70_000).body)).rejects.toMatchObject({ status: 429 });
+    for (const { release } of read) release();
+    const again = sender(70_000);
+    again.end();
+    expect((await reader.read(again.body)).bytes).toHaveLength(0);
+  });
+
+  it("that say nothing of their size are held to the same while they come", async () => {
+    const reader = new BodyReader(limits);
+    const one = sender();
+    const reading = reader.read(one.body);
+    one.send(60_000);
+    one.send(60_000);
+    await expect(reading).rejects.toMatchObject({ status: 413 });
+  });
+
+  it("whose sender goes away or falls asleep are no faults, and leave nothing counted", async () => {
+    const reader = new BodyReader({ ...limits, maxBodies: 1, stallMs: 20 });
+    const gone = sender(90_000);
+    gone.end(new Error("aborted"));
+    await expect(reader.read(gone.body)).rejects.toBeInstanceOf(ClientGone);
+    await expect(reader.read(sender(90_000).body)).rejects.toMatchObject({ status: 408 });
+    const next = sender(90_000);
+    next.end();
+    await reader.read(next.body);
   });
 });
