@@ -9,7 +9,7 @@ import { readAdapter } from "../../src/formats/peft.ts";
 import { GenerationEngine } from "../../src/generate/engine.ts";
 import { generateBatch } from "../../src/generate/generate.ts";
 import { greedy, Sampler } from "../../src/generate/sampler.ts";
-import { type AdapterSet, loadAdapterSet } from "../../src/models/adapter-set.ts";
+import { type AdapterSet, adapterSetSteps, loadAdapterSet } from "../../src/models/adapter-set.ts";
 import { type OpenedModel, openModel } from "../../src/models/open-model.ts";
 import { Random } from "../../src/util/rng.ts";
 import { scratchFolder, writeRandomAdapter, writeTinyModel } from "../publish/tiny-model.ts";
@@ -132,6 +132,104 @@ describe("engine", () => {
     expect(seen).toEqual(tokenIds);
     await engine.close();
     await expect(engine.generate({ ...base, promptIds: [5] })).rejects.toThrow(/closed/);
+    await model.close();
+  });
+});
+
+describe("while others are answered", () => {
+  const base = { stopIds: [], sampling: greedy };
+  const prompt = (length: number) => Array.from({ length }, (_, i) => 3 + (i % 90));
+
+  it("long prompts enter in pieces that the time of a pass allows, and answer as alone", async () => {
+    const folder = writeTinyModel(join(root, "pieces"));
+    const model = await openModel(backend, folder);
+    const { decoder } = model.loaded;
+    const sizes: number[] = [];
+    const watched = Object.assign(Object.create(decoder) as typeof decoder, {
+      forward(...given: Parameters<typeof decoder.forward>) {
+        sizes.push(given[1].ids.shape[0]!);
+        return decoder.forward(...given);
+      },
+    });
+    const alone = await generateBatch(decoder, [{ ...base, promptIds: prompt(600), maxNewTokens: 5 }]);
+    // A clock that counts tokens: a pass takes a millisecond for each.
+    const clock = () => sizes.reduce((sum, size) => sum + size, 0);
+    const engine = new GenerationEngine(watched, { slots: 3, capacity: 700, passMs: 200, clock });
+    let late: Promise<unknown> | undefined;
+    const long = async () => {
+      const result = await engine.generate({ ...base, promptIds: prompt(600), maxNewTokens: 5 });
+      expect(result.tokenIds).toEqual(alone[0]!.tokenIds);
+    };
+    await engine.generate({
+      ...base,
+      promptIds: [5],
+      maxNewTokens: 40,
+      onToken() {
+        late ??= long();
+        return undefined;
+      },
+    });
+    await late;
+    // The first piece tells how long a token takes; from then on as many pieces of 64 as 200 ms allow.
+    expect(sizes.slice(0, 7)).toEqual([1, 65, 193, 193, 153, 2, 2]);
+    // With nobody to wait, a prompt enters at once.
+    sizes.length = 0;
+    await engine.generate({ ...base, promptIds: prompt(600), maxNewTokens: 1 });
+    expect(sizes).toEqual([600]);
+    await engine.close();
+    await model.close();
+  });
+
+  it("an adapter goes to the device in pieces, and passes run between them", async () => {
+    const folder = writeTinyModel(join(root, "steps"));
+    const path = await writeRandomAdapter(join(root, "steps-adapter"), folder, {}, 0.3, 4);
+    const model = await openModel(backend, folder);
+    const read = await readAdapter(path);
+    const engine = new GenerationEngine(model.loaded.decoder, { slots: 2, capacity: 200 });
+    let tokens = 0;
+    const bystander = engine.generate({
+      ...base,
+      promptIds: [5],
+      maxNewTokens: 190,
+      onToken() {
+        tokens++;
+        return undefined;
+      },
+    });
+    const steps = adapterSetSteps(backend, read, 256);
+    const tokensAt: number[] = [];
+    let set: AdapterSet | undefined;
+    while (!set) {
+      const step = steps.next();
+      if (step.done) set = step.value;
+      else await new Promise((resolve) => setImmediate(resolve));
+      tokensAt.push(tokens);
+    }
+    const values = [...read.modules.values()].reduce(
+      (sum, { a, b }) => sum + a.values.length + b.values.length,
+      0,
+    );
+    expect(tokensAt.length).toBeGreaterThanOrEqual(Math.floor(values / 512));
+    // No two steps without a pass between them, but for the first that found the engine starting.
+    for (let i = 3; i < tokensAt.length - 1; i++) expect(tokensAt[i]).toBeGreaterThan(tokensAt[i - 2]!);
+    await bystander;
+    const whole = loadAdapterSet(model.loaded.decoder, read);
+    const [stepped, atOnce] = await Promise.all(
+      [set, whole].map((adapter) =>
+        engine.generate({ ...base, promptIds: [5, 6, 7], maxNewTokens: 20, adapter }),
+      ),
+    );
+    expect(stepped!.tokenIds).toEqual(atOnce!.tokenIds);
+    set.free();
+    whole.free();
+    // Given up half-way, it leaves nothing.
+    const held = backend.liveBytes;
+    const given = adapterSetSteps(backend, read, 256);
+    given.next();
+    expect(backend.liveBytes).toBeGreaterThan(held);
+    given.return(undefined as never);
+    expect(backend.liveBytes).toBe(held);
+    await engine.close();
     await model.close();
   });
 });
