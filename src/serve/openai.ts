@@ -51,7 +51,7 @@ async function answerChat(prepared: PreparedChat, answering: Answering): Promise
           ],
         });
       let content = "";
-      const tokens: TokenReport[] = [];
+      const reported: ReturnType<typeof chatToken>[] = [];
       let unsent: TokenReport[] = [];
       let opened = false;
       // Not before the engine has taken the request: until then a mistake is told by the status.
@@ -76,7 +76,7 @@ async function answerChat(prepared: PreparedChat, answering: Answering): Promise
         logprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
       };
       const result = await run(answering, job, (piece) => {
-        tokens.push(...piece.tokens);
+        if (!send) reported.push(...piece.tokens.map(chatToken));
         unsent.push(...piece.tokens);
         if (gate) gate.push(piece.text);
         else if (piece.text !== "" || piece.tokens.length > 0) emit(piece.text);
@@ -96,7 +96,7 @@ async function answerChat(prepared: PreparedChat, answering: Answering): Promise
             refusal: null,
             ...(calls.length > 0 ? { tool_calls: calls } : {}),
           },
-          logprobs: body.logprobs ? { content: tokens.map(chatToken), refusal: null } : null,
+          logprobs: body.logprobs ? { content: reported, refusal: null } : null,
           finish_reason: finish,
         },
       };
@@ -116,24 +116,14 @@ async function answerCompletion(prepared: PreparedCompletion, answering: Answeri
       let offset = 0;
       const report = (tokens: readonly TokenReport[]) => {
         if (!wantsLogprobs) return null;
-        const offsets = tokens.map(({ token }) => {
-          const start = offset;
-          offset += token.length;
-          return start;
-        });
-        return {
-          tokens: tokens.map(({ token }) => token),
-          token_logprobs: tokens.map(({ logprob }) => logprob),
-          top_logprobs: tokens.map(({ top }) =>
-            Object.fromEntries(top.map((each) => [each.token, each.logprob])),
-          ),
-          text_offset: offsets,
-        };
+        const told = completionTokens(tokens, offset);
+        for (const { token } of tokens) offset += token.length;
+        return told;
       };
       const chunk = (text: string, finish: string | null, tokens: readonly TokenReport[]) =>
         send?.({ ...head, choices: [{ index, text, logprobs: report(tokens), finish_reason: finish }] });
       let text = "";
-      const tokens: TokenReport[] = [];
+      const reported = completionTokens([], 0);
       const job: Job = {
         adapter,
         promptIds: prompts[Math.floor(index / n)]!,
@@ -145,11 +135,11 @@ async function answerCompletion(prepared: PreparedCompletion, answering: Answeri
       };
       const result = await run(answering, job, (piece) => {
         text += piece.text;
-        tokens.push(...piece.tokens);
-        chunk(piece.text, null, piece.tokens);
+        if (send) chunk(piece.text, null, piece.tokens);
+        else append(reported, report(piece.tokens));
       });
       chunk("", result.finishReason, []);
-      const logprobs = send ? null : report(tokens);
+      const logprobs = wantsLogprobs ? reported : null;
       return { result, choice: { index, text, logprobs, finish_reason: result.finishReason } };
     }),
   );
@@ -184,6 +174,29 @@ function finishAnswer(
   const usage = { prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion };
   if (send && body.stream_options?.include_usage) send({ ...head, choices: [], usage });
   return { ...head, choices: choices.map(({ choice }) => choice), usage };
+}
+
+/** Tokens as completions tell of them; `offset` is where the first begins in the text. */
+function completionTokens(tokens: readonly TokenReport[], offset: number) {
+  let end = offset;
+  return {
+    tokens: tokens.map(({ token }) => token),
+    token_logprobs: tokens.map(({ logprob }) => logprob),
+    top_logprobs: tokens.map(({ top }) => Object.fromEntries(top.map((each) => [each.token, each.logprob]))),
+    text_offset: tokens.map(({ token }) => {
+      const start = end;
+      end += token.length;
+      return start;
+    }),
+  };
+}
+
+function append<T extends ReturnType<typeof completionTokens>>(to: T, more: T | null): void {
+  if (!more) return;
+  to.tokens.push(...more.tokens);
+  to.token_logprobs.push(...more.token_logprobs);
+  to.top_logprobs.push(...more.top_logprobs);
+  to.text_offset.push(...more.text_offset);
 }
 
 function chatToken({ token, logprob, top }: TokenReport) {

@@ -118,6 +118,12 @@ async function serve(port: MessagePort, preparer: Preparer): Promise<void> {
 const given = (workerData as { lowrankPreparer?: PreparerOptions } | undefined)?.lowrankPreparer;
 if (parentPort && given) {
   // On Linux a thread's alone: whoever makes tokens gives way to whoever computes them.
-  if (process.platform === "linux") setPriority(0, 5);
+  if (process.platform === "linux") {
+    try {
+      setPriority(0, 5);
+    } catch {
+      // A sandbox may forbid it; then all threads weigh the same.
+    }
+  }
   void serve(parentPort, new Preparer(given));
 }

@@ -12,6 +12,7 @@ import { AdapterShelf } from "./adapter-shelf.ts";
 import { AtWork, Ended, type RequestAtWork } from "./at-work.ts";
 import type { EngineThread } from "./engine-thread.ts";
 import { eventStream } from "./event-stream.ts";
+import { jsonPieces, streamOf } from "./json-pieces.ts";
 import { Metrics } from "./metrics.ts";
 import { type Answering, answer } from "./openai.ts";
 import type { Preparers } from "./preparers.ts";
@@ -230,7 +231,9 @@ class ServerApp {
       const whole = await answer(prepared, answering);
       if (work.ended) throw new Ended(work.ended);
       work.finish();
-      return c.json(whole as object);
+      const { logprobs } = prepared.settings;
+      if (logprobs === undefined || logprobs === null || logprobs === false) return c.json(whole as object);
+      return c.body(streamOf(jsonPieces(whole)), 200, { "Content-Type": "application/json" });
     } catch (error) {
       work.finish();
       throw error;

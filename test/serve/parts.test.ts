@@ -3,6 +3,7 @@
 
 import { describe, expect, it } from "vitest";
 import { eventStream } from "../../src/serve/event-stream.ts";
+import { jsonPieces, streamOf } from "../../src/serve/json-pieces.ts";
 import { BodyReader, ClientGone } from "../../src/serve/read-body.ts";
 import { parseRequestJson } from "../../src/serve/request-json.ts";
 import { chatOf, parseChat, parseCompletion } from "../../src/serve/requests.ts";
@@ -87,6 +88,50 @@ describe("event streams", () => {
     const second = eventStream({ leave: () => left.push("stalled"), stallMs: 30 });
     second.send("x".repeat(100_000));
     await expect.poll(() => left).toEqual(["gone", "stalled"]);
+  });
+});
+
+describe("large answers", () => {
+  it("are the same JSON in pieces", () => {
+    const token = (i: number) => ({
+      token: `t${i}`,
+      logprob: -i / 3,
+      top_logprobs: [{ token: '\u2028"', bytes: [1] }],
+    });
+    const whole = {
+      id: "x",
+      left: undefined,
+      empty: {},
+      none: [],
+      choices: [0, 1].map((index) => ({
+        index,
+        text: null,
+        logprobs: { content: Array.from({ length: 300 }, (_, i) => token(i)), refusal: null },
+      })),
+      usage: { total_tokens: 3 },
+    };
+    for (const length of [1, 100, 10_000, 10_000_000]) {
+      const pieces = [...jsonPieces(whole, length)];
+      expect(pieces.join("")).toBe(JSON.stringify(whole));
+      if (length === 100) expect(Math.max(...pieces.map((piece) => piece.length))).toBeLessThan(300);
+    }
+    for (const value of [null, 1, "x", [], {}, [[]], { a: undefined }])
+      expect([...jsonPieces(value)].join("")).toBe(JSON.stringify(value));
+  });
+
+  it("leave as a body that lets others take their turn", async () => {
+    let turns = 0;
+    let going = true;
+    const turn = () => {
+      turns++;
+      if (going) setImmediate(turn);
+    };
+    turn();
+    const value = Array.from({ length: 50 }, (_, i) => i);
+    const text = await new Response(streamOf(jsonPieces(value, 1))).text();
+    going = false;
+    expect(JSON.parse(text)).toEqual(value);
+    expect(turns).toBeGreaterThan(40);
   });
 });
 
