@@ -1,7 +1,8 @@
 // A request's body from its bytes: UTF-8, nested no deeper than our recursion may go, JSON. Reading it from the socket is
-// read-body.ts, what it may say requests.ts.
+// read-body.ts, how its numbers are read request-json.ts, what it may say requests.ts.
 
 import { RequestError } from "./request-error.ts";
+import { parseRequestJson } from "./request-json.ts";
 
 /** Schemas of tools nest some 20 deep. */
 const mostDepth = 128;
@@ -10,7 +11,7 @@ const mostDepth = 128;
 export function parseBody(bytes: Uint8Array): unknown {
   holdDepth(bytes);
   try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    return parseRequestJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
     throw new RequestError("the body is not valid JSON");
   }
