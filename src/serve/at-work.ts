@@ -72,6 +72,8 @@ export class AtWork {
         client.removeEventListener("abort", leave);
         this.metrics.requestSeconds.observe(seconds());
         if (abort.signal.aborted) this.metrics.cancelled++;
+        // One choice's mistake ends the answer: nobody waits for the others.
+        leave();
       },
     };
   }

@@ -137,7 +137,8 @@ class ServerApp {
     app.use(async (c, next) => {
       await next();
       // What is left of an unread body cannot be told from a next request: such a connection is not used again.
-      if (c.req.method !== "GET" && !this.whole.has(c.req.raw)) c.header("Connection", "close");
+      if (!["GET", "HEAD"].includes(c.req.method) && !this.whole.has(c.req.raw))
+        c.header("Connection", "close");
       const known = c.req.routePath === "/*" ? "other" : c.req.routePath;
       this.metrics.countRequest(known, c.res.status);
     });
