@@ -1,8 +1,9 @@
 // What the server and its engine thread say to each other: plain data, since it crosses a thread. The server's side is
 // engine-thread.ts, the thread's worker.ts. Not here: how a request becomes token ids (preparing.ts).
 
-import type { LoadedAdapter } from "../formats/peft.ts";
 import type { Sampling } from "../generate/sampler.ts";
+import type { AdapterParts } from "../models/adapter-set.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
 import type { TokenizerFiles } from "../text/tokenizer.ts";
 import type { SentError } from "./sent-errors.ts";
 
@@ -57,21 +58,20 @@ export interface AdapterSpeech {
 
 /** An adapter that was read and held to the model elsewhere: its numbers are ready to go to the device. */
 export interface ReadAdapter {
-  readonly adapter: LoadedAdapter;
+  readonly parts: AdapterParts;
   readonly speech: AdapterSpeech;
 }
 
 /** The memory of an adapter's numbers, which goes over to another thread instead of being copied. */
-export function transferOf({ adapter }: ReadAdapter): ArrayBuffer[] {
-  const tensors = [
-    ...[...adapter.modules.values()].flatMap(({ a, b }) => [a, b]),
-    ...adapter.replacements.values(),
-  ];
-  const whole = tensors.filter(({ values }) => values.byteLength === values.buffer.byteLength);
-  return [...new Set(whole.map(({ values }) => values.buffer as ArrayBuffer))];
+export function transferOf({ parts }: ReadAdapter): ArrayBuffer[] {
+  const arrays = [...parts.tensors.values()].map(({ values }) => values);
+  const whole = arrays.filter((values) => values.byteLength === values.buffer.byteLength);
+  return [...new Set(whole.map(({ buffer }) => buffer as ArrayBuffer))];
 }
 
 export interface EngineFacts {
+  /** What adapters are held to. */
+  readonly config: DecoderConfig;
   readonly modelType: string;
   readonly device: string;
   readonly context: number;

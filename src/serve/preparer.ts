@@ -4,10 +4,9 @@
 
 import { setPriority } from "node:os";
 import { type MessagePort, parentPort, workerData } from "node:worker_threads";
-import { openModelFolder } from "../formats/model-folder.ts";
 import { readAdapter } from "../formats/peft.ts";
-import { checkServable } from "../models/adapter-set.ts";
-import { readModelConfig } from "../models/index.ts";
+import { adapterParts } from "../models/adapter-set.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadChatTemplate, loadTokenizer } from "../text/load-tokenizer.ts";
 import { type ReadAdapter, transferOf } from "./jobs.ts";
@@ -15,7 +14,6 @@ import { prepareRequest, type Voice } from "./prepare-request.ts";
 import type {
   FromPreparer,
   KnownAdapter,
-  Prepared,
   PreparerAnswer,
   PreparerFacts,
   PreparerNews,
@@ -49,7 +47,7 @@ class Preparer {
   }
 
   async answer(task: ToPreparer): Promise<PreparerAnswer> {
-    if (task.kind === "adapter") return this.readAdapter(task.path);
+    if (task.kind === "adapter") return readParts(task.path, task.config);
     const { route, body, limits, gone } = task;
     return prepareRequest(route, body, {
       limits,
@@ -79,22 +77,15 @@ class Preparer {
     const template = ChatTemplate.of(tokenizer, source);
     return { tokenizer, template, takesTools: /\btools\b/.test(source ?? tokenizer.chatTemplate ?? "") };
   }
+}
 
-  private async readAdapter(path: string): Promise<ReadAdapter> {
-    const adapter = await readAdapter(path);
-    const folder = await openModelFolder(this.options.model);
-    try {
-      checkServable(readModelConfig(folder.config), adapter);
-    } finally {
-      await folder.close();
-    }
-    return { adapter, speech: {} };
-  }
+async function readParts(path: string, config: DecoderConfig): Promise<ReadAdapter> {
+  return { parts: adapterParts(config, await readAdapter(path)), speech: {} };
 }
 
 function memoryOf(answer: PreparerAnswer): ArrayBuffer[] {
-  if ("adapter" in answer && typeof answer.adapter === "object") return transferOf(answer as ReadAdapter);
-  return (answer as Prepared).prompts.map(({ buffer }) => buffer as ArrayBuffer);
+  if ("parts" in answer) return transferOf(answer);
+  return answer.prompts.map(({ buffer }) => buffer as ArrayBuffer);
 }
 
 async function serve(port: MessagePort, preparer: Preparer): Promise<void> {

@@ -9,7 +9,12 @@ import { readAdapter } from "../../src/formats/peft.ts";
 import { GenerationEngine } from "../../src/generate/engine.ts";
 import { generateBatch } from "../../src/generate/generate.ts";
 import { greedy, Sampler } from "../../src/generate/sampler.ts";
-import { type AdapterSet, adapterSetSteps, loadAdapterSet } from "../../src/models/adapter-set.ts";
+import {
+  type AdapterSet,
+  adapterParts,
+  adapterSetSteps,
+  loadAdapterSet,
+} from "../../src/models/adapter-set.ts";
 import { type OpenedModel, openModel } from "../../src/models/open-model.ts";
 import { Random } from "../../src/util/rng.ts";
 import { scratchFolder, writeRandomAdapter, writeTinyModel } from "../publish/tiny-model.ts";
@@ -196,7 +201,7 @@ describe("while others are answered", () => {
         return undefined;
       },
     });
-    const steps = adapterSetSteps(backend, read, 256);
+    const steps = adapterSetSteps(backend, adapterParts(model.loaded.decoder.config, read), 256);
     const tokensAt: number[] = [];
     let set: AdapterSet | undefined;
     while (!set) {
@@ -224,7 +229,7 @@ describe("while others are answered", () => {
     whole.free();
     // Given up half-way, it leaves nothing.
     const held = backend.liveBytes;
-    const given = adapterSetSteps(backend, read, 256);
+    const given = adapterSetSteps(backend, adapterParts(model.loaded.decoder.config, read), 256);
     given.next();
     expect(backend.liveBytes).toBeGreaterThan(held);
     given.return(undefined as never);
