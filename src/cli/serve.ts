@@ -33,6 +33,7 @@ export const command = defineCommand(serveDefinition, async (options, terminal) 
   const starting = EngineThread.start(
     {
       model,
+      roomFor: Object.values(options.adapters),
       backend: options.backend,
       precision: options.precision,
       threads: options.threads,

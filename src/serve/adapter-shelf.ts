@@ -52,7 +52,7 @@ export class AdapterShelf {
   async add(name: string, path: string): Promise<void> {
     const { engine, preparers } = this.shelf;
     await this.inTurn(name, async () => {
-      await engine.loadAdapter(name, await preparers.readAdapter(path, engine.facts.config));
+      await engine.loadAdapter(name, await preparers.readAdapter(path, engine.facts.base));
       preparers.learn(name, path);
       this.loaded.add(name);
     });

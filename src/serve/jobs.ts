@@ -2,13 +2,14 @@
 // engine-thread.ts, the thread's worker.ts. Not here: how a request becomes token ids (preparing.ts).
 
 import type { Sampling } from "../generate/sampler.ts";
-import type { AdapterParts } from "../models/adapter-set.ts";
-import type { DecoderConfig } from "../models/decoder-config.ts";
+import type { AdapterBase, AdapterParts } from "../models/adapter-set.ts";
 import type { TokenizerFiles } from "../text/tokenizer.ts";
 import type { SentError } from "./sent-errors.ts";
 
 export interface StartOptions {
   readonly model: string;
+  /** Folders of adapters that will be loaded, which may bring more tokens than the model has. */
+  readonly roomFor: readonly string[];
   readonly backend: string;
   readonly precision: "auto" | "fp32" | "bf16" | "fp16";
   readonly threads: number;
@@ -71,7 +72,7 @@ export function transferOf({ parts }: ReadAdapter): ArrayBuffer[] {
 
 export interface EngineFacts {
   /** What adapters are held to. */
-  readonly config: DecoderConfig;
+  readonly base: AdapterBase;
   readonly modelType: string;
   readonly device: string;
   readonly context: number;

@@ -5,8 +5,7 @@
 import { setPriority } from "node:os";
 import { type MessagePort, parentPort, workerData } from "node:worker_threads";
 import { readAdapter } from "../formats/peft.ts";
-import { adapterParts } from "../models/adapter-set.ts";
-import type { DecoderConfig } from "../models/decoder-config.ts";
+import { type AdapterBase, adapterParts } from "../models/adapter-set.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { loadChatTemplate, loadTokenizer } from "../text/load-tokenizer.ts";
 import { type ReadAdapter, transferOf } from "./jobs.ts";
@@ -47,7 +46,7 @@ class Preparer {
   }
 
   async answer(task: ToPreparer): Promise<PreparerAnswer> {
-    if (task.kind === "adapter") return readParts(task.path, task.config);
+    if (task.kind === "adapter") return readParts(task.path, task.base);
     const { route, body, limits, gone } = task;
     return prepareRequest(route, body, {
       limits,
@@ -79,8 +78,8 @@ class Preparer {
   }
 }
 
-async function readParts(path: string, config: DecoderConfig): Promise<ReadAdapter> {
-  return { parts: adapterParts(config, await readAdapter(path)), speech: {} };
+async function readParts(path: string, base: AdapterBase): Promise<ReadAdapter> {
+  return { parts: adapterParts(base, await readAdapter(path)), speech: {} };
 }
 
 function memoryOf(answer: PreparerAnswer): ArrayBuffer[] {

@@ -4,7 +4,7 @@
 // What such a thread does is preparer.ts, its deadline bounded-thread.ts.
 
 import { Worker } from "node:worker_threads";
-import type { DecoderConfig } from "../models/decoder-config.ts";
+import type { AdapterBase } from "../models/adapter-set.ts";
 import { BoundedThread } from "./bounded-thread.ts";
 import type { ReadAdapter } from "./jobs.ts";
 import type {
@@ -110,13 +110,13 @@ export class Preparers {
   }
 
   /** Reads an adapter and holds it to the model, on a thread of its own. UserError says what is wrong with it. */
-  readAdapter(path: string, config: DecoderConfig): Promise<ReadAdapter> {
+  readAdapter(path: string, base: AdapterBase): Promise<ReadAdapter> {
     if (this.reads >= mostAdapterReads) {
       const many = new RequestError(`${this.reads} adapters are being read already`, null, 429, "overloaded");
       return Promise.reject(many);
     }
     this.reads++;
-    const read = this.reading.then(() => this.reader.run({ kind: "adapter", path, config }));
+    const read = this.reading.then(() => this.reader.run({ kind: "adapter", path, base }));
     this.reading = read.then(
       () => this.reads--,
       () => this.reads--,

@@ -1,7 +1,7 @@
 // What the server and its preparing threads say to each other: plain data, since it crosses a thread. The server's side
 // is preparers.ts, a thread's preparer.ts.
 
-import type { DecoderConfig } from "../models/decoder-config.ts";
+import type { AdapterBase } from "../models/adapter-set.ts";
 import type { ReadAdapter } from "./jobs.ts";
 import type { ChatSettings, CompletionSettings } from "./requests.ts";
 import type { SentError } from "./sent-errors.ts";
@@ -63,7 +63,7 @@ export type ToPreparer =
       /** Not 0 once the client is gone. */
       readonly gone: Int32Array;
     }
-  | { readonly kind: "adapter"; readonly path: string; readonly config: DecoderConfig };
+  | { readonly kind: "adapter"; readonly path: string; readonly base: AdapterBase };
 
 /** News that asks for no answer. */
 export type PreparerNews =

@@ -69,6 +69,7 @@ beforeAll(async () => {
   engine = await Thread.start(
     {
       model,
+      roomFor: [],
       backend: backendName,
       precision: "fp32",
       threads: 1,
