@@ -14,7 +14,8 @@ export interface BodyLimits {
 export interface IncomingBody {
   /** The content-length header, where there is one. */
   readonly declared: string | undefined;
-  readonly chunks: AsyncIterable<Uint8Array>;
+  /** Begins to take bytes: asked for only when they are wanted. */
+  readonly open: () => AsyncIterable<Uint8Array>;
   /** Most bytes of this body; the limit of all where absent. */
   readonly most?: number;
 }
@@ -42,7 +43,7 @@ export class BodyReader {
   constructor(private readonly limits: BodyLimits) {}
 
   /** RequestError (413, 429, 408) over a limit, where it can be before the first byte; ClientGone. */
-  async read({ declared, chunks, most = this.limits.maxBodyBytes }: IncomingBody): Promise<ReadBody> {
+  async read({ declared, open, most = this.limits.maxBodyBytes }: IncomingBody): Promise<ReadBody> {
     const { maxBodies, stallMs } = this.limits;
     const expected = declared === undefined ? 0 : Number(declared);
     if (!(expected <= most)) throw tooLarge(most);
@@ -51,7 +52,7 @@ export class BodyReader {
     this.bodies++;
     const received: Uint8Array[] = [];
     let size = 0;
-    const iterator = chunks[Symbol.asyncIterator]();
+    const iterator = open()[Symbol.asyncIterator]();
     try {
       for (;;) {
         const { done, value } = await withinMs(iterator.next(), stallMs);

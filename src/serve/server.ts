@@ -107,8 +107,8 @@ class ServerApp {
   private readonly shelf: AdapterShelf;
   private readonly bodies: BodyReader;
   private readonly atWork: AtWork;
-  /** Requests whose bodies were read to their end. */
-  private readonly whole = new WeakSet<Request>();
+  /** Requests whose bodies were begun and not read to their end. */
+  private readonly partlyRead = new WeakSet<Request>();
 
   constructor(
     private readonly threads: ServerThreads,
@@ -136,9 +136,8 @@ class ServerApp {
     const app = new Hono();
     app.use(async (c, next) => {
       await next();
-      // What is left of an unread body cannot be told from a next request: such a connection is not used again.
-      if (!["GET", "HEAD"].includes(c.req.method) && !this.whole.has(c.req.raw))
-        c.header("Connection", "close");
+      // A body that nobody began is passed over after the answer; what is left of another would be taken for a request.
+      if (this.partlyRead.has(c.req.raw)) c.header("Connection", "close");
       const known = c.req.routePath === "/*" ? "other" : c.req.routePath;
       this.metrics.countRequest(known, c.res.status);
     });
@@ -278,8 +277,12 @@ class ServerApp {
     if (!/^application\/json\b/i.test(c.req.header("content-type") ?? ""))
       throw new RequestError("the body must be application/json", null, 415);
     const declared = c.req.header("content-length");
-    const body = await this.bodies.read({ declared, chunks: c.req.raw.body ?? none, most });
-    this.whole.add(c.req.raw);
+    const open = () => {
+      this.partlyRead.add(c.req.raw);
+      return c.req.raw.body ?? none;
+    };
+    const body = await this.bodies.read({ declared, open, most });
+    this.partlyRead.delete(c.req.raw);
     // Who hung up in the meantime is not answered, whatever the body says.
     if (!c.req.raw.signal.aborted) return body;
     body.release();

@@ -180,7 +180,7 @@ describe("bodies on their way", () => {
       }
     })();
     return {
-      body: { declared: declared === undefined ? undefined : String(declared), chunks },
+      body: { declared: declared === undefined ? undefined : String(declared), open: () => chunks },
       get asked() {
         return asked;
       },

@@ -316,7 +316,11 @@ describe("a hostile client", () => {
     ])
       expect(await status(post(chat, body)), body.slice(0, 20)).toBe(400);
     expect(await status(post(chat, Uint8Array.from([0xff, 0xfe, 0x7b])))).toBe(400);
-    expect(await status(post(chat, `"${"x".repeat(30_000)}"`))).toBe(413);
+    // Told while the body still comes, which is passed over: the next request on the connection is whole.
+    for (let i = 0; i < 5; i++) {
+      expect(await status(post(chat, `"${"x".repeat(30_000 + 900_000 * i)}"`))).toBe(413);
+      expect(await status(fetch(`${server.url}/v1/models`))).toBe(200);
+    }
     expect(await status(post(chat, "{}", { "Content-Type": "text/plain" }))).toBe(415);
     for (const name of [
       "../../etc/passwd",
@@ -456,7 +460,6 @@ describe("a hostile client", () => {
       });
     });
     expect(unread).toMatch(/^HTTP\/1.1 429 /);
-    expect(unread).toMatch(/connection: close/i);
     await busy;
     const last = ask();
     await expect.poll(() => small.inFlight, { interval: 1 }).toBe(1);
