@@ -64,12 +64,14 @@ export const command = defineCommand(serveDefinition, async (options, terminal) 
       maxTokens: options.maxTokens,
       maxRequests: options.maxRequests,
       timeoutSeconds: options.timeout,
+      onNote: (note) => terminal.note(note),
       onFault: (error) => terminal.warn(describeError(error).message),
     },
   ).catch(async (error: unknown) => {
     await Promise.all([engine.close(), preparers.close()]);
     throw error;
   });
+  for (const note of preparing.notes) terminal.note(note);
   const models = [name, ...Object.keys(options.adapters)];
   if (terminal.json) terminal.document({ url: server.url, models, context: facts.context });
   else terminal.print(`${server.url}/v1 serves ${models.join(", ")}`);

@@ -3,6 +3,7 @@
 // (generate.ts), how bytes become characters (text/streaming-decode.ts).
 
 import type { Decoder } from "../models/decoder.ts";
+import type { TokenDecoder } from "../text/overlaid-decoder.ts";
 import { StreamingDecoder } from "../text/streaming-decode.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import type { GenerationRequest, GenerationResult } from "./engine.ts";
@@ -22,8 +23,6 @@ export interface ContinueOptions {
   readonly onToken?: (...told: Parameters<NonNullable<GenerationRequest["onToken"]>>) => void;
   readonly adapter?: GenerationRequest["adapter"];
   readonly logprobs?: number;
-  /** What ends generation; the tokenizer's own where absent. */
-  readonly eosIds?: readonly number[];
 }
 
 export interface Continuation extends GenerationResult {
@@ -45,7 +44,7 @@ export function continueText(
 /** The same on an engine that others use too. */
 export async function continueWith(
   generate: (request: GenerationRequest) => Promise<GenerationResult>,
-  tokenizer: Tokenizer,
+  tokenizer: TokenDecoder,
   promptIds: readonly number[],
   options: ContinueOptions,
 ): Promise<Continuation> {
@@ -54,7 +53,7 @@ export async function continueWith(
   const { tokenIds, finishReason } = await generate({
     promptIds,
     maxNewTokens: options.maxNewTokens,
-    stopIds: options.eosIds ?? tokenizer.eosIds,
+    stopIds: tokenizer.eosIds,
     sampling: options.sampling,
     adapter: options.adapter,
     logprobs: options.logprobs,

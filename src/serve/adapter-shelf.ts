@@ -19,6 +19,8 @@ export interface Shelf {
   readonly base: string;
   /** Folder whose subfolders clients may load. */
   readonly folder?: string;
+  /** For the operator: what an adapter brought along. */
+  readonly onNote: (note: string) => void;
 }
 
 export class AdapterShelf {
@@ -50,11 +52,13 @@ export class AdapterShelf {
 
   /** Loads an adapter of the operator's. UserError says what is wrong with it. */
   async add(name: string, path: string): Promise<void> {
-    const { engine, preparers } = this.shelf;
+    const { engine, preparers, onNote } = this.shelf;
     await this.inTurn(name, async () => {
-      await engine.loadAdapter(name, await preparers.readAdapter(path, engine.facts.base));
+      const read = await preparers.readAdapter(path, engine.facts.base);
+      await engine.loadAdapter(name, read);
       preparers.learn(name, path);
       this.loaded.add(name);
+      for (const note of read.notes) onNote(`${name}: ${note}`);
     });
   }
 

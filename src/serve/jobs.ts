@@ -3,6 +3,7 @@
 
 import type { Sampling } from "../generate/sampler.ts";
 import type { AdapterBase, AdapterParts } from "../models/adapter-set.ts";
+import type { OverlaidToken } from "../text/overlaid-decoder.ts";
 import type { TokenizerFiles } from "../text/tokenizer.ts";
 import type { SentError } from "./sent-errors.ts";
 
@@ -49,11 +50,12 @@ export interface JobResult {
   readonly completionTokens: number;
 }
 
-/** How an adapter's answers become text and end, where that differs from the base's. */
+/** How an adapter's answers become text, and end. */
 export interface AdapterSpeech {
-  /** Absent: the base's. */
-  readonly eosIds?: readonly number[];
-  /** What its tokenizer needs to decode; absent where the base's decodes alike. */
+  readonly eosIds: readonly number[];
+  /** Added tokens in which its tokenizer differs from the base's. */
+  readonly overlay: readonly OverlaidToken[];
+  /** What a decoder of its own is made of, in place of the base's and the overlay: building one takes a moment. */
   readonly decoding?: TokenizerFiles;
 }
 
@@ -61,6 +63,8 @@ export interface AdapterSpeech {
 export interface ReadAdapter {
   readonly parts: AdapterParts;
   readonly speech: AdapterSpeech;
+  /** What it brought along that counts before the model's own, in words. */
+  readonly notes: readonly string[];
 }
 
 /** The memory of an adapter's numbers, which goes over to another thread instead of being copied. */

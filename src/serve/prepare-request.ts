@@ -3,6 +3,7 @@
 
 import { beginText } from "../data/render.ts";
 import type { ChatTemplate } from "../text/chat-template.ts";
+import { renderRequest } from "../text/render-request.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import type { Prepared, RequestLimits } from "./preparing.ts";
 import { parseBody } from "./request-body.ts";
@@ -24,8 +25,6 @@ import {
 export interface Voice {
   readonly tokenizer: Tokenizer;
   readonly template?: ChatTemplate;
-  /** Whether the template shows tools to the model. */
-  readonly takesTools: boolean;
 }
 
 export interface Preparation {
@@ -65,9 +64,7 @@ async function prepareChat(body: ChatBody, { find, limits, check }: Preparation)
     );
   }
   const { messages, tools, variables } = chatOf(body);
-  if (tools && !voice.takesTools)
-    throw new RequestError("this model's chat template shows the model no tools", "tools");
-  const text = template.render(messages, { tools, variables, addGenerationPrompt: true });
+  const text = renderRequest(template, messages, { tools, variables });
   check();
   holdText(tokenizer, text, limits.context);
   const ids = tokenizer.encode(text, { addSpecialTokens: false });

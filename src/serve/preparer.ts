@@ -6,8 +6,9 @@ import { setPriority } from "node:os";
 import { type MessagePort, parentPort, workerData } from "node:worker_threads";
 import { readAdapter } from "../formats/peft.ts";
 import { type AdapterBase, adapterParts } from "../models/adapter-set.ts";
-import { ChatTemplate } from "../text/chat-template.ts";
-import { loadChatTemplate, loadTokenizer } from "../text/load-tokenizer.ts";
+import { type OpenedText, openText } from "../text/open-text.ts";
+import { overlayOf } from "../text/overlaid-decoder.ts";
+import { UserError } from "../util/errors.ts";
 import { type ReadAdapter, transferOf } from "./jobs.ts";
 import { prepareRequest, type Voice } from "./prepare-request.ts";
 import type {
@@ -25,16 +26,18 @@ import { unknownModel } from "./unknown-model.ts";
 
 class Preparer {
   private readonly adapters = new Map<string, KnownAdapter>();
-  private readonly voices = new Map<KnownAdapter, Promise<Voice>>();
-  private readonly base: Promise<Voice>;
+  private readonly voices = new Map<KnownAdapter, Promise<OpenedText>>();
+  private readonly base: Promise<OpenedText>;
 
   constructor(private readonly options: PreparerOptions) {
     for (const adapter of options.adapters) this.adapters.set(adapter.name, adapter);
-    this.base = this.readBase();
+    const { model, chatTemplate } = options;
+    this.base = openText({ model, chatTemplate });
   }
 
   async facts(): Promise<PreparerFacts> {
-    return { hasChatTemplate: (await this.base).template !== undefined };
+    const { template, notes } = await this.base;
+    return { hasChatTemplate: template !== undefined, notes };
   }
 
   hear(news: PreparerNews): void {
@@ -46,7 +49,7 @@ class Preparer {
   }
 
   async answer(task: ToPreparer): Promise<PreparerAnswer> {
-    if (task.kind === "adapter") return readParts(task.path, task.base);
+    if (task.kind === "adapter") return this.readParts(task.path, task.base);
     const { route, body, limits, gone } = task;
     return prepareRequest(route, body, {
       limits,
@@ -63,23 +66,29 @@ class Preparer {
     if (!adapter) throw unknownModel(model, [this.options.modelName, ...this.adapters.keys()]);
     let voice = this.voices.get(adapter);
     if (!voice) {
-      voice = this.base;
+      voice = this.openText(adapter.path);
       this.voices.set(adapter, voice);
     }
     return { adapter: model, voice: await voice };
   }
 
-  private async readBase(): Promise<Voice> {
+  private async openText(adapter: string): Promise<OpenedText> {
     const { model, chatTemplate } = this.options;
-    const tokenizer = await loadTokenizer(model);
-    const source = chatTemplate === undefined ? undefined : await loadChatTemplate(chatTemplate);
-    const template = ChatTemplate.of(tokenizer, source);
-    return { tokenizer, template, takesTools: /\btools\b/.test(source ?? tokenizer.chatTemplate ?? "") };
+    return openText({ model, adapter, chatTemplate }, await this.base);
   }
-}
 
-async function readParts(path: string, base: AdapterBase): Promise<ReadAdapter> {
-  return { parts: adapterParts(base, await readAdapter(path)), speech: {} };
+  private async readParts(path: string, base: AdapterBase): Promise<ReadAdapter> {
+    const parts = adapterParts(base, await readAdapter(path));
+    const [ofBase, { tokenizer, notes }] = [await this.base, await this.openText(path)];
+    if (tokenizer.vocabSize > parts.vocabularySize) {
+      throw new UserError(
+        `${path}: the tokenizer beside the adapter has ${tokenizer.vocabSize} tokens, but embedding and head only ${parts.vocabularySize} rows; they do not belong together`,
+      );
+    }
+    const overlay = overlayOf(ofBase.tokenizer, tokenizer);
+    const decoding = overlay ? undefined : tokenizer.decodingFiles;
+    return { parts, speech: { eosIds: tokenizer.eosIds, overlay: overlay ?? [], decoding }, notes };
+  }
 }
 
 function memoryOf(answer: PreparerAnswer): ArrayBuffer[] {

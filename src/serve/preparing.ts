@@ -52,6 +52,8 @@ export interface PreparedCompletion extends PreparedPrompts {
 
 export interface PreparerFacts {
   readonly hasChatTemplate: boolean;
+  /** What counts before the model's own tokenizer and template, in words. */
+  readonly notes: readonly string[];
 }
 
 export type ToPreparer =

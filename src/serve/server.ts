@@ -37,6 +37,8 @@ export interface ServerOptions {
   /** Requests at work or waiting at one time. */
   readonly maxRequests: number;
   readonly timeoutSeconds: number;
+  /** What adapters brought along, for the operator. */
+  readonly onNote: (note: string) => void;
   /** Faults of ours, for the operator. */
   readonly onFault: (error: unknown) => void;
 }
@@ -114,8 +116,8 @@ class ServerApp {
     private readonly threads: ServerThreads,
     private readonly options: ServerOptions,
   ) {
-    const { modelName: base, adapterFolder: folder, maxBodyBytes, maxRequests: maxBodies } = options;
-    this.shelf = new AdapterShelf({ ...threads, base, folder });
+    const { modelName: base, adapterFolder: folder, maxBodyBytes, maxRequests: maxBodies, onNote } = options;
+    this.shelf = new AdapterShelf({ ...threads, base, folder, onNote });
     this.bodies = new BodyReader({ maxBodyBytes, maxBodies, stallMs });
     this.atWork = new AtWork(options, this.metrics);
   }

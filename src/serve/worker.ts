@@ -11,16 +11,16 @@ import { GenerationEngine } from "../generate/engine.ts";
 import { KeyValueCache } from "../generate/kv-cache.ts";
 import { type AdapterSet, adapterSetSteps } from "../models/adapter-set.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
+import { OverlaidDecoder, type TokenDecoder } from "../text/overlaid-decoder.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import type { FromEngine, Job, JobResult, ReadAdapter, StartOptions, ToEngine, TokenReport } from "./jobs.ts";
 import { RequestError } from "./request-error.ts";
 import { sendError } from "./sent-errors.ts";
 
-/** How tokens become text, and which of them end it. */
+/** How tokens become text. */
 interface Speech {
-  readonly tokenizer: Tokenizer;
-  readonly eosIds: readonly number[];
+  readonly decoder: TokenDecoder;
   /** Tokens spelt before, by id. */
   readonly spelt: Map<number, string>;
 }
@@ -47,7 +47,7 @@ class EngineHost {
     post: (message: FromEngine) => void,
   ) {
     this.post = post;
-    this.speech = speechOf(model.tokenizer);
+    this.speech = { decoder: model.tokenizer, spelt: new Map() };
   }
 
   static async open(options: StartOptions, post: (message: FromEngine) => void): Promise<EngineHost> {
@@ -113,7 +113,7 @@ class EngineHost {
     try {
       const { tokenIds, finishReason } = await continueWith(
         (request) => this.engine.generate(request),
-        speech.tokenizer,
+        speech.decoder,
         promptIds,
         {
           maxNewTokens: job.maxNewTokens ?? Math.min(room, job.mostNewTokens),
@@ -122,7 +122,6 @@ class EngineHost {
           signal,
           adapter: served?.set,
           logprobs: job.logprobs,
-          eosIds: speech.eosIds,
           onText: flush,
           onToken: (drawn, logprobs) => {
             if (!logprobs) return;
@@ -154,10 +153,11 @@ class EngineHost {
       if (step.done) set = step.value;
       else await new Promise((resolve) => setImmediate(resolve));
     }
-    const { decoding, eosIds } = speech;
-    const tokenizer = decoding ? new Tokenizer(decoding) : this.model.tokenizer;
+    const { decoding, eosIds, overlay } = speech;
+    const base = decoding ? new Tokenizer(decoding) : this.model.tokenizer;
+    const decoder = new OverlaidDecoder(base, overlay, eosIds);
     await this.drop(name);
-    this.adapters.set(name, { set, speech: speechOf(tokenizer, eosIds) });
+    this.adapters.set(name, { set, speech: { decoder, spelt: new Map() } });
   }
 
   /** New requests do not find it any more; its memory goes when the last that uses it has ended. */
@@ -191,16 +191,12 @@ class EngineHost {
   }
 }
 
-function speechOf(tokenizer: Tokenizer, eosIds = tokenizer.eosIds): Speech {
-  return { tokenizer, eosIds, spelt: new Map() };
-}
-
 /** A token's text as it stands inside a text: SentencePiece drops the space of a first word. */
-function spell({ tokenizer, spelt }: Speech, id: number): string {
+function spell({ decoder, spelt }: Speech, id: number): string {
   let spelling = spelt.get(id);
   if (spelling === undefined) {
-    const text = (ids: number[]) => tokenizer.decode(ids, { skipSpecialTokens: false });
-    spelling = text([id, id]).slice(text([id]).length) || (tokenizer.tokenOf(id) ?? "");
+    const text = (ids: number[]) => decoder.decode(ids, { skipSpecialTokens: false });
+    spelling = text([id, id]).slice(text([id]).length) || (decoder.tokenOf(id) ?? "");
     spelt.set(id, spelling);
   }
   return spelling;

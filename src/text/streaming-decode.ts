@@ -2,7 +2,7 @@
 // character. Not a tokenizer of its own: it asks Tokenizer.decode for a short window of recent ids, because a
 // decoder may treat the first piece of a text differently (a SentencePiece one drops its leading space).
 
-import type { Tokenizer } from "./tokenizer.ts";
+import type { TokenDecoder } from "./overlaid-decoder.ts";
 
 const REPLACEMENT = "\ufffd";
 
@@ -15,7 +15,7 @@ export class StreamingDecoder {
 
   /** `promptIds` give the first generated ids their context; their text is not emitted. */
   constructor(
-    private readonly tokenizer: Tokenizer,
+    private readonly tokenizer: TokenDecoder,
     promptIds: readonly number[] = [],
     private readonly options: { skipSpecialTokens?: boolean } = {},
   ) {

@@ -59,6 +59,7 @@ export class Tokenizer {
   /** A lower bound of a text's tokens, from its bytes alone; 0 where the tokenizer allows none. */
   readonly fewestTokens: (text: string) => number;
   private readonly engine: Engine;
+  private readonly files: TokenizerFiles;
 
   constructor(files: TokenizerFiles) {
     this.name = files.name;
@@ -72,6 +73,7 @@ export class Tokenizer {
         `${files.name}: tokenizer.json cannot be used: ${(error as Error).message}. Expected the file that transformers' save_pretrained writes.`,
       );
     }
+    this.files = { ...files, tokenizer: json, tokenizerConfig: config };
     this.vocabSize = vocabSizeOf(this.engine);
     this.fewestTokens = tokenBound(json);
     this.prefixIds = this.findPrefix();
@@ -95,6 +97,26 @@ export class Tokenizer {
   /** The template for conversations without tools. */
   get chatTemplate(): string | undefined {
     return this.chatTemplates.default;
+  }
+
+  /** The decoder's part of tokenizer.json; equal texts decode equal tokens alike. */
+  get decoderText(): string {
+    return JSON.stringify((this.files.tokenizer as JsonRecord).decoder ?? null);
+  }
+
+  /** tokenizer.json's added tokens by id. */
+  get addedTokens(): ReadonlyMap<number, { readonly content: string; readonly special: boolean }> {
+    return this.engine.get_added_tokens_decoder();
+  }
+
+  /** What a tokenizer that only decodes is made of, plain data: all but the merges, which are most of it. */
+  get decodingFiles(): TokenizerFiles {
+    const json = this.files.tokenizer as JsonRecord;
+    const model = json.model as JsonRecord;
+    return {
+      ...this.files,
+      tokenizer: { ...json, model: "merges" in model ? { ...model, merges: [] } : model },
+    };
   }
 
   /** Whether the tokenizer itself puts a BOS token before a text. */

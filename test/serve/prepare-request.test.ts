@@ -12,7 +12,7 @@ const template = new ChatTemplate(
   {},
   "the test's template",
 );
-const voice: Voice = { tokenizer, template, takesTools: true };
+const voice: Voice = { tokenizer, template };
 const preparation = (more: Partial<Preparation> = {}): Preparation => ({
   find: async (model) => ({ adapter: model === "base" ? undefined : model, voice }),
   limits: { context: 200, maxTokens: 50 },

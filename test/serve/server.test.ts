@@ -32,6 +32,7 @@ const template =
   "{{ bos_token }}{% if tools %}Tools: {{ tools | tojson }}\n{% endif %}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
 const names = ["base", "red", "blue"] as const;
 const faults: unknown[] = [];
+const notes: string[] = [];
 let model: string;
 let engine: EngineThread;
 let preparers: Preparers;
@@ -54,6 +55,7 @@ const limits = {
   maxTokens: 64,
   maxRequests: 256,
   timeoutSeconds: 60,
+  onNote: (note: string) => notes.push(note),
   onFault: (error: unknown) => faults.push(error),
 } satisfies ServerOptions;
 
