@@ -38,6 +38,18 @@ describe("preparing a request", () => {
     expect(ids.prompts.map((each) => [...each])).toEqual([[5, 6]]);
   });
 
+  it("shows the template numbers as they were written", async () => {
+    const tool =
+      '{"type":"function","function":{"name":"refund","parameters":{"amount":12.0,"order":9007199254740993,"10":1,"2":1e-07}}}';
+    const body = `{"model":"base","messages":[{"role":"user","content":"hi"}],"max_tokens":2,"tools":[${tool}]}`;
+    const limits = { context: 1000, maxTokens: 50 };
+    const { prompts, settings } = await prepare("chat", body, { limits });
+    expect(tokenizer.decode([...prompts[0]!])).toContain(
+      '{"amount": 12.0, "order": 9007199254740993, "10": 1, "2": 1e-07}',
+    );
+    expect(settings.max_tokens).toBe(2);
+  });
+
   it("encodes once for all n", async () => {
     const encode = vi.spyOn(tokenizer, "encode");
     try {
