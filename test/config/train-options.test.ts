@@ -17,7 +17,7 @@ describe("train's options", () => {
       --schedule --warmup-steps --optimizer --paged --paged-budget --beta1 --beta2 --epsilon --weight-decay --max-grad-norm
       --gradient-checkpointing --eval-data --eval-fraction --eval-every --save-every --keep --resume --over-length
       --train-on --chat-template --sample --backend --precision --threads --seed --json --vram --timing --allow
-      --eos-token --pad-token`.split(/\s+/);
+      --eos-token --pad-token --add-tokens --save-minutes --save-end`.split(/\s+/);
     expect(Object.keys(trainDefinition.fields).map(flagName).sort()).toEqual(documented.sort());
   });
 
