@@ -1,0 +1,81 @@
+// What keeps a damaged or hostile tokenizer.json from computing without end: ids so high that a table by id would fill
+// the memory, and patterns that backtrack. Not here: what the file means (tokenizer.ts).
+
+import { UserError } from "../util/errors.ts";
+import { TimeLimitError, withinTime } from "../util/time-limit.ts";
+
+/** The largest vocabularies in use have some 2^18 tokens, and their tables are arrays by id. */
+export const ID_CAP = 2 ** 22;
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** Throws a UserError where a token's id is no whole number or beyond the cap. `json` is tokenizer.json. */
+export function refuseHugeIds(json: Json, name: string): void {
+  const { model, added_tokens } = json as { model?: { vocab?: unknown }; added_tokens?: unknown };
+  const vocab = model?.vocab;
+  if (typeof vocab === "object" && vocab !== null && !Array.isArray(vocab)) {
+    for (const token in vocab) refuseHugeId(token, (vocab as Json)[token], name);
+  }
+  if (!Array.isArray(added_tokens)) return;
+  for (const token of added_tokens as ({ id?: unknown; content?: unknown } | null)[]) {
+    if (token !== null && typeof token === "object") refuseHugeId(token.content, token.id, name);
+  }
+}
+
+function refuseHugeId(token: unknown, id: unknown, name: string): void {
+  if (typeof id === "number" && Number.isInteger(id) && id >= 0 && id < ID_CAP) return;
+  throw new UserError(
+    `${name}: tokenizer.json: the token ${(JSON.stringify(token) ?? "without content").slice(0, 60)} has the id ${(JSON.stringify(id) ?? "missing").slice(0, 40)}; expected a whole number below ${ID_CAP}.`,
+  );
+}
+
+/** Runs work of the tokenizer on a text of some length; UserError where its patterns take far too long. */
+export type PatternGuard = <T>(length: number, work: () => T) => T;
+
+/**
+ * Patterns whose time grows with the text alone: those of GPT-2's, LLaMA 3's, Qwen's and Mistral's families, and of
+ * lowrank's own base. Others are timed on every text.
+ */
+const trustedPatterns = new Set([
+  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+  "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+  " ?\\p{L}+|\\p{N}| ?[^ \\t\\r\\n\\p{L}\\p{N}]+|\\n+|[ \\t\\r]+",
+]);
+
+/** A guard costs as much as tokenising some hundred characters, so short texts of trusted patterns go without. */
+const UNGUARDED_LENGTH = 10_000;
+const LIMIT_MS = 4000;
+/** Twenty times what lowrank's own base takes for a character. */
+const LIMIT_MS_PER_CHARACTER = 0.02;
+
+/** The guard of a tokenizer.json. */
+export function patternGuard(json: Json, name: string): PatternGuard {
+  const patterns: string[] = [];
+  for (const part of ["normalizer", "pre_tokenizer", "decoder"]) collectPatterns(json[part], patterns);
+  const trusted = patterns.every((pattern) => trustedPatterns.has(pattern));
+  return (length, work) => {
+    if (trusted && length <= UNGUARDED_LENGTH) return work();
+    try {
+      return withinTime(Math.ceil(LIMIT_MS + LIMIT_MS_PER_CHARACTER * length), work);
+    } catch (error) {
+      if (!(error instanceof TimeLimitError)) throw error;
+      const shown = patterns.map((pattern) => JSON.stringify(pattern.slice(0, 100))).join(", ");
+      throw new UserError(
+        `${name}: tokenizer.json: splitting a text of ${length} characters ${error.message}; ${patterns.length > 0 ? `its patterns ${shown} backtrack too much` : "it is too long for this tokenizer"}.`,
+      );
+    }
+  };
+}
+
+/** Depth is that of Sequences in Sequences, which nobody nests deeply. */
+const DEPTH_CAP = 32;
+
+function collectPatterns(value: unknown, into: string[], depth = 0): void {
+  if (typeof value !== "object" || value === null || depth > DEPTH_CAP) return;
+  for (const [key, item] of Object.entries(value)) {
+    if (key === "Regex" && typeof item === "string") into.push(item);
+    else collectPatterns(item, into, depth + 1);
+  }
+}
