@@ -46,7 +46,7 @@ const trustedPatterns = new Set([
 
 /** A guard costs as much as tokenising some hundred characters, so short texts of trusted patterns go without. */
 const UNGUARDED_LENGTH = 10_000;
-const LIMIT_MS = 4000;
+const LIMIT_MS = 3000;
 /** Twenty times what lowrank's own base takes for a character. */
 const LIMIT_MS_PER_CHARACTER = 0.02;
 

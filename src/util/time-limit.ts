@@ -7,18 +7,24 @@ export class TimeLimitError extends Error {
   override name = "TimeLimitError";
 }
 
-type NodeVm = typeof import("node:vm");
-
-interface Stage {
-  readonly context: { run?: (() => unknown) | undefined };
-  readonly script: import("node:vm").Script;
+interface Context {
+  run?: (() => unknown) | undefined;
 }
-let stage: Stage | undefined;
+interface Script {
+  runInContext(context: Context, options: { timeout: number }): unknown;
+}
+/** Node's vm, asked for at run time, as a browser has none. */
+interface Vm {
+  createContext(context: Context): Context;
+  readonly Script: new (source: string) => Script;
+}
+
+let stage: { readonly context: Context; readonly script: Script } | undefined;
 
 /** What `work` returns or throws; TimeLimitError once it has run for `limitMs` (some 70 us a call are the guard's). */
 export function withinTime<T>(limitMs: number, work: () => T): T {
   const node = (globalThis as { process?: { getBuiltinModule?: (name: string) => unknown } }).process;
-  const vm = node?.getBuiltinModule?.("node:vm") as NodeVm | undefined;
+  const vm = node?.getBuiltinModule?.("node:vm") as Vm | undefined;
   if (!vm) return work();
   stage ??= { context: vm.createContext({}), script: new vm.Script("run()") };
   const { context, script } = stage;
@@ -27,7 +33,7 @@ export function withinTime<T>(limitMs: number, work: () => T): T {
   try {
     return script.runInContext(context, { timeout: limitMs }) as T;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException | undefined)?.code !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw error;
+    if ((error as { code?: unknown } | undefined)?.code !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw error;
     throw new TimeLimitError(`took longer than ${limitMs / 1000} s`);
   } finally {
     context.run = outer;
