@@ -29,7 +29,10 @@ function refuseHugeId(token: unknown, id: unknown, name: string): void {
   );
 }
 
-/** Runs work of the tokenizer on a text of some length; UserError where its patterns take far too long. */
+/**
+ * Runs work of the tokenizer on a text of some length; UserError where its patterns take far too long, or where the
+ * library fails on it: it believes what the file says and meets what is wrong with it here.
+ */
 export type PatternGuard = <T>(length: number, work: () => T) => T;
 
 /**
@@ -56,11 +59,15 @@ export function patternGuard(json: Json, name: string): PatternGuard {
   for (const part of ["normalizer", "pre_tokenizer", "decoder"]) collectPatterns(json[part], patterns);
   const trusted = patterns.every((pattern) => trustedPatterns.has(pattern));
   return (length, work) => {
-    if (trusted && length <= UNGUARDED_LENGTH) return work();
     try {
+      if (trusted && length <= UNGUARDED_LENGTH) return work();
       return withinTime(Math.ceil(LIMIT_MS + LIMIT_MS_PER_CHARACTER * length), work);
     } catch (error) {
-      if (!(error instanceof TimeLimitError)) throw error;
+      if (!(error instanceof TimeLimitError)) {
+        throw new UserError(
+          `${name}: tokenizer.json cannot be used: ${(error as Error).message}. Expected the file that transformers' save_pretrained writes.`,
+        );
+      }
       const shown = patterns.map((pattern) => JSON.stringify(pattern.slice(0, 100))).join(", ");
       throw new UserError(
         `${name}: tokenizer.json: splitting a text of ${length} characters ${error.message}; ${patterns.length > 0 ? `its patterns ${shown} backtrack too much` : "it is too long for this tokenizer"}.`,

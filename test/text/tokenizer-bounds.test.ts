@@ -53,6 +53,19 @@ describe("ids of tokens", () => {
   });
 });
 
+it("a post-processor of another shape is the user's to mend, not a fault of ours", () => {
+  for (const single of [null, 7, ["x"], [{ Other: 1 }], [{ SpecialToken: null }]]) {
+    const make = changed((json) =>
+      Object.assign(json, { post_processor: { type: "TemplateProcessing", single } }),
+    );
+    try {
+      make().encode("abc");
+    } catch (error) {
+      expect(error, JSON.stringify(single)).toBeInstanceOf(UserError);
+    }
+  }
+});
+
 describe("patterns", () => {
   const withPattern = (Regex: string) => ({ pre_tokenizer: { type: "Split", pattern: { Regex } } });
 
