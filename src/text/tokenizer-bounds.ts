@@ -1,11 +1,31 @@
 // What keeps a damaged or hostile tokenizer.json from computing without end: ids so high that a table by id would fill
-// the memory, and patterns that backtrack. Not here: what the file means (tokenizer.ts).
+// the memory, values nested so deeply that walking them ends the process, and patterns that backtrack. Not here: what the file means (tokenizer.ts).
 
 import { UserError } from "../util/errors.ts";
+import { isNestedBeyond, NESTING_CAP } from "../util/nesting.ts";
 import { TimeLimitError, withinTime } from "../util/time-limit.ts";
+import type { TokenizerFiles } from "./tokenizer.ts";
 
 /** The largest vocabularies in use have some 2^18 tokens, and their tables are arrays by id. */
 export const ID_CAP = 2 ** 22;
+
+const fileNames = {
+  tokenizer: "tokenizer.json",
+  tokenizerConfig: "tokenizer_config.json",
+  specialTokensMap: "special_tokens_map.json",
+  generationConfig: "generation_config.json",
+  modelConfig: "config.json",
+} satisfies Partial<Record<keyof TokenizerFiles, string>>;
+
+/** Throws a UserError where one of the files holds lists in lists without end. */
+export function refuseDeepFiles(files: TokenizerFiles): void {
+  for (const key of Object.keys(fileNames) as (keyof typeof fileNames)[]) {
+    if (!isNestedBeyond(files[key])) continue;
+    throw new UserError(
+      `${files.name}: ${fileNames[key]}: lists and objects stand in each other more than ${NESTING_CAP} times.`,
+    );
+  }
+}
 
 type Json = Readonly<Record<string, unknown>>;
 

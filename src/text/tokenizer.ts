@@ -8,7 +8,7 @@ import { UserError } from "../util/errors.ts";
 import { findAddedTokensAsRust } from "./added-tokens.ts";
 import { contentHash } from "./content-hash.ts";
 import { readSpecialTokens, type SpecialTokens } from "./special-tokens.ts";
-import { type PatternGuard, patternGuard, refuseHugeIds } from "./tokenizer-bounds.ts";
+import { type PatternGuard, patternGuard, refuseDeepFiles, refuseHugeIds } from "./tokenizer-bounds.ts";
 
 /** The parsed JSON files of a model folder that say how its text is tokenised. Only `tokenizer` is required. */
 export interface TokenizerFiles {
@@ -53,6 +53,7 @@ export class Tokenizer {
 
   constructor(files: TokenizerFiles) {
     this.name = files.name;
+    refuseDeepFiles(files);
     const config = asObject(files.tokenizerConfig ?? {}, `${files.name}: tokenizer_config.json`);
     const json = withAddedTokens(asObject(files.tokenizer, `${files.name}: tokenizer.json`), config);
     refuseHugeIds(json, files.name);
