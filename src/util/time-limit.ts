@@ -34,7 +34,7 @@ export function withinTime<T>(limitMs: number, work: () => T): T {
     return script.runInContext(context, { timeout: limitMs }) as T;
   } catch (error) {
     if ((error as { code?: unknown } | undefined)?.code !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw error;
-    throw new TimeLimitError(`took longer than ${limitMs / 1000} s`);
+    throw new TimeLimitError(`took longer than ${Number((limitMs / 1000).toPrecision(2))} s`);
   } finally {
     context.run = outer;
   }
