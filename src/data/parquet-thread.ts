@@ -3,8 +3,14 @@
 // (parquet-values.ts) or of the rows (parse-rows.ts).
 
 import { parentPort, workerData } from "node:worker_threads";
-import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects, parquetSchema } from "hyparquet";
-import { compressors } from "hyparquet-compressors";
+import {
+  type AsyncBuffer,
+  type Compressors,
+  type FileMetaData,
+  parquetMetadataAsync,
+  parquetReadObjects,
+  parquetSchema,
+} from "hyparquet";
 import { checkPages } from "./parquet-pages.ts";
 import { parquetReading, parquetValue, takeDecimals } from "./parquet-values.ts";
 
@@ -27,6 +33,7 @@ async function read({ bytes }: ParquetJob, send: (message: ParquetMessage) => vo
   try {
     const metadata = await parquetMetadataAsync(file);
     checkPages(metadata, bytes);
+    const compressors = await compressorsFor(metadata);
     const scales = takeDecimals(metadata);
     const schema = parquetSchema(metadata);
     let rowStart = 0;
@@ -41,6 +48,13 @@ async function read({ bytes }: ParquetJob, send: (message: ParquetMessage) => vo
   } catch (error) {
     send({ problem: (error as Error).message });
   }
+}
+
+/** The rarer ones are WebAssembly, and loaded when they are needed. */
+async function compressorsFor(metadata: FileMetaData): Promise<Compressors | undefined> {
+  const codecs = metadata.row_groups.flatMap(({ columns }) => columns.map((each) => each.meta_data?.codec));
+  if (codecs.every((codec) => codec === "SNAPPY" || codec === "UNCOMPRESSED")) return undefined;
+  return (await import("hyparquet-compressors")).compressors;
 }
 
 const port = parentPort;

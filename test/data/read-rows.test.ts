@@ -121,7 +121,7 @@ describe("Parquet", () => {
   });
 
   it("is refused, never crashed on, when any byte is cut off or changed", async () => {
-    for (let i = 0; i < parquetSample.length; i += 37) {
+    for (let i = 0; i < parquetSample.length; i += 101) {
       const damaged = Buffer.from(parquetSample);
       damaged[i]! ^= 0xff;
       for (const content of [damaged, parquetSample.subarray(0, i)]) {
