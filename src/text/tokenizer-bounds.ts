@@ -38,7 +38,7 @@ export function refuseHugeIds(json: Json, name: string): void {
   }
   if (!Array.isArray(added_tokens)) return;
   for (const token of added_tokens as ({ id?: unknown; content?: unknown } | null)[]) {
-    if (token !== null && typeof token === "object") refuseHugeId(token.content, token.id, name);
+    refuseHugeId(token?.content, token?.id, name);
   }
 }
 

@@ -171,9 +171,9 @@ function asObject(value: unknown, where: string): JsonRecord {
 
 /** tokenizer.json with the tokens that only tokenizer_config.json declares; where both speak, tokenizer.json wins. */
 function withAddedTokens(json: JsonRecord, config: JsonRecord): JsonRecord {
-  const listed = Array.isArray(json.added_tokens) ? (json.added_tokens as JsonRecord[]) : [];
-  const ids = new Set(listed.map((token) => token.id));
-  const contents = new Set(listed.map((token) => token.content));
+  const listed = Array.isArray(json.added_tokens) ? (json.added_tokens as (JsonRecord | null)[]) : [];
+  const ids = new Set(listed.map((token) => token?.id));
+  const contents = new Set(listed.map((token) => token?.content));
   const declared = config.added_tokens_decoder;
   const extra: JsonRecord[] = [];
   if (typeof declared === "object" && declared !== null) {

@@ -35,6 +35,12 @@ describe("ids of tokens", () => {
     },
   );
 
+  it("of entries that are no tokens are refused", () => {
+    for (const entry of [null, 7, "x", []]) {
+      expect(changed((json) => void json.added_tokens.push(entry as never))).toThrow(UserError);
+    }
+  });
+
   it("below the cap may have holes between them", () => {
     const tokenizer = changed((json) => void (json.added_tokens[2]!.id = 5000))();
     expect(tokenizer.encode("a<|im_end|>").at(-1)).toBe(5000);
