@@ -50,11 +50,14 @@ async function read({ bytes }: ParquetJob, send: (message: ParquetMessage) => vo
   }
 }
 
-/** The rarer ones are WebAssembly, and loaded when they are needed. */
+/** The rarer ones are WebAssembly, which reserves gigabytes of addresses: loaded when they are needed. */
 async function compressorsFor(metadata: FileMetaData): Promise<Compressors | undefined> {
   const codecs = metadata.row_groups.flatMap(({ columns }) => columns.map((each) => each.meta_data?.codec));
   if (codecs.every((codec) => codec === "SNAPPY" || codec === "UNCOMPRESSED")) return undefined;
-  return (await import("hyparquet-compressors")).compressors;
+  const { compressors } = await import("hyparquet-compressors").catch((error: Error) => {
+    throw new Error(`it cannot be unpacked here (${error.message}); write the rows as .jsonl`);
+  });
+  return compressors;
 }
 
 const port = parentPort;
