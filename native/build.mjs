@@ -1,18 +1,33 @@
 // Compiles the native CPU engine: the system's C++ compiler and node-api-headers, nothing else. `npm install` runs
 // it; `node native/build.mjs` builds again what changed. Sources in native/ are compiled once, those in its folders
 // once per instruction set that uses them, all under native/build/, cached by content. Names for sources: isa.h.
+// With --sanitize it builds a second addon, native/build/sanitize/lowrank.node, that stops at the first bad access or
+// undefined operation (tools/test-sanitize.mjs runs the tests over it).
 
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism, platform } from "node:os";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = dirname(fileURLToPath(import.meta.url));
-const objectsFolder = join(root, "build", "obj");
-const target = join(root, "build", "lowrank.node");
+const sanitize = process.argv.includes("--sanitize");
+const outFolder = sanitize ? join(root, "build", "sanitize") : join(root, "build");
+const objectsFolder = join(outFolder, "obj");
+const target = join(outFolder, "lowrank.node");
 const headers = join(
   dirname(createRequire(import.meta.url).resolve("node-api-headers/package.json")),
   "include",
@@ -46,7 +61,11 @@ const instructionSets = {
 
 const baseFlags = [
   "-std=c++20",
-  "-O3",
+  // -fexpensive-optimizations fuses multiplications and additions as -O3 does: tests hold the last bits to PyTorch's.
+  ...(sanitize
+    ? ["-O1", "-fexpensive-optimizations", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
+    : ["-O3"]),
+  ...(sanitize ? ["-fno-sanitize-recover=undefined"] : []),
   "-fPIC",
   "-fvisibility=hidden",
   "-fno-math-errno",
@@ -61,6 +80,27 @@ const baseFlags = [
   `-I${root}`,
   `-isystem${headers}`,
 ];
+
+const PROGRESS_FILES = 20;
+
+/**
+ * Says it where a person sees it. npm keeps what an install script prints to itself, unless it was asked not to
+ * (foreground-scripts, as .npmrc asks in this folder): then the terminal is written to past npm, where there is one.
+ */
+function say(text) {
+  const line = `lowrank: ${text}`;
+  const hidden = process.env.npm_lifecycle_event === "install" && !process.stdout.isTTY;
+  if (hidden && process.env.npm_config_foreground_scripts !== "true" && !process.env.CI) {
+    try {
+      const terminal = openSync("/dev/tty", "w");
+      writeSync(terminal, `\r\u001b[K${line}\n`);
+      closeSync(terminal);
+    } catch {
+      // No terminal, nobody to tell.
+    }
+  }
+  console.log(line);
+}
 
 function findCompiler() {
   const candidates = process.env.CXX ? [process.env.CXX] : ["c++", "g++", "clang++"];
@@ -138,26 +178,33 @@ function produce(compiler, args, output) {
 
 async function compileAll(compiler, units) {
   const pending = units.filter((u) => !existsSync(u.object));
+  const count = pending.length;
   let failed = false;
+  let compiled = 0;
   const lane = async () => {
     for (let next = pending.shift(); next && !failed; next = pending.shift()) {
       const result = await produce(compiler, [...next.flags, "-c", next.source], next.object);
       if (result.messages) process.stderr.write(result.messages);
       if (!result.ok) failed = true;
+      compiled++;
+      if (compiled % PROGRESS_FILES === 0 && compiled < count) say(`compiled ${compiled} of ${count} files`);
     }
   };
-  const count = pending.length;
-  await Promise.all(Array.from({ length: availableParallelism() }, lane));
+  const lanes = Math.min(count, availableParallelism());
+  if (count > 0) say(`compiling the native engine: ${count} files, ${lanes} at a time`);
+  await Promise.all(Array.from({ length: lanes }, lane));
   return { ok: !failed, count };
 }
 
 async function link(compiler, units) {
   const objects = units.map((u) => u.object);
-  const base = ["-shared", "-pthread"];
+  const base = ["-shared", "-pthread", ...(sanitize ? ["-fsanitize=address,undefined"] : [])];
   const variants =
     platform() === "darwin"
       ? [["-undefined", "dynamic_lookup"]]
-      : [["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"], []];
+      : sanitize
+        ? [[]]
+        : [["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"], []];
   let result = { ok: false, messages: "" };
   for (const variant of variants) {
     result = await produce(compiler, [...base, ...objects, ...variant], target);
@@ -189,7 +236,7 @@ async function main() {
   const stamp = createHash("sha256")
     .update(units.map((u) => basename(u.object)).join("\n"))
     .digest("hex");
-  const stampFile = join(root, "build", "stamp");
+  const stampFile = join(outFolder, "stamp");
   const { ok, count } = await compileAll(compiler, units);
   if (!ok) return 1;
   const current = existsSync(target) && existsSync(stampFile) && readFileSync(stampFile, "utf8") === stamp;
@@ -197,7 +244,7 @@ async function main() {
   if (!(await link(compiler, units))) return 1;
   writeStamp(stampFile, stamp);
   sweep(units);
-  console.log(`lowrank: native engine built (${count} of ${units.length} files compiled)`);
+  say(`native engine built (${count} of ${units.length} files compiled)`);
   return 0;
 }
 

@@ -21,7 +21,16 @@
 namespace lowrank {
 namespace {
 
+#ifdef __SANITIZE_ADDRESS__
+// Nearly every block comes from the C library and ends where its bytes end, so that the sanitizer guards its edges.
+constexpr size_t kMapFrom = size_t{1} << 30;
+constexpr size_t kUnit = 1;
+constexpr size_t kLeastScratch = 64;
+#else
 constexpr size_t kMapFrom = size_t{1} << 20;
+constexpr size_t kUnit = 64;
+constexpr size_t kLeastScratch = size_t{2} << 20;
+#endif
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kSmallUnit = size_t{64} << 10;
 
@@ -119,7 +128,7 @@ void trimLocked() {
 void* allocateBytes(size_t bytes) {
   if (bytes < kMapFrom) {
     void* address = nullptr;
-    const size_t rounded = bytes < 64 ? 64 : (bytes + 63) / 64 * 64;
+    const size_t rounded = bytes == 0 ? kUnit : (bytes + kUnit - 1) / kUnit * kUnit;
     return posix_memalign(&address, 64, rounded) == 0 ? address : nullptr;
   }
   if (bytes > SIZE_MAX / 2) return nullptr;
@@ -186,7 +195,7 @@ void* scratch(Slot slot, size_t bytes) {
   ScratchBlock& block = scratchBlocks[static_cast<int>(slot)];
   if (bytes > block.bytes) {
     block.release();
-    const size_t size = bytes < kHugePage ? kHugePage : mappedSize(bytes);
+    const size_t size = bytes < kLeastScratch ? kLeastScratch : bytes < kMapFrom ? bytes : mappedSize(bytes);
     block.address = allocateBytes(size);
     if (!block.address) throw std::bad_alloc();
     block.bytes = size;

@@ -9,7 +9,7 @@ export interface Column {
 export function inColumns(columns: readonly Column[], width: number): string {
   const each = Math.floor((width - 3 * (columns.length - 1)) / columns.length);
   if (each < 24) return columns.map(({ title, text }) => `[${title}]\n${text}`).join("\n\n");
-  const wrapped = columns.map(({ title, text }) => [title, "-".repeat(each), ...wrap(text, each)]);
+  const wrapped = columns.map(({ title, text }) => [title, "-".repeat(each), ...wrapWords(text, each)]);
   const rows = Math.max(...wrapped.map((lines) => lines.length));
   return Array.from({ length: rows }, (_, row) =>
     wrapped
@@ -19,7 +19,8 @@ export function inColumns(columns: readonly Column[], width: number): string {
   ).join("\n");
 }
 
-function wrap(text: string, width: number): string[] {
+/** Lines of at most `width` characters, broken between words where that is possible. */
+export function wrapWords(text: string, width: number): string[] {
   const lines: string[] = [];
   for (const paragraph of text.split("\n")) {
     let line = "";

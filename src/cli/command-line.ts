@@ -6,6 +6,7 @@ import { Command, CommanderError, Option } from "commander";
 import type { Field, OptionsDefinition } from "../config/define.ts";
 import { type FlagValues, flagName } from "../config/resolve.ts";
 import { nearestName, UsageError } from "../util/errors.ts";
+import { formatExample, helpLayout } from "./help-text.ts";
 
 /** What argv asks for. */
 export type CommandLine =
@@ -47,7 +48,7 @@ function buildCommand(definition: OptionsDefinition<unknown>): Command {
     .allowExcessArguments()
     .exitOverride()
     .configureOutput({ writeOut: () => {}, writeErr: () => {}, outputError: () => {} })
-    .configureHelp({ showGlobalOptions: false })
+    .configureHelp(helpLayout)
     .helpOption(false);
   for (const [heading, fields] of Object.entries(definition.groups)) {
     for (const [key, field] of Object.entries(fields)) {
@@ -59,7 +60,7 @@ function buildCommand(definition: OptionsDefinition<unknown>): Command {
   );
   command.addOption(new Option("-h, --help", "print this").helpGroup("Help:"));
   if (definition.examples.length > 0) {
-    command.addHelpText("after", `\nExamples:\n${definition.examples.map((line) => `  ${line}`).join("\n")}`);
+    command.addHelpText("after", `\nExamples:\n${definition.examples.map(formatExample).join("\n")}`);
   }
   return command;
 }
@@ -89,7 +90,7 @@ function describe(field: Field<unknown>): string {
 
 function helpText(command: Command): string {
   let text = "";
-  command.configureOutput({ writeOut: (part) => void (text += part), getOutHelpWidth: () => 110 });
+  command.configureOutput({ writeOut: (part) => void (text += part) });
   command.outputHelp();
   return text.trimEnd();
 }

@@ -14,6 +14,8 @@ import { createTerminal, type ExitCode, exitCodes, type Terminal } from "./termi
 export interface CliCommand {
   /** Runs the words after the command's name. */
   main(argv: readonly string[]): Promise<ExitCode>;
+  /** What its flags are, for completion. */
+  readonly definition?: OptionsDefinition<unknown>;
 }
 
 /** Joins options and action. */
@@ -22,6 +24,7 @@ export function defineCommand<Options extends { readonly json?: boolean }>(
   run: (options: Readonly<Options>, terminal: Terminal) => Promise<ExitCode>,
 ): CliCommand {
   return {
+    definition,
     async main(argv) {
       const line = parseCommandLine(definition, argv);
       if (line.kind === "help") {

@@ -1,49 +1,17 @@
 #!/usr/bin/env node
-// The entry of the command line: a table of commands, each loaded only when it runs, so that help is instant. To
-// add a command, write a file beside this one that exports `command`, and add its line here. Not here: what the
-// commands do, or exit codes (terminal.ts).
+// The entry of the command line: from argv to one of the commands (commands.ts), which loads only then, so that help is
+// instant. Not here: what the commands do, or exit codes (terminal.ts).
 
 import { readFileSync } from "node:fs";
 import { nearestName, UsageError } from "../util/errors.ts";
-import type { CliCommand } from "./command.ts";
+import { wrapWords } from "./columns.ts";
+import { commands } from "./commands.ts";
+import { formatItem, HELP_COLUMNS } from "./help-text.ts";
 import { createTerminal, type ExitCode, exitCodes, runToExit } from "./terminal.ts";
-
-interface Entry {
-  readonly summary: string;
-  readonly load: () => Promise<{ readonly command: CliCommand }>;
-}
-
-const commands: Readonly<Record<string, Entry>> = {
-  train: { summary: "fine-tune a model with LoRA, QLoRA or in full", load: () => import("./train.ts") },
-  eval: { summary: "measure a model on rows of data", load: () => import("./eval.ts") },
-  generate: { summary: "continue a prompt", load: () => import("./generate.ts") },
-  chat: { summary: "talk with a model and its adapters", load: () => import("./chat.ts") },
-  check: { summary: "look at a run's data and memory before it starts", load: () => import("./check.ts") },
-  plan: { summary: "count memory, time and cost before paying", load: () => import("./plan.ts") },
-  merge: {
-    summary: "add an adapter to its base model, with a receipt",
-    load: () => import("./merge.ts"),
-  },
-  export: { summary: "write a model or an adapter as GGUF for llama.cpp", load: () => import("./export.ts") },
-  serve: { summary: "answer OpenAI's API over HTTP", load: () => import("./serve.ts") },
-  push: { summary: "upload an adapter to the hub", load: () => import("./push.ts") },
-  quantize: { summary: "write a model in 4 bits", load: () => import("./quantize.ts") },
-  compare: { summary: "full, LoRA and QLoRA on your data, side by side", load: () => import("./compare.ts") },
-  spectrum: { summary: "ranks that hold what training changed", load: () => import("./spectrum.ts") },
-  bench: {
-    summary: "time training steps against the device's measured peak",
-    load: () => import("./bench.ts"),
-  },
-  devices: { summary: "list what can compute here", load: () => import("./devices.ts") },
-};
 
 async function main(argv: readonly string[]): Promise<ExitCode> {
   const [name, ...rest] = argv;
-  if (name === undefined) {
-    throw new UsageError(
-      `expected a command: ${Object.keys(commands).join(", ")}. \`lowrank --help\` says more.`,
-    );
-  }
+  if (name === undefined) return say(overview());
   if (name === "--version" || name === "-V") return say(version());
   if (name === "--help" || name === "-h") return say(overview());
   if (name === "help") return rest[0] === undefined ? say(overview()) : main([rest[0], "--help"]);
@@ -73,17 +41,22 @@ function version(): string {
 
 function overview(): string {
   const width = Math.max(...Object.keys(commands).map((name) => name.length));
-  const lines = Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(width)}  ${summary}`);
+  const wrapped = (text: string) => wrapWords(text, HELP_COLUMNS).join("\n");
   return [
     "Usage: lowrank <command> [config.yaml] [flags]",
     "",
-    "Fine-tune language models with LoRA, QLoRA or in full: on a GPU or a plain CPU, without Python.",
+    wrapped(
+      "Fine-tune language models with LoRA, QLoRA or in full: on a GPU or a plain CPU, without Python.",
+    ),
     "",
     "Commands:",
-    ...lines,
+    ...Object.entries(commands).map(([name, { summary }]) => formatItem(name, summary, width)),
     "",
-    "`lowrank <command> --help` lists a command's flags. YAML keys are the flags in camelCase; flags win.",
-    "`--json` prints one JSON document on stdout. `lowrank --version` prints the version.",
+    wrapped(
+      "`lowrank <command> --help` lists a command's flags. YAML keys are the flags in camelCase; flags win. `--json` prints one JSON document on stdout. `lowrank --version` prints the version.",
+    ),
+    "",
+    "Try it: lowrank generate --model tiny --prompt 'Once upon a time'",
   ].join("\n");
 }
 

@@ -34,7 +34,12 @@ export const planDefinition = defineOptions({
       method: choice(methods, "plan this method alone", { defaultText: "all of them" }),
       rank: adapterFields.rank,
       targets: adapterFields.targets,
-      ...batchFields,
+      batchSize: batchFields.batchSize,
+      sequenceLength: whole("most tokens in a sequence (or pack)", {
+        min: 2,
+        max: 2 ** 24,
+        defaultText: "1024, or the model's positions where these are fewer",
+      }),
       optimizer,
       paged: toggle("let optimizer state leave the device's memory when it is short", false),
     },

@@ -1,11 +1,10 @@
 // Bytes of a data file to rows: JSON Lines, a JSON array, CSV and TSV, Parquet. Knows nothing of what keys mean
 // (index.ts) nor of disks (read-rows.ts). Every mistake names its file and line or row.
 
-import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects, parquetSchema } from "hyparquet";
 import Papa from "papaparse";
 import { parseExactJson, recordOf } from "../text/exact-json.ts";
 import { UserError } from "../util/errors.ts";
-import { parquetReading, parquetValue, takeDecimals } from "./parquet-values.ts";
+import { readParquetGroups } from "./read-parquet.ts";
 import { kindOf, type Row, type RowValue } from "./row.ts";
 
 /** A longer line is a damaged file, not an example. */
@@ -89,41 +88,15 @@ export function parseCsv(bytes: Uint8Array, file: string, separator?: string): R
   });
 }
 
-/** Parquet through a source of byte ranges; what becomes of its values is in parquet-values.ts. */
-export async function parseParquet(source: AsyncBuffer, file: string): Promise<Row[]> {
+/** Parquet, read in a thread of its own; what becomes of its values is in parquet-values.ts. */
+export async function parseParquet(bytes: Uint8Array, file: string): Promise<Row[]> {
   const rows: Row[] = [];
-  // Loaded here, because its WebAssembly reserves gigabytes of addresses, which a limited process does not have.
-  const { compressors } = await import("hyparquet-compressors").catch((error: Error) => {
-    throw new UserError(
-      `${file}: Parquet cannot be unpacked here (${error.message}); write the rows as .jsonl`,
-    );
-  });
-  try {
-    const metadata = await parquetMetadataAsync(source);
-    if (metadata.num_rows > BigInt(ROW_CAP)) throw tooManyRows(file);
-    const scales = takeDecimals(metadata);
-    const schema = parquetSchema(metadata);
-    let rowStart = 0;
-    for (const group of metadata.row_groups) {
-      const rowEnd = rowStart + Number(group.num_rows);
-      const objects = await parquetReadObjects({
-        file: source,
-        metadata,
-        compressors,
-        rowStart,
-        rowEnd,
-        ...parquetReading,
-      });
-      for (const object of objects) {
-        const line = rows.length + 1;
-        const value = asRow(parquetValue(object, schema, scales), `${file} row ${line}`);
-        rows.push({ id: { file, line, unit: "row" }, value });
-      }
-      rowStart = rowEnd;
+  for await (const group of readParquetGroups(bytes, file)) {
+    for (const value of group) {
+      const line = rows.length + 1;
+      rows.push({ id: { file, line, unit: "row" }, value: asRow(value, `${file} row ${line}`) });
     }
-  } catch (error) {
-    if (error instanceof UserError) throw error;
-    throw new UserError(`${file}: not a Parquet file that can be read: ${(error as Error).message}`);
+    if (rows.length > ROW_CAP) throw tooManyRows(file);
   }
   return rows;
 }

@@ -87,13 +87,7 @@ function parse(bytes: Uint8Array, name: string, kind: string): Row[] | Promise<R
   if (kind === ".csv") return parseCsv(bytes, name);
   if (kind === ".tsv") return parseCsv(bytes, name, "\t");
   if (kind === ".parquet" || isParquet(bytes)) {
-    return parseParquet(
-      {
-        byteLength: bytes.byteLength,
-        slice: (start, end) => bytes.slice(start, end).buffer as ArrayBuffer,
-      },
-      name,
-    );
+    return parseParquet(bytes, name);
   }
   // Files named .json are as often JSON Lines as arrays.
   return firstCharacter(bytes) === "[" ? parseJsonArray(bytes, name) : parseJsonLines(bytes, name);

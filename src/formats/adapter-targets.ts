@@ -4,6 +4,7 @@
 // test/golden/peft-targets.json.
 
 import { UserError } from "../util/errors.ts";
+import { compilePythonPattern } from "./python-pattern.ts";
 
 export interface AdapterConfig {
   readonly rank: number;
@@ -152,49 +153,15 @@ function endsWithPath(name: string, target: string): boolean {
 function layerReader(names: readonly string[]): (name: string) => number | undefined {
   const sources = names.length === 0 ? [".*?\\.[^.]*"] : names.map((name) => `(?:^|.*?\\.)(?:${name})`);
   const patterns = sources.map((source) =>
-    compilePythonPattern(`${source}\\.(?<layerIndex>\\d+)\\.`, "layers pattern", "start"),
+    compilePythonPattern(`${source}\\.(?P<layerIndex>\\d+)\\.`, "layers pattern", "start"),
   );
   return (name) => {
     for (const pattern of patterns) {
-      const match = pattern.exec(name);
-      if (match) return Number(match.groups!.layerIndex);
+      const index = pattern.group(name, "layerIndex");
+      if (index !== undefined) return Number(index);
     }
     return undefined;
   };
-}
-
-/** A pattern is written by hand and short; a longer one is not a pattern. */
-const PATTERN_CAP = 10_000;
-
-/**
- * A Python regular expression as a JavaScript one, anchored as re.match ("start") or re.fullmatch ("full") does.
- * Translated: (?P<name>), (?P=name), \A, \Z, {,n} and leading flags. The rest is common to both, or refused.
- */
-export function compilePythonPattern(source: string, where: string, anchor: "start" | "full"): RegExp {
-  if (source.length > PATTERN_CAP)
-    throw new UserError(`adapter: ${where}: a pattern of ${source.length} characters.`);
-  let flags = "";
-  let body = source.replace(/^\(\?([aiLmsu]+)\)/, (_, letters: string) => {
-    flags = [...letters].filter((letter) => "ims".includes(letter)).join("");
-    return "";
-  });
-  if (/\(\?(?:[aiLmsux]*-?[aiLmsux]+[:)]|#)/.test(body)) {
-    throw new UserError(
-      `adapter: ${where}: the pattern ${JSON.stringify(source)} switches flags inside or holds a comment, which is not supported here; write it without.`,
-    );
-  }
-  body = body.replace(/\\[\s\S]|\(\?P<|\(\?P=(\w+)\)|\{,(\d+)\}/g, (found, name?: string, most?: string) => {
-    if (name !== undefined) return `\\k<${name}>`;
-    if (most !== undefined) return `{0,${most}}`;
-    return found === "(?P<" ? "(?<" : found === "\\A" ? "^" : found === "\\Z" ? "$" : found;
-  });
-  try {
-    return new RegExp(anchor === "full" ? `^(?:${body})$` : `^(?:${body})`, flags);
-  } catch (error) {
-    throw new UserError(
-      `adapter: ${where}: ${JSON.stringify(source)} is not a regular expression that works here: ${(error as Error).message}.`,
-    );
-  }
 }
 
 function describe(targets: string | readonly string[]): string {

@@ -2,6 +2,7 @@
 // message. What the keys mean is each format's own affair.
 
 import { UserError } from "../util/errors.ts";
+import { isNestedBeyond, NESTING_CAP } from "../util/nesting.ts";
 import type { ByteSource } from "./byte-source.ts";
 
 export type JsonObject = { readonly [key: string]: unknown };
@@ -30,11 +31,15 @@ export function parseJson(bytes: Uint8Array, where: string): unknown {
   } catch {
     throw new UserError(`${where}: the text is not valid UTF-8.`);
   }
+  let value: unknown;
   try {
-    return JSON.parse(text);
+    value = JSON.parse(text);
   } catch {
     throw new UserError(`${where}: not valid JSON${placeOf(text)}.`);
   }
+  if (isNestedBeyond(value))
+    throw new UserError(`${where}: lists and objects stand in each other more than ${NESTING_CAP} times.`);
+  return value;
 }
 
 /** Where the mistake is, found anew: V8 states the position of some mistakes only. */

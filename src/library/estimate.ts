@@ -42,7 +42,7 @@ export async function planWith(
 ): Promise<ExplainedPlan> {
   await fetchOptions(planDefinition, options, { note: tell, warn: tell });
   const inputs = await readInputs(options);
-  const made = await makePlan(options, inputs, probeShare * machineMemory().availableBytes, tell);
+  const made = await makePlan(inputs, probeShare * machineMemory().availableBytes, tell);
   if (!options.explain) return made;
   return { ...made, explain: await explain(inputs.shape, inputs.gpus, await readMeasured(), options) };
 }

@@ -3,6 +3,7 @@
 // texts as conforming that do not. Not here: "$ref" to other documents, conditionals, unevaluated*, "format" as a rule.
 
 import { UserError } from "../util/errors.ts";
+import { TimeLimitError, withinTime } from "../util/time-limit.ts";
 
 /** Undefined when the value conforms, else the first violation with its path, for example `$.items[2]: expected a string`. */
 export type SchemaCheck = (value: unknown) => string | undefined;
@@ -125,7 +126,9 @@ const keywords: Record<string, (keyword: Keyword) => Check> = {
   pattern: ({ argument, place }) => {
     const expression = regularExpression(argument, place);
     return (value, path) =>
-      typeof value !== "string" || expression.test(value) ? undefined : `${path}: does not match ${argument}`;
+      typeof value !== "string" || matches(expression, value, place)
+        ? undefined
+        : `${path}: does not match ${argument}`;
   },
   required: ({ argument, place }) => {
     const names = arrayOf(argument, place);
@@ -263,6 +266,20 @@ function regularExpression(source: unknown, place: string): RegExp {
     return new RegExp(source, "u");
   } catch {
     throw new UserError(`JSON schema at ${place}: ${JSON.stringify(source)} is not a regular expression`);
+  }
+}
+
+/** A match takes microseconds, unless its pattern backtracks without end. */
+const PATTERN_LIMIT_MS = 2000;
+
+function matches(expression: RegExp, value: string, place: string): boolean {
+  try {
+    return withinTime(PATTERN_LIMIT_MS, () => expression.test(value));
+  } catch (error) {
+    if (!(error instanceof TimeLimitError)) throw error;
+    throw new UserError(
+      `JSON schema at ${place}: matching ${JSON.stringify(expression.source)} ${error.message}; write it without repetitions inside repetitions`,
+    );
   }
 }
 

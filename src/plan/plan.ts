@@ -39,7 +39,14 @@ export interface Plan {
   readonly estimates: Readonly<Record<string, readonly Estimate[]>>;
 }
 
+/** The options with nothing left to default. */
+export type ResolvedPlanOptions = PlanOptions & { readonly sequenceLength: number };
+
+/** Tokens in a sequence unless the user or the model says otherwise; train's default. */
+const usualLength = 1024;
+
 export interface PlanInputs {
+  readonly options: ResolvedPlanOptions;
   readonly shape: ModelShape;
   readonly gpus: GpuTable;
   readonly gpu?: Gpu;
@@ -49,18 +56,19 @@ export async function readInputs(options: PlanOptions): Promise<PlanInputs> {
   const shape = await readShape(options.model);
   const gpus = await readGpuTable(options.gpus);
   const gpu = options.gpu === undefined ? undefined : findGpu(gpus, options.gpu);
-  if (options.sequenceLength > shape.config.maxPositions) {
+  const { maxPositions } = shape.config;
+  const sequenceLength = options.sequenceLength ?? Math.min(usualLength, maxPositions);
+  if (sequenceLength > maxPositions) {
     throw new UserError(
-      `--sequence-length ${options.sequenceLength}: the model was trained for ${shape.config.maxPositions} positions`,
+      `--sequence-length ${sequenceLength}: the model was trained for ${maxPositions} positions`,
     );
   }
-  return { shape, gpus, gpu };
+  return { options: { ...options, sequenceLength }, shape, gpus, gpu };
 }
 
 /** Everything. `memoryBytes` is what a probe may take of this machine. */
 export async function makePlan(
-  options: PlanOptions,
-  { shape, gpus, gpu }: PlanInputs,
+  { options, shape, gpus, gpu }: PlanInputs,
   memoryBytes: number,
   tell: (message: string) => void,
 ): Promise<Plan> {
@@ -122,19 +130,19 @@ export async function makePlan(
   };
 }
 
-function limitOf(options: PlanOptions, gpu: Gpu | undefined): Plan["limit"] {
+function limitOf(options: ResolvedPlanOptions, gpu: Gpu | undefined): Plan["limit"] {
   if (options.vram !== undefined) return { bytes: options.vram, source: "--vram" };
   if (gpu) return { bytes: gpu.memoryGB * 1e9, source: gpu.title };
   return undefined;
 }
 
-function priceOf(options: PlanOptions, gpu: Gpu): Budget["price"] {
+function priceOf(options: ResolvedPlanOptions, gpu: Gpu): Budget["price"] {
   if (options.price !== undefined) return { perHour: options.price, source: "--price" };
   if (!gpu.price) return undefined;
   return { perHour: gpu.price.perHour, source: `${gpu.price.source}, ${gpu.price.asOf}` };
 }
 
-async function workOf(options: PlanOptions): Promise<Plan["work"]> {
+async function workOf(options: ResolvedPlanOptions): Promise<Plan["work"]> {
   if (options.tokens !== undefined) return { tokens: options.tokens, source: "--tokens" };
   if (options.data === undefined) return undefined;
   const path = locateModel(options.model);
@@ -158,12 +166,12 @@ async function workOf(options: PlanOptions): Promise<Plan["work"]> {
   };
 }
 
-function probedMethod(options: PlanOptions): Method {
+function probedMethod(options: ResolvedPlanOptions): Method {
   return options.method ?? "lora";
 }
 
 function runProbe(
-  options: PlanOptions,
+  options: ResolvedPlanOptions,
   shape: ModelShape,
   methods: readonly MethodPlan[],
   memoryBytes: number,

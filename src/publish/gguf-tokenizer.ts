@@ -1,12 +1,13 @@
 // A tokenizer.json as llama.cpp's metadata. It knows two of our kinds: "llama", SentencePiece's pieces with scores and
-// bytes as a last resort, and "gpt2", byte-level BPE with merges whose first split of the text goes by a name. A split
-// that has no name there would tokenise differently in silence, so it is refused.
+// bytes as a last resort, and "gpt2", byte-level BPE with merges whose first split of the text goes by a name
+// (gguf-split.ts).
 // Keys and token types: llama.cpp, gguf-py; names of splits: src/llama-vocab.cpp.
 
 import type { GgufValue } from "../formats/gguf.ts";
 import { isJsonObject, type JsonObject } from "../formats/json.ts";
 import type { NamedTemplates, Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
+import { flattenSteps, splitName } from "./gguf-split.ts";
 
 const tokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
@@ -42,7 +43,7 @@ export function tokenizerMetadata(given: TokenizerToExport): Metadata {
   const metadata: Metadata = new Map();
   const sentencePiece = model.byte_fallback === true;
   metadata.set("tokenizer.ggml.model", text(sentencePiece ? "llama" : "gpt2"));
-  const pre = given.preTokenizer ?? (sentencePiece ? "default" : splitName(json, tokenizer.name));
+  const pre = given.preTokenizer ?? (sentencePiece ? "default" : splitName(tokenizer, json, given.warn));
   metadata.set("tokenizer.ggml.pre", text(pre));
   const merges = mergesOf(model, tokenizer.name);
   const types = vocabulary.types;
@@ -163,55 +164,13 @@ function mergesOf(model: JsonObject, name: string): [string, string][] {
   });
 }
 
-/** The regular expressions of the first split, and what llama.cpp calls them. */
-const splits: readonly (readonly [pattern: string, name: string])[] = [
-  [
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-    "llama-bpe",
-  ],
-  [
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-    "qwen2",
-  ],
-  [
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-    "tekken",
-  ],
-];
-
-function splitName(json: JsonObject, name: string): string {
-  const steps = flatten(json.pre_tokenizer, "pretokenizers");
-  const shape = steps.map((step) => step.type).join(" ");
-  const last = steps.at(-1);
-  if (last?.type === "ByteLevel" && last.add_prefix_space !== true) {
-    if (shape === "ByteLevel") return "gpt-2";
-    if (shape === "Digits ByteLevel" && steps[0]!.individual_digits === true) return "smollm";
-    const pattern = shape === "Split ByteLevel" ? steps[0]!.pattern : undefined;
-    const regex = isJsonObject(pattern) ? pattern.Regex : undefined;
-    const found = splits.find(([source]) => source === regex);
-    if (found) return found[1];
-  }
-  throw new UserError(
-    `${name}: llama.cpp has no name known here for how this tokenizer first splits text (${shape || "no pre-tokenizer"}). If you know the name it has there, give it with --pre-tokenizer; it decides how every text is tokenised`,
-  );
-}
-
 /** Whether a text's first word gets a space before it. */
 function prependsSpace(json: JsonObject): boolean {
-  const normalizers = flatten(json.normalizer, "normalizers");
+  const normalizers = flattenSteps(json.normalizer, "normalizers");
   if (normalizers.some((step) => step.type === "Prepend")) return true;
-  return flatten(json.pre_tokenizer, "pretokenizers").some(
+  return flattenSteps(json.pre_tokenizer, "pretokenizers").some(
     (step) => step.type === "Metaspace" && (step.prepend_scheme ?? "always") !== "never",
   );
-}
-
-/** A step, or a Sequence of steps, as a list. */
-function flatten(step: unknown, key: string): JsonObject[] {
-  if (!isJsonObject(step)) return [];
-  const inner = step[key];
-  return step.type === "Sequence" && Array.isArray(inner)
-    ? inner.flatMap((each) => flatten(each, key))
-    : [step];
 }
 
 function text(value: string): GgufValue {

@@ -2,7 +2,8 @@
 // to {{ x }}, tojson, arithmetic and comparison made Python's: the engine itself knows only JavaScript's numbers. How
 // Python writes a value is in python-text.ts, what rows hold in exact-json.ts; who renders is chat-template.ts.
 
-import { Environment, Interpreter, type parse } from "@huggingface/jinja";
+import { Environment, type Interpreter, type parse } from "@huggingface/jinja";
+import { BoundedInterpreter, templateBounds, withinBounds } from "./bounded-template.ts";
 import { arithmetic, equal, isNumeric, toFloat, toInteger } from "./python-arithmetic.ts";
 import { type JsonLayout, kindOf, pythonJson, pythonStr, type TemplateValue } from "./python-text.ts";
 
@@ -48,13 +49,17 @@ export function exactJsonText(value: unknown): string {
   return pythonJson(templateValue(value));
 }
 
-/** Text of a template. Whatever the template raises is thrown as it is. */
-export function renderProgram(program: Program, variables: Readonly<Record<string, unknown>>): string {
+/** Text of a template. Whatever the template raises is thrown as it is; an Error says which bound it passed. */
+export function renderProgram(
+  program: Program,
+  variables: Readonly<Record<string, unknown>>,
+  bounds = templateBounds,
+): string {
   const environment = new Environment();
   for (const [name, value] of Object.entries(variables)) {
     environment.setVariable(name, templateValue(value));
   }
-  return String(new PythonInterpreter(environment).run(program).value);
+  return withinBounds(() => String(new PythonInterpreter(environment, bounds).run(program).value), bounds);
 }
 
 interface Evaluated {
@@ -90,8 +95,8 @@ function output(expression: Statement): Statement {
 type Node = Statement & Readonly<Record<string, unknown>>;
 
 /** The engine with Python's answers where they differ. Whatever is not met here it evaluates itself. */
-class PythonInterpreter extends Interpreter {
-  override evaluate(statement: Statement | undefined, environment: Environment): TemplateValue {
+class PythonInterpreter extends BoundedInterpreter {
+  protected override step(statement: Statement | undefined, environment: Environment): TemplateValue {
     const node = statement as Node | undefined;
     switch (node?.type) {
       case "Output":
@@ -107,13 +112,13 @@ class PythonInterpreter extends Interpreter {
       case "TestExpression":
         return this.test(node, environment);
       default:
-        return super.evaluate(statement, environment);
+        return super.step(statement, environment);
     }
   }
 
   private binary(node: Node, environment: Environment): TemplateValue {
     const operator = (node.operator as { value: string }).value;
-    if (operator === "and" || operator === "or") return super.evaluate(node, environment);
+    if (operator === "and" || operator === "or") return super.step(node, environment);
     const left = this.evaluate(node.left as Statement, environment);
     const right = this.evaluate(node.right as Statement, environment);
     if (operator === "==" || operator === "!=") return new Truth(equal(left, right) === (operator === "=="));
@@ -137,22 +142,22 @@ class PythonInterpreter extends Interpreter {
       throw new Error(`unsupported operands for +: ${kindOf(left)} and str`);
     }
     const evaluated = { ...node, left: evaluatedNode(left), right: evaluatedNode(right) };
-    return super.evaluate(evaluated, environment);
+    return super.step(evaluated, environment);
   }
 
   private unary(node: Node, environment: Environment): TemplateValue {
-    if ((node.operator as { value: string }).value === "not") return super.evaluate(node, environment);
+    if ((node.operator as { value: string }).value === "not") return super.step(node, environment);
     const argument = this.evaluate(node.argument as Statement, environment);
     const value: unknown = argument.value;
     if (typeof value === "bigint") {
       const minus = (node.operator as { value: string }).value === "-";
       return new Integer(minus ? -value : value);
     }
-    return super.evaluate({ ...node, argument: evaluatedNode(argument) } as Statement, environment);
+    return super.step({ ...node, argument: evaluatedNode(argument) } as Statement, environment);
   }
 
   private test(node: Node, environment: Environment): TemplateValue {
-    if ((node.test as { value: string }).value !== "float") return super.evaluate(node, environment);
+    if ((node.test as { value: string }).value !== "float") return super.step(node, environment);
     const operand = this.evaluate(node.operand as Statement, environment);
     return new Truth((operand.type === "FloatValue") !== node.negate);
   }
@@ -205,7 +210,7 @@ class PythonInterpreter extends Interpreter {
         break;
       }
     }
-    return super.evaluate({ ...node, operand: evaluatedNode(operand) } as Statement, environment);
+    return super.step({ ...node, operand: evaluatedNode(operand) } as Statement, environment);
   }
 
   private arguments(nodes: readonly Node[], environment: Environment): Arguments {

@@ -9,6 +9,7 @@ import { findAddedTokensAsRust } from "./added-tokens.ts";
 import { contentHash } from "./content-hash.ts";
 import { readSpecialTokens, type SpecialTokens } from "./special-tokens.ts";
 import { tokenBound } from "./token-bound.ts";
+import { type PatternGuard, patternGuard, refuseDeepFiles, refuseHugeIds } from "./tokenizer-bounds.ts";
 
 /** The parsed JSON files of a model folder that say how its text is tokenised. Only `tokenizer` is required. */
 export interface TokenizerFiles {
@@ -60,11 +61,15 @@ export class Tokenizer {
   readonly fewestTokens: (text: string) => number;
   private readonly engine: Engine;
   private readonly files: TokenizerFiles;
+  private readonly guarded: PatternGuard;
 
   constructor(files: TokenizerFiles) {
     this.name = files.name;
+    refuseDeepFiles(files);
     const config = asObject(files.tokenizerConfig ?? {}, `${files.name}: tokenizer_config.json`);
     const json = withAddedTokens(asObject(files.tokenizer, `${files.name}: tokenizer.json`), config);
+    refuseHugeIds(json, files.name);
+    this.guarded = patternGuard(json, files.name);
     try {
       this.engine = new Engine(json, config);
       findAddedTokensAsRust(this.engine, (json.model as JsonRecord | undefined)?.vocab);
@@ -128,9 +133,7 @@ export class Tokenizer {
   encode(text: string, options: { addSpecialTokens?: boolean } = {}): number[] {
     // JSON may hold half a surrogate pair, which has no UTF-8 form.
     const wellFormed = text.replace(LONE_SURROGATE, "\ufffd");
-    const ids = this.engine.encode(wellFormed, {
-      add_special_tokens: options.addSpecialTokens ?? true,
-    }).ids;
+    const ids = this.encodeGuarded(wellFormed, options.addSpecialTokens ?? true);
     for (const id of ids) {
       if (id === undefined) {
         throw new UserError(
@@ -181,13 +184,22 @@ export class Tokenizer {
 
   // The clean-up of spaces before punctuation changes text that the model never saw: always off.
   private decodeKnown(ids: number[]): string {
-    return this.engine.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false });
+    return this.guarded(ids.length, () =>
+      this.engine.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false }),
+    );
+  }
+
+  private encodeGuarded(text: string, addSpecialTokens: boolean): number[] {
+    return this.guarded(
+      text.length,
+      () => this.engine.encode(text, { add_special_tokens: addSpecialTokens }).ids,
+    );
   }
 
   private findPrefix(): number[] {
     const probe = "a";
-    const bare = this.engine.encode(probe, { add_special_tokens: false }).ids;
-    const full = this.engine.encode(probe, { add_special_tokens: true }).ids;
+    const bare = this.encodeGuarded(probe, false);
+    const full = this.encodeGuarded(probe, true);
     for (let start = 0; start + bare.length <= full.length; start++) {
       if (bare.every((id, i) => full[start + i] === id)) return full.slice(0, start);
     }
@@ -206,9 +218,9 @@ function asObject(value: unknown, where: string): JsonRecord {
 
 /** tokenizer.json with the tokens that only tokenizer_config.json declares; where both speak, tokenizer.json wins. */
 function withAddedTokens(json: JsonRecord, config: JsonRecord): JsonRecord {
-  const listed = Array.isArray(json.added_tokens) ? (json.added_tokens as JsonRecord[]) : [];
-  const ids = new Set(listed.map((token) => token.id));
-  const contents = new Set(listed.map((token) => token.content));
+  const listed = Array.isArray(json.added_tokens) ? (json.added_tokens as (JsonRecord | null)[]) : [];
+  const ids = new Set(listed.map((token) => token?.id));
+  const contents = new Set(listed.map((token) => token?.content));
   const declared = config.added_tokens_decoder;
   const extra: JsonRecord[] = [];
   if (typeof declared === "object" && declared !== null) {

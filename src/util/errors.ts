@@ -5,6 +5,24 @@
 /** Something the user can fix. The message says what, where, what was expected and what to do. */
 export class UserError extends Error {
   override name = "UserError";
+
+  /** A message that quotes a long value of a file is cut to what can be read. */
+  constructor(message: string, options?: ErrorOptions) {
+    super(readable(message), options);
+  }
+}
+
+const LONG_WORD = /\S{300,}/g;
+const LONG_MESSAGE = 1900;
+
+function readable(message: string): string {
+  if (message.length < 300) return message;
+  const words = message.replace(
+    LONG_WORD,
+    (word) => `${word.slice(0, 120)}...${word.slice(-40)} (${word.length} characters)`,
+  );
+  if (words.length <= LONG_MESSAGE) return words;
+  return `${words.slice(0, LONG_MESSAGE - 500)} ... ${words.slice(-400)}`;
 }
 
 /** An unknown flag, command or configuration key: like UserError, but exits with the code for wrong usage. */

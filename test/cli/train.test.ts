@@ -288,7 +288,6 @@ describe("the lowrank command", () => {
 
   const needed = ["--model", "m", "--data", "d", "--out", "o"];
   it.each([
-    [[], "expected a command"],
     [["trian"], 'Did you mean "train"?'],
     [["--json", "train"], "expected a command before --json"],
     [["train"], "needs --model"],

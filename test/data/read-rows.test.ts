@@ -8,6 +8,7 @@ import { exactJsonText } from "../../src/text/template-values.ts";
 import { UserError } from "../../src/util/errors.ts";
 import { readGolden } from "../golden/load-golden.ts";
 import { asset, hasAssets, WITHOUT } from "../text/assets.ts";
+import { parquetSample } from "./parquet-sample.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "lowrank-rows-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -92,36 +93,11 @@ describe("CSV", () => {
   });
 });
 
-/**
- * Two row groups, Snappy, written by pyarrow 26.0.1 from {"messages": [{"role", "content", "name"}], "stars": int64}:
- * names and stars may be null.
- */
-const PARQUET = [
-  "UEFSMRUAFUIVRCwVBBUAFQYVBhwAAAAhFAIAAAADAgEGWAQEBAAAAHVzZXIJAAAAYXNzaXN0YW50FQAVRhVGLBUEFQAVBhUG",
-  "HAAAACMUAgAAAAMCAQYEBAQBBkhIaQ0AAABIZWxsbywgY2Fmw6kuFQAVKhUuLBUEFQAVBhUGHAAAABVQAgAAAAMCBAAAAAMj",
-  "AAADAAAAYm90FQAVHBUgLBUCFQAVBhUGHAAAAA40AgAAAAIBBQAAAAAAAAAVABUoFSwsFQIVABUGFQYcAAAAFEwCAAAAAgAC",
-  "AAAAAgQEAAAAdXNlchUAFSYVKiwVAhUAFQYVBhwAAAATSAIAAAACAAIAAAACBAMAAABCeWUVABUYFRwsFQIVABUGFQYcAAAA",
-  "DCwCAAAAAgACAAAAAgMVABUMFRAsFQIVABUGFQYcAAAABhQCAAAAAgAVBBmMNQAYBnNjaGVtYRUEADUCGAhtZXNzYWdlcxUC",
-  "FQZMPAAAADUEGARsaXN0FQIANQIYB2VsZW1lbnQVBgAVDCUCGARyb2xlJQBMHAAAABUMJQIYB2NvbnRlbnQlAEwcAAAAFQwl",
-  "AhgEbmFtZSUATBwAAAAVBCUCGAVzdGFycwAWBBksGUwmABwVDBklBgAZSAhtZXNzYWdlcwRsaXN0B2VsZW1lbnQEcm9sZRUC",
-  "FgQWaBZqJghJHBUAFQAVAgA8FhoZJgICGVYAAAAABAAAACYAHBUMGSUGABlICG1lc3NhZ2VzBGxpc3QHZWxlbWVudAdjb250",
-  "ZW50FQIWBBZsFmwmckkcFQAVABUCADwWHhkmAgIZVgAAAAAEAAAAJgAcFQwZJQYAGUgIbWVzc2FnZXMEbGlzdAdlbGVtZW50",
-  "BG5hbWUVAhYEFlAWVCbeAUkcFQAVABUCADwWBhkmAgIZVgAAAAICAAAAJgAcFQQZJQYAGRgFc3RhcnMVAhYCFkIWRiayAkkc",
-  "FQAVABUCADwpBhkmAAIAAAAW5gIWAiYIFvACABlMJgAcFQwZJQYAGUgIbWVzc2FnZXMEbGlzdAdlbGVtZW50BHJvbGUVAhYC",
-  "Fk4WUib4AkkcFQAVABUCADwWCBkmAgAZVgAAAAACAAAAJgAcFQwZJQYAGUgIbWVzc2FnZXMEbGlzdAdlbGVtZW50B2NvbnRl",
-  "bnQVAhYCFkwWUCbKA0kcFQAVABUCADwWBhkmAgAZVgAAAAACAAAAJgAcFQwZJQYAGUgIbWVzc2FnZXMEbGlzdAdlbGVtZW50",
-  "BG5hbWUVAhYCFj4WQiaaBEkcFQAVABUCADwWABkmAgAZVgAAAAIAAAAAJgAcFQQZJQYAGRgFc3RhcnMVAhYCFjIWNibcBEkc",
-  "FQAVABUCADwpBhkmAgAAAAAWigIWAib4AhaaAgAoIHBhcnF1ZXQtY3BwLWFycm93IHZlcnNpb24gMjYuMC4xGUwcAAAcAAAc",
-  "AAAcAAAA9QIAAFBBUjE=",
-].join("");
-
 describe("Parquet", () => {
-  const bytes = Buffer.from(PARQUET, "base64");
-
   it.each(["a.parquet", "a.data.parquet"])(
     "%s: nested rows, whole numbers as numbers, nulls left out",
     async (name) => {
-      const rows = await read(name, bytes);
+      const rows = await read(name, parquetSample);
       expect(rows.map((row) => row.value)).toEqual([
         {
           messages: [
@@ -145,10 +121,10 @@ describe("Parquet", () => {
   });
 
   it("is refused, never crashed on, when any byte is cut off or changed", async () => {
-    for (let i = 0; i < bytes.length; i += 7) {
-      const damaged = Buffer.from(bytes);
+    for (let i = 0; i < parquetSample.length; i += 101) {
+      const damaged = Buffer.from(parquetSample);
       damaged[i]! ^= 0xff;
-      for (const content of [damaged, bytes.subarray(0, i)]) {
+      for (const content of [damaged, parquetSample.subarray(0, i)]) {
         const outcome = await read("damaged.parquet", content).catch((error: unknown) => error);
         if (!Array.isArray(outcome)) expect(outcome, `byte ${i}`).toBeInstanceOf(UserError);
       }

@@ -26,6 +26,14 @@ const evalData = writeRows(join(folder, "eval.jsonl"), rows.slice(32));
 const device = ["--backend", backendName, "--threads", "1", "--sequence-length", "64", "--batch-size", "4"];
 const json = (text: string) => JSON.parse(text) as Record<string, never>;
 
+it("plans and exports the base that comes with lowrank, without a flag more", () => {
+  expect(json(succeed("plan", "--model", "tiny", "--json").stdout)).toMatchObject({ sequenceLength: 512 });
+  const out = join(folder, "tiny.gguf");
+  const { stderr } = succeed("export", "--model", "tiny", "--format", "gguf", "--out", out);
+  expect(stderr).toContain("written as gpt-2, which gives the same tokens on ordinary text");
+  expect(readFileSync(out).subarray(0, 4).toString()).toBe("GGUF");
+});
+
 it("plans a folder and prices a data file", () => {
   const words = [
     "plan",

@@ -155,8 +155,14 @@ describe("LLaMA-2 7B", () => {
 describe("a plan", () => {
   const plan = async (flags: Record<string, unknown>) => {
     const resolved = options(flags);
-    return makePlan(resolved, await readInputs(resolved), 2 ** 33, () => {});
+    return makePlan(await readInputs(resolved), 2 ** 33, () => {});
   };
+
+  it("takes the length that the model has, where none is given", async () => {
+    const { sequenceLength } = await plan({ model: "tiny", sequenceLength: undefined });
+    expect(sequenceLength).toBe(512);
+    await expect(plan({ model: "tiny", sequenceLength: 513 })).rejects.toThrow(/trained for 512 positions/);
+  });
 
   it("says what fits, and the largest batch that does", async () => {
     const found = await plan({ vram: "24MB", method: "lora" });

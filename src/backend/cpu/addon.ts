@@ -49,13 +49,16 @@ export interface NativeAddon {
   evictPaged(address: number, sizeBytes: number): void;
 }
 
-const path = fileURLToPath(new URL("../../../native/build/lowrank.node", import.meta.url));
+const built = fileURLToPath(new URL("../../../native/build/lowrank.node", import.meta.url));
+/** LOWRANK_ADDON names another build of the addon, such as the one with sanitizers. */
+const path = process.env.LOWRANK_ADDON || built;
 let loaded: NativeAddon | undefined;
 
 /** Loads the addon. UserError when it was not built or cannot be loaded. */
 export function loadNativeAddon(): NativeAddon {
   if (loaded) return loaded;
   if (!existsSync(path)) {
+    if (path !== built) throw new UserError(`LOWRANK_ADDON: there is no file ${path}.`);
     throw new UserError(
       "the CPU backend is not built: install a C++ compiler (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), then run `node native/build.mjs` in the lowrank folder",
     );
