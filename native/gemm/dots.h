@@ -18,7 +18,7 @@ struct FloatSteps {
   static Vf read(const float* x) { return load(x); }
   static Vf readFirst(const float* x, int n) { return loadFirst(x, n); }
   static Vf narrow(const Type* p) { return load(p); }
-  static Vf add(Vf sum, Vf a, Vf b) { return sum + a * b; }
+  static Vf add(Vf sum, Vf a, Vf b) { return multiplyAdd(a, b, sum); }
 };
 
 #if defined(__AVX512BF16__)

@@ -85,7 +85,7 @@ void denseDots(const Element* w, int64_t wStride, const float* x, int64_t xStrid
       for (int t = 0; t < T; t++) {
         const Vf here = load(x + t * xStride + i + c * kLanes);
         LOWRANK_UNROLL
-        for (int r = 0; r < R; r++) partial[r][t][c] += weight[r] * here;
+        for (int r = 0; r < R; r++) partial[r][t][c] = multiplyAdd(weight[r], here, partial[r][t][c]);
       }
     }
   }
@@ -95,7 +95,9 @@ void denseDots(const Element* w, int64_t wStride, const float* x, int64_t xStrid
     for (int r = 0; r < R; r++) {
       const Vf weight = loadWideFirst(w + r * wStride + i, left);
       LOWRANK_UNROLL
-      for (int t = 0; t < T; t++) partial[r][t][0] += weight * loadFirst(x + t * xStride + i, left);
+      for (int t = 0; t < T; t++) {
+        partial[r][t][0] = multiplyAdd(weight, loadFirst(x + t * xStride + i, left), partial[r][t][0]);
+      }
     }
   }
   LOWRANK_UNROLL
