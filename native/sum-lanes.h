@@ -1,4 +1,5 @@
-// Sums across the lanes of 16 vectors at once: a third of the steps of 16 sums one by one.
+// Sums across the lanes of 16 vectors at once, a third of the steps of 16 sums one by one; and of one vector in the same
+// order, so that a sum has the same bits in any company.
 #pragma once
 #include "isa.h"
 
@@ -25,6 +26,14 @@ inline __attribute__((always_inline)) __m512 sumsOfLanes16(const __m512 (&v)[16]
     t[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
   }
   return _mm512_add_ps(_mm512_shuffle_f32x4(t[0], t[1], 0x88), _mm512_shuffle_f32x4(t[0], t[1], 0xdd));
+}
+
+/** The sum of the lanes of v, as sumsOfLanes16 adds them: within quarters, then neighboring quarters. */
+inline __attribute__((always_inline)) float sumOfLanes(__m512 v) {
+  v = _mm512_add_ps(v, _mm512_permute_ps(v, 0x4e));
+  v = _mm512_add_ps(v, _mm512_permute_ps(v, 0xb1));
+  v = _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0xb1));
+  return _mm512_cvtss_f32(_mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0x4e)));
 }
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

@@ -18,7 +18,7 @@ struct FloatSteps {
   static Vf read(const float* x) { return load(x); }
   static Vf readFirst(const float* x, int n) { return loadFirst(x, n); }
   static Vf narrow(const Type* p) { return load(p); }
-  static Vf add(Vf sum, Vf a, Vf b) { return sum + a * b; }
+  static Vf add(Vf sum, Vf a, Vf b) { return multiplyAdd(a, b, sum); }
 };
 
 #if defined(__AVX512BF16__)
@@ -150,8 +150,17 @@ class Dots {
     }
 #endif
     for (int i = 0; i < Rows; i++) {
-      for (int r = 0; r < Ranks; r++) to[i * toStride + r] = factor * sumLanes(sums[i][r]);
+      for (int r = 0; r < Ranks; r++) to[i * toStride + r] = factor * total(sums[i][r]);
     }
+  }
+
+  /** Of one sum, with the bits that it has among 16: a row's result does not depend on the rows beside it. */
+  static float total(Vf sum) {
+#if defined(__AVX512F__)
+    return sumOfLanes(reinterpret_cast<__m512>(sum));
+#else
+    return sumLanes(sum);
+#endif
   }
 
   int64_t ranks_, n_, padded_;

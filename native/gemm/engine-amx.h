@@ -49,10 +49,18 @@ struct AmxEngine {
 
   static void kernel(const Run<Element>* runs, int count, const Tile& tile) {
     const bool whole = tile.rows == kRows && tile.cols == kCols;
+    alignas(64) float sums[kRows * kCols];
     if (!tile.first) {
       loadTiles(tile.sums, kCols);
-    } else if (whole && tile.init) {
+    } else if (tile.init && whole) {
       loadTiles(tile.init, tile.initStride);
+    } else if (tile.init) {
+      // Added first here too: a row has the same bits in a tile that is cut short.
+      std::fill(sums, sums + kRows * kCols, 0.0f);
+      for (int r = 0; r < tile.rows; r++) {
+        std::copy_n(tile.init + r * tile.initStride, tile.cols, sums + r * kCols);
+      }
+      loadTiles(sums, kCols);
     } else {
       _tile_zero(0);
       _tile_zero(1);
@@ -63,10 +71,9 @@ struct AmxEngine {
     for (int i = 0; i < count; i++) accumulate(runs[i], nextC, tile.stride);
     if (!tile.last) return storeTiles(tile.sums, kCols);
     if (whole && !tile.bias) return storeTiles(tile.c, tile.stride);
-    alignas(64) float sums[kRows * kCols];
     storeTiles(sums, kCols);
     Tile rest = tile;
-    if (whole) rest.init = nullptr;  // it is in the sums
+    rest.init = nullptr;  // it is in the sums
     for (int r = 0; r < tile.rows; r++) {
       finish(rest, r, 0, load(sums + r * kCols), tile.cols);
       finish(rest, r, 16, load(sums + r * kCols + 16), tile.cols - 16);

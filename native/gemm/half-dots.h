@@ -2,11 +2,37 @@
 // rounds it for larger products too: two products a lane and step (VDPBF16PS), so that decoding 4 bits keeps up with
 // reading them. Which weights come here: vector-dots.h. Not here: rows of x in f32 (vector-dots.h).
 #pragma once
+#include "../sum-lanes.h"
 #include "rows.h"
 #include "scales.h"
 #include "vector.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
+
+/** Rows of a weight whose sums are kept together: the sum of row r and x[t] lies at t * kDotBlock + r. */
+constexpr int kDotBlock = 16;
+
+#if defined(__AVX512F__)
+/** sums[t * kDotBlock + r] = the sum of the lanes of v[r][t]. */
+template <int R, int T>
+inline void storeSums(const __m512 (&v)[R][T], float* sums) {
+  if constexpr (R * T <= 4 || R * T > 16) {
+    LOWRANK_UNROLL
+    for (int r = 0; r < R; r++) {
+      LOWRANK_UNROLL
+      for (int t = 0; t < T; t++) sums[t * kDotBlock + r] = sumOfLanes(v[r][t]);
+    }
+  } else {
+    __m512 all[16];
+    LOWRANK_UNROLL
+    for (int i = 0; i < 16; i++) all[i] = i < R * T ? v[i % R][i / R] : _mm512_setzero_ps();
+    alignas(64) float totals[16];
+    _mm512_store_ps(totals, sumsOfLanes16(all));
+    LOWRANK_UNROLL
+    for (int i = 0; i < R * T; i++) sums[i / R * kDotBlock + i % R] = totals[i];
+  }
+}
+#endif
 
 /** Elements that splitToBf16 treats as one: those at even places first, then those at odd places. */
 constexpr int64_t kHalfSplit = 64;
@@ -29,42 +55,49 @@ constexpr int64_t kHalfReadAhead = 1024;
 inline __m512bh loadHalves(const uint16_t* p) { return (__m512bh)_mm512_loadu_si512(p); }
 
 /**
- * w . x over n elements. In half registers: then lines are asked for one by one, and memory is read a fifth faster than
- * with loads of whole lines (measured on Zen 4), while arithmetic still keeps up with it.
+ * w . x over n elements, summed as halfDots sums. In half registers: then lines are asked for one by one, and memory is
+ * read a fifth faster than with loads of whole lines (measured on Zen 4), while arithmetic still keeps up with it.
  */
 inline float halfDot(const uint16_t* w, const uint16_t* x, int64_t n) {
-  constexpr int kChains = 8;
+  constexpr int kQuarters = 4;  // two of them stand for one chain of halfDots
   const auto quarter = [](const uint16_t* p) {
     return (__m256bh)_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   };
-  __m256 partial[kChains];
+  __m256 partial[kQuarters];
   LOWRANK_UNROLL
-  for (int c = 0; c < kChains; c++) partial[c] = _mm256_setzero_ps();
+  for (int c = 0; c < kQuarters; c++) partial[c] = _mm256_setzero_ps();
   int64_t i = 0;
-  for (; i + kLanes * kChains <= n; i += kLanes * kChains) {
+  for (; i + kLanes * kQuarters <= n; i += kLanes * kQuarters) {
     LOWRANK_UNROLL
-    for (int c = 0; c < kChains; c++) {
+    for (int c = 0; c < kQuarters; c++) {
       const int64_t at = i + c * kLanes;
       partial[c] = _mm256_dpbf16_ps(partial[c], quarter(w + at), quarter(x + at));
     }
   }
-  for (; i + kLanes <= n; i += kLanes) partial[0] = _mm256_dpbf16_ps(partial[0], quarter(w + i), quarter(x + i));
-  LOWRANK_UNROLL
-  for (int c = 1; c < kChains; c++) partial[0] = _mm256_add_ps(partial[0], partial[c]);
-  float sum = _mm512_reduce_add_ps(_mm512_zextps256_ps512(partial[0]));
-  for (; i < n; i++) sum += fromBf16(w[i]) * fromBf16(x[i]);
-  return sum;
+  for (; i < n; i += 2 * kLanes) {
+    LOWRANK_UNROLL
+    for (int c = 0; c < 2; c++) {
+      const int64_t at = i + c * kLanes, left = n - at;
+      const auto valid = static_cast<__mmask16>(left >= kLanes ? 0xffff : left <= 0 ? 0 : (1u << left) - 1);
+      partial[c] = _mm256_dpbf16_ps(partial[c], (__m256bh)_mm256_maskz_loadu_epi16(valid, w + at),
+                                    (__m256bh)_mm256_maskz_loadu_epi16(valid, x + at));
+    }
+  }
+  const __m256 low = _mm256_add_ps(partial[0], partial[2]), high = _mm256_add_ps(partial[1], partial[3]);
+  return sumOfLanes(_mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1));
 }
 
-/** sums[r * T + t] = w[r] . x[t] over n elements; rows of w are wStride apart, those of x xStride. */
+/**
+ * sums[t * kDotBlock + r] = w[r] . x[t] over n elements; rows of w are wStride apart, those of x xStride. The same chains
+ * of sums for any R and T.
+ */
 template <int R, int T>
 void halfDots(const uint16_t* w, int64_t wStride, const uint16_t* x, int64_t xStride, int64_t n, float* sums) {
   if constexpr (R == 1 && T == 1) {
     sums[0] = halfDot(w, x, n);
     return;
   }
-  constexpr int kHalves = 2 * kLanes;
-  constexpr int kChains = R * T >= 8 ? 1 : R * T >= 4 ? 2 : 4;
+  constexpr int kHalves = 2 * kLanes, kChains = 2;
   __m512 partial[R][T][kChains];
   LOWRANK_UNROLL
   for (int r = 0; r < R; r++) {
@@ -78,16 +111,18 @@ void halfDots(const uint16_t* w, int64_t wStride, const uint16_t* x, int64_t xSt
   for (; i + kHalves * kChains <= n; i += kHalves * kChains) {
     LOWRANK_UNROLL
     for (int c = 0; c < kChains; c++) {
+      __m512bh weight[R];
       LOWRANK_UNROLL
       for (int r = 0; r < R; r++) {
         const uint16_t* at = w + r * wStride + i + c * kHalves;
-        //PF
-        const __m512bh weight = loadHalves(at);
+        if constexpr (R > 1) __builtin_prefetch(at + R * wStride);  // the rows that follow
+        weight[r] = loadHalves(at);
+      }
+      LOWRANK_UNROLL
+      for (int t = 0; t < T; t++) {
+        const __m512bh here = loadHalves(x + t * xStride + i + c * kHalves);
         LOWRANK_UNROLL
-        for (int t = 0; t < T; t++) {
-          partial[r][t][c] =
-              _mm512_dpbf16_ps(partial[r][t][c], weight, loadHalves(x + t * xStride + i + c * kHalves));
-        }
+        for (int r = 0; r < R; r++) partial[r][t][c] = _mm512_dpbf16_ps(partial[r][t][c], weight[r], here);
       }
     }
   }
@@ -103,21 +138,18 @@ void halfDots(const uint16_t* w, int64_t wStride, const uint16_t* x, int64_t xSt
       }
     }
   }
+  __m512 total[R][T];
   LOWRANK_UNROLL
   for (int r = 0; r < R; r++) {
     LOWRANK_UNROLL
-    for (int t = 0; t < T; t++) {
-      __m512 total = partial[r][t][0];
-      LOWRANK_UNROLL
-      for (int c = 1; c < kChains; c++) total = _mm512_add_ps(total, partial[r][t][c]);
-      sums[r * T + t] = _mm512_reduce_add_ps(total);
-    }
+    for (int t = 0; t < T; t++) total[r][t] = _mm512_add_ps(partial[r][t][0], partial[r][t][1]);
   }
+  storeSums<R, T>(total, sums);
 }
 
 /**
- * sums[r * T + t] = rows row + r of a 4-bit weight . x[t], x through splitToBf16. The codebook is rounded to bf16; a
- * block's sum is scaled, not its elements.
+ * sums[t * kDotBlock + r] = rows row + r of a 4-bit weight . x[t], x through splitToBf16. The codebook is rounded to
+ * bf16; a block's sum is scaled, not its elements.
  */
 template <int R, int T>
 void quantizedHalfDots(const Weight& w, int64_t row, const uint16_t* x, float* sums) {
@@ -162,11 +194,7 @@ void quantizedHalfDots(const Weight& w, int64_t row, const uint16_t* x, float* s
       for (int t = 0; t < T; t++) total[r][t] = _mm512_fmadd_ps(scale, sum[r][t], total[r][t]);
     }
   }
-  LOWRANK_UNROLL
-  for (int r = 0; r < R; r++) {
-    LOWRANK_UNROLL
-    for (int t = 0; t < T; t++) sums[r * T + t] = _mm512_reduce_add_ps(total[r][t]);
-  }
+  storeSums<R, T>(total, sums);
 }
 
 #endif

@@ -4,6 +4,7 @@
 // entries at once; elsewhere they go through a small buffer. Here: x in f32; in bf16: half-dots.h.
 #pragma once
 #include <algorithm>
+#include <type_traits>
 
 #include "half-dots.h"
 #include "rows.h"
@@ -12,19 +13,25 @@
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
 
-/** Most rows of a weight that rowDots takes together. */
-constexpr int kMostDotRows = 4;
 /** Registers for sums; the rest hold what is being multiplied. */
-constexpr int kSumRegisters = kLanes == 16 ? 16 : 8;
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kSumRegisters = 24;
+#else
+constexpr int kSumRegisters = 12;
+#endif
+/** Registers of sums that every product of two rows has: its bits do not depend on how many products are made together. */
+constexpr int kChains = 2;
 
 /**
- * Rows of a weight taken together with T rows of x, with `each` registers of sums for a pair. For one row of x reading
- * the weight is all that counts, and memory is read fastest in one line.
+ * Rows of a weight taken together with T rows of x. For one row of x reading the weight is all that counts, and memory is
+ * read fastest in one line.
  */
-constexpr int dotRows(int T, int each) {
-  if (T == 1) return 1;
-  return 4 * T * each <= kSumRegisters ? 4 : 2 * T * each <= kSumRegisters ? 2 : 1;
+constexpr int dotRows(int T) {
+  if (T == 1 || (T == 2 && kSumRegisters == 12)) return 1;
+  return 4 * T * kChains <= kSumRegisters ? 4 : 2 * T * kChains <= kSumRegisters ? 2 : 1;
 }
+/** Most rows of x that are taken together when there are no more, so that the weight is read in one line; and of many. */
+constexpr int kMostAlone = kSumRegisters == 24 ? 8 : 6, kMostTogether = 6;
 
 inline Vf loadWide(const float* p) { return load(p); }
 inline Vf loadWide(const uint16_t* p) {
@@ -35,46 +42,62 @@ inline Vf loadWide(const uint16_t* p) {
   const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return reinterpret_cast<Vf>(_mm256_slli_epi32(words, 16));
 #else
-  Vf v;
-  for (int i = 0; i < kLanes; i++) v[i] = fromBf16(p[i]);
-  return v;
+  typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+  typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
+  Halves halves;
+  std::memcpy(&halves, p, sizeof halves);
+  return reinterpret_cast<Vf>(__builtin_convertvector(halves, Words) << 16);
 #endif
 }
-inline float widen(float value) { return value; }
-inline float widen(uint16_t bits) { return fromBf16(bits); }
+/** The first n lanes, zeros behind; reads nothing beyond. */
+inline Vf loadWideFirst(const float* p, int n) { return loadFirst(p, n); }
+inline Vf loadWideFirst(const uint16_t* p, int n) {
+  uint16_t halves[kLanes] = {};
+  std::memcpy(halves, p, static_cast<size_t>(n) * sizeof(uint16_t));
+  return loadWide(halves);
+}
 
 /** sumLanes in registers. */
 inline float addLanes(Vf v) {
 #if defined(__AVX512F__)
-  return _mm512_reduce_add_ps(reinterpret_cast<__m512>(v));
+  return sumOfLanes(reinterpret_cast<__m512>(v));
 #else
   return sumLanes(v);
 #endif
 }
 
-/** sums[r * T + t] += w[r] . x[t] over n elements; rows of w and x are wStride and xStride apart. */
+/** sums[t * kDotBlock + r] += w[r] . x[t] over n elements; rows of w and x are wStride and xStride apart. */
 template <int R, int T, typename Element>
 void denseDots(const Element* w, int64_t wStride, const float* x, int64_t xStride, int64_t n, float* sums) {
-  constexpr int kChains = std::max(1, kSumRegisters / 2 / (R * T));
   Vf partial[R][T][kChains] = {};
   int64_t i = 0;
   for (; i + kLanes * kChains <= n; i += kLanes * kChains) {
     LOWRANK_UNROLL
     for (int c = 0; c < kChains; c++) {
+      Vf weight[R];
       LOWRANK_UNROLL
       for (int r = 0; r < R; r++) {
-        const Vf weight = loadWide(w + r * wStride + i + c * kLanes);
+        const Element* at = w + r * wStride + i + c * kLanes;
+        if constexpr (R > 1) __builtin_prefetch(at + R * wStride);  // the rows that follow
+        weight[r] = loadWide(at);
+      }
+      LOWRANK_UNROLL
+      for (int t = 0; t < T; t++) {
+        const Vf here = load(x + t * xStride + i + c * kLanes);
         LOWRANK_UNROLL
-        for (int t = 0; t < T; t++) partial[r][t][c] += weight * load(x + t * xStride + i + c * kLanes);
+        for (int r = 0; r < R; r++) partial[r][t][c] = multiplyAdd(weight[r], here, partial[r][t][c]);
       }
     }
   }
-  for (; i + kLanes <= n; i += kLanes) {
+  for (; i < n; i += kLanes) {
+    const int left = static_cast<int>(std::min<int64_t>(kLanes, n - i));
     LOWRANK_UNROLL
     for (int r = 0; r < R; r++) {
-      const Vf weight = loadWide(w + r * wStride + i);
+      const Vf weight = loadWideFirst(w + r * wStride + i, left);
       LOWRANK_UNROLL
-      for (int t = 0; t < T; t++) partial[r][t][0] += weight * load(x + t * xStride + i);
+      for (int t = 0; t < T; t++) {
+        partial[r][t][0] = multiplyAdd(weight, loadFirst(x + t * xStride + i, left), partial[r][t][0]);
+      }
     }
   }
   LOWRANK_UNROLL
@@ -84,9 +107,7 @@ void denseDots(const Element* w, int64_t wStride, const float* x, int64_t xStrid
       Vf total = partial[r][t][0];
       LOWRANK_UNROLL
       for (int c = 1; c < kChains; c++) total += partial[r][t][c];
-      float sum = addLanes(total);
-      for (int64_t k = i; k < n; k++) sum += widen(w[r * wStride + k]) * x[t * xStride + k];
-      sums[r * T + t] += sum;
+      sums[t * kDotBlock + r] += addLanes(total);
     }
   }
 }
@@ -134,7 +155,7 @@ inline void splitHalves(const float* x, int64_t n, float* to) {
 }
 
 #if defined(__AVX512F__)
-/** sums[r * T + t] = rows row + r of a 4-bit weight . x[t]. A block's sum is scaled once, not its elements. */
+/** sums[t * kDotBlock + r] = rows row + r of a 4-bit weight . x[t]. A block's sum is scaled once, not its elements. */
 template <int R, int T>
 void quantizedDots(const Weight& w, int64_t row, const float* splitX, float* sums) {
   const Scales scales(w);
@@ -178,86 +199,103 @@ void quantizedDots(const Weight& w, int64_t row, const float* splitX, float* sum
       for (int t = 0; t < T; t++) total[r][t] = _mm512_fmadd_ps(scale, sum[r][t], total[r][t]);
     }
   }
-  LOWRANK_UNROLL
-  for (int r = 0; r < R; r++) {
-    LOWRANK_UNROLL
-    for (int t = 0; t < T; t++) sums[r * T + t] = _mm512_reduce_add_ps(total[r][t]);
-  }
+  storeSums<R, T>(total, sums);
 }
 #endif
 
-/** One row of a 4-bit weight through a buffer. */
-template <int T>
-void decodedDots(const Weight& w, int64_t row, const float* x, float* sums) {
-  constexpr int64_t kPiece = 1024;
-  alignas(64) float piece[kPiece];
-  for (int64_t k = 0; k < w.cols; k += kPiece) {
-    const int64_t n = std::min(kPiece, w.cols - k);
-    decodeRow<F32>(w, row, k, n, piece);
-    denseDots<1, T>(piece, 0, x + k, w.cols, n, sums);
-  }
-}
-
+/** The dots of R rows of a weight from `row` on with T rows of x in `form`. */
 template <int R, int T>
-void someDots(const Weight& w, int64_t row, const float* x, float* sums) {
+void dots(const Weight& w, int64_t row, const void* x, Form form, float* sums) {
   const int64_t first = row * w.cols;
-  if (w.kind == Weight::Kind::F32) {
-    return denseDots<R, T>(static_cast<const float*>(w.data) + first, w.cols, x, w.cols, w.cols, sums);
-  }
-  denseDots<R, T>(static_cast<const uint16_t*>(w.data) + first, w.cols, x, w.cols, w.cols, sums);
-}
-
-/** As rowDots, for T rows of x. */
-template <int T>
-int64_t rowDotsOf(const Weight& w, int64_t row, int64_t most, const void* x, Form form, float* sums) {
 #if defined(__AVX512BF16__)
-  if (form == Form::Half || form == Form::HalfSplit) {
-    const auto* halves = static_cast<const uint16_t*>(x);
-    if (form == Form::HalfSplit) {
-      // What each row costs besides its elements counts in short rows; long ones are read fastest one by one.
-      constexpr int64_t kShortRow = 1024;
-      constexpr int kTogether = T == 1 ? kMostDotRows : dotRows(T, 2);
-      if (most >= kTogether && (T > 1 || w.cols <= kShortRow))
-        return quantizedHalfDots<kTogether, T>(w, row, halves, sums), kTogether;
-      return quantizedHalfDots<1, T>(w, row, halves, sums), 1;
-    }
-    constexpr int kTogether = dotRows(T, 2);
-    const uint16_t* from = static_cast<const uint16_t*>(w.data) + row * w.cols;
-    if (most >= kTogether) return halfDots<kTogether, T>(from, w.cols, halves, w.cols, w.cols, sums), kTogether;
-    return halfDots<1, T>(from, w.cols, halves, w.cols, w.cols, sums), 1;
+  const auto* halves = static_cast<const uint16_t*>(x);
+  if (form == Form::HalfSplit) return quantizedHalfDots<R, T>(w, row, halves, sums);
+  if (form == Form::Half) {
+    return halfDots<R, T>(static_cast<const uint16_t*>(w.data) + first, w.cols, halves, w.cols, w.cols, sums);
   }
+#endif
+  const auto* floats = static_cast<const float*>(x);
+#if defined(__AVX512F__)
+  if (form == Form::Split) return quantizedDots<R, T>(w, row, floats, sums);
 #endif
   (void)form;
-  const auto* floats = static_cast<const float*>(x);
-  std::fill(sums, sums + kMostDotRows * T, 0.0f);
-#if defined(__AVX512F__)
-  if (form == Form::Split) {
-    constexpr int kTogether = dotRows(T, 2);
-    if (most >= kTogether) return quantizedDots<kTogether, T>(w, row, floats, sums), kTogether;
-    return quantizedDots<1, T>(w, row, floats, sums), 1;
+  for (int t = 0; t < T; t++) std::fill_n(sums + t * kDotBlock, R, 0.0f);
+  if (w.kind == Weight::Kind::F32) {
+    return denseDots<R, T>(static_cast<const float*>(w.data) + first, w.cols, floats, w.cols, w.cols, sums);
   }
-#endif
-  if (w.kind == Weight::Kind::Quantized) return decodedDots<T>(w, row, floats, sums), 1;
-  constexpr int kTogether = dotRows(T, 1);
-  if (most >= kTogether) return someDots<kTogether, T>(w, row, floats, sums), kTogether;
-  return someDots<1, T>(w, row, floats, sums), 1;
+  denseDots<R, T>(static_cast<const uint16_t*>(w.data) + first, w.cols, floats, w.cols, w.cols, sums);
+}
+
+/** As blockDots, for T rows of x; `alone`: there are no others. */
+template <int T>
+void someDots(const Weight& w, int64_t row, int64_t rows, const void* x, Form form, bool alone, float* sums) {
+  // What each row costs besides its elements counts in short rows; long ones are read fastest one by one, and so is bf16
+  // that is used as it lies, when each of its rows has sums enough.
+  constexpr int64_t kShortRow = 1024;
+  constexpr int kTogether = T == 1 ? 4 : dotRows(T);
+  const bool several = T == 1 ? form == Form::HalfSplit && w.cols <= kShortRow : !alone || form != Form::Half || T < 4;
+  int64_t r = 0;
+  if (several) {
+    for (; r + kTogether <= rows; r += kTogether) dots<kTogether, T>(w, row + r, x, form, sums + r);
+  }
+  for (; r < rows; r++) dots<1, T>(w, row + r, x, form, sums + r);
+}
+
+/** Calls body(first, count as a constant, alone) for stretches of t rows of x: a function of t alone. */
+template <typename Body>
+inline void eachStretch(int64_t t, const Body& body) {
+  const int64_t stretches = t <= kMostAlone ? 1 : (t + kMostTogether - 1) / kMostTogether;
+  for (int64_t i = 0; i < stretches; i++) {
+    const int64_t first = t * i / stretches;
+    const bool alone = stretches == 1;
+    switch (t * (i + 1) / stretches - first) {
+      case 1: body(first, std::integral_constant<int, 1>(), alone); break;
+      case 2: body(first, std::integral_constant<int, 2>(), alone); break;
+      case 3: body(first, std::integral_constant<int, 3>(), alone); break;
+      case 4: body(first, std::integral_constant<int, 4>(), alone); break;
+      case 5: body(first, std::integral_constant<int, 5>(), alone); break;
+      case 6: body(first, std::integral_constant<int, 6>(), alone); break;
+      case 7: body(first, std::integral_constant<int, 7>(), alone); break;
+      default: body(first, std::integral_constant<int, 8>(), alone); break;
+    }
+  }
+}
+
+/** As blockDots, for R rows of a 4-bit weight, which go through a buffer. */
+template <int R>
+void decodedDots(const Weight& w, int64_t row, const float* x, int64_t t, float* sums) {
+  constexpr int64_t kPiece = 1024;
+  alignas(64) float pieces[R * kPiece];
+  for (int64_t i = 0; i < t; i++) std::fill_n(sums + i * kDotBlock, R, 0.0f);
+  for (int64_t k = 0; k < w.cols; k += kPiece) {
+    const int64_t n = std::min(kPiece, w.cols - k);
+    for (int r = 0; r < R; r++) decodeRow<F32>(w, row + r, k, n, pieces + r * kPiece);
+    eachStretch(t, [&](int64_t first, auto count, bool) {
+      constexpr int T = decltype(count)::value, kStep = R == 1 ? 1 : T == 1 ? R : dotRows(T);
+      for (int r = 0; r < R; r += kStep) {
+        denseDots<kStep, T>(pieces + r * kPiece, kPiece, x + first * w.cols + k, w.cols, n, sums + first * kDotBlock + r);
+      }
+    });
+  }
 }
 
 /**
- * sums[r * t + i] = row `row + r` of the weight . x[i], for as many of the next `most` rows as are taken together;
- * returns how many. x: rows of w.cols elements in `form`, which is formFor(w, ...).
+ * sums[i * kDotBlock + r] = row `row + r` of the weight . x[i] for `rows` rows, at most kDotBlock, and all t of x: rows of
+ * w.cols elements in `form`, which is formFor(w, ...). The bits of a sum do not depend on `rows` or t.
  */
-inline int64_t rowDots(const Weight& w, int64_t row, int64_t most, const void* x, Form form, int64_t t, float* sums) {
-  switch (t) {
-    case 1: return rowDotsOf<1>(w, row, most, x, form, sums);
-    case 2: return rowDotsOf<2>(w, row, most, x, form, sums);
-    case 3: return rowDotsOf<3>(w, row, most, x, form, sums);
-    case 4: return rowDotsOf<4>(w, row, most, x, form, sums);
-    case 5: return rowDotsOf<5>(w, row, most, x, form, sums);
-    case 6: return rowDotsOf<6>(w, row, most, x, form, sums);
-    case 7: return rowDotsOf<7>(w, row, most, x, form, sums);
-    default: return rowDotsOf<8>(w, row, most, x, form, sums);
+inline void blockDots(const Weight& w, int64_t row, int64_t rows, const void* x, Form form, int64_t t, float* sums) {
+  if (w.kind == Weight::Kind::Quantized && form == Form::Plain) {
+    const auto* floats = static_cast<const float*>(x);
+    int64_t r = 0;
+    for (; r + 4 <= rows; r += 4) decodedDots<4>(w, row + r, floats, t, sums + r);
+    for (; r < rows; r++) decodedDots<1>(w, row + r, floats, t, sums + r);
+    return;
   }
+  const int64_t rowBytes = w.cols * (form == Form::Half || form == Form::HalfSplit ? 2 : 4);
+  eachStretch(t, [&](int64_t first, auto count, bool alone) {
+    someDots<decltype(count)::value>(w, row, rows, static_cast<const char*>(x) + first * rowBytes, form, alone,
+                                     sums + first * kDotBlock);
+  });
 }
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

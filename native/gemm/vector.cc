@@ -41,7 +41,10 @@ class Forms {
   std::array<std::optional<Scratch>, static_cast<size_t>(Form::Count)> made_;
 };
 
-/** Calls body(part, row, sums) for every row of every strip; the rows of all strips together are cut into equal shares. */
+/**
+ * Calls body(part, row, rows, sums) for all rows of every strip, some at a time; sums as blockDots leaves them. The rows
+ * of all strips together are cut into equal shares.
+ */
 template <typename Body>
 void forRows(const std::vector<Strip>& strips, int64_t t, const Body& body) {
   constexpr int64_t kWorthAThread = 32768;
@@ -51,14 +54,14 @@ void forRows(const std::vector<Strip>& strips, int64_t t, const Body& body) {
     widest = std::max(widest, strip.weight.cols);
   }
   parallelRange(total, std::max<int64_t>(1, kWorthAThread / widest), [&](int64_t begin, int64_t end, int) {
-    float sums[kMostDotRows * kMostVectorRows];
+    alignas(64) float sums[kDotBlock * kMostVectorRows];
     int64_t first = 0;
     for (const Strip& strip : strips) {
       const int64_t last = std::min(end - first, strip.weight.rows);
-      for (int64_t row = std::max<int64_t>(0, begin - first); row < last;) {
-        const int64_t done = rowDots(strip.weight, row, last - row, strip.x, strip.form, t, sums);
-        for (int64_t r = 0; r < done; r++) body(strip.part, row + r, sums + r * t);
-        row += done;
+      for (int64_t row = std::max<int64_t>(0, begin - first); row < last; row += kDotBlock) {
+        const int64_t rows = std::min<int64_t>(kDotBlock, last - row);
+        blockDots(strip.weight, row, rows, strip.x, strip.form, t, sums);
+        body(strip.part, row, rows, sums);
       }
       first += strip.weight.rows;
     }
@@ -81,10 +84,21 @@ void down(const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_
     strips.push_back({matrixOf(adapter.a, adapter.rank, in), from, Form::Plain, p});
   }
   if (strips.empty()) return;
-  forRows(strips, t, [&](int64_t p, int64_t row, const float* sums) {
+  forRows(strips, t, [&](int64_t p, int64_t row, int64_t rows, const float* sums) {
     const Adapter& adapter = parts[p].adapter;
-    for (int64_t i = 0; i < t; i++) adapter.u[i * adapter.rank + row] = sums[i];
+    for (int64_t i = 0; i < t; i++) std::copy_n(sums + i * kDotBlock, rows, adapter.u + i * adapter.rank + row);
   });
+}
+
+/** sums += scale * u[i] . B[row + r] for `rows` rows of B. */
+void addUp(const Adapter& adapter, int64_t i, int64_t row, int64_t rows, float* sums) {
+  const float* u = adapter.u + i * adapter.rank;
+  for (int64_t r = 0; r < rows; r++) {
+    const float* b = adapter.b + (row + r) * adapter.rank;
+    float up = 0;
+    for (int64_t k = 0; k < adapter.rank; k++) up += u[k] * b[k];
+    sums[r] += adapter.scale * up;
+  }
 }
 
 }  // namespace
@@ -98,20 +112,15 @@ void linearVectors(Precision precision, const float* x, int64_t t, int64_t in, c
     const Form form = formFor(parts[p].weight, precision);
     strips.push_back({parts[p].weight, forms.in(form), form, p});
   }
-  forRows(strips, t, [&](int64_t p, int64_t row, const float* sums) {
+  forRows(strips, t, [&](int64_t p, int64_t row, int64_t rows, float* sums) {
     const LinearPart& part = parts[p];
-    const Adapter& adapter = part.adapter;
-    const int64_t out = part.weight.rows, rank = adapter.rank;
+    const int64_t out = part.weight.rows;
     for (int64_t i = 0; i < t; i++) {
-      float value = sums[i];
-      if (part.bias) value += part.bias[row];
-      if (rank > 0) {
-        float up = 0;
-        for (int64_t r = 0; r < rank; r++) up += adapter.u[i * rank + r] * adapter.b[row * rank + r];
-        value += adapter.scale * up;
-      }
-      if (part.residual) value += part.residual[i * out + row];
-      part.y[i * out + row] = value;
+      float* own = sums + i * kDotBlock;
+      if (part.adapter.rank > 0) addUp(part.adapter, i, row, rows, own);
+      const Tile tile{part.y + i * out + row, 0, part.residual ? part.residual + i * out + row : nullptr, 0,
+                      part.bias ? part.bias + row : nullptr, 1, static_cast<int>(rows), nullptr, true, true, nullptr};
+      for (int r = 0; r < rows; r += kLanes) finish(tile, 0, r, load(own + r), static_cast<int>(rows) - r);
     }
   });
 }

@@ -10,6 +10,8 @@
 #include <immintrin.h>
 #elif defined(__SSE2__)
 #include <emmintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if defined(__clang__)
@@ -43,6 +45,22 @@ inline Vf splat(float value) {
   return reinterpret_cast<Vf>(_mm256_set1_ps(value));
 #else
   return Vf{value, value, value, value};
+#endif
+}
+
+/** a * b + c, in one rounding wherever the machine has it: of the plain expression compilers make either. */
+inline Vf multiplyAdd(Vf a, Vf b, Vf c) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vf>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b),
+                                              reinterpret_cast<__m512>(c)));
+#elif defined(__FMA__)
+  return reinterpret_cast<Vf>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b),
+                                              reinterpret_cast<__m256>(c)));
+#elif defined(__aarch64__)
+  return reinterpret_cast<Vf>(vfmaq_f32(reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a),
+                                        reinterpret_cast<float32x4_t>(b)));
+#else
+  return a * b + c;
 #endif
 }
 

@@ -1,6 +1,6 @@
 // The order of attention's forward work, the same in every arithmetic of its products: tiles of rows, the longest
-// first; a few rows over many keys are split by keys into parts, which are then merged, so that every thread has
-// work. Not here: what is done to one tile (attention.cc, ../bf16/attention.cc), the tile's layout (attention-tile.h).
+// first; a segment of few rows over many keys is split by keys into parts, which are then merged, so that every thread
+// has work. Each segment is judged alone, by its shape: its results have the same bits in any company. Not here: what is done to one tile (attention.cc, ../bf16/attention.cc), the tile's layout (attention-tile.h).
 #pragma once
 #include <cmath>
 #include <cstdlib>
@@ -14,7 +14,7 @@
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
 namespace {
 
-/** Fewer tiles than this are split by keys, into parts of this many keys. Independent of the thread count. */
+/** The tiles of a segment that has fewer than this are split by keys, into parts of this many keys. */
 constexpr int64_t kEnoughTiles = 32;
 constexpr int64_t kPartKeys = 512;
 /** Tiles of few rows are worked on in another way (attention-thin.h), in parts of so many keys. */
@@ -60,83 +60,33 @@ inline void mergeParts(int64_t parts, int64_t partSize, int64_t headDim, int vec
   }
 }
 
+/** A tile, or a part of one by keys. */
+struct TileWork {
+  RowTile keys;
+  int64_t part;  // where its sums are kept until they are merged; -1: a whole tile
+};
+
+/** The longest first. */
 inline int compareWork(const void* left, const void* right) {
-  const auto* l = static_cast<const RowTile*>(left);
-  const auto* r = static_cast<const RowTile*>(right);
-  const int64_t difference = (r->keysEnd - r->keysBegin) * r->rows - (l->keysEnd - l->keysBegin) * l->rows;
+  const RowTile& l = static_cast<const TileWork*>(left)->keys;
+  const RowTile& r = static_cast<const TileWork*>(right)->keys;
+  const int64_t difference = (r.keysEnd - r.keysBegin) * r.rows - (l.keysEnd - l.keysBegin) * l.rows;
   return difference < 0 ? -1 : difference > 0 ? 1 : 0;
 }
 
-inline int64_t countTiles(const AttentionArgs& a) {
-  int64_t tiles = 0;
-  for (int64_t s = 0; s < a.segmentCount; s++) {
-    tiles += divideUp(a.segments[s].qLength * groupSize(a), kTileRows) * a.kvHeads;
-  }
-  return tiles;
-}
-
+/** Calls visit(tile, parts) for every tile and the number of parts that it is split into. */
 template <class Visit>
 void eachTile(const AttentionArgs& a, int64_t keyUnit, const Visit& visit) {
   for (int64_t s = 0; s < a.segmentCount; s++) {
     const int64_t rows = a.segments[s].qLength * groupSize(a);
+    const bool split = divideUp(rows, kTileRows) * a.kvHeads < kEnoughTiles;
     for (int64_t g = 0; g < a.kvHeads; g++) {
-      for (int64_t row = 0; row < rows; row += kTileRows) visit(makeTile(a, s, g, row, keyUnit));
+      for (int64_t row = 0; row < rows; row += kTileRows) {
+        const RowTile tile = makeTile(a, s, g, row, keyUnit);
+        visit(tile, split ? larger(1, divideUp(tile.keysEnd - tile.keysBegin, kPartKeys)) : 1);
+      }
     }
   }
-}
-
-template <class Tiles>
-void attentionByTiles(const AttentionArgs& a, const Tiles& work, int64_t tileCount) {
-  Workspace<RowTile> tiles(tileCount);
-  int64_t filled = 0;
-  eachTile(a, Tiles::kKeyUnit, [&](const RowTile& tile) { tiles[filled++] = tile; });
-  qsort(tiles.get(), static_cast<size_t>(filled), sizeof(RowTile), compareWork);  // longest first
-  const int64_t sums = TileSums::size(a.headDim), size = sums + Tiles::scratchSize(a.headDim);
-  Workspace<float> memory(size * threadCount());
-  parallelTasks(filled, [&](int64_t task, int thread) {
-    float* own = memory.get() + thread * size;
-    const TileSums result(own, a.headDim);
-    TileRows rows;
-    locateRows(a, tiles[task], rows);
-    work.run(tiles[task], rows, result, own + sums);
-    finishTile(a, rows, result);
-  });
-}
-
-template <class Tiles>
-void attentionByParts(const AttentionArgs& a, const Tiles& work, int64_t tileCount) {
-  int64_t partCount = 0;
-  eachTile(a, Tiles::kKeyUnit, [&](const RowTile& tile) {
-    partCount += larger(1, divideUp(tile.keysEnd - tile.keysBegin, kPartKeys));
-  });
-  Workspace<RowTile> parts(partCount);
-  Workspace<int64_t> firstPart(tileCount + 1);
-  int64_t filled = 0, tileIndex = 0;
-  eachTile(a, Tiles::kKeyUnit, [&](const RowTile& tile) {
-    firstPart[tileIndex++] = filled;
-    RowTile part = tile;
-    do {
-      part.keysEnd = smaller(tile.keysEnd, part.keysBegin + kPartKeys);
-      parts[filled++] = part;
-      part.keysBegin = part.keysEnd;
-    } while (part.keysEnd < tile.keysEnd);
-  });
-  firstPart[tileIndex] = filled;
-  const int64_t sums = TileSums::size(a.headDim), size = sums + Tiles::scratchSize(a.headDim);
-  Workspace<float> memory(size * filled);
-  parallelTasks(filled, [&](int64_t task, int) {
-    float* own = memory.get() + task * size;
-    TileRows rows;
-    locateRows(a, parts[task], rows);
-    work.run(parts[task], rows, TileSums(own, a.headDim), own + sums);
-  });
-  parallelTasks(tileIndex, [&](int64_t tile, int) {
-    const int64_t first = firstPart[tile];
-    TileRows rows;
-    locateRows(a, parts[first], rows);
-    mergeParts(firstPart[tile + 1] - first, size, a.headDim, rows.vectors, memory.get() + first * size);
-    finishTile(a, rows, TileSums(memory.get() + first * size, a.headDim));
-  });
 }
 
 /**
@@ -147,13 +97,52 @@ void attentionByParts(const AttentionArgs& a, const Tiles& work, int64_t tileCou
  */
 template <class Tiles>
 void attentionOver(const AttentionArgs& a, const Tiles& work) {
-  const int64_t tiles = countTiles(a);
-  if (tiles == 0) return;
-  if (tiles < kEnoughTiles) {
-    attentionByParts(a, work, tiles);
-  } else {
-    attentionByTiles(a, work, tiles);
-  }
+  int64_t workCount = 0, partCount = 0, splitCount = 0;
+  eachTile(a, Tiles::kKeyUnit, [&](const RowTile&, int64_t parts) {
+    workCount += parts;
+    if (parts > 1) partCount += parts, splitCount++;
+  });
+  if (workCount == 0) return;
+  struct SplitTile {
+    RowTile keys;
+    int64_t first, parts;
+  };
+  Workspace<TileWork> tiles(workCount);
+  Workspace<SplitTile> splits(larger(1, splitCount));
+  int64_t filled = 0, part = 0, split = 0;
+  eachTile(a, Tiles::kKeyUnit, [&](const RowTile& tile, int64_t parts) {
+    if (parts == 1) {
+      tiles[filled++] = {tile, -1};
+      return;
+    }
+    splits[split++] = {tile, part, parts};
+    RowTile keys = tile;
+    for (int64_t p = 0; p < parts; p++) {
+      keys.keysBegin = tile.keysBegin + p * kPartKeys;
+      keys.keysEnd = smaller(tile.keysEnd, keys.keysBegin + kPartKeys);
+      tiles[filled++] = {keys, part++};
+    }
+  });
+  qsort(tiles.get(), static_cast<size_t>(filled), sizeof(TileWork), compareWork);
+  const int64_t sums = TileSums::size(a.headDim), size = sums + Tiles::scratchSize(a.headDim);
+  Workspace<float> memory(size * threadCount()), kept(larger(1, partCount * sums));
+  parallelTasks(filled, [&](int64_t task, int thread) {
+    const TileWork& here = tiles[task];
+    float* own = memory.get() + thread * size;
+    const TileSums result(here.part < 0 ? own : kept.get() + here.part * sums, a.headDim);
+    TileRows rows;
+    locateRows(a, here.keys, rows);
+    work.run(here.keys, rows, result, own + sums);
+    if (here.part < 0) finishTile(a, rows, result);
+  });
+  parallelTasks(splitCount, [&](int64_t index, int) {
+    const SplitTile& tile = splits[index];
+    float* first = kept.get() + tile.first * sums;
+    TileRows rows;
+    locateRows(a, tile.keys, rows);
+    mergeParts(tile.parts, sums, a.headDim, rows.vectors, first);
+    finishTile(a, rows, TileSums(first, a.headDim));
+  });
 }
 
 }  // namespace

@@ -211,13 +211,6 @@ inline void finishThin(const AttentionArgs& a, const TileRows& t, int64_t heads,
   }
 }
 
-inline bool allThin(const AttentionArgs& a) {
-  for (int64_t s = 0; s < a.segmentCount; s++) {
-    if (!isThin(a, a.segments[s].qLength * groupSize(a))) return false;
-  }
-  return true;
-}
-
 /**
  * Attention whose tiles are all thin. A part is some keys of a segment, for all heads; a segment's last part to end
  * merges them all: one job, and one order of sums.

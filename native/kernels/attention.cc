@@ -74,9 +74,19 @@ struct PlainTiles {
 
 }  // namespace
 
+/** Segments of few rows go their own way, whatever else is in the call. */
 void attention(const AttentionArgs& a) {
-  if (allThin(a)) return attentionThin(a);
-  attentionOver(a, PlainTiles{a});
+  Workspace<Segment> sorted(larger(1, a.segmentCount));
+  AttentionArgs few = a, many = a;
+  few.segmentCount = many.segmentCount = 0;
+  for (int64_t s = 0; s < a.segmentCount; s++) {
+    if (isThin(a, a.segments[s].qLength * groupSize(a))) sorted[few.segmentCount++] = a.segments[s];
+    else sorted[a.segmentCount - ++many.segmentCount] = a.segments[s];
+  }
+  few.segments = sorted.get();
+  many.segments = sorted.get() + few.segmentCount;
+  if (few.segmentCount > 0) attentionThin(few);
+  if (many.segmentCount > 0) attentionOver(many, PlainTiles{many});
 }
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

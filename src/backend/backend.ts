@@ -121,6 +121,17 @@ export interface Paging {
   evict(tensor: Tensor): void;
 }
 
+/**
+ * When a row's bits do not depend on the rows beside it. In a call of at most `few` rows they do not; nor in calls of more
+ * where `many` is true, though the bits are others there; where it is false they depend on the shape of the call. A prompt
+ * enters in pieces of `piece` tokens, each of them a segment, as attention's bits depend on the shape of the segment.
+ */
+export interface RowsAlike {
+  readonly few: number;
+  readonly many: boolean;
+  readonly piece: number;
+}
+
 /** A device: memory plus kernels. Calls enqueue in order; only read() waits. */
 export interface Backend extends Kernels {
   readonly name: string;
@@ -131,6 +142,7 @@ export interface Backend extends Kernels {
   readonly floatType: "f32" | "f64";
   /** True: memory holds no values (counting.ts), so nobody needs to compute what would be written to it. */
   readonly holdsNothing?: true;
+  readonly rowsAlike: RowsAlike;
   readonly liveBytes: number;
   readonly peakBytes: number;
   /** Live and peak bytes by category. */

@@ -20,6 +20,7 @@ import type { Gpu } from "./webgpu/gpu.ts";
 import { linearKernels } from "./webgpu/linear.ts";
 import { Memory } from "./webgpu/memory.ts";
 import { Pipelines } from "./webgpu/pipelines.ts";
+import { vectorRows } from "./webgpu/products.ts";
 import { quantizedKernels } from "./webgpu/quantized.ts";
 import { rowKernels } from "./webgpu/rows.ts";
 import { TileChoices } from "./webgpu/tiles.ts";
@@ -97,6 +98,7 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
     description: `${opened.adapterName}, tier ${tier}${opened.software ? ", in software" : ""}`,
     precision,
     floatType: "f32",
+    rowsAlike: { few: vectorRows, many: false, piece: 512 },
     get liveBytes() {
       return memory.ledger.liveBytes;
     },

@@ -1,7 +1,7 @@
-// A generation engine that runs as long as its owner lives: requests come and go while others run. Each pass carries
-// one token of every running request and as much of the new prompts as fits, laid end to end; a finished or cancelled
-// request's slot goes to the next one waiting. Requests may each bring an adapter: rows are grouped by adapter, the
-// base is read once for all. Which token is drawn: sampler.ts. All requests known beforehand: generate.ts.
+// A generation engine that runs as long as its owner lives: requests come and go while others run. A pass carries one
+// token of every running request, or as much of the new prompts as fits, laid end to end (turns.ts); a finished or
+// cancelled request's slot goes to the next one waiting. Requests may each bring an adapter: rows are grouped by adapter,
+// the base is read once for all. Which token is drawn: sampler.ts. All requests known beforehand: generate.ts.
 
 import { Tape } from "../autograd/tape.ts";
 import type { Tensor } from "../backend/backend.ts";
@@ -14,6 +14,7 @@ import { UserError } from "../util/errors.ts";
 import { KeyValueCache } from "./kv-cache.ts";
 import { Sampler, type Sampling } from "./sampler.ts";
 import { type TokenLogprobs, tokenLogprobs } from "./token-logprobs.ts";
+import { chooseTurns } from "./turns.ts";
 
 export interface GenerationRequest {
   readonly promptIds: readonly number[];
@@ -41,7 +42,7 @@ export interface EngineOptions {
   readonly slots: number;
   /** Most tokens of one sequence, prompt and answer together. */
   readonly capacity: number;
-  /** Most tokens of one pass; longer prompts enter in several. */
+  /** Most tokens of one pass, but for a prompt's smallest piece; longer prompts enter in several. */
   readonly tokensPerPass?: number;
   /** How long a pass with new prompts may keep those waiting that are answering already. */
   readonly passMs?: number;
@@ -58,16 +59,23 @@ interface Running {
   readonly generated: number[];
   /** Tokens that are yet to be fed in. */
   pending: readonly number[];
+  /** The last pass that it took part in. */
+  servedIn: number;
   resolve(result: GenerationResult): void;
   reject(error: unknown): void;
 }
 
-/** Pieces in which prompts enter beside answers: as many a pass as its time allows, one at least. */
-const pieceTokens = 64;
 const usualTokensPerPass = 2048;
 const usualPassMs = 100;
 
 type Waiting = Pick<Running, "request" | "resolve" | "reject">;
+
+/** A run's tokens of the coming pass, in pieces. */
+interface RunTokens {
+  readonly run: Running;
+  readonly ids: readonly number[];
+  readonly pieces: readonly number[];
+}
 
 const inference = { training: false, seed: 0, pass: 0 };
 
@@ -80,6 +88,9 @@ export class GenerationEngine {
   private closed = false;
   /** Of a prompt's tokens in recent passes. */
   private msPerToken = Number.POSITIVE_INFINITY;
+  private passes = 0;
+  /** The last pass that took in long prompts. */
+  private lastMany = 0;
 
   constructor(
     private readonly decoder: Decoder,
@@ -191,6 +202,7 @@ export class GenerationEngine {
         sampler: new Sampler(sampling),
         generated: [],
         pending: promptIds,
+        servedIn: 0,
       });
     }
   }
@@ -213,7 +225,7 @@ export class GenerationEngine {
     const startedAt = now();
     const logits = await this.forward(turns);
     const tokens = turns.reduce((sum, { ids }) => sum + ids.length, 0);
-    if (tokens >= pieceTokens) this.msPerToken = (now() - startedAt) / tokens;
+    if (this.lastMany === this.passes) this.msPerToken = (now() - startedAt) / tokens;
     const { vocabularySize } = this.decoder.config;
     let row = 0;
     for (const { run, ids } of turns) {
@@ -225,32 +237,33 @@ export class GenerationEngine {
     }
   }
 
-  /** Tokens of the next pass: what passes may have, or, beside answers, what their time allows. */
+  /** Tokens of prompts that the next pass takes: what passes may have, or, beside answers, what their time allows. */
   private roomForTokens(): number {
     const most = this.options.tokensPerPass ?? usualTokensPerPass;
-    const answering = [...this.active.values()].filter(({ generated }) => generated.length > 0).length;
-    if (answering === 0 || answering === this.active.size) return most;
-    const inTime = (this.options.passMs ?? usualPassMs) / this.msPerToken;
-    const pieces = Math.max(1, Math.floor(inTime / pieceTokens));
-    return Math.min(most, answering + pieces * pieceTokens);
+    const waits = [...this.active.values()].some(({ generated }) => generated.length > 0);
+    return waits ? Math.min(most, (this.options.passMs ?? usualPassMs) / this.msPerToken) : most;
   }
 
   /** Who takes part in the pass and with which tokens, rows of one adapter beside each other. */
-  private choose(): { run: Running; ids: readonly number[] }[] {
-    let room = this.roomForTokens();
-    const turns: { run: Running; ids: readonly number[] }[] = [];
-    // Answers first, then the prompts of which least is in: a long one delays nobody's next token by more than a pass.
-    const fed = ({ request, pending, generated }: Running) =>
-      generated.length > 0 ? -1 : request.promptIds.length - pending.length;
-    for (const run of [...this.active.values()].sort((a, b) => fed(a) - fed(b))) {
-      const { length } = run.pending;
-      const pieces = Math.floor(room / pieceTokens) * pieceTokens;
-      const take = length <= room ? length : turns.length === 0 ? Math.max(1, pieces || room) : pieces;
-      const ids = run.pending.slice(0, take);
-      if (ids.length === 0) continue;
-      room -= ids.length;
-      turns.push({ run, ids });
-    }
+  private choose(): RunTokens[] {
+    const candidates = [...this.active.values()].map((running) => ({
+      running,
+      promptTokens: running.request.promptIds.length,
+      fedTokens: running.request.promptIds.length - running.pending.length,
+      answering: running.generated.length > 0,
+      servedIn: running.servedIn,
+    }));
+    // The prompts of which least is in come first: a long one delays no short one by more than a pass.
+    candidates.sort((a, b) => a.fedTokens - b.fedTokens);
+    const { rowsAlike } = this.decoder.backend;
+    const pass = chooseTurns(candidates, rowsAlike, this.roomForTokens(), this.lastMany);
+    this.passes++;
+    if (pass.many) this.lastMany = this.passes;
+    const turns = pass.turns.map(({ run: { running }, pieces }) => {
+      running.servedIn = this.passes;
+      const count = pieces.reduce((sum, tokens) => sum + tokens, 0);
+      return { run: running, ids: running.pending.slice(0, count), pieces };
+    });
     const groups = new Map<AdapterSet | undefined, typeof turns>();
     for (const turn of turns) {
       const { adapter } = turn.run.request;
@@ -260,33 +273,46 @@ export class GenerationEngine {
   }
 
   /** Logits after the last token of everyone whose prompt is in with this pass: [n, V]. */
-  private async forward(turns: readonly { run: Running; ids: readonly number[] }[]): Promise<Float32Array> {
+  private async forward(turns: readonly RunTokens[]): Promise<Float32Array> {
     const { decoder, cache } = this;
     const { backend } = decoder;
-    const { segments, starts } = cache.begin(
-      turns.map(({ run, ids }) => ({ slot: run.slot, count: ids.length })),
+    const tokens = turns.flatMap(({ run, pieces }) =>
+      pieces.map((count) => ({ run, slot: run.slot, count })),
     );
+    const { segments, starts } = cache.begin(tokens);
     // A prompt that enters in several passes is as long in the first as in the last.
     const placed = decoder.ropeCache.place(
-      turns.map(({ run, ids }, i) => {
-        const [start, count] = [starts[i]!, ids.length];
+      tokens.map(({ run, count }, i) => {
+        const start = starts[i]!;
         return { start, count, length: Math.max(run.request.promptIds.length, start + count) };
       }),
     );
+    const places = [...placed.rows];
     const all: number[] = [];
+    const prompts = turns.some(({ run }) => run.generated.length === 0);
     const lastRows: number[] = [];
     const adapterRows: AdapterRows[] = [];
     const headRows: AdapterRows[] = [];
-    for (const { run, ids } of turns) {
+    for (const { run, ids, pieces } of turns) {
       const start = all.length;
       for (const id of ids) all.push(id);
       if (ids.length === run.pending.length) lastRows.push(all.length - 1);
       if (!run.request.adapter) continue;
-      extendRows(adapterRows, run.request.adapter, start, all.length);
+      // A piece of a prompt has its adapter's products alone; answers with the same adapter share them.
+      let from = start;
+      for (const count of pieces) {
+        extendRows(adapterRows, run.request.adapter, from, from + count, prompts);
+        from += count;
+      }
       if (ids.length === run.pending.length)
         extendRows(headRows, run.request.adapter, lastRows.length - 1, lastRows.length);
     }
-    const uploads = [all, placed.rows, lastRows].map((values) => {
+    const { few, many } = backend.rowsAlike;
+    if (prompts && many) {
+      // Rows of no sequence: then the device computes these, too, in the way of many rows.
+      for (; all.length <= few; all.push(0)) places.push(0);
+    }
+    const uploads = [all, places, lastRows].map((values) => {
       const buffer = backend.allocate(Math.max(4, 4 * values.length), "workspace");
       backend.write(buffer, encodeFrom(values, "i32"));
       return viewOf(buffer, [values.length], "i32");
@@ -332,9 +358,11 @@ function extendRows(
   { layers, replaced, embedding }: AdapterSet,
   start: number,
   end: number,
+  apart = false,
 ): void {
   const before = groups.at(-1);
-  if (before?.layers === layers && before.end === start) groups[groups.length - 1] = { ...before, end };
+  if (!apart && before?.layers === layers && before.end === start)
+    groups[groups.length - 1] = { ...before, end };
   else groups.push({ start, end, layers, replaced, embedding });
 }
 

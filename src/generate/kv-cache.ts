@@ -5,10 +5,10 @@ import type { Backend, Segments, Tensor } from "../backend/backend.ts";
 import type { KeyValueStore } from "../models/decoder.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
-import { tensorBytes, viewOf } from "../tensor/tensor.ts";
+import { rows, tensorBytes, viewOf } from "../tensor/tensor.ts";
 import { invariant, UserError } from "../util/errors.ts";
 
-/** New tokens of one slot in the coming pass. */
+/** New tokens of one slot in the coming pass: a segment. A slot's segments follow one another. */
 export interface SlotTokens {
   readonly slot: number;
   readonly count: number;
@@ -50,7 +50,7 @@ export class KeyValueCache implements KeyValueStore {
 
   /** Prepares the next pass: where its tokens go, and what they may attend to. */
   begin(tokens: readonly SlotTokens[]): { segments: Segments; starts: readonly number[] } {
-    const rows: number[] = [];
+    const targets: number[] = [];
     const starts: number[] = [];
     const table: number[] = [];
     let maxQueries = 0;
@@ -62,15 +62,15 @@ export class KeyValueCache implements KeyValueStore {
           `a sequence of ${start + count} tokens does not fit a key/value cache of ${this.capacity}`,
         );
       }
-      table.push(rows.length, count, slot * this.capacity, start + count);
-      for (let i = 0; i < count; i++) rows.push(slot * this.capacity + start + i);
+      table.push(targets.length, count, slot * this.capacity, start + count);
+      for (let i = 0; i < count; i++) targets.push(slot * this.capacity + start + i);
       starts.push(start);
       this.lengths[slot] = start + count;
       maxQueries = Math.max(maxQueries, count);
       maxKeys = Math.max(maxKeys, start + count);
     }
     this.end();
-    this.rowIndex = this.upload(rows, [rows.length]);
+    this.rowIndex = this.upload(targets, [targets.length]);
     this.table = this.upload(table, [tokens.length, 4]);
     return {
       segments: { table: this.table, count: tokens.length, maxQueries, maxKeys },
@@ -81,8 +81,10 @@ export class KeyValueCache implements KeyValueStore {
   extend(layer: number, k: Tensor, v: Tensor): { k: Tensor; v: Tensor } {
     const [keys, values] = [this.keys[layer], this.values[layer]];
     invariant(keys && values && this.rowIndex, "key/value cache used before begin()");
-    this.backend.scatterRows({ x: k, index: this.rowIndex, y: keys });
-    this.backend.scatterRows({ x: v, index: this.rowIndex, y: values });
+    // A pass may have rows of no sequence behind those of its slots.
+    const own = this.rowIndex.shape[0]!;
+    this.backend.scatterRows({ x: rows(k, 0, own), index: this.rowIndex, y: keys });
+    this.backend.scatterRows({ x: rows(v, 0, own), index: this.rowIndex, y: values });
     return { k: keys, v: values };
   }
 

@@ -17,6 +17,8 @@ import { CallWriter } from "./write-call.ts";
 class CpuDevice implements Omit<Backend, keyof Kernels> {
   readonly name = "cpu";
   readonly floatType = "f32";
+  /** few: kMostVectorRows in native/gemm/engines.h. */
+  readonly rowsAlike = { few: 16, many: true, piece: 64 };
   readonly paging: CpuPaging;
   readonly calls: CallBuffer;
   readonly queue: CpuQueue;

@@ -6,9 +6,10 @@ import type { ContractKernels, Operands } from "../contract.ts";
 import { matrixAttention, matrixAttentionBackward, matrixAttentionFits } from "./attention-matrix.ts";
 import { f32, operand } from "./commands.ts";
 import { bytesOf, type Gpu, plain, withScratch } from "./gpu.ts";
+import { vectorRows } from "./products.ts";
 
-/** New queries a segment up to which each gets a workgroup of its own. */
-const decodeQueries = 4;
+/** New queries a segment up to which each gets a workgroup of its own: all that passes of few rows have. */
+const decodeQueries = vectorRows;
 
 /** Attention binds its tensors whole: a segment's keys may lie anywhere in them. */
 function checkSizes(gpu: Gpu, tensors: readonly Tensor[]): void {
@@ -40,13 +41,14 @@ function attention(gpu: Gpu, { q, k, v, segments, scale, window, out, lse }: Ope
   const [, heads, width] = q.shape as [number, number, number];
   if (segments.count === 0 || q.shape[0] === 0) return;
   checkSizes(gpu, [q, k, v]);
-  if (matrixAttentionFits(gpu, [q, k, v], segments)) {
+  const few = segments.maxQueries <= decodeQueries;
+  if (!few && matrixAttentionFits(gpu, [q, k, v], segments)) {
     matrixAttention(gpu, [q, k, v], segments, scale, window, out, lse);
     return;
   }
   const operands = [q, k, v, segments.table, out, lse].map((t) => operand(t));
   const params = [heads, k.shape[1]!, window, f32(scale)];
-  if (segments.maxQueries <= decodeQueries) {
+  if (few) {
     const pipeline = gpu.pipelines.get(`attention-decode ${width}`, () => ({
       files: ["attention-decode"],
       constants: { D: width },

@@ -46,7 +46,7 @@ interface Window {
 }
 
 /** Products of at most this many rows go to the matrix-vector kernel. */
-const vectorRows = 8;
+export const vectorRows = 8;
 
 export function multiply(gpu: Gpu, p: Product): void {
   if (p.m === 0 || p.n === 0) return;

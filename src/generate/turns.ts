@@ -1,0 +1,84 @@
+// Who takes part in the next pass, and with which tokens, so that a request's answer does not depend on whose rows share
+// its passes. Devices compute few rows in one way and many in another (RowsAlike): a pass is of answers, a token each, or
+// of prompts, which are cut into pieces by a grid of their own and enter in whole pieces. Not here: the pass, and what is
+// added to one of too few prompts' tokens (engine.ts).
+
+import type { RowsAlike } from "../backend/backend.ts";
+
+/** A request that has tokens to feed in. */
+export interface Feeding {
+  /** Tokens of its prompt, and how many of them are in. */
+  readonly promptTokens: number;
+  readonly fedTokens: number;
+  /** Its prompt is in: one token goes in at a time. */
+  readonly answering: boolean;
+  /** The pass in which it last took part; 0: in none. */
+  readonly servedIn: number;
+}
+
+export interface Turn<Request> {
+  readonly run: Request;
+  /** Tokens of each piece, in order. */
+  readonly pieces: readonly number[];
+}
+
+export interface Pass<Request> {
+  readonly turns: readonly Turn<Request>[];
+  /** Of prompts; else of answers. */
+  readonly many: boolean;
+}
+
+/** Tokens of the piece that comes after `fed` of a prompt's tokens: a function of the prompt alone. */
+function pieceAfter(length: number, fed: number, { few, piece }: RowsAlike): number {
+  const rest = length - fed;
+  // A few tokens that are left over are no piece of their own.
+  return rest <= piece + few ? rest : piece;
+}
+
+/**
+ * The next pass over `runs`, at least one. Answers that wait since the last pass of prompts (`lastMany`) come first.
+ * `room`: how many tokens of prompts a pass takes, one piece at least.
+ */
+export function chooseTurns<Request extends Feeding>(
+  runs: readonly Request[],
+  alike: RowsAlike,
+  room: number,
+  lastMany: number,
+): Pass<Request> {
+  const few = runs.filter(({ answering }) => answering);
+  const many = runs.filter(({ answering }) => !answering);
+  const waiting = few.some(({ servedIn }) => servedIn <= lastMany);
+  if (few.length > 0 && (many.length === 0 || waiting)) return { turns: fewTurns(few, alike), many: false };
+  return { turns: manyTurns(many, alike, room), many: true };
+}
+
+/** Those who have waited longest; when not all fit, in passes of about the same size. */
+function fewTurns<Request extends Feeding>(few: readonly Request[], alike: RowsAlike): Turn<Request>[] {
+  const most = Math.ceil(few.length / Math.ceil(few.length / alike.few));
+  const longest = [...few].sort((a, b) => a.servedIn - b.servedIn).slice(0, most);
+  return longest.map((run) => ({ run, pieces: [1] }));
+}
+
+/** As many whole pieces as fit; as few requests as the head, which takes a row of each, has a few rows. */
+function manyTurns<Request extends Feeding>(
+  many: readonly Request[],
+  alike: RowsAlike,
+  room: number,
+): Turn<Request>[] {
+  const turns: Turn<Request>[] = [];
+  let taken = 0;
+  for (const run of many) {
+    if (turns.length === (alike.many ? alike.few : 1)) break;
+    const pieces: number[] = [];
+    for (let fed = run.fedTokens; fed < run.promptTokens; ) {
+      const tokens = pieceAfter(run.promptTokens, fed, alike);
+      const first = taken === 0;
+      if (!first && (taken + tokens > room || !alike.many)) break;
+      pieces.push(tokens);
+      taken += tokens;
+      fed += tokens;
+    }
+    if (pieces.length > 0) turns.push({ run, pieces });
+  }
+  return turns;
+}
