@@ -176,7 +176,8 @@ describe("while others are answered", () => {
     });
     await late;
     // The first piece tells how long a token takes; from then on as many pieces of 64 as 200 ms allow.
-    expect(sizes.slice(0, 7)).toEqual([1, 65, 193, 193, 153, 2, 2]);
+    // Passes of answers, and of a prompt of a few tokens, have at most 17 rows.
+    expect(sizes.filter((size) => size > 17)).toEqual([64, 192, 192, 152]);
     // With nobody to wait, a prompt enters at once.
     sizes.length = 0;
     await engine.generate({ ...base, promptIds: prompt(600), maxNewTokens: 1 });
