@@ -1,7 +1,7 @@
 // Fields that several commands share, so that --rank means, defaults and reads the same everywhere. Not here: how
 // fields work (define.ts), or the fields of one command alone (train-options.ts and its siblings).
 
-import { type OptimizerName, optimizers } from "../optim/index.ts";
+import { optimizerNames, optimizers } from "../optim/index.ts";
 import { choice, commaText, modelName, real, size, text, toggle, whole } from "./define.ts";
 
 export const methods = ["lora", "qlora", "full"] as const;
@@ -50,9 +50,9 @@ export const gradientCheckpointing = choice(
   { default: "auto" },
 );
 
-const optimizerNames = Object.keys(optimizers) as OptimizerName[];
+const optimizerTraits = optimizerNames.flatMap((name) => optimizers[name].about ?? []);
 
-export const optimizer = choice(optimizerNames, "optimizer; adamw8bit keeps its state in 8 bits", {
+export const optimizer = choice(optimizerNames, ["optimizer", ...optimizerTraits].join("; "), {
   default: "adamw",
 });
 
