@@ -2,6 +2,7 @@
 // fields work (define.ts), or the fields of one command alone (train-options.ts and its siblings).
 
 import { optimizerNames, optimizers } from "../optim/index.ts";
+import { quantizerNames } from "../quant/index.ts";
 import { choice, commaText, modelName, real, size, text, toggle, whole } from "./define.ts";
 
 export const methods = ["lora", "qlora", "full"] as const;
@@ -37,6 +38,11 @@ export const adapterFields = {
   }),
   rslora: toggle("scale adapters by alpha / sqrt(rank) (rank-stabilized LoRA)", false),
 };
+
+/** What a quantised base is made of; every quantiser that there is can be trained with. */
+export const quantType = choice(quantizerNames, "values that a 4-bit base has, with --method qlora", {
+  default: "nf4",
+});
 
 /** How much goes through the model at once. */
 export const batchFields = {

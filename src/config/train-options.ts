@@ -30,6 +30,7 @@ import {
   overLength,
   paged,
   pagedBudget,
+  quantType,
   trainOn,
   vram,
 } from "./fields.ts";
@@ -51,6 +52,7 @@ export const trainDefinition = defineOptions({
       model: modelFields.model,
       out: text("folder to write the result to", { required: true, placeholder: "DIR" }),
       ...adapterFields,
+      quantType,
       initAdapter: text("adapter in PEFT layout to continue from", { placeholder: "DIR" }),
       addTokens: text("tokens to add and train, one a line or as a JSON list", { placeholder: "F" }),
     },

@@ -9,3 +9,4 @@ import { nf4 } from "./nf4.ts";
 export const quantizers = { nf4, fp4, int4 } satisfies Record<string, CodebookQuantizer>;
 
 export type QuantizerName = keyof typeof quantizers;
+export const quantizerNames = Object.keys(quantizers) as QuantizerName[];
