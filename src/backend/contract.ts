@@ -103,6 +103,12 @@ const attention = {
   window: number,
 } as const;
 
+const clipping = {
+  /** Gradients are multiplied by min(1, maxNorm / (sqrt(clipSumSquares[0]) + 1e-6)) as torch's clip_grad_norm_. */
+  clipSumSquares: optional(float("1")),
+  maxNorm: number,
+} as const;
+
 /** What every update of parameters by AdamW is told. */
 const adamwConstants = {
   learningRate: number,
@@ -112,9 +118,7 @@ const adamwConstants = {
   weightDecay: number,
   /** 1 for the first update. */
   step: number,
-  /** Gradients are multiplied by min(1, maxNorm / (sqrt(clipSumSquares[0]) + 1e-6)) as torch's clip_grad_norm_. */
-  clipSumSquares: optional(float("1")),
-  maxNorm: number,
+  ...clipping,
 } as const;
 
 export const contract = {
@@ -207,6 +211,20 @@ export const contract = {
     gradScale: number,
   },
 
+  /**
+   * One update of Lion (Chen et al. 2023): params = params (1 - learningRate weightDecay) - learningRate
+   * sign(beta1 m + (1 - beta1) g), then m = beta2 m + (1 - beta2) g; g is clipped as AdamW's.
+   */
+  lion: {
+    params: update(float("count")),
+    grads: float("count"),
+    m: update(float("count")),
+    learningRate: number,
+    beta1: number,
+    beta2: number,
+    weightDecay: number,
+    ...clipping,
+  },
   /** One update of flat state, as torch.optim.AdamW: decay, moments, bias-corrected step, epsilon outside the root. */
   adamw: {
     params: update(float("count")),

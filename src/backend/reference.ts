@@ -5,11 +5,12 @@
 import type { Backend, BackendFactory } from "./backend.ts";
 import { checkedKernels } from "./operand-check.ts";
 import { attention, attentionBackward } from "./reference/attention.ts";
-import * as elementwise from "./reference/elementwise.ts";
+import { elementwiseKernels } from "./reference/elementwise.ts";
 import { linear, linearBackward } from "./reference/linear.ts";
 import { ReferenceMemory } from "./reference/memory.ts";
-import { adamw8bit, quantize4bit } from "./reference/quantized.ts";
+import { quantize4bit } from "./reference/quantized.ts";
 import { simpleKernels } from "./reference/simple.ts";
+import { updateKernels } from "./reference/updates.ts";
 
 /** Opens a reference backend whose activations are f32 or f64. */
 export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
@@ -38,16 +39,10 @@ export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
     ...checkedKernels(
       {
         ...simpleKernels(memory),
-        rmsNorm: (operands) => elementwise.rmsNorm(memory, operands),
-        rmsNormBackward: (operands) => elementwise.rmsNormBackward(memory, operands),
-        rope: (operands) => elementwise.rope(memory, operands),
+        ...elementwiseKernels(memory),
+        ...updateKernels(memory),
         attention: (operands) => attention(memory, operands),
         attentionBackward: (operands) => attentionBackward(memory, operands),
-        gatedActivation: (operands) => elementwise.gatedActivation(memory, operands),
-        gatedActivationBackward: (operands) => elementwise.gatedActivationBackward(memory, operands),
-        crossEntropy: (operands) => elementwise.crossEntropy(memory, operands),
-        adamw: (operands) => elementwise.adamw(memory, operands),
-        adamw8bit: (operands) => adamw8bit(memory, operands),
         quantize4bit: (operands) => quantize4bit(memory, operands),
       },
       floatType,

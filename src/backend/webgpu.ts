@@ -26,6 +26,7 @@ import { rowKernels } from "./webgpu/rows.ts";
 import { TileChoices } from "./webgpu/tiles.ts";
 import { type TuningStore, tune } from "./webgpu/tuning.ts";
 import { openTuningFile } from "./webgpu/tuning-file.ts";
+import { updateKernels } from "./webgpu/updates.ts";
 
 export interface WebGpuOptions extends BackendOptions {
   /** Instead of the best tier that the adapter offers. */
@@ -90,6 +91,7 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
         ...rowKernels(gpu),
         ...attentionKernels(gpu),
         ...quantizedKernels(gpu),
+        ...updateKernels(gpu),
       },
       "f32",
     ),

@@ -10,6 +10,7 @@ import {
   optimizer,
   paged,
   pagedBudget,
+  quantType,
 } from "./fields.ts";
 
 export const benchDefinition = defineOptions({
@@ -21,6 +22,7 @@ export const benchDefinition = defineOptions({
         required: true,
       }),
       ...adapterFields,
+      quantType,
     },
     Steps: {
       ...batchFields,

@@ -1,7 +1,8 @@
 // Fields that several commands share, so that --rank means, defaults and reads the same everywhere. Not here: how
 // fields work (define.ts), or the fields of one command alone (train-options.ts and its siblings).
 
-import { type OptimizerName, optimizers } from "../optim/index.ts";
+import { optimizerNames, optimizers } from "../optim/index.ts";
+import { quantizerNames } from "../quant/index.ts";
 import { choice, commaText, modelName, real, size, text, toggle, whole } from "./define.ts";
 
 export const methods = ["lora", "qlora", "full"] as const;
@@ -38,6 +39,11 @@ export const adapterFields = {
   rslora: toggle("scale adapters by alpha / sqrt(rank) (rank-stabilized LoRA)", false),
 };
 
+/** What a quantised base is made of; every quantiser that there is can be trained with. */
+export const quantType = choice(quantizerNames, "values that a 4-bit base has, with --method qlora", {
+  default: "nf4",
+});
+
 /** How much goes through the model at once. */
 export const batchFields = {
   batchSize: whole("sequences (or packs) in a micro-batch", { min: 1, max: 65536, default: 4 }),
@@ -50,9 +56,9 @@ export const gradientCheckpointing = choice(
   { default: "auto" },
 );
 
-const optimizerNames = Object.keys(optimizers) as OptimizerName[];
+const optimizerTraits = optimizerNames.flatMap((name) => optimizers[name].about ?? []);
 
-export const optimizer = choice(optimizerNames, "optimizer; adamw8bit keeps its state in 8 bits", {
+export const optimizer = choice(optimizerNames, ["optimizer", ...optimizerTraits].join("; "), {
   default: "adamw",
 });
 

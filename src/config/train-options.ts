@@ -4,7 +4,7 @@
 // that of full fine-tuning. Not here: what the options do (train/run.ts).
 
 import { findingCodes } from "../data/preflight.ts";
-import { defaultOptimizerOptions as constants } from "../optim/optimizer.ts";
+import { defaultsText, optimizerDefaults, optimizerNames, optimizers } from "../optim/index.ts";
 import { scheduleNames } from "../optim/schedule.ts";
 import { UsageError } from "../util/errors.ts";
 import {
@@ -30,11 +30,18 @@ import {
   overLength,
   paged,
   pagedBudget,
+  quantType,
   trainOn,
   vram,
 } from "./fields.ts";
 
 const learningRates: Readonly<Record<Method, number>> = { lora: 2e-4, qlora: 2e-4, full: 2e-5 };
+/** "; lion: 0.2 of that". */
+const rateFactors = optimizerNames
+  .flatMap((name) =>
+    optimizers[name].rateFactor ? [`; ${name}: ${optimizers[name].rateFactor} of that`] : [],
+  )
+  .join("");
 const defaultEpochs = 3;
 
 export const trainDefinition = defineOptions({
@@ -45,6 +52,7 @@ export const trainDefinition = defineOptions({
       model: modelFields.model,
       out: text("folder to write the result to", { required: true, placeholder: "DIR" }),
       ...adapterFields,
+      quantType,
       initAdapter: text("adapter in PEFT layout to continue from", { placeholder: "DIR" }),
       addTokens: text("tokens to add and train, one a line or as a JSON list", { placeholder: "F" }),
     },
@@ -76,16 +84,20 @@ export const trainDefinition = defineOptions({
       learningRate: real("highest learning rate", {
         min: 0,
         open: true,
-        defaultText: `${learningRates.lora} for lora and qlora, ${learningRates.full} for full`,
+        defaultText: `${learningRates.lora} for lora and qlora, ${learningRates.full} for full${rateFactors}`,
       }),
       schedule: choice(scheduleNames, "course of the learning rate after warm-up", {
         default: "linear",
       }),
       warmupSteps: whole("steps over which the learning rate rises from 0", { default: 0 }),
-      beta1: real("decay of AdamW's first moment", { min: 0, max: 0.999999, default: constants.beta1 }),
-      beta2: real("decay of AdamW's second moment", { min: 0, max: 0.99999999, default: constants.beta2 }),
-      epsilon: real("AdamW's epsilon", { min: 0, open: true, default: constants.epsilon }),
-      weightDecay: real("decoupled weight decay", { min: 0, default: constants.weightDecay }),
+      beta1: real("decay of the first moment", { min: 0, max: 0.999999, defaultText: defaultsText("beta1") }),
+      beta2: real("decay of the second moment, and of Lion's one", {
+        min: 0,
+        max: 0.99999999,
+        defaultText: defaultsText("beta2"),
+      }),
+      epsilon: real("AdamW's epsilon", { min: 0, open: true, defaultText: defaultsText("epsilon") }),
+      weightDecay: real("decoupled weight decay", { min: 0, defaultText: defaultsText("weightDecay") }),
       maxGradNorm: real("clip gradients to this norm; 0 clips nothing", { min: 0, default: 1 }),
     },
     "Evaluation and checkpoints": {
@@ -149,7 +161,18 @@ export const trainDefinition = defineOptions({
       throw new UsageError("--paged-budget needs --paged.");
     }
     const epochs = values.epochs ?? (values.maxSteps === undefined ? defaultEpochs : undefined);
-    return { ...values, epochs, learningRate: values.learningRate ?? learningRates[values.method] };
+    const constants = optimizerDefaults(values.optimizer);
+    const factor = optimizers[values.optimizer].rateFactor ?? 1;
+    const rate = Number((learningRates[values.method] * factor).toPrecision(6));
+    return {
+      ...values,
+      epochs,
+      learningRate: values.learningRate ?? rate,
+      beta1: values.beta1 ?? constants.beta1,
+      beta2: values.beta2 ?? constants.beta2,
+      epsilon: values.epsilon ?? constants.epsilon,
+      weightDecay: values.weightDecay ?? constants.weightDecay,
+    };
   },
 });
 

@@ -6,7 +6,7 @@ import { bnbWeightNames, dequantizeBnbWeight, readBnbWeight } from "../formats/b
 import { parseQuantizationConfig } from "../formats/bnb-config.ts";
 import type { ModelFolder } from "../formats/model-folder.ts";
 import { dequantizeScales, quantizeScales } from "../quant/double-quant.ts";
-import { quantizers } from "../quant/index.ts";
+import { type QuantizerName, quantizers } from "../quant/index.ts";
 import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
@@ -56,18 +56,23 @@ export function denseSource(folder: ModelFolder, config: DecoderConfig): DenseSo
 }
 
 /**
- * Dense weights as QLoRA's training sees them: each linear weight through NF4 with block size 64 and quantised scales,
+ * Dense weights as QLoRA's training sees them: each linear weight through 4 bits with block size 64 and quantised scales,
  * and back (Dettmers et al. 2023).
  */
-export function nf4View(source: WeightSource, config: DecoderConfig): WeightSource {
+export function fourBitView(
+  source: WeightSource,
+  config: DecoderConfig,
+  quantType: QuantizerName,
+): WeightSource {
+  const quantizer = quantizers[quantType];
   const linears = new Set(weightSpecs(config).flatMap((spec) => (spec.kind === "linear" ? [spec.name] : [])));
   const blockSize = 64;
   const latest = latestWeight(async (name) => {
     const found = source.find(name)!;
     const count = elementCount(found.shape);
     const values = decodeToF32(await source.read(name, 0, count * dtypeBytes[found.dtype]), found.dtype);
-    const { codes, absmax } = quantizers.nf4.quantize(values, blockSize);
-    return quantizers.nf4.dequantize(
+    const { codes, absmax } = quantizer.quantize(values, blockSize);
+    return quantizer.dequantize(
       { codes, absmax: dequantizeScales(quantizeScales(absmax)) },
       count,
       blockSize,

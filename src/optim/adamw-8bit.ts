@@ -7,7 +7,13 @@ import { type Backend, momentBlockSize, type Tensor } from "../backend/backend.t
 import { signedDynamicMap, unsignedDynamicMap } from "../quant/dynamic-map.ts";
 import { type DType, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount, rows, viewOf } from "../tensor/tensor.ts";
-import { clipOperands, type Optimizer, type OptimizerOptions, type Trainables } from "./optimizer.ts";
+import {
+  clipOperands,
+  defineOptimizer,
+  type Optimizer,
+  type OptimizerOptions,
+  type Trainables,
+} from "./optimizer.ts";
 import { fillBytes, residentState, type StateMemory } from "./paging.ts";
 
 const smallestQuantized = 4096;
@@ -22,7 +28,7 @@ interface Part {
   readonly count: number;
 }
 
-export function adamw8bit(
+function make(
   backend: Backend,
   { data, grad, entries }: Trainables,
   options: OptimizerOptions,
@@ -89,6 +95,8 @@ export function adamw8bit(
     },
   };
 }
+
+export const adamw8bit = defineOptimizer({ about: "adamw8bit keeps its state in 8 bits" }, make);
 
 function layout(data: Tensor, entries: Trainables["entries"]) {
   const quantized: Part[] = [];

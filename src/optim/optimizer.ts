@@ -55,10 +55,26 @@ export interface Optimizer {
   free(): void;
 }
 
-export type OptimizerFactory = (
+type MakeOptimizer = (
   backend: Backend,
   parameters: Trainables,
   options: OptimizerOptions,
   /** Where state lives; in the device's memory when absent. */
   memory?: StateMemory,
 ) => Optimizer;
+
+/** What users are told of an optimizer, and what it takes for granted. */
+export interface OptimizerTraits {
+  /** "adamw8bit keeps its state in 8 bits", for the help. */
+  readonly about?: string;
+  /** Constants that differ from defaultOptimizerOptions. */
+  readonly defaults?: Partial<OptimizerOptions>;
+  /** What the default learning rate is multiplied by. */
+  readonly rateFactor?: number;
+}
+
+export interface OptimizerFactory extends MakeOptimizer, OptimizerTraits {}
+
+export function defineOptimizer(traits: OptimizerTraits, make: MakeOptimizer): OptimizerFactory {
+  return Object.assign(make, traits);
+}

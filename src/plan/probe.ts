@@ -110,6 +110,7 @@ function benchOptions(options: ProbeOptions, sequences: number): BenchOptions {
     alpha: 2 * rank,
     dropout: 0,
     rslora: false,
+    quantType: "nf4",
     batchSize: sequences,
     steps: timedSteps,
     warmup: 2,

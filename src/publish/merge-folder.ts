@@ -8,7 +8,7 @@ import { readRows } from "../data/read-rows.ts";
 import { beginText, renderExample } from "../data/render.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
-import { type JsonObject, jsonText, readJsonObject } from "../formats/json.ts";
+import { isJsonObject, type JsonObject, jsonText, readJsonObject } from "../formats/json.ts";
 import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
 import { writeModelFolder } from "../formats/model-folder-writer.ts";
 import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
@@ -20,10 +20,11 @@ import { attachLoadedAdapter } from "../models/adapter.ts";
 import { vocabularyOf } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
-import { denseSource, nf4View } from "../models/dense-source.ts";
+import { denseSource, fourBitView } from "../models/dense-source.ts";
 import { readFolderConfig } from "../models/folder-config.ts";
 import { loadDecoder, type WeightSource } from "../models/load-model.ts";
 import { resizedSource } from "../models/resized-source.ts";
+import { isQuantizer, quantizerNames } from "../quant/index.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
@@ -179,17 +180,22 @@ async function referencesOf(
     if (options.base === undefined) return [{ ...onBase, name: fourBit.name }];
     return [onBase, { ...fourBit, from: trained }];
   }
-  const qlora = (await trainedMethod(options.adapter)) === "qlora";
-  return qlora ? [onBase, { ...fourBit, from: nf4View(base, config) }] : [onBase];
+  const { method, quantType = "nf4" } = await trainedOptions(options.adapter);
+  if (method !== "qlora") return [onBase];
+  if (!isQuantizer(quantType))
+    throw new UserError(
+      `${options.adapter}/run.json: the quantiser ${JSON.stringify(quantType)} is none of ${quantizerNames.join(", ")}; correct its "quantType"`,
+    );
+  return [onBase, { ...fourBit, from: fourBitView(base, config, quantType) }];
 }
 
-/** The method in the run.json that training leaves beside an adapter; undefined where there is none. */
-async function trainedMethod(adapter: string): Promise<unknown> {
+/** The options in the run.json that training leaves beside an adapter; none where there is no such file. */
+async function trainedOptions(adapter: string): Promise<{ method?: unknown; quantType?: unknown }> {
   const file = await openFile(`${adapter}/run.json`).catch(() => undefined);
-  if (!file) return undefined;
+  if (!file) return {};
   try {
     const { options } = await readJsonObject(file, 16 << 20);
-    return (options as JsonObject | undefined)?.method;
+    return isJsonObject(options) ? options : {};
   } finally {
     await file.close();
   }

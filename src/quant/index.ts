@@ -9,3 +9,8 @@ import { nf4 } from "./nf4.ts";
 export const quantizers = { nf4, fp4, int4 } satisfies Record<string, CodebookQuantizer>;
 
 export type QuantizerName = keyof typeof quantizers;
+export const quantizerNames = Object.keys(quantizers) as QuantizerName[];
+
+export function isQuantizer(name: unknown): name is QuantizerName {
+  return typeof name === "string" && Object.hasOwn(quantizers, name);
+}

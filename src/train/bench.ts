@@ -123,10 +123,10 @@ function randomSubject(
   return randomDecoder(backend, config, options.seed, loadOptionsOf(backend, options));
 }
 
-function loadOptionsOf(backend: Backend, { method }: BenchOptions): LoadOptions {
+function loadOptionsOf(backend: Backend, { method, quantType }: BenchOptions): LoadOptions {
   return {
     train: method === "full",
-    quantize: method === "qlora" ? quantizeOnArrival(backend) : undefined,
+    quantize: method === "qlora" ? quantizeOnArrival(backend, quantType) : undefined,
   };
 }
 

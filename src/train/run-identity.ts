@@ -50,6 +50,8 @@ export function identityOf(
     },
     ...{ batchSize, sequenceLength, gradientAccumulation, optimizer, learningRate, schedule, warmupSteps },
     ...{ beta1, beta2, epsilon, weightDecay, maxGradNorm, evalFraction, seed, totalSteps },
+    // nf4 was all there was: runs begun then go on.
+    ...(method === "qlora" && options.quantType !== "nf4" ? { quantType: options.quantType } : {}),
     modelHash: trainable.modelHash,
     tokenizerHash: trainable.model.text.hash,
     dataHash: data.report.dataHash,

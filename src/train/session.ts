@@ -20,7 +20,7 @@ import {
 import type { Decoder } from "../models/decoder.ts";
 import type { LoadedDecoder } from "../models/load-model.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
-import { type OptimizerName, optimizers } from "../optim/index.ts";
+import { type OptimizerName, optimizerDefaults, optimizers } from "../optim/index.ts";
 import { defaultOptimizerOptions, type Optimizer, type OptimizerOptions } from "../optim/optimizer.ts";
 import type { StateMemory } from "../optim/paging.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
@@ -149,7 +149,7 @@ export class Session implements Disposable {
     this.parameters = parameters;
     this.adapter = adapter;
     try {
-      const constants = { ...defaultOptimizerOptions, ...given(recipe) };
+      const constants = { ...optimizerDefaults(recipe.optimizer), ...given(recipe) };
       this.optimizer = optimizers[recipe.optimizer](this.backend, parameters, constants, options.stateMemory);
     } catch (error) {
       if (this.ownsTrainable) adapter?.free();

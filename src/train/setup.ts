@@ -44,7 +44,7 @@ export async function openTrainable(
 ): Promise<TrainableModel> {
   const path = locateModel(options.model);
   const full = options.method === "full";
-  const quantize = options.method === "qlora" ? quantizeOnArrival(backend) : undefined;
+  const quantize = options.method === "qlora" ? quantizeOnArrival(backend, options.quantType) : undefined;
   const initial = options.initAdapter === undefined ? undefined : await readAdapter(options.initAdapter);
   const added = options.addTokens === undefined ? undefined : await addTokens(path, options.addTokens);
   if (added) {

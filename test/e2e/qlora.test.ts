@@ -5,6 +5,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { quantizerNames } from "../../src/quant/index.ts";
 import {
   backendName,
   expectRefusal,
@@ -54,6 +55,19 @@ describe("--method qlora", () => {
     expectRefusal(lowrank(...train("full", "--method", "full", "--model", quantized)), 1, [
       "full fine-tuning cannot train",
     ]);
+  });
+
+  it("trains on every quantiser there is, each its own run, and resumes only on the same", () => {
+    const adapters = quantizerNames.map((name) => {
+      const out = `type-${name}`;
+      succeed(...train(out, "--method", "qlora", "--quant-type", name));
+      expect(recordOf(out).options.quantType).toBe(name);
+      return filesOf(join(folder, out), ["adapter_model.safetensors"]);
+    });
+    expect(new Set(adapters.map((files) => JSON.stringify(files))).size).toBe(quantizerNames.length);
+    const again = (name: string) => train("type-int4", "--method", "qlora", "--quant-type", name, "--resume");
+    expectRefusal(lowrank(...again("fp4")), 1, ["quantType"]);
+    succeed(...again("int4"));
   });
 
   it("books codes as weights and all that decodes them as scales", () => {

@@ -144,6 +144,9 @@ export const loadQloraGolden = () => readGolden<QloraGolden>("qlora.json");
 export const loadTextGolden = () => readGolden<TextGolden>("text.json");
 export const loadAdamwGolden = () =>
   readGolden<{ versions: Versions; steps: number; cases: Cases<AdamwCase> }>("optim/adamw.json");
+/** Trajectories of an optimizer by the name that users give. */
+export const loadOptimizerGolden = (name: string) =>
+  readGolden<{ versions: Versions; steps: number; cases: Cases<Omit<AdamwCase, "v">> }>(`optim/${name}.json`);
 export const loadAdamw8bitGolden = () =>
   readGolden<{ versions: Versions; blockSize: number; cases: Cases<Adamw8bitCase> }>("optim/adamw-8bit.json");
 export const loadSchedulesGolden = () =>

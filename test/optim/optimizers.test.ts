@@ -11,12 +11,22 @@ import { openReference } from "../../src/backend/reference.ts";
 import { FlatParameters } from "../../src/nn/parameters.ts";
 import { adamw8bitStep, zeroMoments } from "../../src/optim/adamw-8bit-reference.ts";
 import { hostState } from "../../src/optim/host-paging.ts";
-import { optimizers } from "../../src/optim/index.ts";
+import { optimizerNames, optimizers } from "../../src/optim/index.ts";
 import type { OptimizerFactory } from "../../src/optim/optimizer.ts";
 import { pagedState, type StateMemory } from "../../src/optim/paging.ts";
+import { viewOf } from "../../src/tensor/tensor.ts";
 import { UserError } from "../../src/util/errors.ts";
 import { exactBackends } from "../conformance/backends.ts";
-import { loadAdamw8bitGolden, optimizerGradients, optimizerParams } from "../golden/typed-goldens.ts";
+import { floatsOf } from "../golden/load-golden.ts";
+import {
+  loadAdamw8bitGolden,
+  loadOptimizerGolden,
+  optimizerGradients,
+  optimizerParams,
+} from "../golden/typed-goldens.ts";
+
+/** Those whose trajectories torch, or its users' reference code, has written down. */
+const goldenOptimizers = optimizerNames.filter((name) => name !== "adamw8bit");
 
 const options = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 };
 
@@ -78,6 +88,41 @@ for (const { name, open, skip } of exactBackends) {
       backend = await open();
     });
     afterAll(() => backend?.close());
+
+    it.each(goldenOptimizers)("%s: ten steps are torch's, clipped and not", async (optimizerName) => {
+      const { cases, steps } = loadOptimizerGolden(optimizerName);
+      for (const [caseName, row] of Object.entries(cases)) {
+        const flat = new FlatParameters(backend, [{ name: "p", shape: [row.count] }], "adapters");
+        flat.set(flat.entries[0]!, optimizerParams(row));
+        const optimizer = optimizers[optimizerName](backend, flat, row);
+        const sumSquares = viewOf(backend.allocate(8, "workspace"), [1], backend.floatType);
+        const wanted = floatsOf(row.params);
+        const scale = wanted.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
+        for (let step = 1; step <= steps; step++) {
+          const gradient = new FlatParameters(
+            backend,
+            [{ name: "p", shape: [row.count] }],
+            "adapters",
+            false,
+          );
+          gradient.set(gradient.entries[0]!, optimizerGradients(row, step));
+          backend.fill({ y: flat.grad, value: 0 });
+          backend.addInPlace({ x: gradient.data, y: flat.grad });
+          backend.sumSquares({ x: flat.grad, out: sumSquares });
+          const clip = row.maxGradNorm === null ? undefined : { sumSquares, maxNorm: row.maxGradNorm };
+          await optimizer.update(step, row.learningRate, clip);
+          gradient.free();
+          const found = await flat.read(flat.entries[0]!);
+          const expected = wanted.subarray((step - 1) * row.count, step * row.count);
+          // float32's own rounding over ten steps; torch's is in the golden.
+          const tolerance = Math.max(2e-6, 4 * row.float32Deviation) * scale;
+          expect(largest(found, expected), `${caseName}, step ${step}`).toBeLessThan(tolerance);
+        }
+        optimizer.free();
+        flat.free();
+        backend.free(sumSquares.buffer);
+      }
+    });
 
     it("adamw8bit: each large tensor follows the definition, each small one plain AdamW", async () => {
       const before = backend.liveBytes;

@@ -2,6 +2,7 @@
 
 optim/adamw.json       torch.optim.AdamW, in float64, with the float32 run's distance
 optim/schedules.json   factors of transformers' get_*_schedule_with_warmup, and of a constant rate
+optim/lion.json        Lion as its authors wrote it (Chen et al. 2023, google/automl), in float64 likewise
 optim/adamw-8bit.json  bitsandbytes' AdamW8bit on the CPU: parameters, codes and scales after some of ten steps
 
 Parameters are stream 0, the gradient of step s (from 1) is stream s, both unit * their scale.
@@ -51,6 +52,54 @@ def adamw(seed, s):
 
     params, norms, m, v = run(torch.float64)
     return {**s, "seed": seed, "params": array(params), "gradNorms": numbers(norms), "m": array(m), "v": array(v),
+            "float32Deviation": deviation(params, run(torch.float32)[0])}
+
+
+# Signs make every rounding matter where a mix is near zero, and zero gradients move nothing.
+LION = {
+    "defaults": dict(beta2=0.99, learningRate=1e-4),
+    "decay": dict(beta2=0.99, weightDecay=0.1, learningRate=3e-3),
+    "betas": dict(beta1=0.95, beta2=0.98, learningRate=3e-2),
+    "tiny-gradients": dict(beta2=0.99, gradScale=1e-7),
+    "clipped": dict(beta2=0.99, gradScale=3.0, maxGradNorm=1.0, learningRate=1e-2),
+    "zero-gradients": dict(beta2=0.99, gradScale=0.0, weightDecay=0.1, learningRate=1e-2),
+}
+
+
+class Lion(torch.optim.Optimizer):
+    """google/automl's lion_pytorch.py: decay, sign of the interpolation, then the moment."""
+
+    def __init__(self, params, lr, betas, weight_decay):
+        super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                beta1, beta2 = group["betas"]
+                m = self.state[p].setdefault("exp_avg", torch.zeros_like(p))
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                mixed = m * beta1 + p.grad * (1 - beta1)
+                p.add_(torch.sign(mixed), alpha=-group["lr"])
+                m.mul_(beta2).add_(p.grad, alpha=1 - beta2)
+
+
+def lion(seed, s):
+    def run(dtype):
+        p = Parameter(tensor(seed, 0, s["count"], s["paramScale"], dtype))
+        optimizer = Lion([p], s["learningRate"], (s["beta1"], s["beta2"]), s["weightDecay"])
+        params, norms = [], []
+        for step in range(1, STEPS + 1):
+            p.grad = tensor(seed, step, s["count"], s["gradScale"], dtype)
+            norms.append(p.grad.norm().item())
+            if s["maxGradNorm"] is not None:
+                torch.nn.utils.clip_grad_norm_([p], s["maxGradNorm"])
+            optimizer.step()
+            params.append(p.detach().clone())
+        return torch.stack(params), norms, optimizer.state[p]["exp_avg"]
+
+    params, norms, m = run(torch.float64)
+    return {**s, "seed": seed, "params": array(params), "gradNorms": numbers(norms), "m": array(m),
             "float32Deviation": deviation(params, run(torch.float32)[0])}
 
 
@@ -106,6 +155,10 @@ def main():
     write("optim/adamw.json", {
         "versions": versions("torch", "numpy"), "steps": STEPS,
         "cases": {name: adamw(700 + i, {**DEFAULTS, **s}) for i, (name, s) in enumerate(ADAMW.items())},
+    })
+    write("optim/lion.json", {
+        "versions": versions("torch", "numpy"), "steps": STEPS,
+        "cases": {name: lion(730 + i, {**DEFAULTS, **s}) for i, (name, s) in enumerate(LION.items())},
     })
     write("optim/schedules.json", {
         "versions": versions("torch", "transformers"),

@@ -1,10 +1,10 @@
 // Reference kernels that work element by element or row by row: norms, rotary embedding, gated activations,
-// cross-entropy, AdamW. Formulas carry their sources in contract.ts.
+// cross-entropy. Formulas carry their sources in contract.ts.
 
-import type { ActivationKind, Operands } from "../contract.ts";
+import type { ActivationKind, ContractKernels, Operands } from "../contract.ts";
 import type { ReferenceMemory } from "./memory.ts";
 
-export function rmsNorm(memory: ReferenceMemory, { x, w, epsilon, y, rstd }: Operands<"rmsNorm">): void {
+function rmsNorm(memory: ReferenceMemory, { x, w, epsilon, y, rstd }: Operands<"rmsNorm">): void {
   const width = x.shape.at(-1)!;
   const [xs, ws, ys, rs] = [memory.floats(x), memory.floats(w), memory.floats(y), memory.floats(rstd)];
   for (let row = 0; row < xs.length / width; row++) {
@@ -17,7 +17,7 @@ export function rmsNorm(memory: ReferenceMemory, { x, w, epsilon, y, rstd }: Ope
 }
 
 /** dx_c = r * w_c dy_c - x_c r^3 / C * sum_j(x_j w_j dy_j). */
-export function rmsNormBackward(
+function rmsNormBackward(
   memory: ReferenceMemory,
   { x, w, rstd, dy, dx, accumulate, dw }: Operands<"rmsNormBackward">,
 ): void {
@@ -39,10 +39,7 @@ export function rmsNormBackward(
   if (dw && dwSums) memory.floats(dw).set(dwSums);
 }
 
-export function rope(
-  memory: ReferenceMemory,
-  { x, positions, cos, sin, direction, y }: Operands<"rope">,
-): void {
+function rope(memory: ReferenceMemory, { x, positions, cos, sin, direction, y }: Operands<"rope">): void {
   const [tokens, heads, width] = x.shape as [number, number, number];
   const half = cos.shape[1]!;
   const [xs, ys, cosines, sines] = [
@@ -101,7 +98,7 @@ export function erfc(x: number): number {
   return Math.exp(-x * x) / Math.sqrt(Math.PI) / (x + fraction);
 }
 
-export function gatedActivation(
+function gatedActivation(
   memory: ReferenceMemory,
   { activation, gate, up, y }: Operands<"gatedActivation">,
 ): void {
@@ -109,7 +106,7 @@ export function gatedActivation(
   for (let i = 0; i < ys.length; i++) ys[i] = activate(activation, gs[i]!)[0] * us[i]!;
 }
 
-export function gatedActivationBackward(
+function gatedActivationBackward(
   memory: ReferenceMemory,
   { activation, gate, up, dy, dGate, dUp }: Operands<"gatedActivationBackward">,
 ): void {
@@ -123,7 +120,7 @@ export function gatedActivationBackward(
   }
 }
 
-export function crossEntropy(
+function crossEntropy(
   memory: ReferenceMemory,
   { logits, targets, loss, dLogits, gradScale }: Operands<"crossEntropy">,
 ): void {
@@ -146,29 +143,13 @@ export function crossEntropy(
   }
 }
 
-/** What gradients are multiplied by, as torch's clip_grad_norm_. */
-export function clipFactor(
-  memory: ReferenceMemory,
-  { clipSumSquares, maxNorm }: Pick<Operands<"adamw">, "clipSumSquares" | "maxNorm">,
-): number {
-  if (!clipSumSquares) return 1;
-  return Math.min(1, maxNorm / (Math.sqrt(memory.floats(clipSumSquares)[0]!) + 1e-6));
-}
-
-/** Loshchilov & Hutter 2019 in torch's order of operations. */
-export function adamw(memory: ReferenceMemory, update: Operands<"adamw">): void {
-  const { learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
-  const [ps, gs, ms, vs] = [update.params, update.grads, update.m, update.v].map((t) =>
-    memory.floats(t),
-  ) as Float64Array[];
-  const correction1 = 1 - beta1 ** step;
-  const rootCorrection2 = Math.sqrt(1 - beta2 ** step);
-  const factor = clipFactor(memory, update);
-  for (let i = 0; i < ps!.length; i++) {
-    const g = gs![i]! * factor;
-    ps![i]! *= 1 - learningRate * weightDecay;
-    ms![i] = beta1 * ms![i]! + (1 - beta1) * g;
-    vs![i] = beta2 * vs![i]! + (1 - beta2) * g * g;
-    ps![i]! -= ((learningRate / correction1) * ms![i]!) / (Math.sqrt(vs![i]!) / rootCorrection2 + epsilon);
-  }
+export function elementwiseKernels(memory: ReferenceMemory) {
+  return {
+    rmsNorm: (operands) => rmsNorm(memory, operands),
+    rmsNormBackward: (operands) => rmsNormBackward(memory, operands),
+    rope: (operands) => rope(memory, operands),
+    gatedActivation: (operands) => gatedActivation(memory, operands),
+    gatedActivationBackward: (operands) => gatedActivationBackward(memory, operands),
+    crossEntropy: (operands) => crossEntropy(memory, operands),
+  } satisfies Partial<ContractKernels>;
 }

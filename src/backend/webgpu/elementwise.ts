@@ -20,7 +20,7 @@ export function kindOf(dtype: DType): number {
 }
 
 /** Records `kernel` over windows of tensors that have equally many f32 elements. */
-function forElements(
+export function forElements(
   gpu: Gpu,
   label: string,
   variant: () => Variant,
@@ -140,31 +140,6 @@ function reduce(gpu: Gpu, op: keyof typeof reductions, x: Tensor, out: Tensor): 
   });
 }
 
-function adamw(gpu: Gpu, update: Operands<"adamw">): void {
-  const { params, grads, m, v, learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
-  const { clipSumSquares, maxNorm } = update;
-  const sumSquares = clipSumSquares ? operand(clipSumSquares) : gpu.commands.nothing;
-  const numbers = [
-    maxNorm,
-    beta1,
-    beta2,
-    1 - beta1,
-    1 - beta2,
-    1 - learningRate * weightDecay,
-    learningRate / (1 - beta1 ** step),
-    Math.sqrt(1 - beta2 ** step),
-    epsilon,
-  ];
-  forElements(
-    gpu,
-    "adamw",
-    plain("adamw"),
-    [grads, params, m, v],
-    [clipSumSquares ? 1 : 0, ...numbers.map(f32)],
-    [sumSquares],
-  );
-}
-
 type ElementKernels = Pick<
   ContractKernels,
   | "fill"
@@ -177,7 +152,6 @@ type ElementKernels = Pick<
   | "countNonFinite"
   | "gatedActivation"
   | "gatedActivationBackward"
-  | "adamw"
 >;
 
 export function elementKernels(gpu: Gpu): ElementKernels {
@@ -210,6 +184,5 @@ export function elementKernels(gpu: Gpu): ElementKernels {
       if (!sameMemory(up, dUp)) copyFloats(gpu, up, dUp);
       gated("gated-activation-backward", activation, [dGate, dUp, dy]);
     },
-    adamw: (update) => adamw(gpu, update),
   };
 }

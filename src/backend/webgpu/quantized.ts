@@ -1,10 +1,10 @@
-// Quantised state: weights to 4 bits, and AdamW on moments in 8. Products with quantised weights are in products.ts.
+// Weights to 4 bits. Products with quantised weights are in products.ts, moments in 8 bits in updates.ts.
 
 import { SMALLEST_SCALE } from "../../quant/codebook.ts";
 import { dtypeBytes } from "../../tensor/dtype.ts";
 import { elementCount } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
-import { type ContractKernels, momentBlockSize, type Operands } from "../contract.ts";
+import type { ContractKernels, Operands } from "../contract.ts";
 import { f32, operand } from "./commands.ts";
 import { kindOf } from "./elementwise.ts";
 import { type Gpu, windows, withScratch } from "./gpu.ts";
@@ -49,45 +49,8 @@ function quantize4bit(gpu: Gpu, operands: Operands<"quantize4bit">): void {
   }
 }
 
-function adamw8bit(gpu: Gpu, update: Operands<"adamw8bit">): void {
-  const { params, grads, mCodes, vCodes, mAbsmax, vAbsmax, mMap, vMap, clipSumSquares, maxNorm } = update;
-  const { learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
-  const pipeline = gpu.pipelines.get("adamw-8bit", () => ({
-    files: ["multiply-high", "exact-float", "adamw-8bit"],
-  }));
-  const root = Math.sqrt(1 - beta2 ** step);
-  const numbers = [
-    maxNorm,
-    beta1,
-    beta2,
-    1 - beta1,
-    1 - beta2,
-    1 - learningRate * weightDecay,
-    (learningRate * root) / (1 - beta1 ** step),
-    epsilon * root,
-    SMALLEST_SCALE,
-  ].map(f32);
-  for (const { start, length } of windows(gpu, elementCount(params.shape), 4, momentBlockSize)) {
-    const blocks = Math.ceil(length / momentBlockSize);
-    const block0 = start / momentBlockSize;
-    const operands = [
-      operand(grads, start, length),
-      clipSumSquares ? operand(clipSumSquares) : gpu.commands.nothing,
-      operand(params, start, length),
-      { ...operand(mCodes, start, length), unit: 4 },
-      { ...operand(vCodes, start, length), unit: 4 },
-      operand(mAbsmax, block0, blocks),
-      operand(vAbsmax, block0, blocks),
-      operand(mMap),
-      operand(vMap),
-    ];
-    gpu.commands.launch(pipeline, operands, [length, clipSumSquares ? 1 : 0, ...numbers], blocks);
-  }
-}
-
-export function quantizedKernels(gpu: Gpu): Pick<ContractKernels, "quantize4bit" | "adamw8bit"> {
+export function quantizedKernels(gpu: Gpu): Pick<ContractKernels, "quantize4bit"> {
   return {
     quantize4bit: (operands) => quantize4bit(gpu, operands),
-    adamw8bit: (operands) => adamw8bit(gpu, operands),
   };
 }

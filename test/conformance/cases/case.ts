@@ -50,6 +50,20 @@ export interface KernelSpec {
   readonly threads: readonly KernelCase[];
 }
 
+/** Counts with tails of every vector width, and none at all. */
+export const elementCounts = [0, 1, 3, 17, 64, 1000, 4099] as const;
+
+/** Rows and their widths. */
+export const rowShapes = [
+  [0, 8],
+  [2, 3],
+  [3, 17],
+  [5, 64],
+  [33, 96],
+  [70, 576],
+  [2, 2049],
+] as const;
+
 /** One call of kernel K: the sizes that its shapes name, and what random numbers will not do for. */
 export interface Call<K extends KernelName> {
   readonly sizes: Readonly<Record<string, number>>;

@@ -2,10 +2,8 @@
 
 import { Random } from "../../../src/util/rng.ts";
 import type { Stage } from "../stage.ts";
-import { casesOf, type KernelSpec, speedOf } from "./case.ts";
+import { casesOf, elementCounts, type KernelSpec, speedOf } from "./case.ts";
 
-/** With tails of every vector width, and none at all. */
-export const elementCounts = [0, 1, 3, 17, 64, 1000, 4099] as const;
 /** For several threads, with a tail. */
 const shared = { n: 100_003 };
 /** A residual stream of 512 tokens of the 135M shape. */

@@ -1,8 +1,7 @@
 // The gated activation and its backward pass, in place and not.
 
 import { gatedActivation as gatedOp } from "../../../src/autograd/ops/layers.ts";
-import { type Call, casesOf, type KernelSpec, speedOf } from "./case.ts";
-import { elementCounts } from "./elementwise.ts";
+import { type Call, casesOf, elementCounts, type KernelSpec, speedOf } from "./case.ts";
 
 const activations = ["silu", "gelu", "geluTanh"] as const;
 const calls = elementCounts.flatMap((n) =>

@@ -1,8 +1,7 @@
 // Kernels that reduce a tensor to one number: sum, sumSquares, countNonFinite.
 
 import type { Stage } from "../stage.ts";
-import { casesOf, type KernelSpec, speedOf } from "./case.ts";
-import { elementCounts } from "./elementwise.ts";
+import { casesOf, elementCounts, type KernelSpec, speedOf } from "./case.ts";
 
 const large = { n: 512 * 576 };
 

@@ -1,8 +1,7 @@
 // rmsNorm and its backward pass, overwriting and accumulating, with and without each of its gradients.
 
 import { rmsNorm as rmsNormOp } from "../../../src/autograd/ops/layers.ts";
-import { casesOf, type KernelSpec, speedOf } from "./case.ts";
-import { rowShapes } from "./rows.ts";
+import { casesOf, type KernelSpec, rowShapes, speedOf } from "./case.ts";
 
 const epsilon = 1e-5;
 const large = { n: 512, c: 576 };

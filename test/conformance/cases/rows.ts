@@ -2,17 +2,7 @@
 
 import { embedding as embeddingOp } from "../../../src/autograd/ops/layers.ts";
 import type { Stage } from "../stage.ts";
-import { type Call, casesOf, type KernelSpec, speedOf } from "./case.ts";
-
-export const rowShapes = [
-  [0, 8],
-  [2, 3],
-  [3, 17],
-  [5, 64],
-  [33, 96],
-  [70, 576],
-  [2, 2049],
-] as const;
+import { type Call, casesOf, type KernelSpec, rowShapes, speedOf } from "./case.ts";
 
 /** Rows of a table of `count` that all differ while there are enough. */
 const someRows = (m: number, count: number) => Array.from({ length: m }, (_, i) => (i * 7 + 2) % count);

@@ -1,4 +1,4 @@
-// AdamW over a few steps, clipped and not: what the third step leaves depends on all of it.
+// Updates of parameters (AdamW, AdamW on 8-bit moments, Lion) over a few steps, clipped and not: what the third step leaves depends on all of it.
 
 import type { Tensor } from "../../../src/backend/backend.ts";
 import { momentBlockSize } from "../../../src/backend/contract.ts";
@@ -11,7 +11,7 @@ const constants = { learningRate: 1e-2, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, 
 const large = 2_442_240;
 
 /** Parameters, gradients and, where they are clipped, the sum of their squares. */
-export function updateOperands(s: Stage, count: number, clipped: boolean) {
+function updateOperands(s: Stage, count: number, clipped: boolean) {
   const [params, grads] = [s.random([count], 1), s.random([count], 2, 0.1)];
   const sumSquares = s.zeros([1]);
   s.backend.sumSquares({ x: grads, out: sumSquares });
@@ -41,6 +41,47 @@ export const adamw: KernelSpec = {
       sizes: { count: large },
       given: { ...constants, step: 3, maxNorm: 1 },
       make: (s) => ({ m: s.zeros([large]), v: s.zeros([large]) }),
+    },
+  ]),
+};
+
+function lionCases(...counts: number[]): KernelCase[] {
+  return counts.flatMap((count) =>
+    [false, true].map((clipped) => ({
+      name: `lion n=${count} ${clipped ? "clipped" : "unclipped"}`,
+      async run(s: Stage) {
+        const operands = updateOperands(s, count, clipped);
+        // Zeros among the gradients and the moment: their sign is 0, and nothing moves but by decay.
+        const grads = s.values(
+          [count],
+          Float32Array.from({ length: count }, (_, i) => (i % 5 ? Math.sin(i) : 0)),
+        );
+        const m = s.zeros([count]);
+        for (let step = 1; step <= 3; step++)
+          s.backend.lion({
+            ...operands,
+            grads,
+            m,
+            learningRate: 1e-2,
+            beta1: 0.9,
+            beta2: 0.99,
+            weightDecay: 0.1,
+          });
+        return { params: await s.read(operands.params), m: await s.read(m) };
+      },
+    })),
+  );
+}
+
+export const lion: KernelSpec = {
+  name: "lion",
+  cases: lionCases(1, 63, 1000),
+  threads: lionCases(50_003),
+  speed: speedOf("lion", [
+    {
+      sizes: { count: large },
+      given: { learningRate: 1e-2, beta1: 0.9, beta2: 0.99, weightDecay: 0.1, maxNorm: 1 },
+      make: (s) => ({ m: s.zeros([large]) }),
     },
   ]),
 };

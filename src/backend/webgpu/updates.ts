@@ -1,0 +1,92 @@
+// Updates of parameters: AdamW, AdamW on moments in 8 bits, Lion.
+
+import { SMALLEST_SCALE } from "../../quant/codebook.ts";
+import { elementCount } from "../../tensor/tensor.ts";
+import { type ContractKernels, momentBlockSize, type Operands } from "../contract.ts";
+import { f32, operand } from "./commands.ts";
+import { forElements } from "./elementwise.ts";
+import { type Gpu, plain, windows } from "./gpu.ts";
+
+function adamw(gpu: Gpu, update: Operands<"adamw">): void {
+  const { params, grads, m, v, learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
+  const { clipSumSquares, maxNorm } = update;
+  const sumSquares = clipSumSquares ? operand(clipSumSquares) : gpu.commands.nothing;
+  const numbers = [
+    maxNorm,
+    beta1,
+    beta2,
+    1 - beta1,
+    1 - beta2,
+    1 - learningRate * weightDecay,
+    learningRate / (1 - beta1 ** step),
+    Math.sqrt(1 - beta2 ** step),
+    epsilon,
+  ];
+  forElements(
+    gpu,
+    "adamw",
+    plain("adamw"),
+    [grads, params, m, v],
+    [clipSumSquares ? 1 : 0, ...numbers.map(f32)],
+    [sumSquares],
+  );
+}
+
+function lion(gpu: Gpu, update: Operands<"lion">): void {
+  const { params, grads, m, learningRate, beta1, beta2, weightDecay, clipSumSquares, maxNorm } = update;
+  const sumSquares = clipSumSquares ? operand(clipSumSquares) : gpu.commands.nothing;
+  const decay = 1 - learningRate * weightDecay;
+  const numbers = [maxNorm, beta1, beta2, 1 - beta1, 1 - beta2, decay, learningRate];
+  forElements(
+    gpu,
+    "lion",
+    plain("lion"),
+    [grads, params, m],
+    [clipSumSquares ? 1 : 0, ...numbers.map(f32)],
+    [sumSquares],
+  );
+}
+
+function adamw8bit(gpu: Gpu, update: Operands<"adamw8bit">): void {
+  const { params, grads, mCodes, vCodes, mAbsmax, vAbsmax, mMap, vMap, clipSumSquares, maxNorm } = update;
+  const { learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
+  const pipeline = gpu.pipelines.get("adamw-8bit", () => ({
+    files: ["multiply-high", "exact-float", "adamw-8bit"],
+  }));
+  const root = Math.sqrt(1 - beta2 ** step);
+  const numbers = [
+    maxNorm,
+    beta1,
+    beta2,
+    1 - beta1,
+    1 - beta2,
+    1 - learningRate * weightDecay,
+    (learningRate * root) / (1 - beta1 ** step),
+    epsilon * root,
+    SMALLEST_SCALE,
+  ].map(f32);
+  for (const { start, length } of windows(gpu, elementCount(params.shape), 4, momentBlockSize)) {
+    const blocks = Math.ceil(length / momentBlockSize);
+    const block0 = start / momentBlockSize;
+    const operands = [
+      operand(grads, start, length),
+      clipSumSquares ? operand(clipSumSquares) : gpu.commands.nothing,
+      operand(params, start, length),
+      { ...operand(mCodes, start, length), unit: 4 },
+      { ...operand(vCodes, start, length), unit: 4 },
+      operand(mAbsmax, block0, blocks),
+      operand(vAbsmax, block0, blocks),
+      operand(mMap),
+      operand(vMap),
+    ];
+    gpu.commands.launch(pipeline, operands, [length, clipSumSquares ? 1 : 0, ...numbers], blocks);
+  }
+}
+
+export function updateKernels(gpu: Gpu): Pick<ContractKernels, "adamw" | "adamw8bit" | "lion"> {
+  return {
+    adamw: (operands) => adamw(gpu, operands),
+    adamw8bit: (operands) => adamw8bit(gpu, operands),
+    lion: (operands) => lion(gpu, operands),
+  };
+}
