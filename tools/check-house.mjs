@@ -50,7 +50,7 @@ const PRIVILEGES = [
     what: "use Node's own modules",
     pattern: /(?:from|import|import\(|require\()\s*"node:/,
     where:
-      /^(cli|library|serve|formats)\/|^train\/(worker|added-tokens|checkpoint|run|run-folder|setup|bench|machine-memory|metrics-log|run-record)\.ts$|^backend\/(cpu|index|cpu\/addon|webgpu\/tuning-file)\.ts$|^data\/(read-rows|dataset|read-parquet|parquet-thread)\.ts$|^plan\/(gpus|measured)\.ts$|^compare\/(compare|train-one|score-one|report)\.ts$|^publish\/quantize-folder\.ts$|^text\/load-tokenizer\.ts$/,
+      /^(cli|library|serve|formats)\/|^train\/(worker|added-tokens|checkpoint|run|run-folder|setup|bench|machine-memory|metrics-log|run-identity|run-record)\.ts$|^backend\/(cpu|index|cpu\/addon|webgpu\/tuning-file)\.ts$|^data\/(read-rows|dataset|read-parquet|parquet-thread)\.ts$|^plan\/(gpus|measured)\.ts$|^compare\/(compare|train-one|score-one|report)\.ts$|^publish\/quantize-folder\.ts$|^text\/load-tokenizer\.ts$/,
   },
 ];
 /** serve/ listens on loopback: it answers, and calls nobody. */

@@ -46,13 +46,10 @@ export function runName({ method, rank, learningRate }: RunSpec): string {
 
 /** The options that `lowrank train` would have for this run. */
 export function trainOptionsOf(options: CompareOptions, spec: RunSpec): TrainOptions {
-  const { model, data, trainOn, chatTemplate, overLength, allow, targets } = options;
-  const { epochs, maxSteps, batchSize, sequenceLength, gradientAccumulation, warmupSteps } = options;
-  const { backend, precision, threads, seed } = options;
+  const { model, data, allow, epochs, maxSteps, backend, precision, threads } = options;
   return resolveOptions(trainDefinition, {
-    ...{ model, data, trainOn, chatTemplate, overLength, allow, targets },
-    ...{ epochs, maxSteps, batchSize, sequenceLength, gradientAccumulation, warmupSteps },
-    ...{ backend, precision, threads, seed },
+    ...sharedRecipe(options),
+    ...{ model, data, allow, epochs, maxSteps, backend, precision, threads },
     out: join(options.out, "runs", runName(spec)),
     method: spec.method,
     learningRate: spec.learningRate,
@@ -62,6 +59,13 @@ export function trainOptionsOf(options: CompareOptions, spec: RunSpec): TrainOpt
     // Scale alpha / rank stays 2, so that one learning rate serves every rank.
     ...(spec.rank > 0 ? { rank: spec.rank, alpha: 2 * spec.rank } : {}),
   });
+}
+
+/** What the comparison's own options say of a run's recipe. */
+function sharedRecipe(options: CompareOptions): Readonly<Record<string, unknown>> {
+  const given = options as unknown as Readonly<Record<string, unknown>>;
+  const keys = Object.keys(trainDefinition.fields).filter((key) => !trainDefinition.places.includes(key));
+  return Object.fromEntries(keys.filter((key) => key in given).map((key) => [key, given[key]]));
 }
 
 /** Trains, or reads what an earlier call trained; undefined when it was interrupted. */

@@ -22,9 +22,14 @@ import {
   deviceFields,
   maxNewTokens,
   methods,
+  optimizerFields,
   overLength,
+  quantType,
   trainOn,
 } from "./fields.ts";
+
+/** Method, rank and scale are what is compared; everything else of an adapter is the same for all. */
+const { method: _method, rank: _rank, alpha: _alpha, ...adapterRest } = adapterFields;
 
 export const compareDefinition = defineOptions({
   command: "compare",
@@ -46,7 +51,8 @@ export const compareDefinition = defineOptions({
     "What is compared": {
       methods: choices(methods, "methods", { default: ["full", "lora", "qlora"] }),
       ranks: wholes("ranks of the adapters", { default: [8] }),
-      targets: adapterFields.targets,
+      ...adapterRest,
+      quantType,
       learningRates: text(
         "learning rates for adapters, in place of the search from train's default by powers of 10 and then 3",
         { placeholder: "X,X" },
@@ -69,7 +75,7 @@ export const compareDefinition = defineOptions({
       maxSteps: whole("optimizer steps, in place of epochs", { min: 1 }),
       ...batchFields,
       gradientAccumulation: whole("micro-batches in an optimizer step", { min: 1, max: 2 ** 24, default: 1 }),
-      warmupSteps: whole("steps over which the learning rate rises from 0", { default: 0 }),
+      ...optimizerFields,
     },
     Quality: {
       metrics: choices(metricNames, "what to measure", { default: ["perplexity"] as MetricName[] }),

@@ -57,6 +57,8 @@ export interface OptionsDefinition<Options, Input = unknown> {
   readonly examples: readonly string[];
   /** Pairs of keys of which at most one may be given; a flag displaces the other in YAML. */
   readonly alternatives: readonly (readonly [string, string])[];
+  /** Keys that say where, when and with how much memory, and do not decide what comes out. All others do. */
+  readonly places: readonly string[];
   /** From checked single values to the options: defaults that depend on other fields, and rules between fields. */
   finish(values: Readonly<Record<string, unknown>>): Options;
   /** Never set: carries the type of what may be given. */
@@ -70,6 +72,7 @@ export function defineOptions<const G extends Record<string, Fields>, Options = 
   groups: G;
   examples?: readonly string[];
   alternatives?: readonly (readonly [keyof MergedValues<G> & string, keyof MergedValues<G> & string])[];
+  places?: readonly (keyof MergedValues<G> & string)[];
   finish?: (values: MergedValues<G>) => Options;
 }): OptionsDefinition<Options, MergedInputs<G>> {
   const fields: Fields = Object.assign({}, ...Object.values(definition.groups));
@@ -83,8 +86,18 @@ export function defineOptions<const G extends Record<string, Fields>, Options = 
     schema: z.strictObject(shape),
     examples: definition.examples ?? [],
     alternatives: definition.alternatives ?? [],
+    places: definition.places ?? [],
     finish: (values) => finish(values as MergedValues<G>),
   };
+}
+
+/** The options that decide what comes out. */
+export function recipeOf<Options extends object>(
+  definition: OptionsDefinition<Options>,
+  options: Options,
+): Partial<Options> {
+  const decides = ([key]: [string, unknown]) => !definition.places.includes(key);
+  return Object.fromEntries(Object.entries(options).filter(decides)) as Partial<Options>;
 }
 
 /** The values of all groups together. */

@@ -1,7 +1,8 @@
 // Fields that several commands share, so that --rank means, defaults and reads the same everywhere. Not here: how
 // fields work (define.ts), or the fields of one command alone (train-options.ts and its siblings).
 
-import { optimizerNames, optimizers } from "../optim/index.ts";
+import { defaultsText, optimizerNames, optimizers } from "../optim/index.ts";
+import { scheduleNames } from "../optim/schedule.ts";
 import { quantizerNames } from "../quant/index.ts";
 import { choice, commaText, modelName, real, size, text, toggle, whole } from "./define.ts";
 
@@ -61,6 +62,22 @@ const optimizerTraits = optimizerNames.flatMap((name) => optimizers[name].about 
 export const optimizer = choice(optimizerNames, ["optimizer", ...optimizerTraits].join("; "), {
   default: "adamw",
 });
+
+/** What updates the parameters, and on what course; the learning rate is each command's. */
+export const optimizerFields = {
+  optimizer,
+  schedule: choice(scheduleNames, "course of the learning rate after warm-up", { default: "linear" }),
+  warmupSteps: whole("steps over which the learning rate rises from 0", { default: 0 }),
+  beta1: real("decay of the first moment", { min: 0, max: 0.999999, defaultText: defaultsText("beta1") }),
+  beta2: real("decay of the second moment, and of Lion's one", {
+    min: 0,
+    max: 0.99999999,
+    defaultText: defaultsText("beta2"),
+  }),
+  epsilon: real("AdamW's epsilon", { min: 0, open: true, defaultText: defaultsText("epsilon") }),
+  weightDecay: real("decoupled weight decay", { min: 0, defaultText: defaultsText("weightDecay") }),
+  maxGradNorm: real("clip gradients to this norm; 0 clips nothing", { min: 0, default: 1 }),
+};
 
 export const paged = toggle(
   "let optimizer state beyond a budget leave memory for a file, or a GPU's for the machine's, until it is needed",

@@ -20,6 +20,7 @@ import {
   deviceFields,
   methods,
   optimizer,
+  quantType,
   trainOn,
 } from "./fields.ts";
 
@@ -31,9 +32,8 @@ export const planDefinition = defineOptions({
       model: configName("a model folder, tiny, or a bare config.json: no weights are read", {
         required: true,
       }),
+      ...adapterFields,
       method: choice(methods, "plan this method alone", { defaultText: "all of them" }),
-      rank: adapterFields.rank,
-      targets: adapterFields.targets,
       batchSize: batchFields.batchSize,
       sequenceLength: whole("most tokens in a sequence (or pack)", {
         min: 2,
@@ -41,6 +41,7 @@ export const planDefinition = defineOptions({
         defaultText: "1024, or the model's positions where these are fewer",
       }),
       optimizer,
+      quantType,
       paged: toggle("let optimizer state leave the device's memory when it is short", false),
     },
     "Limit, work and price": {

@@ -4,16 +4,15 @@
 // that of full fine-tuning. Not here: what the options do (train/run.ts).
 
 import { findingCodes } from "../data/preflight.ts";
-import { defaultsText, optimizerDefaults, optimizerNames, optimizers } from "../optim/index.ts";
-import { scheduleNames } from "../optim/schedule.ts";
+import { optimizerDefaults, optimizerNames, optimizers } from "../optim/index.ts";
 import { UsageError } from "../util/errors.ts";
 import {
-  choice,
   choices,
   dataFile,
   defineOptions,
   type OptionsOf,
   real,
+  recipeOf,
   text,
   toggle,
   whole,
@@ -26,7 +25,7 @@ import {
   gradientCheckpointing,
   type Method,
   modelFields,
-  optimizer,
+  optimizerFields,
   overLength,
   paged,
   pagedBudget,
@@ -80,25 +79,12 @@ export const trainDefinition = defineOptions({
       gradientAccumulation: whole("micro-batches in an optimizer step", { min: 1, max: 2 ** 24, default: 1 }),
     },
     Optimizer: {
-      optimizer,
       learningRate: real("highest learning rate", {
         min: 0,
         open: true,
         defaultText: `${learningRates.lora} for lora and qlora, ${learningRates.full} for full${rateFactors}`,
       }),
-      schedule: choice(scheduleNames, "course of the learning rate after warm-up", {
-        default: "linear",
-      }),
-      warmupSteps: whole("steps over which the learning rate rises from 0", { default: 0 }),
-      beta1: real("decay of the first moment", { min: 0, max: 0.999999, defaultText: defaultsText("beta1") }),
-      beta2: real("decay of the second moment, and of Lion's one", {
-        min: 0,
-        max: 0.99999999,
-        defaultText: defaultsText("beta2"),
-      }),
-      epsilon: real("AdamW's epsilon", { min: 0, open: true, defaultText: defaultsText("epsilon") }),
-      weightDecay: real("decoupled weight decay", { min: 0, defaultText: defaultsText("weightDecay") }),
-      maxGradNorm: real("clip gradients to this norm; 0 clips nothing", { min: 0, default: 1 }),
+      ...optimizerFields,
     },
     "Evaluation and checkpoints": {
       evalData: dataFile("rows to evaluate on"),
@@ -142,6 +128,20 @@ export const trainDefinition = defineOptions({
     ["epochs", "maxSteps"],
     ["evalData", "evalFraction"],
   ],
+  // The number of steps is the recipe's in place of epochs and maxSteps; models and rows are in it by their hashes.
+  places: [
+    ...(["model", "out", "data", "evalData", "allow", "epochs", "maxSteps", "evalEvery", "sample"] as const),
+    ...([
+      "saveEvery",
+      "saveMinutes",
+      "saveEnd",
+      "timing",
+      "keep",
+      "resume",
+      "gradientCheckpointing",
+    ] as const),
+    ...(["paged", "pagedBudget", "vram", "backend", "precision", "threads", "json"] as const),
+  ],
   finish(values) {
     const evaluates = values.evalData ?? values.evalFraction ?? values.sample;
     if (values.evalEvery !== undefined && evaluates === undefined) {
@@ -175,6 +175,14 @@ export const trainDefinition = defineOptions({
     };
   },
 });
+
+/**
+ * What decides a run's result: every option but those that say where it happens, when it saves or how it saves memory.
+ * A new field is in it unless it is named among the places.
+ */
+export function recipeOfRun(options: TrainOptions): Readonly<Record<string, unknown>> {
+  return recipeOf(trainDefinition, options);
+}
 
 /** Checked and frozen options of one run: exactly one of epochs and maxSteps is given. */
 export type TrainOptions = OptionsOf<typeof trainDefinition>;

@@ -147,9 +147,11 @@ async function memoryLines(shape: ModelShape, article: Article | undefined): Pro
   const section = "Memory, counted by running the real step on a backend that only counts";
   const { config, storedDType } = shape;
   const sequenceLength = Math.min(reported.sequenceLength, config.maxPositions);
-  const run = { ...reported, sequenceLength, precision: "bf16", storedDType, checkpointing: true } as const;
+  const { batchSize, rank, targets } = reported;
+  const run = { batchSize, sequenceLength, precision: "bf16", storedDType, checkpointing: true } as const;
+  const recipe = { rank, alpha: 2 * rank, targets, optimizer: "adamw", seed: 0 } as const;
   const predict = (method: "lora" | "qlora") =>
-    predictMemory(config, { ...run, method, optimizer: "adamw" }).then(({ ledger }) => ledger);
+    predictMemory(config, { ...run, recipe: { ...recipe, method } }).then(({ ledger }) => ledger);
   const [lora, qlora] = [await predict("lora"), await predict("qlora")];
   const setting = `rank 8 on every linear layer, ${reported.batchSize} x ${sequenceLength} tokens, activations recomputed, fp32 AdamW on the adapters`;
   const parts = ({ atPeak }: typeof qlora) =>

@@ -6,6 +6,7 @@ import type { LedgerReport } from "../backend/backend.ts";
 import type { Method } from "../config/fields.ts";
 import { type OptimizerName, optimizers } from "../optim/index.ts";
 import { type MemoryCase, type MemoryPrediction, predictMemory } from "../train/predict-memory.ts";
+import type { SessionRecipe } from "../train/session.ts";
 import type { ModelShape } from "./shape.ts";
 
 /** One row of the plan: a method in an arithmetic. */
@@ -44,11 +45,10 @@ export interface MethodPlan extends PlannedMethod {
 }
 
 export interface MemoryOptions {
-  readonly rank: number;
-  readonly targets: string;
+  /** But for the method, which each plan has of its own. */
+  readonly recipe: Omit<SessionRecipe, "method">;
   readonly batchSize: number;
   readonly sequenceLength: number;
-  readonly optimizer: OptimizerName;
   readonly paged: boolean;
   readonly limitBytes?: number;
 }
@@ -65,7 +65,7 @@ export async function planMethod(
     for (const checkpointing of [false, true]) {
       last = await predictMemory(
         shape.config,
-        caseOf(shape, planned, { ...options, optimizer, checkpointing }),
+        caseOf(shape, planned, { ...options, recipe: { ...options.recipe, optimizer }, checkpointing }),
       );
       for (const paged of [false, true]) {
         const peakBytes = last.ledger.peakBytes - (paged ? last.ledger.atPeak.optimizer : 0);
@@ -95,12 +95,12 @@ function caseOf(
   planned: PlannedMethod,
   options: MemoryOptions & { readonly checkpointing: boolean },
 ): MemoryCase {
-  const { rank, targets, optimizer, batchSize, sequenceLength, checkpointing } = options;
+  const { recipe, batchSize, sequenceLength, checkpointing } = options;
   return {
-    method: planned.method,
+    recipe: { ...recipe, method: planned.method },
     precision: planned.precision,
     storedDType: shape.storedDType,
-    ...{ rank, targets, optimizer, batchSize, sequenceLength, checkpointing },
+    ...{ batchSize, sequenceLength, checkpointing },
   };
 }
 

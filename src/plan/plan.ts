@@ -79,7 +79,7 @@ export async function makePlan(
   );
   const methods: MethodPlan[] = [];
   for (const planned of chosen) {
-    methods.push(await planMethod(shape, planned, { ...options, limitBytes: limit?.bytes }));
+    methods.push(await planMethod(shape, planned, { ...options, recipe: options, limitBytes: limit?.bytes }));
   }
   const work = await workOf(options);
   const measured = options.probe ? await runProbe(options, shape, methods, memoryBytes, tell) : undefined;

@@ -11,7 +11,7 @@ import { flopsPerToken, type WorkShape } from "./time-cost.ts";
 
 export interface ProbeOptions
   extends WorkShape,
-    Pick<BenchOptions, "method" | "optimizer" | "backend" | "precision" | "threads" | "seed" | "paged"> {
+    Omit<BenchOptions, "model" | "steps" | "warmup" | "gradientCheckpointing" | "pagedBudget" | "json"> {
   /** Bytes that a probe may take. */
   readonly memoryBytes: number;
   /** Of the whole shape, as predicted. */
@@ -101,20 +101,14 @@ function withLayers(config: DecoderConfig, layers: number): DecoderConfig {
 }
 
 function benchOptions(options: ProbeOptions, sequences: number): BenchOptions {
-  const { method, rank, targets, optimizer, paged, sequenceLength, checkpointing } = options;
-  const { backend, precision, threads, seed } = options;
   return {
-    ...{ method, rank, targets, optimizer, paged, sequenceLength, backend, precision, threads, seed },
+    ...options,
     pagedBudget: undefined,
     model: "random weights",
-    alpha: 2 * rank,
-    dropout: 0,
-    rslora: false,
-    quantType: "nf4",
     batchSize: sequences,
     steps: timedSteps,
     warmup: 2,
-    gradientCheckpointing: checkpointing ? "on" : "off",
+    gradientCheckpointing: options.checkpointing ? "on" : "off",
     json: true,
   };
 }

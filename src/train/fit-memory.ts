@@ -10,7 +10,6 @@ import type { ModelFolder } from "../formats/model-folder.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
 import { activationBytes } from "../models/activation-bytes.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
-import type { OptimizerName } from "../optim/index.ts";
 import { pieceElements } from "../optim/paging.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { defaultLogitsChunkBytes } from "./device-batch.ts";
@@ -59,9 +58,8 @@ export async function fitMemory(
   const { vram, paged } = options;
   const predict = async (choices: MemoryChoices) => {
     const prediction = await predictMemory(config, {
-      ...{ method: options.method, rank: options.rank, targets: options.targets },
-      trainsTables: options.addTokens !== undefined,
-      ...{ optimizer: options.optimizer as OptimizerName, precision: backend.precision, batchSize: rows },
+      recipe: { ...options, trainsTables: options.addTokens !== undefined },
+      ...{ precision: backend.precision, batchSize: rows },
       ...{ sequenceLength, checkpointing: choices.gradientCheckpointing },
       ...{ storedDType: storedDTypeOf(folder), logitsChunkBytes: choices.logitsChunkBytes },
     });

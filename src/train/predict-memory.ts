@@ -5,27 +5,20 @@
 
 import type { Backend, LedgerReport, Precision } from "../backend/backend.ts";
 import { openCounting } from "../backend/counting.ts";
-import type { Method } from "../config/fields.ts";
 import { type Batch, NO_TARGET } from "../data/assemble.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { type LoadedDecoder, loadDecoder, type WeightSource } from "../models/load-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import { randomDecoder } from "../models/random-model.ts";
-import type { OptimizerName } from "../optim/index.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { UserError } from "../util/errors.ts";
-import { Session } from "./session.ts";
+import { Session, type SessionRecipe } from "./session.ts";
 
 /** Everything that the memory of a run depends on. */
 export interface MemoryCase {
-  readonly method: Method;
-  readonly rank: number;
-  /** As --targets. */
-  readonly targets: string;
-  /** Embedding and head train whole beside the adapter. */
-  readonly trainsTables?: boolean;
-  readonly optimizer: OptimizerName;
+  /** What trains, whole: what a kind of adapter or an optimizer adds is counted without a word here. */
+  readonly recipe: SessionRecipe;
   readonly precision: Precision;
   readonly batchSize: number;
   readonly sequenceLength: number;
@@ -49,11 +42,10 @@ export async function predictMemory(config: DecoderConfig, run: MemoryCase): Pro
   const backend = openCounting(run.precision);
   const loaded = await load(backend, config, run);
   // Not freed: the ledger is read while everything lives, and nothing of it is real.
-  const session = new Session(
-    loaded,
-    { ...run, alpha: 2 * run.rank, seed: 0 },
-    { checkpointing: run.checkpointing, logitsChunkBytes: run.logitsChunkBytes },
-  );
+  const session = new Session(loaded, run.recipe, {
+    checkpointing: run.checkpointing,
+    logitsChunkBytes: run.logitsChunkBytes,
+  });
   await session.trainStep([fullBatch(run.batchSize, run.sequenceLength)], { learningRate: 1e-4 });
   return {
     ledger: backend.ledger(),
@@ -65,8 +57,8 @@ export async function predictMemory(config: DecoderConfig, run: MemoryCase): Pro
 
 function load(backend: Backend, config: DecoderConfig, run: MemoryCase): Promise<LoadedDecoder> {
   const options = {
-    train: run.method === "full",
-    quantize: run.method === "qlora" ? quantizeOnArrival(backend) : undefined,
+    train: run.recipe.method === "full",
+    quantize: run.recipe.method === "qlora" ? quantizeOnArrival(backend) : undefined,
   };
   return run.storedDType === undefined
     ? randomDecoder(backend, config, 0, options)

@@ -2,62 +2,51 @@
 // a checkpoint goes on only under its own. Of the options of a run, those about when to save, evaluate, print, and how to
 // save memory are not in it. Where checkpoints lie: run-folder.ts.
 
-import type { TrainOptions } from "../config/train-options.ts";
+import { createHash } from "node:crypto";
+import { readdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { recipeOfRun, type TrainOptions } from "../config/train-options.ts";
 import { UserError } from "../util/errors.ts";
 import type { RunState } from "./checkpoint.ts";
 import type { TrainableModel, TrainingData } from "./setup.ts";
 
 export type RunIdentity = Readonly<Record<string, unknown>>;
 
-/** Everything that decides a run's course; equal identities give equal adapters. */
-export function identityOf(
+/** Everything that decides a run's course: its recipe, with files by what they hold, and the hashes of its inputs. */
+export async function identityOf(
   options: TrainOptions,
   trainable: TrainableModel,
   data: TrainingData,
   totalSteps: number,
-): RunIdentity {
-  const {
-    method,
-    rank,
-    alpha,
-    dropout,
-    targets,
-    rslora,
-    initAdapter,
-    trainOn,
-    chatTemplate,
-    overLength,
-    packing,
-    shuffle,
-  } = options;
-  const { batchSize, sequenceLength, gradientAccumulation, optimizer, learningRate, schedule, warmupSteps } =
-    options;
-  const { beta1, beta2, epsilon, weightDecay, maxGradNorm, evalFraction, seed } = options;
+): Promise<RunIdentity> {
+  const recipe = Object.entries(recipeOfRun(options)).map(async ([key, value]) => [
+    key,
+    typeof value === "string" ? await heldBy(value) : value,
+  ]);
   return {
-    ...{
-      method,
-      rank,
-      alpha,
-      dropout,
-      targets,
-      rslora,
-      initAdapter,
-      trainOn,
-      chatTemplate,
-      overLength,
-      packing,
-      shuffle,
-    },
-    ...{ batchSize, sequenceLength, gradientAccumulation, optimizer, learningRate, schedule, warmupSteps },
-    ...{ beta1, beta2, epsilon, weightDecay, maxGradNorm, evalFraction, seed, totalSteps },
-    // nf4 was all there was: runs begun then go on.
-    ...(method === "qlora" && options.quantType !== "nf4" ? { quantType: options.quantType } : {}),
+    ...Object.fromEntries(await Promise.all(recipe)),
+    totalSteps,
     modelHash: trainable.modelHash,
     tokenizerHash: trainable.model.text.hash,
     dataHash: data.report.dataHash,
     evalDataHash: data.evalReport?.dataHash,
   };
 }
+
+/** A file or an adapter's folder by its content, so that it may move and may not change; other texts as they are. */
+async function heldBy(value: string): Promise<string> {
+  const status = await stat(value).catch(() => undefined);
+  if (status === undefined) return value;
+  const names = status.isDirectory()
+    ? (await readdir(value)).filter((name) => adapterFiles.test(name))
+    : [""];
+  const hash = createHash("sha256");
+  for (const name of names.sort()) hash.update(name).update(await readFile(join(value, name)));
+  return `sha256:${hash.digest("hex")}`;
+}
+
+/** Of a folder that a recipe names, an adapter's: what decides it, not what was written beside it. */
+const adapterFiles = /^(adapter_.*|tokenizer.*\.json|chat_template\.jinja)$/;
 
 /**
  * Refuses to continue a run whose course was decided by other options or files. Only the number of steps may grow;

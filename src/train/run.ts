@@ -73,7 +73,8 @@ class Run {
   private readonly plan: BatchPlan;
   private readonly session: Session;
   private readonly totalSteps: number;
-  private readonly identity: RunIdentity;
+  /** Known once execute() has looked at the files that the recipe names. */
+  private identity: RunIdentity = {};
   private cursor: BatchCursor;
   private state: RunState;
   private startedAt = performance.now();
@@ -103,7 +104,6 @@ class Run {
       const message = `paging ${inMegabytes(paged)} of optimizer state to ${stateMemory.place}; ${inMegabytes(kept)} stay in ${backend.paging ? "memory" : "the device's memory"}`;
       emit({ type: "info", message });
     }
-    this.identity = identityOf(options, trainable, data, this.totalSteps);
     this.state = {
       version: 2,
       step: 0,
@@ -120,8 +120,10 @@ class Run {
     resumed: { folder: string; state: RunState } | undefined,
     signal: { readonly interrupted: boolean },
   ): Promise<TrainSummary> {
+    const { options, trainable, data } = this;
+    this.identity = await identityOf(options, trainable, data, this.totalSteps);
+    this.state = { ...this.state, identity: this.identity };
     if (resumed) await this.resume(resumed);
-    const { options } = this;
     const log = await MetricsLog.open(
       join(options.out, "metrics.jsonl"),
       { bytes: this.state.metricsBytes, step: this.state.step },

@@ -89,10 +89,7 @@ describe("a counted ledger", () => {
       const measured = await benchShape(backend, config, bench, () => {});
       backend.close();
       const predicted = await predictMemory(config, {
-        method: one.method,
-        rank: 8,
-        targets: "all-linear",
-        optimizer: one.optimizer ?? "adamw",
+        recipe: bench,
         precision,
         batchSize: one.batchSize,
         sequenceLength,
@@ -117,9 +114,16 @@ describe("LLaMA-2 7B", () => {
   it("has the published numbers of trainable parameters", async () => {
     expect(adapterParameters(config, 8, "q,v")).toBe(4_194_304);
     expect(adapterParameters(config, 8, "all-linear")).toBe(19_988_480);
-    const run = { rank: 8, targets: "all-linear", optimizer: "adamw", precision: "bf16" } as const;
-    const size = { batchSize: 1, sequenceLength: 512, checkpointing: true };
-    const qlora = await predictMemory(config, { method: "qlora", ...run, ...size });
+    const recipe = {
+      method: "qlora",
+      rank: 8,
+      alpha: 16,
+      targets: "all-linear",
+      optimizer: "adamw",
+      seed: 0,
+    } as const;
+    const size = { batchSize: 1, sequenceLength: 512, checkpointing: true, precision: "bf16" } as const;
+    const qlora = await predictMemory(config, { recipe, ...size });
     expect(qlora.baseParameters).toBe(shape.parameters);
     expect(qlora.trainableParameters).toBe(19_988_480);
     // Block linears at 4.127 bits and codebooks, embeddings and head at 16: 3.34 + 0.52 GB.
