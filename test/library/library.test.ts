@@ -105,6 +105,25 @@ describe("open()", () => {
     await expect(tuned.session()).rejects.toThrow(/session\(\{ initAdapter \}\)/);
   });
 
+  it("holds several models at once, whose kernels never mix", async () => {
+    await using alone = await open("tiny", device);
+    const { loss } = await alone.evaluate(rows);
+    const first = await open("tiny", device);
+    const session = await first.session({ rank: 4 });
+    const [batch] = session.batches(rows, { batchSize: 4 });
+    const before = (await session.evaluate(rows)).loss;
+    const second = await open("tiny", device);
+    await session.forwardBackward(batch!);
+    // What the session's update leaves waiting runs before another model's kernels.
+    const updated = session.step({ learningRate: 1e-3 });
+    expect((await second.evaluate(rows)).loss).toBe(loss);
+    await updated;
+    await second[Symbol.asyncDispose]();
+    expect((await session.evaluate(rows)).loss).toBeLessThan(before);
+    await session[Symbol.asyncDispose]();
+    await first[Symbol.asyncDispose]();
+  });
+
   it("refuses what it does not know, and use after it was disposed of", async () => {
     await expect(open("no/such/folder/here")).rejects.toThrow(UserError);
     await expect(open("tiny", { backend: "gpu" as "cpu" })).rejects.toThrow(

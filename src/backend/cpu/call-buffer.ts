@@ -6,6 +6,9 @@ import { BugError } from "../../util/errors.ts";
 /** Numbers before a call's arguments: the kernel's id and the count. */
 const headLength = 2;
 
+/** Devices of one thread write into one memory, the addon's: the last of them that began a call. */
+const lastWriters = new WeakMap<Float64Array, CallBuffer>();
+
 export class CallBuffer {
   /** Where the call being written begins, and where its next argument goes. */
   private first = 0;
@@ -13,12 +16,22 @@ export class CallBuffer {
   constructor(
     readonly values: Float64Array,
     private readonly mostPerCall: number,
+    /** Runs this device's finished calls, because another device is about to write over them. */
+    private readonly runNow: () => void = () => {},
   ) {}
 
   /** Begins a call; one that was begun and not finished is forgotten. */
   start(): this {
+    if (this.first === 0) this.claim();
     this.count = this.first + headLength;
     return this;
+  }
+
+  private claim(): void {
+    const other = lastWriters.get(this.values);
+    if (other === this) return;
+    if (other && other.first > 0) other.runNow();
+    lastWriters.set(this.values, this);
   }
 
   finish(kernel: number): void {

@@ -30,7 +30,7 @@ class CpuDevice implements Omit<Backend, keyof Kernels> {
     readonly description: string,
     readonly precision: Precision,
   ) {
-    this.calls = new CallBuffer(addon.args, addon.mostArguments);
+    this.calls = new CallBuffer(addon.args, addon.mostArguments, () => this.queue.run());
     this.queue = new CpuQueue(addon, this.calls, () => this.memory.liveBytes);
     this.paging = new CpuPaging(addon, this.memory, () => this.queue.run());
   }
