@@ -47,7 +47,7 @@ async function train() {
   const { readModelConfig } = await load("models/index");
   const { quantizeOnArrival } = await load("models/quantized-weights");
   const { randomDecoder } = await load("models/random-model");
-  const { Session } = await load("train/session");
+  const { Session } = await load("session/session");
 
   const backend = await openBackend(options.backend, {});
   const quantize = options.method === "qlora" ? quantizeOnArrival(backend) : undefined;

@@ -7,9 +7,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { predictMemory } from "../dist/memory/predict-memory.js";
+import { predictRss } from "../dist/memory/process-memory.js";
 import { readModelConfig } from "../dist/models/index.js";
-import { predictMemory } from "../dist/train/predict-memory.js";
-import { predictRss } from "../dist/train/process-memory.js";
 
 const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
 

@@ -3,10 +3,11 @@
 // rooms that do the work; what is not exported may change.
 
 export type { LedgerReport, MemoryCategory, Precision } from "./backend/backend.ts";
-export type { ComparedRow, Comparison } from "./compare/compare.ts";
+export type { Comparison } from "./compare/compare.ts";
+export type { ComparedRow } from "./compare/row.ts";
 export type { MetricName } from "./config/eval-options.ts";
 export type { Batch } from "./data/assemble.ts";
-export type { Dataset, DatasetReport, LengthBucket } from "./data/dataset.ts";
+export type { Dataset, DatasetReport, LengthBucket } from "./data/dataset-report.ts";
 export type { Finding, PreflightReport, ShownRow, ShownToken } from "./data/preflight.ts";
 export type { Sample } from "./data/render.ts";
 export type { RowId } from "./data/row.ts";
@@ -40,6 +41,10 @@ export {
 export type { Rows } from "./library/rows.ts";
 export type { BatchesInput, ModelSession, SessionInput } from "./library/session.ts";
 export { type TrainInput, type TrainRun, train } from "./library/train.ts";
+export type { TextPrediction } from "./measure/evaluate-text.ts";
+export type { MeasureHooks } from "./measure/measure.ts";
+export type { MemoryCheck } from "./memory/fit-memory.ts";
+export type { MemoryPrediction } from "./memory/predict-memory.ts";
 export type { ExplainedLine } from "./plan/explain.ts";
 export type { MemoryVariant, MethodPlan } from "./plan/memory-plan.ts";
 export type { ProbeResult } from "./plan/probe.ts";
@@ -48,9 +53,9 @@ export type { Estimate } from "./plan/time-cost.ts";
 export type { ExportReport } from "./publish/export-gguf.ts";
 export type { MergeReport } from "./publish/merge-folder.ts";
 export type { FolderReport, LayerReport } from "./publish/quantize-folder.ts";
+export type { GradientResult, UpdateResult } from "./session/session.ts";
 export type { ChatMessage } from "./text/chat-template.ts";
-export type { CheckReport } from "./train/check.ts";
-export type { TextPrediction } from "./train/evaluate-text.ts";
+export type { CheckReport } from "./train/check-report.ts";
 export type {
   DataEvent,
   EvalEvent,
@@ -59,8 +64,4 @@ export type {
   TrainEvent,
   TrainSummary,
 } from "./train/events.ts";
-export type { MemoryCheck } from "./train/fit-memory.ts";
-export type { MeasureHooks } from "./train/measure.ts";
-export type { MemoryPrediction } from "./train/predict-memory.ts";
-export type { GradientResult, UpdateResult } from "./train/session.ts";
 export { BugError, UsageError, UserError } from "./util/errors.ts";

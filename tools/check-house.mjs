@@ -19,6 +19,8 @@ const ORDER = [
   ["generate"],
   ["publish"],
   ["config"],
+  ["session"],
+  ["measure", "memory"],
   ["train"],
   ["plan"],
   ["compare"],

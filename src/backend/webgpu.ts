@@ -23,7 +23,7 @@ import { Pipelines } from "./webgpu/pipelines.ts";
 import { vectorRows } from "./webgpu/products.ts";
 import { quantizedKernels } from "./webgpu/quantized.ts";
 import { rowKernels } from "./webgpu/rows.ts";
-import { TileChoices } from "./webgpu/tiles.ts";
+import { TileChoices } from "./webgpu/tile-choices.ts";
 import { type TuningStore, tune } from "./webgpu/tuning.ts";
 import { openTuningFile } from "./webgpu/tuning-file.ts";
 import { updateKernels } from "./webgpu/updates.ts";

@@ -3,7 +3,7 @@
 
 import { checkDefinition } from "../config/check-options.ts";
 import type { ShownRow } from "../data/preflight.ts";
-import type { CheckReport } from "../train/check.ts";
+import type { CheckReport } from "../train/check-report.ts";
 import { defineCommand } from "./command.ts";
 import { formatBytes, formatCount } from "./format.ts";
 import { exitCodes, type Terminal } from "./terminal.ts";

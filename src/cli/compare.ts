@@ -42,13 +42,18 @@ async function compareAndTell(options: CompareOptions, terminal: Terminal): Prom
 function eventTeller(terminal: Terminal): (event: TrainEvent) => void {
   let progress: Progress | undefined;
   const told = new Set<string>();
+  const warn = (message: string) => {
+    if (!told.has(message)) terminal.warn(message);
+    told.add(message);
+  };
   return (event) => {
     if (event.type === "data") progress = trackProgress(terminal, event.firstStep, event.totalSteps);
     else if (event.type === "train" && terminal.live) progress?.update(event);
     else if (event.type === "done") progress?.end();
-    else if (event.type === "warning" && !told.has(event.message)) {
-      told.add(event.message);
-      terminal.warn(event.message);
+    else if (event.type === "warning") warn(event.message);
+    else if (event.type === "preflight") {
+      for (const { level, code, message } of event.report.findings)
+        if (level === "warn") warn(`${code}: ${message}`);
     }
   };
 }

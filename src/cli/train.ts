@@ -32,8 +32,6 @@ export async function trainAndTell(
   return summary.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
 }
 
-const toldOnLoading = ["length", "empty-targets", "missing-eos", "ignored-keys"];
-
 function interruptOnSignals(run: TrainingRun, terminal: Terminal): () => void {
   const first = () => {
     run.interrupt();
@@ -59,8 +57,7 @@ export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainE
       case "preflight":
         for (const line of preflightLines(event.report)) terminal.note(line);
         for (const { code, level, message } of event.report.findings) {
-          // What the loading of the data has told already is not told twice.
-          if (level === "warn" && !toldOnLoading.includes(code)) terminal.warn(`${code}: ${message}`);
+          if (level === "warn") terminal.warn(`${code}: ${message}`);
         }
         return;
       case "train":

@@ -10,40 +10,16 @@ import { trainDefinition } from "../config/train-options.ts";
 import { makeFolder } from "../formats/make-folder.ts";
 import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
 import { FOLDER_LOCK, lockPlace } from "../formats/place-lock.ts";
-import type { Interval } from "../metrics/bootstrap.ts";
 import { parseTargets } from "../models/adapter.ts";
 import { linearLayers, readShape } from "../plan/shape.ts";
 import type { TrainEvent } from "../train/events.ts";
-import { UserError } from "../util/errors.ts";
-import { type KeepResult, searchKeep } from "./keep.ts";
+import { DivergedError, UserError } from "../util/errors.ts";
+import { searchKeep } from "./keep.ts";
 import { type Searched, searchLearningRate } from "./learning-rate.ts";
-import { gainOf, type Kept, keptOf, qualityName, scoreIntervals, scoreNames } from "./quality-kept.ts";
+import { gainOf, keptOf, qualityName, scoreIntervals, scoreNames } from "./quality-kept.ts";
+import type { ComparedRow, KeepResult } from "./row.ts";
 import { type Quality, scoreOne } from "./score-one.ts";
 import { type Interruption, type RunSpec, runName, type TrainedRun, trainOne } from "./train-one.ts";
-
-export interface ComparedRow {
-  /** base, full, lora-r8, qlora-r8. */
-  readonly name: string;
-  readonly method: Method | "base";
-  readonly rank: number;
-  readonly learningRate?: number;
-  /** Every rate tried, with its validation loss (null: the run diverged). */
-  readonly tried: readonly { readonly learningRate: number; readonly validationLoss: number | null }[];
-  readonly atEdge: boolean;
-  readonly trainableParameters: number;
-  readonly peakBytes?: number;
-  readonly tokensPerSecond?: number;
-  readonly seconds?: number;
-  readonly cost?: number;
-  readonly scores: Readonly<Record<string, number>>;
-  readonly intervals: Readonly<Record<string, Interval>>;
-  /** Share of full fine-tuning's quality; absent without a full run. */
-  readonly kept?: Kept;
-  /** Share of full fine-tuning's gain over the base, in percent; absent where there is no full run or no gain. */
-  readonly gained?: number;
-  readonly folder?: string;
-  readonly course: readonly (readonly [number, number])[];
-}
 
 export interface Comparison {
   readonly status: "done" | "interrupted";
@@ -198,7 +174,7 @@ export class Comparing {
       hooks.tell(`  validation loss ${run.validationLoss.toFixed(4)}`);
       return { learningRate, loss: run.validationLoss, run };
     } catch (error) {
-      if (!(error instanceof UserError) || !/not a finite number/.test(error.message)) throw error;
+      if (!(error instanceof DivergedError)) throw error;
       hooks.tell("  diverged");
       return { learningRate, loss: Number.POSITIVE_INFINITY, run: undefined };
     }

@@ -3,27 +3,24 @@
 // runs. Cheapest: fewest trained parameters, and of equals the least memory. Says how near the best came when none did.
 
 import type { Method } from "../config/fields.ts";
-import type { ComparedRow, Comparing } from "./compare.ts";
+import type { ComparedRow, KeepResult } from "./row.ts";
 
-export interface KeepResult {
-  readonly percent: number;
-  /** The cheapest that keeps it, by its point estimate. */
-  readonly found?: string;
-  /** True when even the lower end of its interval keeps it. */
-  readonly certain?: boolean;
-  /** The one that keeps most. */
-  readonly best: string;
-  readonly bestPercent: number;
-  readonly budget: number;
-  readonly runs: number;
-  /** The budget ended the search before every method's ranks were bisected. */
-  readonly exhausted: boolean;
+/** What the search needs of the comparison that runs it. */
+export interface RankSearch {
+  readonly options: { readonly methods: readonly Method[]; readonly maxRuns: number };
+  readonly comparedRows: readonly ComparedRow[];
+  readonly trainedRuns: number;
+  /** Of the smallest side of a targeted layer. */
+  readonly largestRank: number;
+  rateOf(method: Method): number;
+  /** Trains and measures one more; undefined when interrupted. */
+  addAt(method: Method, rank: number, learningRate: number): Promise<ComparedRow | undefined>;
 }
 
 const largestRank = 256;
 
 /** Undefined when interrupted. */
-export async function searchKeep(comparing: Comparing, percent: number): Promise<KeepResult | undefined> {
+export async function searchKeep(comparing: RankSearch, percent: number): Promise<KeepResult | undefined> {
   const { options } = comparing;
   const adapters = options.methods.filter((method) => method !== "full");
   let exhausted = false;
@@ -53,7 +50,7 @@ function byCost(a: ComparedRow, b: ComparedRow): number {
 
 /** The smallest power of two that is good enough, between what was measured already. */
 async function bisectRanks(
-  comparing: Comparing,
+  comparing: RankSearch,
   method: Method,
   percent: number,
 ): Promise<"done" | "exhausted" | "interrupted"> {

@@ -3,8 +3,8 @@
 
 import { join } from "node:path";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
-import type { ComparedRow, Comparison } from "./compare.ts";
-import type { KeepResult } from "./keep.ts";
+import type { Comparison } from "./compare.ts";
+import type { ComparedRow, KeepResult } from "./row.ts";
 import { curvesSvg, pointsSvg } from "./svg.ts";
 
 /** Writes the four files; returns their paths. */

@@ -10,9 +10,9 @@ import type { Method } from "../config/fields.ts";
 import { openDataFile } from "../data/read-rows.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { locateModel } from "../formats/locate-model.ts";
+import { measure } from "../measure/measure.ts";
 import { openModel } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
-import { measure } from "../train/measure.ts";
 
 export interface Quality {
   /** By name: perplexity, loss, rouge1, ... */

@@ -5,56 +5,13 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { UserError } from "../util/errors.ts";
+import type { Dataset, DatasetReport, OverLength } from "./dataset-report.ts";
 import { type ExampleRow, toExamples } from "./index.ts";
+import { promptDiffers, roundTripStride } from "./prompt-round-trip.ts";
 import { openDataFile } from "./read-rows.ts";
 import { type Rendering, renderExample, type Sample } from "./render.ts";
 import { type Row, type RowId, rowLabel } from "./row.ts";
 import { readSampleCache, SAMPLE_CACHE_VERSION, writeSampleCache } from "./sample-cache.ts";
-
-export type OverLength = "error" | "drop" | "truncate";
-
-export interface LengthBucket {
-  /** Sequences longer than half of this and no longer than this, in tokens. */
-  readonly upTo: number;
-  readonly count: number;
-}
-
-export interface DatasetReport {
-  readonly file: string;
-  /** Name of the row format. */
-  readonly format: string;
-  readonly trainOn: "completions" | "assistant" | "all";
-  /** What turned rows into text: the chat template's name, "headings" (Alpaca rows without one) or "as written". */
-  readonly rendering: string;
-  readonly rows: number;
-  /** What is left to train on. */
-  readonly samples: number;
-  /** Rows longer than the sequence length. */
-  readonly dropped: number;
-  readonly truncated: number;
-  /** Rows left out because no token of theirs is a target. */
-  readonly withoutTargets: number;
-  /** Samples whose targets hold no EOS: they do not teach the model to stop. */
-  readonly withoutEos: number;
-  /** Conversations in which the template's prompt for an answer differs from what precedes the answer. */
-  readonly promptDisagrees: number;
-  /** Samples whose conversation the chat template shows only in part, and what it leaves out of the first few. */
-  readonly droppedContent: { readonly samples: number; readonly shown: readonly string[] };
-  readonly tokens: number;
-  readonly targetTokens: number;
-  /** Of all rows, before dropping and cutting. */
-  readonly longestRow: { readonly tokens: number; readonly row: string };
-  readonly lengths: readonly LengthBucket[];
-  readonly sequenceLength: number;
-  readonly ignoredKeys: Readonly<Record<string, number>>;
-  /** SHA-256 of the data's bytes; "" when rows did not come from a file. */
-  readonly dataHash: string;
-}
-
-export interface Dataset {
-  readonly samples: readonly Sample[];
-  readonly report: DatasetReport;
-}
 
 export interface DatasetOptions extends Rendering {
   readonly sequenceLength: number;
@@ -114,6 +71,8 @@ export function prepareSamples(
   const buckets = new Map<number, number>();
   const count = { over: 0, withoutTargets: 0, withoutEos: 0, promptDisagrees: 0, tokens: 0, targetTokens: 0 };
   const dropped = { samples: 0, shown: [] as string[] };
+  const promptMismatches: RowId[] = [];
+  const stride = roundTripStride(examples.length);
   let longest: { tokens: number; id: RowId } | undefined;
   for (const [done, { id, example }] of examples.entries()) {
     if (done % 256 === 0) options.onProgress?.(done, examples.length);
@@ -143,7 +102,9 @@ export function prepareSamples(
     }
     count.tokens += ids.length;
     count.targetTokens += targets;
-    samples.push({ ids, targetMask, rowId: id });
+    const sample = { ids, targetMask, rowId: id };
+    samples.push(sample);
+    if (done % stride === 0 && promptDiffers(example, sample, options)) promptMismatches.push(id);
   }
   options.onProgress?.(examples.length, examples.length);
   if (overLength === "error" && count.over > 0) {
@@ -164,6 +125,7 @@ export function prepareSamples(
       withoutTargets: count.withoutTargets,
       withoutEos: count.withoutEos,
       promptDisagrees: count.promptDisagrees,
+      promptMismatches,
       droppedContent: dropped,
       tokens: count.tokens,
       targetTokens: count.targetTokens,

@@ -5,9 +5,8 @@
 
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
-import type { DatasetReport } from "./dataset.ts";
-import type { ExampleRow } from "./index.ts";
-import { type Rendering, renderPrompt, type Sample } from "./render.ts";
+import { type DatasetReport, ignoredKeysText } from "./dataset-report.ts";
+import type { Rendering, Sample } from "./render.ts";
 import { rowLabel } from "./row.ts";
 
 export const findingCodes = [
@@ -83,8 +82,6 @@ export interface PreflightInput {
   /** Of a file of evaluation rows; absent when those come from the training rows, or there are none. */
   readonly evalReport?: DatasetReport;
   readonly rendering: Rendering;
-  /** The rows behind the samples, for the round trip of prompts; absent: not checked. */
-  readonly examples?: readonly ExampleRow[];
 }
 
 /** Shares of the rows from which a finding is worth a word, and from which the run is refused. */
@@ -107,8 +104,6 @@ const thresholds: Readonly<Record<Exclude<FindingCode, "memory">, { warn: number
 const shownRows = 5;
 const shownTokens = 256;
 const namedRows = 5;
-/** Prompts compared with what generation sends: the first ones and an even spread of the rest. */
-const roundTrips = 200;
 
 export function preflight(input: PreflightInput): PreflightReport {
   const { train, report, evaluation, rendering } = input;
@@ -122,7 +117,7 @@ export function preflight(input: PreflightInput): PreflightReport {
   const shared = (evaluation ?? []).filter((sample) => seen.has(keyOf(sample)));
   const unended = train.filter((sample) => !ends(sample, rendering.tokenizer));
   const unknown = withUnknown(train, rendering.tokenizer);
-  const mismatches = roundTripMismatches(input);
+  const mismatches = report.promptMismatches.map((rowId) => ({ rowId }));
   const drops = [report, ...(input.evalReport ? [input.evalReport] : [])].map((each) => each.droppedContent);
   const droppedContent = drops.reduce((sum, { samples }) => sum + samples, 0);
   const droppedShown = drops.flatMap(({ shown }) => shown).slice(0, namedRows);
@@ -223,15 +218,6 @@ export function preflight(input: PreflightInput): PreflightReport {
   };
 }
 
-/** Keys as sentences list them. What a row names its keys is anyone's to write, hence the limits. */
-export function ignoredKeysText(keys: Readonly<Record<string, number>>): string {
-  const entries = Object.entries(keys);
-  const shown = entries
-    .slice(0, 12)
-    .map(([key, count]) => `${JSON.stringify(key.slice(0, 60))} (${count} rows)`);
-  return shown.join(", ") + (entries.length > 12 ? ` and ${entries.length - 12} more` : "");
-}
-
 /** The findings that stop a run, without those the user allows. */
 export function refused(findings: readonly Finding[], allowed: readonly FindingCode[]): Finding[] {
   return findings.filter(({ level, code }) => level === "refuse" && !allowed.includes(code));
@@ -313,25 +299,6 @@ function keyOf({ ids, targetMask }: Sample): string {
 }
 
 /** Samples whose tokens before the last answer are not those of the prompt that evaluation and serving send. */
-function roundTripMismatches({ train, examples, rendering }: PreflightInput): Sample[] {
-  if (!examples) return [];
-  const byLine = new Map(train.map((sample) => [sample.rowId.line, sample]));
-  const stride = Math.max(1, Math.floor(examples.length / roundTrips));
-  const found: Sample[] = [];
-  for (let i = 0; i < examples.length; i += stride) {
-    const { id, example } = examples[i]!;
-    const sample = byLine.get(id.line);
-    const prompt = sample && renderPrompt(example, rendering);
-    if (!sample || !prompt) continue;
-    const start = Math.min(prompt.ids.length, sample.ids.length);
-    // A tokenizer may join the prompt's last characters with the answer's first: one token's difference is none.
-    let shared = 0;
-    while (shared < start && sample.ids[shared] === prompt.ids[shared]) shared++;
-    if (shared < start - 1) found.push(sample);
-  }
-  return found;
-}
-
 function show({ ids, targetMask, rowId }: Sample, tokenizer: Tokenizer): ShownRow {
   const count = Math.min(ids.length, shownTokens);
   // Tokens that hold parts of a character are decoded together: [text so far] minus [text before].

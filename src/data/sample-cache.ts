@@ -9,11 +9,11 @@
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
 import { UserError } from "../util/errors.ts";
-import type { Dataset, DatasetReport } from "./dataset.ts";
+import type { Dataset, DatasetReport } from "./dataset-report.ts";
 import type { Sample } from "./render.ts";
 import type { RowId } from "./row.ts";
 
-export const SAMPLE_CACHE_VERSION = 3;
+export const SAMPLE_CACHE_VERSION = 4;
 
 const MAGIC = new TextEncoder().encode("lowrSAMP");
 const FIXED_BYTES = 24;

@@ -8,11 +8,11 @@ import { type CompareOptions, compareDefinition } from "../config/compare-option
 import type { InputOf } from "../config/define.ts";
 import { type PlanOptions, planDefinition } from "../config/plan-options.ts";
 import { resolveInput } from "../config/resolve.ts";
+import { machineMemory } from "../memory/machine-memory.ts";
 import { type ExplainedLine, explain } from "../plan/explain.ts";
 import { readMeasured } from "../plan/measured.ts";
 import { makePlan, type Plan, readInputs } from "../plan/plan.ts";
 import type { TrainEvent } from "../train/events.ts";
-import { machineMemory } from "../train/machine-memory.ts";
 import { fetchOptions } from "./fetch-options.ts";
 import { namedRows, type Rows } from "./rows.ts";
 

@@ -7,21 +7,15 @@ import { resolveInput } from "../config/resolve.ts";
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
 import { assemble, type Batch } from "../data/assemble.ts";
 import { BatchPlan } from "../data/batches.ts";
-import {
-  type Dataset,
-  type DatasetReport,
-  loadDataset,
-  prepareSamples,
-  refuseDroppedContent,
-  refuseWithoutTargets,
-} from "../data/dataset.ts";
+import { loadDataset, prepareSamples, refuseDroppedContent, refuseWithoutTargets } from "../data/dataset.ts";
+import type { Dataset, DatasetReport } from "../data/dataset-report.ts";
 import { toExamples } from "../data/index.ts";
 import { fetchData } from "../formats/fetch-named.ts";
 import { readAdapter } from "../formats/peft.ts";
 import type { OpenedModel } from "../models/open-model.ts";
+import { type GradientResult, Session, type UpdateResult } from "../session/session.ts";
 import { openText } from "../text/open-text.ts";
 import { saveResult } from "../train/save-result.ts";
-import { type GradientResult, Session, type UpdateResult } from "../train/session.ts";
 import { textOf } from "../train/setup.ts";
 import { UserError } from "../util/errors.ts";
 import type { Rows } from "./rows.ts";

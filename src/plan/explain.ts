@@ -2,8 +2,8 @@
 // it where the shape is LLaMA-2 7B's. Claims of the article that arithmetic cannot give (the $26, the quality kept) are
 // named as claims, beside what this project measured. The article's figures come from data/gpus.yaml.
 
+import { predictMemory } from "../memory/predict-memory.ts";
 import { nestedBlockSize } from "../quant/double-quant.ts";
-import { predictMemory } from "../train/predict-memory.ts";
 import { type Article, findGpu, type GpuTable } from "./gpus.ts";
 import type { Measured } from "./measured.ts";
 import { adapterParameters, linearLayers, type ModelShape } from "./shape.ts";

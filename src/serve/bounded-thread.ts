@@ -2,10 +2,9 @@
 // ended with its thread, and the next task gets a new one. Who waits for whom is the owner's affair (preparers.ts).
 
 import type { Worker } from "node:worker_threads";
-import { BugError } from "../util/errors.ts";
+import { BugError, errorFromData } from "../util/errors.ts";
 import type { FromPreparer } from "./preparing.ts";
 import { RequestError } from "./request-error.ts";
-import { receiveError } from "./sent-errors.ts";
 
 export interface BoundedThreadOptions {
   /** Starts the thread; it answers {kind: "ready"} first, and each task with "done" or "failed". */
@@ -46,8 +45,8 @@ export class BoundedThread<Task, Answer, Facts> {
         if (this.worker !== worker) return;
         if (message.kind === "ready") resolve(message.facts);
         else if (message.kind === "done") this.settle?.resolve(message.answer);
-        else if (this.settle) this.settle.reject(receiveError(message.error));
-        else lose(receiveError(message.error));
+        else if (this.settle) this.settle.reject(errorFromData(message.error));
+        else lose(errorFromData(message.error));
       });
       worker.on("error", (error: NodeJS.ErrnoException) => lose(this.explain(error)));
       worker.on("exit", (code) => lose(new BugError(`a thread ended by itself, with code ${code}`)));

@@ -2,7 +2,7 @@
 // is gone. The thread itself is worker.ts.
 
 import { Worker } from "node:worker_threads";
-import { BugError } from "../util/errors.ts";
+import { BugError, errorFromData } from "../util/errors.ts";
 import {
   type EngineFacts,
   type FromEngine,
@@ -14,7 +14,6 @@ import {
   type ToEngine,
   transferOf,
 } from "./jobs.ts";
-import { receiveError } from "./sent-errors.ts";
 
 interface Pending {
   resolve(result: JobResult | undefined): void;
@@ -51,7 +50,7 @@ export class EngineThread {
         else
           reject(
             message.kind === "failed"
-              ? receiveError(message.error)
+              ? errorFromData(message.error)
               : new BugError("engine thread out of step"),
           );
       });
@@ -135,6 +134,6 @@ export class EngineThread {
     }
     this.pending.delete(message.id);
     if (message.kind === "done") waiting.resolve(message.result);
-    else waiting.reject(receiveError(message.error));
+    else waiting.reject(errorFromData(message.error));
   }
 }

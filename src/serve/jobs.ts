@@ -4,8 +4,8 @@
 import type { Sampling } from "../generate/sampler.ts";
 import type { AdapterBase, AdapterParts } from "../models/adapter-set.ts";
 import type { OverlaidToken } from "../text/overlaid-decoder.ts";
-import type { TokenizerFiles } from "../text/tokenizer.ts";
-import type { SentError } from "./sent-errors.ts";
+import type { TokenizerFiles } from "../text/tokenizer-files.ts";
+import type { ErrorData } from "../util/errors.ts";
 
 export interface StartOptions {
   readonly model: string;
@@ -94,4 +94,4 @@ export type FromEngine =
   | { readonly kind: "ready"; readonly facts: EngineFacts }
   | { readonly kind: "piece"; readonly id: number; readonly piece: Piece }
   | { readonly kind: "done"; readonly id: number; readonly result?: JobResult }
-  | { readonly kind: "failed"; readonly id?: number; readonly error: SentError };
+  | { readonly kind: "failed"; readonly id?: number; readonly error: ErrorData };

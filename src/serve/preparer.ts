@@ -8,7 +8,7 @@ import { readAdapter } from "../formats/peft.ts";
 import { type AdapterBase, adapterParts } from "../models/adapter-set.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
 import { overlayOf } from "../text/overlaid-decoder.ts";
-import { UserError } from "../util/errors.ts";
+import { errorToData, UserError } from "../util/errors.ts";
 import { type ReadAdapter, transferOf } from "./jobs.ts";
 import { prepareRequest, type Voice } from "./prepare-request.ts";
 import type {
@@ -21,7 +21,6 @@ import type {
   ToPreparer,
 } from "./preparing.ts";
 import { RequestError } from "./request-error.ts";
-import { sendError } from "./sent-errors.ts";
 import { unknownModel } from "./unknown-model.ts";
 
 class Preparer {
@@ -104,13 +103,13 @@ async function serve(port: MessagePort, preparer: Preparer): Promise<void> {
     else {
       preparer.answer(message).then(
         (answer) => post({ kind: "done", answer }, memoryOf(answer)),
-        (error: unknown) => post({ kind: "failed", error: sendError(error) }),
+        (error: unknown) => post({ kind: "failed", error: errorToData(error) }),
       );
     }
   });
   await preparer.facts().then(
     (facts) => post({ kind: "ready", facts }),
-    (error: unknown) => post({ kind: "failed", error: sendError(error) }),
+    (error: unknown) => post({ kind: "failed", error: errorToData(error) }),
   );
 }
 

@@ -2,9 +2,9 @@
 // is preparers.ts, a thread's preparer.ts.
 
 import type { AdapterBase } from "../models/adapter-set.ts";
+import type { ErrorData } from "../util/errors.ts";
 import type { ReadAdapter } from "./jobs.ts";
 import type { ChatSettings, CompletionSettings } from "./requests.ts";
-import type { SentError } from "./sent-errors.ts";
 
 export interface PreparerOptions {
   readonly model: string;
@@ -77,4 +77,4 @@ export type PreparerAnswer = Prepared | ReadAdapter;
 export type FromPreparer<Answer, Facts> =
   | { readonly kind: "ready"; readonly facts: Facts }
   | { readonly kind: "done"; readonly answer: Answer }
-  | { readonly kind: "failed"; readonly error: SentError };
+  | { readonly kind: "failed"; readonly error: ErrorData };

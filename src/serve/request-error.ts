@@ -1,10 +1,12 @@
 // A request that cannot be honoured, and what a refusal may say: short enough to read, and without the paths of the
 // machine that serves. Which answers refuse: server.ts; what makes a request wrong: requests.ts.
 
-import { UserError } from "../util/errors.ts";
+import { crossesThreads, UserError } from "../util/errors.ts";
 
 /** A request that cannot be honoured; `param` is the key at fault. */
 export class RequestError extends UserError {
+  override name = "RequestError";
+
   constructor(
     message: string,
     readonly param: string | null = null,
@@ -13,7 +15,12 @@ export class RequestError extends UserError {
   ) {
     super(message);
   }
+
+  get details(): readonly unknown[] {
+    return [this.param, this.status, this.code];
+  }
 }
+crossesThreads("RequestError", RequestError);
 
 const mostMessage = 600;
 const mostParam = 100;

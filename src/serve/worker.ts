@@ -13,10 +13,9 @@ import { type AdapterSet, adapterSetSteps } from "../models/adapter-set.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
 import { OverlaidDecoder, type TokenDecoder } from "../text/overlaid-decoder.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
-import { UserError } from "../util/errors.ts";
+import { errorToData, UserError } from "../util/errors.ts";
 import type { FromEngine, Job, JobResult, ReadAdapter, StartOptions, ToEngine, TokenReport } from "./jobs.ts";
 import { RequestError } from "./request-error.ts";
-import { sendError } from "./sent-errors.ts";
 
 /** How tokens become text. */
 interface Speech {
@@ -207,7 +206,7 @@ if (parentPort && (workerData as { lowrankServing?: StartOptions } | undefined)?
   const post = (message: FromEngine) => port.postMessage(message);
   const opening = EngineHost.open((workerData as { lowrankServing: StartOptions }).lowrankServing, post);
   opening.catch((error: unknown) => {
-    post({ kind: "failed", error: sendError(error) });
+    post({ kind: "failed", error: errorToData(error) });
     port.close();
   });
   port.on("message", (message: ToEngine) => {
@@ -218,7 +217,7 @@ if (parentPort && (workerData as { lowrankServing?: StartOptions } | undefined)?
           if (message.kind !== "cancel") post({ kind: "done", id: message.id, result });
           if (message.kind === "close") port.close();
         },
-        (error: unknown) => post({ kind: "failed", id: message.id, error: sendError(error) }),
+        (error: unknown) => post({ kind: "failed", id: message.id, error: errorToData(error) }),
       );
   });
 }

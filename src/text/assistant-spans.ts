@@ -7,7 +7,7 @@
 //   through:  [system][user][header]answer<end>      messages up to and with the answer: and ends here
 
 import { UserError } from "../util/errors.ts";
-import type { ChatMessage } from "./chat-template.ts";
+import type { ChatMessage } from "./chat-messages.ts";
 import type { Span } from "./generation-marks.ts";
 
 export interface PartialRenderer {

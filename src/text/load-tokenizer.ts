@@ -5,7 +5,8 @@ import { open, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { nearestName, UserError } from "../util/errors.ts";
 import { builtinTemplates } from "./builtin-templates.ts";
-import { type NamedTemplates, Tokenizer, type TokenizerFiles } from "./tokenizer.ts";
+import { type NamedTemplates, Tokenizer } from "./tokenizer.ts";
+import type { TokenizerFiles } from "./tokenizer-files.ts";
 
 /** The largest tokenizer.json in use is some 35 MB. */
 const JSON_CAP_BYTES = 256 * 2 ** 20;

@@ -4,7 +4,7 @@
 // tokenizer.ts only.
 
 import { UserError } from "../util/errors.ts";
-import type { TokenizerFiles } from "./tokenizer.ts";
+import type { TokenizerFiles } from "./tokenizer-files.ts";
 
 export interface SpecialTokens {
   /** bos_token, eos_token and so on, as chat templates name them. */

@@ -4,7 +4,7 @@
 import { UserError } from "../util/errors.ts";
 import { isNestedBeyond, NESTING_CAP } from "../util/nesting.ts";
 import { TimeLimitError, withinTime } from "../util/time-limit.ts";
-import type { TokenizerFiles } from "./tokenizer.ts";
+import type { TokenizerFiles } from "./tokenizer-files.ts";
 
 /** The largest vocabularies in use have some 2^18 tokens, and their tables are arrays by id. */
 export const ID_CAP = 2 ** 22;

@@ -9,6 +9,7 @@ import type { BenchOptions } from "../config/bench-options.ts";
 import { assemble } from "../data/assemble.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
+import { chooseCheckpointing, stateMemoryOf } from "../memory/state-memory.ts";
 import { activationBytes } from "../models/activation-bytes.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { stepFlops } from "../models/flops.ts";
@@ -18,11 +19,10 @@ import { type LoadedDecoder, type LoadOptions, loadDecoder } from "../models/loa
 import { deviceSource } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import { randomDecoder } from "../models/random-model.ts";
+import { Session } from "../session/session.ts";
 import { UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { peakRssBytes } from "./run-record.ts";
-import { Session } from "./session.ts";
-import { chooseCheckpointing, stateMemoryOf } from "./setup.ts";
 
 export interface BenchResult {
   readonly method: string;

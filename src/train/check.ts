@@ -1,25 +1,19 @@
-// The preflight of a run: its data as data/preflight.ts sees them, and its memory as fit-memory.ts fits it to the device. Part of every `train` before the first step, and all of `lowrank check`, which loads no weights. Refused
-// findings end the run with a UserError that names the flag to run in spite of them.
+// The preflight of a run: its data as data/preflight.ts sees them, and its memory as fit-memory.ts fits it to the device.
+// Part of every `train` before the first step, and all of `lowrank check`, which loads no weights. Who refuses a run is
+// data/preflight.ts's refuseRun, with a UserError that names the flag to run in spite of a finding.
 
 import { openBackend } from "../backend/index.ts";
 import type { TrainOptions } from "../config/train-options.ts";
-import { toExamples } from "../data/index.ts";
-import { type Finding, type PreflightReport, preflight, refused } from "../data/preflight.ts";
-import { readRows } from "../data/read-rows.ts";
+import { preflight, refused } from "../data/preflight.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
+import { type FittedModel, fitMemory, memoryFindings } from "../memory/fit-memory.ts";
 import { readFolderConfig } from "../models/folder-config.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
 import { type AddedTokens, addTokens } from "./added-tokens.ts";
+import type { CheckReport } from "./check-report.ts";
 import type { TrainEvent } from "./events.ts";
-import { type FittedModel, fitMemory, type MemoryCheck, memoryFindings } from "./fit-memory.ts";
-import { loadTrainingData, type TrainingData, tellOfData, textOf } from "./setup.ts";
-
-export interface CheckReport extends PreflightReport {
-  readonly memory: MemoryCheck;
-  /** Findings that stop the run as it is asked for. */
-  readonly refused: readonly Finding[];
-}
+import { loadTrainingData, type TrainingData, textOf } from "./setup.ts";
 
 /** Checks a run without loading weights: what `lowrank check` tells. */
 export async function checkRun(
@@ -35,9 +29,7 @@ export async function checkRun(
       if (options.addTokens !== undefined) added = await addTokens(path, options.addTokens);
       const text = await openText({ ...textOf(options, added), model: path });
       for (const message of text.notes) emit({ type: "info", message });
-      // The report holds every finding; the sample loader's own warnings would tell them twice.
-      const data = await loadTrainingData(text, options, () => {});
-      if (data.evalReport !== undefined) tellOfData(data.evalReport, emit);
+      const data = await loadTrainingData(text, options, emit);
       const stored = await readFolderConfig(folder);
       const rows = added ? Math.max(stored.vocabularySize, text.tokenizer.vocabSize) : stored.vocabularySize;
       const config = { ...stored, vocabularySize: rows };
@@ -69,7 +61,6 @@ export async function preflightRun(
     report: data.report,
     evaluation: data.evaluation.length > 0 ? data.evaluation : undefined,
     evalReport: data.evalReport,
-    examples: toExamples(await readRows(options.data)).rows,
     rendering: { tokenizer, template, trainOn: options.trainOn },
   });
   const longest = data.train.reduce((most, { ids }) => Math.max(most, ids.length), 2);

@@ -2,7 +2,7 @@
 // a file unchanged. "train" and "eval" events are the lines of metrics.jsonl as they stand. Not here: who prints
 // them (cli/train.ts) or stores them (run.ts).
 
-import type { CheckReport } from "./check.ts";
+import type { CheckReport } from "./check-report.ts";
 
 export type TrainEvent =
   | { readonly type: "info" | "warning"; readonly message: string }

@@ -5,10 +5,10 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Backend } from "../backend/backend.ts";
 import type { TrainOptions } from "../config/train-options.ts";
-import type { DatasetReport } from "../data/dataset.ts";
+import type { DatasetReport } from "../data/dataset-report.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
+import type { MemoryChoices } from "../memory/fit-memory.ts";
 import type { TrainSummary } from "./events.ts";
-import type { MemoryChoices } from "./fit-memory.ts";
 import type { RunIdentity } from "./run-identity.ts";
 
 export interface RunFacts {

@@ -12,28 +12,23 @@ import { refuseRun } from "../data/preflight.ts";
 import { rowLabel } from "../data/row.ts";
 import { generateBatch } from "../generate/generate.ts";
 import { greedy } from "../generate/sampler.ts";
+import type { MemoryChoices } from "../memory/fit-memory.ts";
+import { stateMemoryOf } from "../memory/state-memory.ts";
 import { scheduleFactor } from "../optim/schedule.ts";
-import { UserError } from "../util/errors.ts";
+import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
+import { Session } from "../session/session.ts";
+import { DivergedError } from "../util/errors.ts";
 import { preflightRun } from "./check.ts";
 import { type RunState, restoreCheckpoint, SaveProblem, saveCheckpoint } from "./checkpoint.ts";
-import { defaultLogitsChunkBytes } from "./device-batch.ts";
 import type { RunTraining } from "./engine.ts";
 import type { EvalEvent, StepEvent, TrainEvent, TrainSummary } from "./events.ts";
-import type { MemoryChoices } from "./fit-memory.ts";
 import { longerRunEvent } from "./longer-run.ts";
 import { MetricsLog } from "./metrics-log.ts";
 import { prepareRunFolder } from "./run-folder.ts";
 import { identityOf, type RunIdentity, requireSameRun } from "./run-identity.ts";
 import { peakRssBytes, writeRunRecord } from "./run-record.ts";
 import { saveResult } from "./save-result.ts";
-import { Session } from "./session.ts";
-import {
-  loadTrainingData,
-  openTrainable,
-  stateMemoryOf,
-  type TrainableModel,
-  type TrainingData,
-} from "./setup.ts";
+import { loadTrainingData, openTrainable, type TrainableModel, type TrainingData } from "./setup.ts";
 
 export const runTraining: RunTraining = async (options, emit, signal) => {
   const warn = (message: string) => emit({ type: "warning", message });
@@ -266,7 +261,7 @@ class Run {
     const what = bad.length > 0 ? "the loss" : "the gradient";
     const saved = this.state.step > 0 ? await this.save(log) : undefined;
     const kept = saved ? ` The last good state, step ${this.state.step}, is saved in ${saved}.` : "";
-    throw new UserError(
+    throw new DivergedError(
       `step ${step}: ${what} is not a finite number, on rows: ${shown}.${kept} Lower --learning-rate, or look at these rows`,
     );
   }

@@ -6,7 +6,7 @@
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import type { TrainOptions } from "../config/train-options.ts";
 import { keepRows, rowsNamed } from "../data/memory-rows.ts";
-import { BugError, UsageError, UserError } from "../util/errors.ts";
+import { BugError, type ErrorData, errorFromData, errorToData, UserError } from "../util/errors.ts";
 import type { EngineModule } from "./engine.ts";
 import type { TrainEvent, TrainSummary } from "./events.ts";
 import { claimRunFolder } from "./run-folder.ts";
@@ -21,19 +21,10 @@ export interface TrainingRun {
   kill(): Promise<void>;
 }
 
-/** An error as data. */
-interface SentError {
-  readonly name: string;
-  readonly message: string;
-  readonly stack?: string;
-  /** The system's, where it is a system error. */
-  readonly code?: string;
-}
-
 type Message =
   | { readonly kind: "event"; readonly event: TrainEvent }
   | { readonly kind: "summary"; readonly summary: TrainSummary }
-  | { readonly kind: "error"; readonly error: SentError };
+  | { readonly kind: "error"; readonly error: ErrorData };
 
 interface Job {
   readonly lowrankTraining: true;
@@ -133,14 +124,14 @@ function resultOf(worker: Worker, emit: (event: TrainEvent) => void): Promise<Tr
     worker.on("message", (message: Message) => {
       if (message.kind === "event") emit(message.event);
       else if (message.kind === "summary") end(() => resolve(message.summary));
-      else end(() => reject(receiveError(message.error)));
+      else end(() => reject(errorFromData(message.error)));
     });
     worker.on("error", (error: NodeJS.ErrnoException) => {
       const outOfMemory = error.code === "ERR_WORKER_OUT_OF_MEMORY";
       const told = new UserError(
         "Training ran out of JavaScript memory: give Node more with NODE_OPTIONS=--max-old-space-size=8192.",
       );
-      end(() => reject(outOfMemory ? told : receiveError(error)));
+      end(() => reject(outOfMemory ? told : errorFromData(error)));
     });
     worker.on("exit", (code) => {
       clearTimeout(grace);
@@ -152,26 +143,6 @@ function resultOf(worker: Worker, emit: (event: TrainEvent) => void): Promise<Tr
 
 function endedEarly(code: number): BugError {
   return new BugError(`The training thread ended early, with code ${code}.`);
-}
-
-function sendError(thrown: unknown): SentError {
-  const error =
-    thrown instanceof Error ? thrown : new BugError(`Something thrown is no error: ${String(thrown)}`);
-  const { code } = error as NodeJS.ErrnoException;
-  return { name: error.name, message: error.message, stack: error.stack, code };
-}
-
-function receiveError(sent: SentError): Error {
-  const classes: Readonly<Record<string, new (message: string) => Error>> = {
-    UserError,
-    UsageError,
-    BugError,
-  };
-  const error = new (classes[sent.name] ?? Error)(sent.message);
-  if (!classes[sent.name]) error.name = sent.name;
-  if (sent.stack !== undefined) error.stack = sent.stack;
-  if (sent.code !== undefined) Object.assign(error, { code: sent.code });
-  return error;
 }
 
 /** The worker's side: runs the engine and reports. */
@@ -191,7 +162,7 @@ async function host(job: Job, post: (message: Message) => void): Promise<void> {
     );
     post({ kind: "summary", summary });
   } catch (error) {
-    post({ kind: "error", error: sendError(error) });
+    post({ kind: "error", error: errorToData(error) });
   } finally {
     // Messages already posted still arrive; without the port, nothing of ours keeps the thread alive.
     parentPort?.close();

@@ -30,9 +30,49 @@ export class UsageError extends UserError {
   override name = "UsageError";
 }
 
+/** Training whose loss or gradient is not a finite number: other rates or rows may do better. */
+export class DivergedError extends UserError {
+  override name = "DivergedError";
+}
+
 /** A broken invariant inside lowrank. */
 export class BugError extends Error {
   override name = "BugError";
+}
+
+/** An error as plain data, to cross a thread's port. */
+export interface ErrorData {
+  readonly name: string;
+  readonly message: string;
+  readonly stack?: string;
+  /** What the class is made from after its message. */
+  readonly details?: readonly unknown[];
+}
+
+type ErrorClass = new (message: string, ...details: never[]) => Error;
+
+/** Classes that arrive as what they were, by the name that their errors carry. */
+const crossing = new Map<string, ErrorClass>(
+  Object.entries({ UserError, UsageError, DivergedError, BugError }),
+);
+
+/** Lets a class cross threads; its errors may have `details`, the rest of their constructor's arguments. */
+export function crossesThreads(name: string, made: ErrorClass): void {
+  crossing.set(name, made);
+}
+
+export function errorToData(thrown: unknown): ErrorData {
+  const error = thrown instanceof Error ? thrown : new BugError(`something thrown is no error: ${thrown}`);
+  const { name, message, stack } = error;
+  return { name, message, stack, details: (error as { details?: readonly unknown[] }).details };
+}
+
+/** The error again, of its class; of an unknown class, an Error with its name. */
+export function errorFromData({ name, message, stack, details = [] }: ErrorData): Error {
+  const made = crossing.get(name) as (new (message: string, ...details: unknown[]) => Error) | undefined;
+  const error = made ? new made(message, ...details) : Object.assign(new Error(message), { name });
+  if (stack !== undefined) error.stack = stack;
+  return error;
 }
 
 /** Throws a BugError when an invariant does not hold. */

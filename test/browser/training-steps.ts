@@ -11,7 +11,7 @@ import { readModelConfig } from "../../src/models/index.ts";
 import { type LoadedDecoder, loadDecoder } from "../../src/models/load-model.ts";
 import { quantizeOnArrival } from "../../src/models/quantized-weights.ts";
 import { randomDecoder } from "../../src/models/random-model.ts";
-import { Session } from "../../src/train/session.ts";
+import { Session } from "../../src/session/session.ts";
 
 const config = readModelConfig({
   ...{ architectures: ["LlamaForCausalLM"], model_type: "llama", vocab_size: 96, hidden_size: 32 },

@@ -2,11 +2,12 @@
 // plots. Whole comparisons run in test/e2e.
 
 import { describe, expect, it } from "vitest";
-import type { ComparedRow, Comparing } from "../../src/compare/compare.ts";
+import type { RankSearch } from "../../src/compare/keep.ts";
 import { searchKeep } from "../../src/compare/keep.ts";
 import { searchLearningRate } from "../../src/compare/learning-rate.ts";
 import { gainOf, keptOf, qualityName, scoreIntervals, scoreNames } from "../../src/compare/quality-kept.ts";
 import { keepText } from "../../src/compare/report.ts";
+import type { ComparedRow } from "../../src/compare/row.ts";
 import type { Quality } from "../../src/compare/score-one.ts";
 import { curvesSvg, pointsSvg } from "../../src/compare/svg.ts";
 
@@ -119,7 +120,7 @@ describe("--keep", () => {
         return asked.length;
       },
       addAt: async (_: string, rank: number) => add(rank),
-    } as unknown as Comparing;
+    } as unknown as RankSearch;
     add(8);
     return { comparing, asked };
   }

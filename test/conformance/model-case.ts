@@ -9,9 +9,9 @@ import { readModelConfig } from "../../src/models/index.ts";
 import { type LoadedDecoder, loadDecoder, type WeightSource } from "../../src/models/load-model.ts";
 import { attachAdapters } from "../../src/nn/lora.ts";
 import type { FlatParameters } from "../../src/nn/parameters.ts";
+import { Session } from "../../src/session/session.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../../src/tensor/dtype.ts";
 import { elementCount, viewOf } from "../../src/tensor/tensor.ts";
-import { Session } from "../../src/train/session.ts";
 import {
   type GoldenSequence,
   goldenAdapter,

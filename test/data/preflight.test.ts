@@ -7,9 +7,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { type DatasetOptions, loadDataset } from "../../src/data/dataset.ts";
-import { toExamples } from "../../src/data/index.ts";
 import { type FindingCode, preflight, refuseRun } from "../../src/data/preflight.ts";
-import { readRows } from "../../src/data/read-rows.ts";
 import { builtinTemplates } from "../../src/text/builtin-templates.ts";
 import { ChatTemplate } from "../../src/text/chat-template.ts";
 import { Tokenizer } from "../../src/text/tokenizer.ts";
@@ -24,8 +22,7 @@ async function check(path: string, options: Partial<DatasetOptions> = {}, evalPa
   const using = { tokenizer, sequenceLength: 256, overLength: "truncate" as const, ...options };
   const { samples, report } = await loadDataset(path, using);
   const evaluation = evalPath === undefined ? undefined : (await loadDataset(evalPath, using)).samples;
-  const examples = toExamples(await readRows(path)).rows;
-  return preflight({ train: samples, report, evaluation, examples, rendering: using });
+  return preflight({ train: samples, report, evaluation, rendering: using });
 }
 
 const codes = (findings: readonly { code: FindingCode; level: string }[]) =>

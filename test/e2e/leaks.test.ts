@@ -6,7 +6,7 @@ import { runInNewContext } from "node:vm";
 import { expect, it } from "vitest";
 import { openBackend } from "../../src/backend/index.ts";
 import { assemble } from "../../src/data/assemble.ts";
-import { Session } from "../../src/train/session.ts";
+import { Session } from "../../src/session/session.ts";
 import { openGolden } from "../conformance/model-case.ts";
 import { loadModelGolden } from "../golden/load-golden.ts";
 import { backendName } from "./lowrank.ts";

@@ -8,7 +8,7 @@ import { openBackend } from "../../src/backend/index.ts";
 import { generateBatch } from "../../src/generate/generate.ts";
 import { greedy } from "../../src/generate/sampler.ts";
 import { openModel } from "../../src/models/open-model.ts";
-import { evaluate } from "../../src/train/evaluate.ts";
+import { evaluate } from "../../src/session/evaluate.ts";
 import { conformanceBackends } from "../conformance/backends.ts";
 import { logitsOf, relativeDifference } from "../conformance/model-case.ts";
 import { asset, assetJson, hasAssets, WITHOUT } from "../text/assets.ts";

@@ -9,6 +9,7 @@ import { openReference } from "../../src/backend/reference.ts";
 import { benchDefinition } from "../../src/config/bench-options.ts";
 import { planDefinition } from "../../src/config/plan-options.ts";
 import { resolveOptions } from "../../src/config/resolve.ts";
+import { predictMemory } from "../../src/memory/predict-memory.ts";
 import { readModelConfig } from "../../src/models/index.ts";
 import type { OptimizerName } from "../../src/optim/index.ts";
 import { explain } from "../../src/plan/explain.ts";
@@ -16,7 +17,6 @@ import { findGpu, readGpuTable } from "../../src/plan/gpus.ts";
 import { makePlan, readInputs } from "../../src/plan/plan.ts";
 import { adapterParameters, readShape } from "../../src/plan/shape.ts";
 import { benchShape } from "../../src/train/bench.ts";
-import { predictMemory } from "../../src/train/predict-memory.ts";
 
 const path = (name: string) => fileURLToPath(new URL(`configs/${name}.json`, import.meta.url));
 const configOf = (name: string) => readModelConfig(JSON.parse(readFileSync(path(name), "utf8")));

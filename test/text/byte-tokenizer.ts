@@ -1,7 +1,8 @@
 // A tokenizer for tests that needs no files: one token a byte (GPT-2's byte alphabet, no merges), with the special
 // tokens <s>, </s> and <|im_end|>; it puts <s> before a text. Ids: byte b is 3 + its place in the alphabet.
 
-import { Tokenizer, type TokenizerFiles } from "../../src/text/tokenizer.ts";
+import { Tokenizer } from "../../src/text/tokenizer.ts";
+import type { TokenizerFiles } from "../../src/text/tokenizer-files.ts";
 
 /** GPT-2's letters for bytes: printable ones stand for themselves, the others are shifted to 256 and up. */
 function byteLetters(): string[] {

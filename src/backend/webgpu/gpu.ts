@@ -6,7 +6,7 @@ import type { Commands } from "./commands.ts";
 import type { MatrixShape, Tier } from "./device.ts";
 import type { GpuMemory, Memory } from "./memory.ts";
 import type { Pipelines, Variant } from "./pipelines.ts";
-import type { TileChoices } from "./tiles.ts";
+import type { TileChoices } from "./tile-choices.ts";
 
 export interface Gpu {
   readonly commands: Commands;

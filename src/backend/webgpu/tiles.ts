@@ -2,6 +2,7 @@
 // too small to fill a GPU is made.
 
 import type { Gpu } from "./gpu.ts";
+import type { TiledKernelName } from "./tile-choices.ts";
 
 /** A workgroup makes BM x BN in steps of BK along K; an invocation TM x TN. All but BK are multiples of 4. */
 export interface Tile {
@@ -33,28 +34,6 @@ const skinnyTiles: readonly (Tile & { readonly leastM: number; readonly leastN: 
   { BM: 64, BN: 16, BK: 16, TM: 4, TN: 4, leastM: 17, leastN: 0 },
   { BM: 16, BN: 64, BK: 16, TM: 4, TN: 4, leastM: 0, leastN: 0 },
 ];
-
-/** Kernels whose tiles are measured. */
-export type TiledKernelName = "gemm" | "gemm-matrix";
-
-/** Sides of the square products that are measured; a product goes by the side nearest to its own, by factors. */
-export const tunedSides = [512, 1024, 2048, 4096] as const;
-
-/** What has been measured: the fastest tile, by its place in the kernel's list, of each kernel and side. */
-export class TileChoices {
-  constructor(readonly places: ReadonlyMap<string, number> = new Map()) {}
-
-  static key(kernel: TiledKernelName, side: number): string {
-    return `${kernel} ${side}`;
-  }
-
-  of(kernel: TiledKernelName, m: number, n: number): number | undefined {
-    const sides = Math.log2(m * n) / 2;
-    const distance = (side: number) => Math.abs(Math.log2(side) - sides);
-    const nearest = tunedSides.reduce((best, side) => (distance(side) < distance(best) ? side : best));
-    return this.places.get(TileChoices.key(kernel, nearest));
-  }
-}
 
 /** How many tiles a kernel has to choose from. */
 export function tileCount(kernel: TiledKernelName): number {

@@ -5,7 +5,8 @@ import type { Tensor } from "../backend.ts";
 import type { Gpu } from "./gpu.ts";
 import type { GpuMemory } from "./memory.ts";
 import { multiply } from "./products.ts";
-import { placeFits, TileChoices, type TiledKernelName, tileCount, tunedSides } from "./tiles.ts";
+import { TileChoices, type TiledKernelName, tunedSides } from "./tile-choices.ts";
+import { placeFits, tileCount } from "./tiles.ts";
 
 /** Keeps one text by name; both may fail quietly, for a measurement can always be made again. */
 export interface TuningStore {

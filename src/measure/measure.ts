@@ -2,18 +2,19 @@
 // answers (evaluate-text.ts). What `eval` prints and `compare` tabulates. Not here: opening models, printing.
 
 import type { EvalOptions } from "../config/eval-options.ts";
+import { sampleCache } from "../data/cache-folder.ts";
 import { loadDataset, refuseWithoutTargets } from "../data/dataset.ts";
+import { warningsOf } from "../data/dataset-report.ts";
 import { toExamples } from "../data/index.ts";
 import { readRows } from "../data/read-rows.ts";
 import type { Rendering, Sample } from "../data/render.ts";
 import type { TextMetricName } from "../metrics/index.ts";
 import { perplexityOf } from "../metrics/perplexity.ts";
 import type { OpenedModel } from "../models/open-model.ts";
+import { evaluate } from "../session/evaluate.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
-import { evaluate } from "./evaluate.ts";
 import { groupPrompts, predictTexts, scoreTexts, type TextPrediction } from "./evaluate-text.ts";
-import { sampleCache, tellOfData } from "./setup.ts";
 
 export type MeasureOptions = Pick<
   EvalOptions,
@@ -55,9 +56,7 @@ export async function measure(
     ...sampleCache(hooks.warn),
   });
   refuseWithoutTargets(report);
-  tellOfData(report, (event) => {
-    if (event.type === "warning") hooks.warn?.(event.message);
-  });
+  for (const warning of warningsOf(report)) hooks.warn?.(warning);
   const textNames = options.metrics.filter((name): name is TextMetricName => name !== "perplexity");
   const scores: Record<string, number> = {};
   let losses: Measurement["losses"];

@@ -5,7 +5,7 @@ import { openReference } from "../../src/backend/reference.ts";
 import { toExamples } from "../../src/data/index.ts";
 import { generateBatch } from "../../src/generate/generate.ts";
 import { greedy } from "../../src/generate/sampler.ts";
-import { groupPrompts, predictTexts, scoreTexts } from "../../src/train/evaluate-text.ts";
+import { groupPrompts, predictTexts, scoreTexts } from "../../src/measure/evaluate-text.ts";
 import { openGolden } from "../conformance/model-case.ts";
 import { loadModelGolden } from "../golden/load-golden.ts";
 import { byteTokenizer } from "../text/byte-tokenizer.ts";

@@ -11,9 +11,9 @@ import { weightSpecs } from "../models/decoder-weights.ts";
 import { type LoadedDecoder, loadDecoder, type WeightSource } from "../models/load-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import { randomDecoder } from "../models/random-model.ts";
+import { Session, type SessionRecipe } from "../session/session.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { UserError } from "../util/errors.ts";
-import { Session, type SessionRecipe } from "./session.ts";
 
 /** Everything that the memory of a run depends on. */
 export interface MemoryCase {

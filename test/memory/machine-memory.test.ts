@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, expect, it } from "vitest";
-import { machineMemory } from "../../src/train/machine-memory.ts";
+import { machineMemory } from "../../src/memory/machine-memory.ts";
 
 const root = mkdtempSync(join(tmpdir(), "lowrank-groups-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));

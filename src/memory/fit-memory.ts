@@ -11,12 +11,12 @@ import { fromSafetensorsDType } from "../formats/safetensors.ts";
 import { activationBytes } from "../models/activation-bytes.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { pieceElements } from "../optim/paging.ts";
+import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
 import type { DType } from "../tensor/dtype.ts";
-import { defaultLogitsChunkBytes } from "./device-batch.ts";
 import { machineMemory } from "./machine-memory.ts";
 import { type MemoryPrediction, predictMemory } from "./predict-memory.ts";
 import { predictRss } from "./process-memory.ts";
-import { chooseCheckpointing } from "./setup.ts";
+import { chooseCheckpointing } from "./state-memory.ts";
 
 /** What decides how much memory a run needs and does not change what it learns. */
 export interface MemoryChoices {
