@@ -6,6 +6,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, it } from "vitest";
+import { optimizerNames } from "../../src/optim/index.ts";
 import { Random } from "../../src/util/rng.ts";
 import {
   backendName,
@@ -113,3 +114,15 @@ for (const [method, flags] of Object.entries(methods)) {
     expect(filesOf(out, files)).toEqual(filesOf(whole, files));
   });
 }
+
+it.each(optimizerNames)("made longer, %s: the same as in one go", (optimizer) => {
+  const args = (out: string, total: number) => [
+    ...["train", "--model", model, "--data", data, "--out", join(folder, out), "--backend", backendName],
+    ...["--optimizer", optimizer, "--schedule", "constant", "--max-steps", String(total), "--no-timing"],
+  ];
+  const [whole, parts] = [`${optimizer} whole`, `${optimizer} parts`];
+  succeed(...args(whole, 8));
+  succeed(...args(parts, 4));
+  succeed(...args(parts, 8), "--resume");
+  expect(resultOf(join(folder, parts))).toEqual(resultOf(join(folder, whole)));
+});
