@@ -5,7 +5,7 @@
 
 import { parseArgs } from "node:util";
 
-const { loadNativeAddon } = await import("../dist/backend/cpu/addon.js");
+const { loadNativeAddon } = await import("../dist/backend/cpu/addon.node.js");
 const { CallBuffer } = await import("../dist/backend/cpu/call-buffer.js");
 const { nativeSignatures } = await import("../dist/backend/cpu/signature.js");
 const { CallWriter } = await import("../dist/backend/cpu/write-call.js");

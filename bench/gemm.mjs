@@ -6,7 +6,7 @@
 import { parseArgs } from "node:util";
 
 const { cpu } = await import("../dist/backend/cpu.js");
-const { loadNativeAddon } = await import("../dist/backend/cpu/addon.js");
+const { loadNativeAddon } = await import("../dist/backend/cpu/addon.node.js");
 
 const { values: options } = parseArgs({
   options: {

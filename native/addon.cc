@@ -1,5 +1,5 @@
 // The Node-API face of the engine: memory, kernel calls, the instruction set, measurements. What JavaScript sees
-// is typed in src/backend/cpu/addon.ts. Each JavaScript context that loads the addon has an instance of its
+// is typed in src/backend/cpu/addon.node.ts. Each JavaScript context that loads the addon has an instance of its
 // own (instruction set, argument array); memory and threads belong to the process.
 #include <dlfcn.h>
 #include <node_api.h>

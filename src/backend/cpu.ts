@@ -3,7 +3,7 @@
 
 import { UserError } from "../util/errors.ts";
 import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
-import { loadNativeAddon, type NativeAddon } from "./cpu/addon.ts";
+import { loadNativeAddon, type NativeAddon } from "./cpu/addon.node.ts";
 import { openCpuDevice } from "./cpu/device.ts";
 
 /** The instruction set that LOWRANK_ISA asks for, or the best of this machine. */

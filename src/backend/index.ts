@@ -22,9 +22,8 @@ async function automatic({ precision }: BackendOptions): Promise<string> {
 async function trace(backend: Backend): Promise<Backend> {
   if (globalThis.process?.env.LOWRANK_TRACE !== "1") return backend;
   const { traced } = await import("./trace.ts");
-  // Past process.stderr, which a worker's host would take for warnings.
-  const { writeSync } = await import("node:fs");
-  return traced(backend, (text) => void writeSync(2, `${text}\n`));
+  const { writeTrace } = await import("./trace-output.node.ts");
+  return traced(backend, writeTrace);
 }
 
 /** Opens a backend by name. UserError says why it cannot run here. */

@@ -25,7 +25,7 @@ import { quantizedKernels } from "./webgpu/quantized.ts";
 import { rowKernels } from "./webgpu/rows.ts";
 import { TileChoices } from "./webgpu/tile-choices.ts";
 import { type TuningStore, tune } from "./webgpu/tuning.ts";
-import { openTuningFile } from "./webgpu/tuning-file.ts";
+import { openTuningFile } from "./webgpu/tuning-file.node.ts";
 import { updateKernels } from "./webgpu/updates.ts";
 
 export interface WebGpuOptions extends BackendOptions {

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { openBackend } from "../backend/index.ts";
 import type { CompareOptions } from "../config/compare-options.ts";
 import type { Method } from "../config/fields.ts";
-import { openDataFile } from "../data/read-rows.ts";
+import { openDataFile } from "../data/read-rows.node.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { measure } from "../measure/measure.ts";

@@ -8,7 +8,7 @@ import type { CompareOptions } from "../config/compare-options.ts";
 import type { Method } from "../config/fields.ts";
 import { resolveOptions } from "../config/resolve.ts";
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
-import { openDataFile } from "../data/read-rows.ts";
+import { openDataFile } from "../data/read-rows.node.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { startTraining, type TrainingRun } from "../train/worker.ts";
 

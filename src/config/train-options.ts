@@ -128,9 +128,21 @@ export const trainDefinition = defineOptions({
     ["epochs", "maxSteps"],
     ["evalData", "evalFraction"],
   ],
-  // The number of steps is the recipe's in place of epochs and maxSteps; models and rows are in it by their hashes.
+  // The number of steps is the recipe's in place of epochs and maxSteps; models, rows and added tokens are in it by the
+  // hashes of what they become.
   places: [
-    ...(["model", "out", "data", "evalData", "allow", "epochs", "maxSteps", "evalEvery", "sample"] as const),
+    ...([
+      "model",
+      "out",
+      "data",
+      "evalData",
+      "addTokens",
+      "allow",
+      "epochs",
+      "maxSteps",
+      "evalEvery",
+      "sample",
+    ] as const),
     ...([
       "saveEvery",
       "saveMinutes",

@@ -32,7 +32,7 @@ const ROLES: ReadonlyMap<string, string> = new Map([
   ["tool", "tool"],
 ]);
 
-/** Keys that templates and lowrank know; others are noted, unless the template names them (dataset.ts). */
+/** Keys that templates and lowrank know; others are noted, unless the template names them (dataset.node.ts). */
 const KNOWN_KEYS = new Set([
   ..."role from content value name tool_calls tool_call_id function_call".split(" "),
   ..."reasoning_content reasoning thinking".split(" "),

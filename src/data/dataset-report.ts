@@ -1,5 +1,5 @@
 // What became of a data file's rows on their way to samples: counts, lengths, and what a reader of results should know.
-// Made by dataset.ts, kept with the samples (sample-cache.ts), judged by preflight.ts.
+// Made by dataset.node.ts, kept with the samples (sample-cache.ts), judged by preflight.ts.
 
 import type { Sample } from "./render.ts";
 import type { RowId } from "./row.ts";

@@ -1,5 +1,5 @@
 // The registry of row formats, and the way from rows to examples: all rows of a data set have one format, found
-// from the first. A new format is one file here and one line below. Reading files: read-rows.ts.
+// from the first. A new format is one file here and one line below. Reading files: read-rows.node.ts.
 
 import { UserError } from "../util/errors.ts";
 import { alpaca } from "./alpaca.ts";

@@ -1,6 +1,6 @@
 // Rows given as objects, under names that stand wherever a data file's path does: one set of readers serves both. They
 // are kept as the bytes of the JSONL file they would be, so that hashes, line numbers and threads see no difference.
-// Not here: reading files (read-rows.ts), which looks here first.
+// Not here: reading files (read-rows.node.ts), which looks here first.
 
 import { UserError } from "../util/errors.ts";
 

@@ -1,6 +1,6 @@
 // Looks at the pages of a Parquet file before any is decoded: a reader believes what their headers claim, and claims of
 // a damaged file (two thousand million values, a page beyond its column) make it compute or allocate without end. Pure.
-// Not here: the reading (parquet-thread.ts).
+// Not here: the reading (parquet-thread.node.ts).
 //
 //   column chunk:  [header][dictionary page]  [header][data page]  [header][data page] ...
 //                  sizes and counts of values stand in the headers

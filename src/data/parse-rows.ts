@@ -1,10 +1,10 @@
 // Bytes of a data file to rows: JSON Lines, a JSON array, CSV and TSV, Parquet. Knows nothing of what keys mean
-// (index.ts) nor of disks (read-rows.ts). Every mistake names its file and line or row.
+// (index.ts) nor of disks (read-rows.node.ts). Every mistake names its file and line or row.
 
 import Papa from "papaparse";
 import { parseExactJson, recordOf } from "../text/exact-json.ts";
 import { UserError } from "../util/errors.ts";
-import { readParquetGroups } from "./read-parquet.ts";
+import { readParquetGroups } from "./read-parquet.node.ts";
 import { kindOf, type Row, type RowValue } from "./row.ts";
 
 /** A longer line is a damaged file, not an example. */

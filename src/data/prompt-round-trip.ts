@@ -1,5 +1,5 @@
 // Whether generation would send, for a row that was trained, the text that precedes the answer in training. Tried on the
-// first rows and an even spread of the rest while they are rendered (dataset.ts); preflight.ts tells.
+// first rows and an even spread of the rest while they are rendered (dataset.node.ts); preflight.ts tells.
 
 import { UserError } from "../util/errors.ts";
 import { type Rendering, renderPrompt, type Sample } from "./render.ts";

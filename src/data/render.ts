@@ -1,7 +1,7 @@
 // Examples to token ids with their loss mask. {prompt, completion} are joined as they are and tokenised apart, the
 // way generation will see the prompt; conversations go through the chat template, and what the assistant says is
 // found in the rendered text (text/chat-template.ts). renderPrompt gives evaluation the same prompts. Runs in a
-// browser; reading files and the cache are in dataset.ts.
+// browser; reading files and the cache are in dataset.node.ts.
 
 import { builtinTemplates } from "../text/builtin-templates.ts";
 import type { ChatMessage, ChatOptions, ChatSegment, ChatTemplate } from "../text/chat-template.ts";

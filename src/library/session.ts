@@ -7,7 +7,12 @@ import { resolveInput } from "../config/resolve.ts";
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
 import { assemble, type Batch } from "../data/assemble.ts";
 import { BatchPlan } from "../data/batches.ts";
-import { loadDataset, prepareSamples, refuseDroppedContent, refuseWithoutTargets } from "../data/dataset.ts";
+import {
+  loadDataset,
+  prepareSamples,
+  refuseDroppedContent,
+  refuseWithoutTargets,
+} from "../data/dataset.node.ts";
 import type { Dataset, DatasetReport } from "../data/dataset-report.ts";
 import { toExamples } from "../data/index.ts";
 import { fetchData } from "../formats/fetch-named.ts";

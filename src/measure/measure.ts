@@ -2,11 +2,11 @@
 // answers (evaluate-text.ts). What `eval` prints and `compare` tabulates. Not here: opening models, printing.
 
 import type { EvalOptions } from "../config/eval-options.ts";
-import { sampleCache } from "../data/cache-folder.ts";
-import { loadDataset, refuseWithoutTargets } from "../data/dataset.ts";
+import { sampleCache } from "../data/cache-folder.node.ts";
+import { loadDataset, refuseWithoutTargets } from "../data/dataset.node.ts";
 import { warningsOf } from "../data/dataset-report.ts";
 import { toExamples } from "../data/index.ts";
-import { readRows } from "../data/read-rows.ts";
+import { readRows } from "../data/read-rows.node.ts";
 import type { Rendering, Sample } from "../data/render.ts";
 import type { TextMetricName } from "../metrics/index.ts";
 import { perplexityOf } from "../metrics/perplexity.ts";

@@ -3,7 +3,7 @@
 
 import type { Method } from "../config/fields.ts";
 import type { PlanOptions } from "../config/plan-options.ts";
-import { loadDataset } from "../data/dataset.ts";
+import { loadDataset } from "../data/dataset.node.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { openText } from "../text/open-text.ts";
 import { UserError } from "../util/errors.ts";

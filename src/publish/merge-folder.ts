@@ -4,7 +4,7 @@
 
 import type { Backend } from "../backend/backend.ts";
 import { toExamples } from "../data/index.ts";
-import { readRows } from "../data/read-rows.ts";
+import { readRows } from "../data/read-rows.node.ts";
 import { beginText, renderExample } from "../data/render.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";

@@ -6,7 +6,7 @@
 import { builtinTemplates } from "./builtin-templates.ts";
 import { ChatTemplate } from "./chat-template.ts";
 import { contentHash } from "./content-hash.ts";
-import { loadChatTemplate, nameOf, readTokenizerFiles, requireTokenizer } from "./load-tokenizer.ts";
+import { loadChatTemplate, nameOf, readTokenizerFiles, requireTokenizer } from "./load-tokenizer.node.ts";
 import { type NamedTemplates, Tokenizer, templatesOf } from "./tokenizer.ts";
 import type { TokenizerFiles } from "./tokenizer-files.ts";
 

@@ -1,4 +1,4 @@
-// What a tokenizer is made from. Reading the files: load-tokenizer.ts; what they mean: tokenizer.ts, special-tokens.ts.
+// What a tokenizer is made from. Reading the files: load-tokenizer.node.ts; what they mean: tokenizer.ts, special-tokens.ts.
 
 /** The parsed JSON files of a model folder that say how its text is tokenised. Only `tokenizer` is required. */
 export interface TokenizerFiles {

@@ -1,6 +1,6 @@
 // Text to token ids and back: our face on @huggingface/tokenizers, plus what training needs to know about a
 // tokenizer: which ids begin and end a text, which chat template belongs to it, and a hash for caches.
-// Built from parsed JSON, so it runs in a browser; load-tokenizer.ts reads a model folder, streaming-decode.ts
+// Built from parsed JSON, so it runs in a browser; load-tokenizer.node.ts reads a model folder, streaming-decode.ts
 // decodes while ids arrive, chat-template.ts turns conversations into text.
 
 import { Tokenizer as Engine } from "@huggingface/tokenizers";

@@ -3,8 +3,8 @@
 
 import type { Backend } from "../backend/backend.ts";
 import type { TrainOptions } from "../config/train-options.ts";
-import { sampleCache } from "../data/cache-folder.ts";
-import { loadDataset, refuseWithoutTargets } from "../data/dataset.ts";
+import { sampleCache } from "../data/cache-folder.node.ts";
+import { loadDataset, refuseWithoutTargets } from "../data/dataset.node.ts";
 import { type Dataset, type DatasetReport, warningsOf } from "../data/dataset-report.ts";
 import type { Sample } from "../data/render.ts";
 import { splitEval } from "../data/split-eval.ts";

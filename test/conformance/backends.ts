@@ -4,7 +4,7 @@
 
 import { existsSync } from "node:fs";
 import type { Backend, Precision } from "../../src/backend/backend.ts";
-import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.node.ts";
 import { cpu } from "../../src/backend/cpu.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { matrixShape, type Tier } from "../../src/backend/webgpu/device.ts";

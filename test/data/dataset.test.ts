@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { type DatasetOptions, loadDataset, refuseWithoutTargets } from "../../src/data/dataset.ts";
+import { type DatasetOptions, loadDataset, refuseWithoutTargets } from "../../src/data/dataset.node.ts";
 import { type Rendering, renderExample, renderPrompt } from "../../src/data/render.ts";
 import type { Example } from "../../src/data/row.ts";
 import { decodeSamples, encodeSamples } from "../../src/data/sample-cache.ts";

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { type DatasetOptions, loadDataset } from "../../src/data/dataset.ts";
+import { type DatasetOptions, loadDataset } from "../../src/data/dataset.node.ts";
 import { type FindingCode, preflight, refuseRun } from "../../src/data/preflight.ts";
 import { builtinTemplates } from "../../src/text/builtin-templates.ts";
 import { ChatTemplate } from "../../src/text/chat-template.ts";

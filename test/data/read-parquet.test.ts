@@ -4,7 +4,7 @@
 import { type FileMetaData, parquetMetadata } from "hyparquet";
 import { describe, expect, it } from "vitest";
 import { checkPages } from "../../src/data/parquet-pages.ts";
-import { readingBounds, readParquetGroups } from "../../src/data/read-parquet.ts";
+import { readingBounds, readParquetGroups } from "../../src/data/read-parquet.node.ts";
 import { UserError } from "../../src/util/errors.ts";
 import { parquetSample } from "./parquet-sample.ts";
 

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { toExamples } from "../../src/data/index.ts";
-import { readRows } from "../../src/data/read-rows.ts";
+import { readRows } from "../../src/data/read-rows.node.ts";
 import { exactJsonText } from "../../src/text/template-values.ts";
 import { UserError } from "../../src/util/errors.ts";
 import { readGolden } from "../golden/load-golden.ts";

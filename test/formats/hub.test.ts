@@ -17,7 +17,7 @@ import {
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { openDataFile, readRows } from "../../src/data/read-rows.ts";
+import { openDataFile, readRows } from "../../src/data/read-rows.node.ts";
 import { rowLabel } from "../../src/data/row.ts";
 import { fetchData, fetchModel } from "../../src/formats/fetch-named.ts";
 import { fetchSnapshot } from "../../src/formats/hub.ts";

@@ -3,7 +3,7 @@
 
 import { describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
-import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.node.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { openCpu } from "../conformance/backends.ts";
 import { Stage } from "../conformance/stage.ts";

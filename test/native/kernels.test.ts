@@ -4,7 +4,7 @@
 
 import { describe, expect, it } from "vitest";
 import type { ActivationKind, Backend } from "../../src/backend/backend.ts";
-import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.node.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { f16Table, fromBf16Bits, toBf16Bits, toF16Bits } from "../../src/tensor/dtype.ts";
 import { type Tensor, viewOf } from "../../src/tensor/tensor.ts";

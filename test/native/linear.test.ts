@@ -2,7 +2,7 @@
 // machine and both precisions; results must not depend on the number of threads.
 
 import { describe, expect, it } from "vitest";
-import { loadNativeAddon } from "../../src/backend/cpu/addon.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.node.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { openCpu } from "../conformance/backends.ts";
 import { type BackwardOptions, linearSpecs, runBackward, runForward } from "./linear-cases.ts";

@@ -17,7 +17,7 @@ import { type ExportOptions, exportGguf } from "../../src/publish/export-gguf.ts
 import { interleaveRows } from "../../src/publish/gguf-names.ts";
 import { tokenizerMetadata } from "../../src/publish/gguf-tokenizer.ts";
 import { decodeToF32 } from "../../src/tensor/dtype.ts";
-import { loadTokenizer } from "../../src/text/load-tokenizer.ts";
+import { loadTokenizer } from "../../src/text/load-tokenizer.node.ts";
 import { asset, assetJson, hasAssets, WITHOUT } from "../text/assets.ts";
 import { llama, openLlama } from "./llama.ts";
 import { scratchFolder, writeRandomAdapter, writeTinyModel } from "./tiny-model.ts";

@@ -29,7 +29,7 @@ writeFileSync(
       if (word === "never") for (;;);
       if (word === "wait") setTimeout(() => done({ ...told, gone: Atomics.load(message.gone, 0) }), 150);
       else if (word === "fall") process.exit(7);
-      else if (word === "wrong") parentPort.postMessage({ kind: "failed", error: { name: "RequestError", message: "no", request: { param: "p", status: 404, code: "c" } } });
+      else if (word === "wrong") parentPort.postMessage({ kind: "failed", error: { name: "RequestError", message: "no", details: ["p", 404, "c"] } });
       else done(told);
     }
   });

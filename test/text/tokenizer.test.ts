@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { ChatTemplate } from "../../src/text/chat-template.ts";
-import { loadChatTemplate, loadTokenizer } from "../../src/text/load-tokenizer.ts";
+import { loadChatTemplate, loadTokenizer } from "../../src/text/load-tokenizer.node.ts";
 import { StreamingDecoder } from "../../src/text/streaming-decode.ts";
 import { Tokenizer } from "../../src/text/tokenizer.ts";
 import { UserError } from "../../src/util/errors.ts";

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { toExamples } from "../../src/data/index.ts";
-import { readRows } from "../../src/data/read-rows.ts";
+import { readRows } from "../../src/data/read-rows.node.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "lowrank-e2e-"));
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -6,7 +6,7 @@ import { BugError, UserError } from "../../util/errors.ts";
 import type { Backend, DeviceBuffer, Kernels, Precision } from "../backend.ts";
 import { forEachKernel } from "../contract.ts";
 import { Ledger, type LedgerReport, type MemoryCategory } from "../ledger.ts";
-import type { NativeAddon } from "./addon.ts";
+import type { NativeAddon } from "./addon.node.ts";
 import { CallBuffer } from "./call-buffer.ts";
 import { LinearCalls } from "./linear-call.ts";
 import { CpuPaging, outOfMemory } from "./paging.ts";

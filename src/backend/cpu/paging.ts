@@ -6,7 +6,7 @@ import { type DeviceBuffer, type Tensor, tensorBytes } from "../../tensor/tensor
 import { BugError, UserError } from "../../util/errors.ts";
 import type { Paging } from "../backend.ts";
 import type { Ledger, MemoryCategory } from "../ledger.ts";
-import type { NativeAddon } from "./addon.ts";
+import type { NativeAddon } from "./addon.node.ts";
 
 interface Mapping {
   readonly sizeBytes: number;

@@ -3,7 +3,7 @@
 // prepared together, then run together. Not here: what a call's arguments are (write-call.ts, linear-call.ts).
 
 import { UserError } from "../../util/errors.ts";
-import type { NativeAddon } from "./addon.ts";
+import type { NativeAddon } from "./addon.node.ts";
 import type { CallBuffer } from "./call-buffer.ts";
 
 /** So many calls wait at most. */

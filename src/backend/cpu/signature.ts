@@ -6,7 +6,7 @@
 import { BugError } from "../../util/errors.ts";
 import { contract, type KernelName, kernelNames, type Operand, type TensorOperand } from "../contract.ts";
 import { dtypeCodes } from "../operand-check.ts";
-import type { NativeAddon } from "./addon.ts";
+import type { NativeAddon } from "./addon.node.ts";
 
 /** Kernels that both sides write by hand. */
 const handWritten = ["linear", "linearBackward"];

@@ -1,5 +1,5 @@
 // Autotuning: which tile is fastest on this device for products of each size, measured once and remembered. The memory is
-// behind TuningStore: a file under Node (tuning-file.ts), none in a browser. Nothing is measured on a CPU posing as a GPU.
+// behind TuningStore: a file under Node (tuning-file.node.ts), none in a browser. Nothing is measured on a CPU posing as a GPU.
 
 import type { Tensor } from "../backend.ts";
 import type { Gpu } from "./gpu.ts";

@@ -2,7 +2,7 @@
 // asked; that real kernels give the same results is the conformance suite's.
 
 import { beforeEach, describe, expect, it } from "vitest";
-import type { NativeAddon } from "../../../src/backend/cpu/addon.ts";
+import type { NativeAddon } from "../../../src/backend/cpu/addon.node.ts";
 import { CallBuffer } from "../../../src/backend/cpu/call-buffer.ts";
 import { CpuQueue } from "../../../src/backend/cpu/queue.ts";
 

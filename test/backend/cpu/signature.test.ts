@@ -1,7 +1,7 @@
 // The contract and native/kernels.def agree, and every kind of drift between them is told by name.
 
 import { describe, expect, it } from "vitest";
-import { loadNativeAddon } from "../../../src/backend/cpu/addon.ts";
+import { loadNativeAddon } from "../../../src/backend/cpu/addon.node.ts";
 import { nativeSignatures } from "../../../src/backend/cpu/signature.ts";
 
 const addon = loadNativeAddon();

@@ -8,7 +8,7 @@ import { UserError } from "../util/errors.ts";
 import type { Dataset, DatasetReport, OverLength } from "./dataset-report.ts";
 import { type ExampleRow, toExamples } from "./index.ts";
 import { promptDiffers, roundTripStride } from "./prompt-round-trip.ts";
-import { openDataFile } from "./read-rows.ts";
+import { openDataFile } from "./read-rows.node.ts";
 import { type Rendering, renderExample, type Sample } from "./render.ts";
 import { type Row, type RowId, rowLabel } from "./row.ts";
 import { readSampleCache, SAMPLE_CACHE_VERSION, writeSampleCache } from "./sample-cache.ts";

@@ -2,7 +2,7 @@
 
 import { homedir } from "node:os";
 import { isAbsolute, join } from "node:path";
-import type { DatasetOptions } from "./dataset.ts";
+import type { DatasetOptions } from "./dataset.node.ts";
 
 /**
  * Where tokenised data is kept between runs: LOWRANK_CACHE, or lowrank's folder in the user's cache; undefined for a user

@@ -1,9 +1,9 @@
 // The rows of a Parquet file, a row group at a time, from a thread that is ended when it takes far too long or too much
-// memory: a damaged file must end in a sentence. The thread is parquet-thread.ts; what the rows mean, parse-rows.ts.
+// memory: a damaged file must end in a sentence. The thread is parquet-thread.node.ts; what the rows mean, parse-rows.ts.
 
 import { Worker } from "node:worker_threads";
 import { UserError } from "../util/errors.ts";
-import type { ParquetJob, ParquetMessage } from "./parquet-thread.ts";
+import type { ParquetJob, ParquetMessage } from "./parquet-thread.node.ts";
 
 /** What reading may take. */
 export interface ReadingBounds {
@@ -24,7 +24,7 @@ const WATCH_MS = 50;
 
 /** The built file also where this one runs from source, by a loader that threads do not have. */
 const thread = new URL(
-  import.meta.url.endsWith(".ts") ? "../../dist/data/parquet-thread.js" : "./parquet-thread.js",
+  import.meta.url.endsWith(".ts") ? "../../dist/data/parquet-thread.node.js" : "./parquet-thread.node.js",
   import.meta.url,
 );
 

@@ -1,4 +1,4 @@
-// Reads a Parquet file in a thread of its own, which its owner ends when it takes too long (read-parquet.ts): the
+// Reads a Parquet file in a thread of its own, which its owner ends when it takes too long (read-parquet.node.ts): the
 // library's loops trust the file. Sends the rows of one row group after the other. Not here: what becomes of a value
 // (parquet-values.ts) or of the rows (parse-rows.ts).
 
