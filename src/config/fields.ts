@@ -1,6 +1,7 @@
 // Fields that several commands share, so that --rank means, defaults and reads the same everywhere. Not here: how
 // fields work (define.ts), or the fields of one command alone (train-options.ts and its siblings).
 
+import { adapterKindNames } from "../nn/adapter-kinds/index.ts";
 import { defaultsText, optimizerNames, optimizers } from "../optim/index.ts";
 import { scheduleNames } from "../optim/schedule.ts";
 import { quantizerNames } from "../quant/index.ts";
@@ -22,6 +23,13 @@ export const adapterFields = {
   method: choice(methods, "train LoRA adapters, LoRA adapters over 4-bit weights, or every weight", {
     default: "lora",
   }),
+  adapter: choice(
+    adapterKindNames,
+    "kind of adapter: lora, or dora, which also trains a magnitude for each output",
+    {
+      default: "lora",
+    },
+  ),
   rank: whole("rank of the adapters", { min: 1, max: 65536, default: 8 }),
   alpha: real("scale of the adapters: their product counts alpha / rank", {
     min: 0,

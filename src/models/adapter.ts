@@ -14,7 +14,8 @@ import {
   type TensorValues,
   unmatchedTargets,
 } from "../formats/peft.ts";
-import { attachAdapters } from "../nn/lora.ts";
+import { adapterKind } from "../nn/adapter-kinds/index.ts";
+import { attachAdapters, attachKind } from "../nn/lora.ts";
 import type { Linear } from "../nn/module.ts";
 import { FlatParameters, type ParameterSpec } from "../nn/parameters.ts";
 import { BugError, UserError } from "../util/errors.ts";
@@ -82,11 +83,23 @@ export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, s
       `adapter: of the targets, ${unmatched.join(", ")} match no linear layer of this model; its layers are named ${known.join(", ")}`,
     );
   }
-  return new Attached(decoder, config, settings, {
+  if (settings.has(embeddingName) && !adapterKind(config.kind).adaptsEmbeddings) {
+    throw new UserError(
+      `adapter: ${embeddingName} is a target, and an embedding is not adapted in the way of ${config.kind}; leave it out, or train it whole`,
+    );
+  }
+  const attached = new Attached(decoder, config, settings, {
     seed,
     trains: true,
     tables: config.modulesToSave.length > 0,
   });
+  try {
+    attached.attachKind(true);
+  } catch (error) {
+    attached.free();
+    throw error;
+  }
+  return attached;
 }
 
 /**
@@ -126,11 +139,13 @@ export function attachLoadedAdapter(
     for (const [name, pair] of plan.linears) {
       attached.set(`${name}.lora_a`, pair.a);
       attached.set(`${name}.lora_b`, pair.b);
+      for (const [own, tensor] of pair.tensors ?? []) attached.set(`${name}.${own}`, tensor);
     }
     if (plan.embedding) {
       attached.set(`${embeddingName}.lora_a`, plan.embedding.b);
       attached.set(`${embeddingName}.lora_b`, transposed(plan.embedding.a));
     }
+    attached.attachKind(false);
   } catch (error) {
     attached.free();
     throw error;
@@ -170,6 +185,7 @@ class Attached implements DecoderAdapter {
       choices: settings,
       dropout: config.dropout,
       seed: parts.seed,
+      kind: config.kind,
       extra: [
         ...(ofTable ? tableSpecs(decoder, ofTable.rank) : []),
         ...(parts.tables ? wholeSpecs(decoder) : []),
@@ -249,6 +265,17 @@ class Attached implements DecoderAdapter {
     this.flat.set(parameter, values);
   }
 
+  /** The kind's part, once weights and factors have their values. */
+  attachKind(fresh: boolean): void {
+    const { decoder, layers, config } = this;
+    attachKind(decoder.backend, layers, config.kind, fresh);
+    if (decoder.head.adapter?.attachment && config.dropout > 0) {
+      throw new UserError(
+        `adapter: dropout on ${headName} does not go with ${config.kind} here; use --dropout 0, or leave ${headName} out of the targets`,
+      );
+    }
+  }
+
   async read(): Promise<AdapterWeights> {
     const { flat, decoder } = this;
     const valuesOf = async (parameter: Parameter): Promise<TensorValues> => ({
@@ -257,7 +284,10 @@ class Attached implements DecoderAdapter {
     });
     const modules = new Map<string, AdapterPair>();
     for (const { name, adapter } of this.layers) {
-      if (adapter) modules.set(name, { a: await valuesOf(adapter.a), b: await valuesOf(adapter.b) });
+      if (!adapter) continue;
+      const tensors = new Map<string, TensorValues>();
+      for (const [own, parameter] of adapter.tensors) tensors.set(own, await valuesOf(parameter));
+      modules.set(name, { a: await valuesOf(adapter.a), b: await valuesOf(adapter.b), tensors });
     }
     if (decoder.embeddingAdapter) {
       const { a, b } = decoder.embeddingAdapter;
@@ -273,7 +303,10 @@ class Attached implements DecoderAdapter {
   }
 
   free(): void {
-    for (const layer of this.layers) layer.adapter = undefined;
+    for (const layer of this.layers) {
+      layer.adapter?.attachment?.free();
+      layer.adapter = undefined;
+    }
     for (const undo of this.undo.reverse()) undo();
     this.flat.free();
     this.fixedFlat?.free();

@@ -19,6 +19,7 @@ import {
 } from "../models/adapter.ts";
 import type { Decoder } from "../models/decoder.ts";
 import type { LoadedDecoder } from "../models/load-model.ts";
+import type { AdapterKindName } from "../nn/adapter-kinds/index.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
 import { type OptimizerName, optimizerDefaults, optimizers } from "../optim/index.ts";
 import { defaultOptimizerOptions, type Optimizer, type OptimizerOptions } from "../optim/optimizer.ts";
@@ -32,6 +33,8 @@ import { type Evaluation, evaluate } from "./evaluate.ts";
 /** What trains, and what updates it: the part of a run's recipe that a session needs. */
 export interface SessionRecipe extends Partial<OptimizerOptions> {
   readonly method: Method;
+  /** The kind of adapter; LoRA when absent. */
+  readonly adapter?: AdapterKindName;
   readonly rank: number;
   readonly alpha: number;
   readonly dropout?: number;
@@ -76,13 +79,14 @@ export function makeTrainable(
     return { parameters: loaded.trained };
   }
   const { rank, alpha, dropout, rslora, trainsTables } = recipe;
+  const kind = recipe.adapter;
   const tables = trainsTables ? wholeTables(loaded) : {};
   const adapter = initial
     ? attachLoadedAdapter(loaded, initial, { trains: true, dropout })
     : attachNewAdapter(
         loaded,
         newAdapterConfig({
-          ...{ rank, alpha, dropout, rslora, targets: parseTargets(recipe.targets), baseModel },
+          ...{ kind, rank, alpha, dropout, rslora, targets: parseTargets(recipe.targets), baseModel },
           ...tables,
         }),
         recipe.seed,

@@ -21,8 +21,8 @@ function dropout(gpu: Gpu, { x, p, seed, stream, y }: Operands<"dropout">): void
       gpu.commands.launch(pipeline, operands, numbers, Math.ceil(length / elementsPerGroup));
     }
   };
-  if (!inPlace) return pass(x);
-  onCopy(gpu, x, pass);
+  if (inPlace) onCopy(gpu, x, pass);
+  else pass(x);
 }
 
 /** A buffer cannot be bound to be read and written in one launch. */

@@ -3,9 +3,7 @@
 import { columnScale, scaleColumns as scaleOp, splitByDropout } from "../../../src/autograd/ops/columns.ts";
 import { linear } from "../../../src/autograd/ops/linear.ts";
 import type { Stage } from "../stage.ts";
-import { casesOf, type KernelSpec, speedOf } from "./case.ts";
-import { elementCounts } from "./elementwise.ts";
-import { rowShapes } from "./rows.ts";
+import { casesOf, elementCounts, type KernelSpec, rowShapes, speedOf } from "./case.ts";
 
 const large = { t: 512, o: 1536 };
 const shared = { t: 333, o: 261 };
