@@ -45,9 +45,10 @@ function attach(backend: Backend, layer: AdaptedLayer, fresh: boolean): Attachme
   const spec: MagnitudeSpec = { weight, squares, magnitude, a, b, scale };
   if (fresh) {
     // Training starts from the base model: the magnitudes are the norms.
-    const factors = allocate(backend, [outputs]);
-    writeMagnitudeFactors(backend, spec, factors, magnitude.tensor);
-    backend.free(factors.buffer);
+    const [factors, norms] = [allocate(backend, [outputs]), allocate(backend, [outputs])];
+    writeMagnitudeFactors(backend, spec, factors, norms);
+    backend.cast({ x: norms, y: magnitude.tensor });
+    for (const { buffer } of [factors, norms]) backend.free(buffer);
   }
   const free = () => {
     for (const { buffer } of own) backend.free(buffer);
