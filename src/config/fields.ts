@@ -46,6 +46,12 @@ export const adapterFields = {
     placeholder: "T",
   }),
   rslora: toggle("scale adapters by alpha / sqrt(rank) (rank-stabilized LoRA)", false),
+  loraPlusRatio: real("learning rate of the B factors over that of the A factors (LoRA+)", {
+    min: 0,
+    open: true,
+    max: 1e6,
+    defaultText: "one rate for both",
+  }),
 };
 
 /** What a quantised base is made of; every quantiser that there is can be trained with. */

@@ -17,7 +17,7 @@ import {
 import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { attachAdapters, attachKind } from "../nn/lora.ts";
 import type { Linear } from "../nn/module.ts";
-import { FlatParameters, type ParameterSpec } from "../nn/parameters.ts";
+import { FlatParameters, type ParameterGroup, type ParameterSpec } from "../nn/parameters.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { planAdapter, scaleOf, transposed } from "./adapter-plan.ts";
@@ -70,7 +70,12 @@ export function wholeTables({
 }
 
 /** Attaches a fresh adapter to every layer that the configuration names. */
-export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, seed: number): DecoderAdapter {
+export function attachNewAdapter(
+  loaded: LoadedDecoder,
+  config: AdapterConfig,
+  seed: number,
+  options: Pick<AttachedParts, "groupOf"> = {},
+): DecoderAdapter {
   const { decoder } = loaded;
   const linears = decoder.linears.map((layer) => layer.name);
   const all = typeof config.targets === "string" && config.targets.toLowerCase() === "all-linear";
@@ -92,6 +97,7 @@ export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, s
     seed,
     trains: true,
     tables: config.modulesToSave.length > 0,
+    ...options,
   });
   try {
     attached.attachKind(true);
@@ -109,7 +115,7 @@ export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, s
 export function attachLoadedAdapter(
   loaded: LoadedDecoder,
   adapter: LoadedAdapter,
-  options: { trains: boolean; dropout?: number },
+  options: { trains: boolean; dropout?: number } & Pick<AttachedParts, "groupOf">,
 ): DecoderAdapter {
   const { decoder } = loaded;
   const plan = planAdapter(decoder.config, adapter);
@@ -132,6 +138,7 @@ export function attachLoadedAdapter(
   const attached = new Attached(decoder, config, settings, {
     seed: 0,
     trains: options.trains,
+    groupOf: options.groupOf,
     replaced: plan.replaced,
     fixed: plan.fixed,
   });
@@ -153,7 +160,9 @@ export function attachLoadedAdapter(
   return attached;
 }
 
-interface AttachedParts {
+export interface AttachedParts {
+  /** Parameters that are updated otherwise than the rest. */
+  readonly groupOf?: (spec: ParameterSpec) => ParameterGroup;
   readonly seed: number;
   readonly trains: boolean;
   readonly replaced?: ReadonlyMap<string, TensorValues>;
@@ -192,6 +201,7 @@ class Attached implements DecoderAdapter {
         ...specsOf(parts.replaced),
       ],
       trains: parts.trains,
+      groupOf: parts.groupOf,
     });
     if (ofTable) this.adaptEmbedding(ofTable.scale, parts.seed);
     if (parts.tables) this.copyTables();

@@ -7,7 +7,7 @@ import { BugError, UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { type AdapterKind, type AdapterKindName, adapterKind } from "./adapter-kinds/index.ts";
 import type { Linear } from "./module.ts";
-import { FlatParameters, type ParameterSpec } from "./parameters.ts";
+import { FlatParameters, type ParameterGroup, type ParameterSpec } from "./parameters.ts";
 
 export interface AdapterChoice {
   readonly rank: number;
@@ -26,6 +26,8 @@ export interface AttachOptions {
   readonly extra?: readonly ParameterSpec[];
   /** False: inference; no gradients. */
   readonly trains?: boolean;
+  /** Parameters that are updated otherwise than the rest. */
+  readonly groupOf?: (spec: ParameterSpec) => ParameterGroup;
 }
 
 /** Creates the flat trainable buffer, attaches an adapter to each chosen layer and initialises it. */
@@ -61,6 +63,7 @@ export function attachAdapters(
     [...specs, ...(options.extra ?? [])],
     "adapters",
     options.trains ?? true,
+    options.groupOf,
   );
   const random = new Random(options.seed, 0x10a0);
   for (const [index, layer] of chosen.entries()) {

@@ -18,15 +18,17 @@ import {
   wholeTables,
 } from "../models/adapter.ts";
 import type { Decoder } from "../models/decoder.ts";
+import { embeddingName } from "../models/decoder-weights.ts";
 import type { LoadedDecoder } from "../models/load-model.ts";
 import type { AdapterKindName } from "../nn/adapter-kinds/index.ts";
+import { loraPlusGroups } from "../nn/lora-plus.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
 import { type OptimizerName, optimizerDefaults, optimizers } from "../optim/index.ts";
 import { defaultOptimizerOptions, type Optimizer, type OptimizerOptions } from "../optim/optimizer.ts";
 import type { StateMemory } from "../optim/paging.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
-import { BugError } from "../util/errors.ts";
+import { BugError, UserError } from "../util/errors.ts";
 import { DeviceBatch, defaultLogitsChunkBytes } from "./device-batch.ts";
 import { type Evaluation, evaluate } from "./evaluate.ts";
 
@@ -39,6 +41,8 @@ export interface SessionRecipe extends Partial<OptimizerOptions> {
   readonly alpha: number;
   readonly dropout?: number;
   readonly rslora?: boolean;
+  /** B's learning rate over A's; 1 when absent. */
+  readonly loraPlusRatio?: number;
   /** As --targets. */
   readonly targets: string;
   /** Train embedding and head whole beside the adapter, as added tokens need. */
@@ -81,8 +85,11 @@ export function makeTrainable(
   const { rank, alpha, dropout, rslora, trainsTables } = recipe;
   const kind = recipe.adapter;
   const tables = trainsTables ? wholeTables(loaded) : {};
+  const groups = {
+    groupOf: recipe.loraPlusRatio === undefined ? undefined : loraPlusGroups(recipe.loraPlusRatio),
+  };
   const adapter = initial
-    ? attachLoadedAdapter(loaded, initial, { trains: true, dropout })
+    ? attachLoadedAdapter(loaded, initial, { trains: true, dropout, ...groups })
     : attachNewAdapter(
         loaded,
         newAdapterConfig({
@@ -90,7 +97,14 @@ export function makeTrainable(
           ...tables,
         }),
         recipe.seed,
+        groups,
       );
+  if (recipe.loraPlusRatio !== undefined && adapter.flat.get(`${embeddingName}.lora_a`)) {
+    adapter.free();
+    throw new UserError(
+      "--lora-plus-ratio does not go with an adapted embedding, which PEFT trains at a rate of its own; leave embed_tokens out of the targets, or the ratio",
+    );
+  }
   return { parameters: adapter.flat, adapter };
 }
 

@@ -29,6 +29,7 @@ interface Case {
   readonly kind: "lora" | "dora";
   readonly init: "default" | "pissa";
   readonly ratio: number | null;
+  readonly learningRate: number;
   readonly rank: number;
   readonly alpha: number;
   readonly adapter: readonly NamedShape[];
@@ -64,10 +65,11 @@ function baseOf(each: Case) {
   return { seed, config: readModelConfig(config), packed, training, source: goldenSource(model) };
 }
 
-function recipeOf({ kind, rank, alpha, targets }: Case, seed: number): SessionRecipe {
+function recipeOf({ kind, rank, alpha, targets, ratio }: Case, seed: number): SessionRecipe {
   return {
     ...{ method: "lora", adapter: kind, rank, alpha, optimizer: "adamw", seed },
     targets: typeof targets === "string" ? targets : targets.join(","),
+    loraPlusRatio: ratio ?? undefined,
   };
 }
 
@@ -118,7 +120,8 @@ for (const { name: backendName, open, skip } of exactBackends) {
           const norm = Math.hypot(...grad);
           expect(Math.abs(norm / expected.norm - 1), name).toBeLessThan(gradientTolerance);
         }
-        const { learningRate, maxGradNorm, batches, ...constants } = training;
+        const { learningRate: _, maxGradNorm, batches, ...constants } = training;
+        const { learningRate } = each;
         const options = { checkpointing, logitsChunkBytes: 4 * 128 * 7 };
         const session = new Session(loaded, { ...recipe, ...constants }, options, trainable);
         const losses: number[] = [];
