@@ -5,7 +5,19 @@ import { adapterKindNames } from "../nn/adapter-kinds/index.ts";
 import { defaultsText, optimizerNames, optimizers } from "../optim/index.ts";
 import { scheduleNames } from "../optim/schedule.ts";
 import { quantizerNames } from "../quant/index.ts";
-import { choice, commaText, modelName, real, size, text, toggle, whole } from "./define.ts";
+import {
+  choice,
+  commaText,
+  layerNumbers,
+  list,
+  modelName,
+  numbersByPattern,
+  real,
+  size,
+  text,
+  toggle,
+  whole,
+} from "./define.ts";
 
 export const methods = ["lora", "qlora", "full"] as const;
 export type Method = (typeof methods)[number];
@@ -45,6 +57,18 @@ export const adapterFields = {
     default: "all-linear",
     placeholder: "T",
   }),
+  exclude: commaText("of the targets, layers that get no adapter: names or a /regex/"),
+  layers: layerNumbers("numbers of the layers that get adapters, such as 0-3,7; all when absent"),
+  rankPattern: numbersByPattern("another rank for layers that a pattern matches", {
+    min: 1,
+    max: 65536,
+    whole: true,
+  }),
+  alphaPattern: numbersByPattern("another alpha for layers that a pattern matches", {
+    min: 1e-12,
+    max: 1e12,
+  }),
+  modulesToSave: list("modules to train whole beside the adapter: lm_head, embed_tokens, norms"),
   rslora: toggle("scale adapters by alpha / sqrt(rank) (rank-stabilized LoRA)", false),
   loraPlusRatio: real("learning rate of the B factors over that of the A factors (LoRA+)", {
     min: 0,

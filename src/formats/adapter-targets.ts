@@ -100,6 +100,17 @@ export function unmatchedTargets(config: AdapterConfig, moduleNames: readonly st
   return config.targets.filter((target) => !moduleNames.some((name) => endsWithPath(name, target)));
 }
 
+/** Whether the module of a path is trained and saved whole: by the end of its path or of one that it lies in. */
+export function savedWholeMatcher(modulesToSave: readonly string[]): (module: string) => boolean {
+  return (module) => {
+    const parts = module.split(".");
+    return parts.some((_, i) => {
+      const path = parts.slice(0, i + 1).join(".");
+      return modulesToSave.some((name) => path.endsWith(name));
+    });
+  };
+}
+
 /** Whether the adapter changes the module of a path. */
 export function targetMatcher(config: AdapterConfig, options: TargetOptions = {}): (name: string) => boolean {
   const excluded = listOrPattern(config.excludeModules ?? [], "excluded modules");

@@ -5,7 +5,7 @@
 import { adapterKind, type KindTensor } from "../nn/adapter-kinds/index.ts";
 import { decodeToF32 } from "../tensor/dtype.ts";
 import { UserError } from "../util/errors.ts";
-import type { AdapterConfig } from "./adapter-targets.ts";
+import { type AdapterConfig, savedWholeMatcher } from "./adapter-targets.ts";
 import { fromSafetensorsDType, type SafetensorsFile } from "./safetensors.ts";
 
 export interface TensorValues {
@@ -100,7 +100,7 @@ export async function readAdapterTensors(
   const replacements = new Map<string, TensorValues>();
   const baseTensors = new Map<string, TensorValues>();
   const plain = new Set<string>();
-  const saved = savedWhole(config);
+  const saved = savedWholeMatcher(config.modulesToSave);
   for (const key of file.tensors.keys()) {
     const role = roleOf(key, file.source.name, own);
     if (role.kind === "skip") continue;
@@ -125,18 +125,13 @@ export async function readAdapterTensors(
     // Of a module saved whole PEFT reads the plain name, and other forms only where that is not there.
     if (form === "plain") plain.add(name);
     else if (plain.has(name)) continue;
-    const trains = form === "copy" || saved(name) || (config.bias !== "none" && name.endsWith(".bias"));
+    const trains =
+      form === "copy" ||
+      saved(name.slice(0, name.lastIndexOf("."))) ||
+      (config.bias !== "none" && name.endsWith(".bias"));
     (trains ? replacements : baseTensors).set(name, values);
   }
   return { modules: pairsOf(factors, own, file.source.name), replacements, baseTensors };
-}
-
-/** Whether a tensor belongs to a module that the configuration saves whole. */
-function savedWhole({ modulesToSave }: AdapterConfig): (name: string) => boolean {
-  return (name) => {
-    const module = `.${name.slice(0, name.lastIndexOf("."))}.`;
-    return modulesToSave.some((each) => module.includes(`.${each}.`));
-  };
 }
 
 function pairsOf(

@@ -6,7 +6,7 @@ import { headLoss } from "../autograd/ops/head-loss.ts";
 import { embedding, gatedActivation, gather, rmsNorm, scaled } from "../autograd/ops/layers.ts";
 import { type LinearWeight, linear } from "../autograd/ops/linear.ts";
 import { checkpoint, type Parameter, type Tape, Value } from "../autograd/tape.ts";
-import type { Backend, Segments, Tensor } from "../backend/backend.ts";
+import type { Backend, Matrix, Segments, Tensor } from "../backend/backend.ts";
 import { applyLinears } from "../nn/apply.ts";
 import { type Linear, type PassContext, rowsWith, specOf, type TableFactors } from "../nn/module.ts";
 import { RopeCache } from "../nn/rope-tables.ts";
@@ -89,6 +89,20 @@ export class Decoder {
   /** Every linear layer of the blocks, in order. */
   get linears(): Linear[] {
     return this.blocks.flatMap((b) => [b.q, b.k, b.v, b.o, b.gate, b.up, b.down]);
+  }
+
+  /** The weight of a name in the checkpoint; a tied head's is the embedding's. */
+  weight(name: string): Matrix {
+    if (name === `${embeddingName}.weight`) return this.embeddingTable.tensor;
+    if (name === `${finalNormName}.weight`) return this.finalNorm.tensor;
+    for (const { name: layer, weight, bias } of [...this.linears, this.head]) {
+      if (name === `${layer}.weight`) return "frozen" in weight ? weight.frozen : weight.parameter.tensor;
+      if (name === `${layer}.bias` && bias) return bias.tensor;
+    }
+    for (const { attentionNorm, qNorm, kNorm, mlpNorm } of this.blocks) {
+      for (const norm of [attentionNorm, qNorm, kNorm, mlpNorm]) if (norm?.name === name) return norm.tensor;
+    }
+    throw new BugError(`the decoder has no weight ${name}`);
   }
 
   /** Puts a parameter in the place of a weight, by the checkpoint's name for it; what it returns undoes that. */

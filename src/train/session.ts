@@ -9,11 +9,13 @@ import type { Backend, Tensor } from "../backend/backend.ts";
 import type { Method } from "../config/fields.ts";
 import type { Batch } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
-import { type LoadedAdapter, newAdapterConfig } from "../formats/peft.ts";
+import { type AdapterConfig, type LoadedAdapter, newAdapterConfig } from "../formats/peft.ts";
 import {
   attachLoadedAdapter,
   attachNewAdapter,
   type DecoderAdapter,
+  linearNames,
+  parseExcluded,
   parseTargets,
   wholeTables,
 } from "../models/adapter.ts";
@@ -45,6 +47,14 @@ export interface SessionRecipe extends Partial<OptimizerOptions> {
   readonly loraPlusRatio?: number;
   /** As --targets. */
   readonly targets: string;
+  /** As --exclude. */
+  readonly exclude?: string;
+  /** Numbers of the layers that are adapted; all when absent. */
+  readonly layers?: readonly number[];
+  readonly rankPattern?: Readonly<Record<string, number>>;
+  readonly alphaPattern?: Readonly<Record<string, number>>;
+  /** Modules that train whole beside the adapter. */
+  readonly modulesToSave?: readonly string[];
   /** Train embedding and head whole beside the adapter, as added tokens need. */
   readonly trainsTables?: boolean;
   readonly optimizer: OptimizerName;
@@ -82,23 +92,12 @@ export function makeTrainable(
     if (!loaded.trained) throw new BugError("full fine-tuning of a model that was not loaded for it");
     return { parameters: loaded.trained };
   }
-  const { rank, alpha, dropout, rslora, trainsTables } = recipe;
-  const kind = recipe.adapter;
-  const tables = trainsTables ? wholeTables(loaded) : {};
   const groups = {
     groupOf: recipe.loraPlusRatio === undefined ? undefined : loraPlusGroups(recipe.loraPlusRatio),
   };
   const adapter = initial
-    ? attachLoadedAdapter(loaded, initial, { trains: true, dropout, ...groups })
-    : attachNewAdapter(
-        loaded,
-        newAdapterConfig({
-          ...{ kind, rank, alpha, dropout, rslora, targets: parseTargets(recipe.targets), baseModel },
-          ...tables,
-        }),
-        recipe.seed,
-        groups,
-      );
+    ? attachLoadedAdapter(loaded, initial, { trains: true, dropout: recipe.dropout, ...groups })
+    : attachNewAdapter(loaded, adapterConfigOf(loaded, recipe, baseModel), recipe.seed, groups);
   if (recipe.loraPlusRatio !== undefined && adapter.flat.get(`${embeddingName}.lora_a`)) {
     adapter.free();
     throw new UserError(
@@ -106,6 +105,39 @@ export function makeTrainable(
     );
   }
   return { parameters: adapter.flat, adapter };
+}
+
+/** A fresh adapter's configuration, in PEFT's terms. */
+function adapterConfigOf(
+  loaded: LoadedDecoder,
+  recipe: Omit<SessionRecipe, "optimizer">,
+  baseModel: string | undefined,
+): AdapterConfig {
+  const { adapter: kind, rank, alpha, dropout, rslora, rankPattern, alphaPattern } = recipe;
+  const { config } = loaded.decoder;
+  const outside = recipe.layers?.find((layer) => layer >= config.layers);
+  if (outside !== undefined) {
+    throw new UserError(
+      `--layers names layer ${outside}, and this model has ${config.layers}: 0 to ${config.layers - 1}`,
+    );
+  }
+  let targets: AdapterConfig["targets"] = parseTargets(recipe.targets);
+  if (recipe.layers && typeof targets === "string") {
+    if (targets !== "all-linear")
+      throw new UserError(
+        "--layers does not go with --targets /regex/; write the layers into the expression",
+      );
+    // PEFT heeds layers beside a list of names only.
+    targets = linearNames;
+  }
+  const tables = recipe.trainsTables ? wholeTables(loaded) : undefined;
+  return newAdapterConfig({
+    ...{ kind, rank, alpha, dropout, rslora, targets, rankPattern, alphaPattern, baseModel },
+    excludeModules: recipe.exclude === undefined ? undefined : parseExcluded(recipe.exclude),
+    layersToTransform: recipe.layers,
+    ensureWeightTying: tables?.ensureWeightTying,
+    modulesToSave: [...new Set([...(tables?.modulesToSave ?? []), ...(recipe.modulesToSave ?? [])])],
+  });
 }
 
 export interface GradientResult {
