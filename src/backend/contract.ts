@@ -132,6 +132,44 @@ export const contract = {
   scaleInPlace: { y: update(float("*n")), factor: number },
   /** y = uniform in [-bound, bound): bits of (seed, stream, i) as (bits / 2^31 - 1) * bound. */
   fillUniform: { y: out(stored("*n")), bound: number, seed: number, stream: number },
+  /** y = x / (1 - p) where the mask keeps an element, else 0: element i as a product's Dropout has it (backend.ts). */
+  dropout: {
+    x: float("*n"),
+    p: { kind: "number", least: 0, most: 1 },
+    seed: number,
+    stream: number,
+    y: out(float("*n"), "x"),
+  },
+  /** y = x * factors + bias + residual, factors and bias by column; what is absent is left out. */
+  scaleColumns: {
+    x: float("t o"),
+    factors: optional(float("o")),
+    bias: optional(float("o")),
+    residual: optional(float("t o")),
+    y: out(float("t o"), "x"),
+  },
+  /** out[o] += sum over t of x[t, o] * y[t, o] / divisor[o]; an absent factor or divisor is 1. */
+  addColumnDots: {
+    x: float("t o"),
+    y: optional(float("t o")),
+    divisor: optional(float("o")),
+    out: update(float("o")),
+  },
+  /**
+   * Norms of the rows of W + scale B A, and magnitude / norm, from squares = the rows' own squared norms, wa = A W^T and
+   * bGram = B A A^T: norm^2 = squares + sum over r of (2 scale wa + scale^2 bGram) b. A row of zeros has factor 0 and
+   * norm 1. Liu et al. 2024, "DoRA".
+   */
+  magnitudeFactors: {
+    magnitude: float("o"),
+    squares: float("o"),
+    b: float("o r"),
+    bGram: float("o r"),
+    wa: float("r o"),
+    scale: number,
+    factors: out(float("o")),
+    norms: out(float("o")),
+  },
   /** y[i] = x[index[i]]. */
   gatherRows: { x: float("rows *c"), index: i32("m"), y: out(float("m *c")) },
   /** y[index[i]] = x[i]; rows not named are left alone. No index repeats. */

@@ -5,6 +5,7 @@
 import type { Backend, BackendFactory } from "./backend.ts";
 import { checkedKernels } from "./operand-check.ts";
 import { attention, attentionBackward } from "./reference/attention.ts";
+import { columnKernels } from "./reference/columns.ts";
 import { elementwiseKernels } from "./reference/elementwise.ts";
 import { linear, linearBackward } from "./reference/linear.ts";
 import { ReferenceMemory } from "./reference/memory.ts";
@@ -41,6 +42,7 @@ export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
         ...simpleKernels(memory),
         ...elementwiseKernels(memory),
         ...updateKernels(memory),
+        ...columnKernels(memory),
         attention: (operands) => attention(memory, operands),
         attentionBackward: (operands) => attentionBackward(memory, operands),
         quantize4bit: (operands) => quantize4bit(memory, operands),

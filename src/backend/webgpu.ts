@@ -5,6 +5,7 @@
 import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
 import { checkedKernels } from "./operand-check.ts";
 import { attentionKernels } from "./webgpu/attention.ts";
+import { columnKernels } from "./webgpu/columns.ts";
 import { Commands } from "./webgpu/commands.ts";
 import { type DawnOptions, findGpu, mayHaveGpu } from "./webgpu/dawn.ts";
 import {
@@ -89,6 +90,7 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
       {
         ...elementKernels(gpu),
         ...rowKernels(gpu),
+        ...columnKernels(gpu),
         ...attentionKernels(gpu),
         ...quantizedKernels(gpu),
         ...updateKernels(gpu),

@@ -265,6 +265,75 @@ export function wholes<const M extends More<readonly number[]>>(
   });
 }
 
+/** Numbers by pattern: a YAML map; on the command line PATTERN=NUMBER, the flag repeated, or the map as JSON. */
+export function numbersByPattern(
+  description: string,
+  number: { readonly min: number; readonly max: number; readonly whole?: true },
+  more?: More<Readonly<Record<string, number>>>,
+): Field<
+  Readonly<Record<string, number>> | undefined,
+  Readonly<Record<string, number>> | string | readonly string[] | undefined
+> {
+  const bare = number.whole ? z.int() : z.number();
+  const value = bare.min(number.min).max(number.max);
+  const schema = z.preprocess(patternsOf, z.record(z.string().min(1).max(1000), value));
+  const expected = "PATTERN=NUMBER, or in YAML a map from patterns to numbers";
+  return field("list", expected, schema, description, { placeholder: "P=N", ...more });
+}
+
+/** "q_proj=16" -> { q_proj: 16 }: what is before the last "=" is the pattern. */
+function patternsOf(value: unknown): unknown {
+  const words = typeof value === "string" ? [value] : value;
+  if (!Array.isArray(words)) return value;
+  const entries: [string, unknown][] = [];
+  for (const word of words) {
+    if (typeof word !== "string") return value;
+    if (word.trimStart().startsWith("{")) {
+      const map = jsonObject(word);
+      if (!map) return value;
+      entries.push(...Object.entries(map));
+      continue;
+    }
+    const at = word.lastIndexOf("=");
+    const number = word.slice(at + 1).trim();
+    if (at < 1 || number === "") return value;
+    entries.push([word.slice(0, at).trim(), Number(number)]);
+  }
+  return Object.fromEntries(entries);
+}
+
+function jsonObject(text: string): object | undefined {
+  try {
+    return JSON.parse(text) as object;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Numbers of layers: a YAML list, or numbers and ranges (first-last) separated by commas. */
+export function layerNumbers(
+  description: string,
+): Field<readonly number[] | undefined, string | number | readonly (string | number)[] | undefined> {
+  const most = 65_535;
+  const schema = z.preprocess(
+    (value) => {
+      const items = splitCommas(typeof value === "number" ? [value] : value);
+      if (!Array.isArray(items)) return value;
+      const numbers = new Set<unknown>();
+      for (const item of items) {
+        const range = typeof item === "string" ? /^(\d{1,5})(?: ?- ?(\d{1,5}))?$/.exec(item) : undefined;
+        const [first, last] = range ? [Number(range[1]), Number(range[2] ?? range[1])] : [0, -1];
+        if (!range) numbers.add(item);
+        else if (first > last || last > most) return value;
+        for (let layer = first; layer <= last; layer++) numbers.add(layer);
+      }
+      return [...numbers].sort((one, other) => Number(one) - Number(other));
+    },
+    z.array(z.int().min(0).max(most)).min(1),
+  );
+  return field("list", "layers such as 0-3,7", schema, description, { placeholder: "LIST" });
+}
+
 /** An amount of memory in bytes, written 24GB, 512MiB or as a plain number. */
 export function size<const M extends More<number>>(
   description: string,

@@ -1,10 +1,23 @@
 // Fields that several commands share, so that --rank means, defaults and reads the same everywhere. Not here: how
 // fields work (define.ts), or the fields of one command alone (train-options.ts and its siblings).
 
+import { adapterKindNames } from "../nn/adapter-kinds/index.ts";
 import { defaultsText, optimizerNames, optimizers } from "../optim/index.ts";
 import { scheduleNames } from "../optim/schedule.ts";
 import { quantizerNames } from "../quant/index.ts";
-import { choice, commaText, modelName, real, size, text, toggle, whole } from "./define.ts";
+import {
+  choice,
+  commaText,
+  layerNumbers,
+  list,
+  modelName,
+  numbersByPattern,
+  real,
+  size,
+  text,
+  toggle,
+  whole,
+} from "./define.ts";
 
 export const methods = ["lora", "qlora", "full"] as const;
 export type Method = (typeof methods)[number];
@@ -22,6 +35,13 @@ export const adapterFields = {
   method: choice(methods, "train LoRA adapters, LoRA adapters over 4-bit weights, or every weight", {
     default: "lora",
   }),
+  adapter: choice(
+    adapterKindNames,
+    "kind of adapter: lora, or dora, which also trains a magnitude for each output",
+    {
+      default: "lora",
+    },
+  ),
   rank: whole("rank of the adapters", { min: 1, max: 65536, default: 8 }),
   alpha: real("scale of the adapters: their product counts alpha / rank", {
     min: 0,
@@ -37,7 +57,25 @@ export const adapterFields = {
     default: "all-linear",
     placeholder: "T",
   }),
+  exclude: commaText("of the targets, layers that get no adapter: names or a /regex/"),
+  layers: layerNumbers("numbers of the layers that get adapters, such as 0-3,7; all when absent"),
+  rankPattern: numbersByPattern("another rank for layers that a pattern matches", {
+    min: 1,
+    max: 65536,
+    whole: true,
+  }),
+  alphaPattern: numbersByPattern("another alpha for layers that a pattern matches", {
+    min: 1e-12,
+    max: 1e12,
+  }),
+  modulesToSave: list("modules to train whole beside the adapter: lm_head, embed_tokens, norms"),
   rslora: toggle("scale adapters by alpha / sqrt(rank) (rank-stabilized LoRA)", false),
+  loraPlusRatio: real("learning rate of the B factors over that of the A factors (LoRA+)", {
+    min: 0,
+    open: true,
+    max: 1e6,
+    defaultText: "one rate for both",
+  }),
 };
 
 /** What a quantised base is made of; every quantiser that there is can be trained with. */

@@ -33,6 +33,7 @@ import {
   trainOn,
   vram,
 } from "./fields.ts";
+import { flagName } from "./resolve.ts";
 
 const learningRates: Readonly<Record<Method, number>> = { lora: 2e-4, qlora: 2e-4, full: 2e-5 };
 /** "; lion: 0.2 of that". */
@@ -42,6 +43,15 @@ const rateFactors = optimizerNames
   )
   .join("");
 const defaultEpochs = 3;
+/** What says how a new adapter is made, beside options that have a default. */
+const ofNewAdapters = [
+  "exclude",
+  "layers",
+  "rankPattern",
+  "alphaPattern",
+  "modulesToSave",
+  "loraPlusRatio",
+] as const;
 
 export const trainDefinition = defineOptions({
   command: "train",
@@ -163,6 +173,14 @@ export const trainDefinition = defineOptions({
     }
     if (values.method === "full" && values.initAdapter !== undefined) {
       throw new UsageError("--init-adapter needs --method lora or qlora: full fine-tuning has no adapter.");
+    }
+    for (const key of ofNewAdapters) {
+      const flag = flagName(key);
+      if (values[key] === undefined) continue;
+      if (values.method === "full")
+        throw new UsageError(`${flag} needs --method lora or qlora: full fine-tuning has no adapter.`);
+      if (values.initAdapter !== undefined && key !== "loraPlusRatio")
+        throw new UsageError(`${flag} begins a new adapter, so it does not go with --init-adapter.`);
     }
     if (values.addTokens !== undefined && values.initAdapter !== undefined) {
       throw new UsageError(

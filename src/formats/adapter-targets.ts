@@ -3,10 +3,13 @@
 // Rules: peft 0.21, tuners_utils.check_target_module_exists and other.get_pattern_key; held to them by
 // test/golden/peft-targets.json.
 
+import type { AdapterKindName } from "../nn/adapter-kinds/index.ts";
 import { UserError } from "../util/errors.ts";
 import { compilePythonPattern } from "./python-pattern.ts";
 
 export interface AdapterConfig {
+  /** What the adapter is beside its factors' product: nn/adapter-kinds. */
+  readonly kind: AdapterKindName;
   readonly rank: number;
   readonly alpha: number;
   readonly dropout: number;
@@ -43,6 +46,7 @@ export function newAdapterConfig(
   given: Pick<AdapterConfig, "rank" | "alpha" | "targets"> & Partial<AdapterConfig>,
 ): AdapterConfig {
   return {
+    kind: "lora",
     dropout: 0,
     rslora: false,
     rankPattern: {},
@@ -53,7 +57,7 @@ export function newAdapterConfig(
     ensureWeightTying: false,
     taskType: "CAUSAL_LM",
     initLoraWeights: true,
-    ...given,
+    ...(Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as typeof given),
   };
 }
 
@@ -94,6 +98,17 @@ export function matchTargets(
 export function unmatchedTargets(config: AdapterConfig, moduleNames: readonly string[]): string[] {
   if (typeof config.targets === "string") return [];
   return config.targets.filter((target) => !moduleNames.some((name) => endsWithPath(name, target)));
+}
+
+/** Whether the module of a path is trained and saved whole: by the end of its path or of one that it lies in. */
+export function savedWholeMatcher(modulesToSave: readonly string[]): (module: string) => boolean {
+  return (module) => {
+    const parts = module.split(".");
+    return parts.some((_, i) => {
+      const path = parts.slice(0, i + 1).join(".");
+      return modulesToSave.some((name) => path.endsWith(name));
+    });
+  };
 }
 
 /** Whether the adapter changes the module of a path. */

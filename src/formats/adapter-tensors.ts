@@ -2,9 +2,10 @@
 // come from several hands (PEFT, torch.compile, data-parallel wrappers, raw state dicts), so what wraps a model is taken
 // off wherever it stands in a name. What the tensors do to a model is models/adapter-plan.ts's. Part of peft.ts.
 
+import { adapterKind, type KindTensor } from "../nn/adapter-kinds/index.ts";
 import { decodeToF32 } from "../tensor/dtype.ts";
 import { UserError } from "../util/errors.ts";
-import type { AdapterConfig } from "./adapter-targets.ts";
+import { type AdapterConfig, savedWholeMatcher } from "./adapter-targets.ts";
 import { fromSafetensorsDType, type SafetensorsFile } from "./safetensors.ts";
 
 export interface TensorValues {
@@ -17,6 +18,16 @@ export interface AdapterPair {
   readonly a: TensorValues;
   readonly b: TensorValues;
   readonly embedding?: boolean;
+  /** What the adapter's kind has beside the factors, by KindTensor.name. */
+  readonly tensors?: ReadonlyMap<string, TensorValues>;
+}
+
+/** A module's tensors as they are found. */
+interface FoundPair {
+  a?: TensorValues;
+  b?: TensorValues;
+  embedding?: boolean;
+  readonly tensors: Map<string, TensorValues>;
 }
 
 export interface AdapterWeights {
@@ -47,11 +58,12 @@ function unwrapped(key: string): string {
 
 type Role =
   | { readonly kind: "a" | "b"; readonly module: string; readonly embedding: boolean }
+  | { readonly kind: "own"; readonly module: string; readonly tensor: string }
   | { readonly kind: "whole"; readonly name: string; readonly form: "plain" | "copy" | "base" }
   | { readonly kind: "skip" };
 
 /** What a tensor of the file is, by its name. */
-function roleOf(key: string, file: string): Role {
+function roleOf(key: string, file: string, own: readonly KindTensor[]): Role {
   const name = unwrapped(key);
   // A raw state dict still holds the adapter's name ("default") in the middle.
   const factor = /^(.+)\.lora_(embedding_)?([AB])(?:\.[^.]+)??(\.weight)?$/.exec(name);
@@ -59,8 +71,10 @@ function roleOf(key: string, file: string): Role {
     const kind = factor[3] === "A" ? "a" : "b";
     return { kind, module: factor[1]!, embedding: factor[2] !== undefined };
   }
-  if (/\.lora_magnitude_vector/.test(name))
-    throw new UserError(`${file}: ${key}: DoRA adapters are not supported.`);
+  for (const { name: tensor, peftName } of own) {
+    const module = new RegExp(`^(.+)\\.${peftName}(?:\\.[^.]+)??(?:\\.weight)?$`).exec(name)?.[1];
+    if (module !== undefined) return { kind: "own", module, tensor };
+  }
   if (/\.token_adapter\./.test(name)) {
     throw new UserError(
       `${file}: ${key}: single trained rows (trainable_token_indices) are not supported; merge the adapter with PEFT first.`,
@@ -81,17 +95,23 @@ export async function readAdapterTensors(
   file: SafetensorsFile,
   config: AdapterConfig,
 ): Promise<AdapterWeights> {
-  const factors = new Map<string, { a?: TensorValues; b?: TensorValues; embedding?: boolean }>();
+  const factors = new Map<string, FoundPair>();
+  const { tensors: own } = adapterKind(config.kind);
   const replacements = new Map<string, TensorValues>();
   const baseTensors = new Map<string, TensorValues>();
   const plain = new Set<string>();
-  const saved = savedWhole(config);
+  const saved = savedWholeMatcher(config.modulesToSave);
   for (const key of file.tensors.keys()) {
-    const role = roleOf(key, file.source.name);
+    const role = roleOf(key, file.source.name, own);
     if (role.kind === "skip") continue;
     const values = await readValues(file, key);
     if (role.kind !== "whole") {
-      const pair = factors.get(role.module) ?? {};
+      const pair: FoundPair = factors.get(role.module) ?? { tensors: new Map() };
+      factors.set(role.module, pair);
+      if (role.kind === "own") {
+        pair.tensors.set(role.tensor, values);
+        continue;
+      }
       if (pair[role.kind]) {
         throw new UserError(
           `${file.source.name}: it has two ${role.kind.toUpperCase()} factors for ${role.module}.`,
@@ -99,37 +119,39 @@ export async function readAdapterTensors(
       }
       pair[role.kind] = values;
       if (role.embedding) pair.embedding = true;
-      factors.set(role.module, pair);
       continue;
     }
     const { name, form } = role;
     // Of a module saved whole PEFT reads the plain name, and other forms only where that is not there.
     if (form === "plain") plain.add(name);
     else if (plain.has(name)) continue;
-    const trains = form === "copy" || saved(name) || (config.bias !== "none" && name.endsWith(".bias"));
+    const trains =
+      form === "copy" ||
+      saved(name.slice(0, name.lastIndexOf("."))) ||
+      (config.bias !== "none" && name.endsWith(".bias"));
     (trains ? replacements : baseTensors).set(name, values);
   }
-  return { modules: pairsOf(factors, file.source.name), replacements, baseTensors };
-}
-
-/** Whether a tensor belongs to a module that the configuration saves whole. */
-function savedWhole({ modulesToSave }: AdapterConfig): (name: string) => boolean {
-  return (name) => {
-    const module = `.${name.slice(0, name.lastIndexOf("."))}.`;
-    return modulesToSave.some((each) => module.includes(`.${each}.`));
-  };
+  return { modules: pairsOf(factors, own, file.source.name), replacements, baseTensors };
 }
 
 function pairsOf(
-  factors: ReadonlyMap<string, { a?: TensorValues; b?: TensorValues; embedding?: boolean }>,
+  factors: ReadonlyMap<string, FoundPair>,
+  own: readonly KindTensor[],
   file: string,
 ): Map<string, AdapterPair> {
   const modules = new Map<string, AdapterPair>();
   for (const module of [...factors.keys()].sort(byLayer)) {
-    const { a, b, embedding } = factors.get(module)!;
-    if (!a || !b)
-      throw new UserError(`${file}: ${module} has only ${a ? "lora_A" : "lora_B"}; expected both factors.`);
-    modules.set(module, embedding ? { a, b, embedding } : { a, b });
+    const { a, b, embedding, tensors } = factors.get(module)!;
+    if (!a || !b) {
+      const has = a ? "only lora_A" : b ? "only lora_B" : "no factors";
+      throw new UserError(`${file}: ${module} has ${has}; expected both factors.`);
+    }
+    for (const { name, peftName } of own) {
+      if (!tensors.has(name))
+        throw new UserError(`${file}: ${module} has no ${peftName}, which its adapter_config.json asks for.`);
+    }
+    const pair = own.length > 0 ? { a, b, tensors } : { a, b };
+    modules.set(module, embedding ? { ...pair, embedding } : pair);
   }
   return modules;
 }

@@ -1,6 +1,7 @@
 // adapter_config.json of PEFT to and from AdapterConfig. What we cannot honour is refused with the reason, because an
 // adapter read with a feature dropped is another adapter. Keys: peft 0.21, LoraConfig. Part of peft.ts.
 
+import { type AdapterKindName, adapterKind, adapterKindNames } from "../nn/adapter-kinds/index.ts";
 import { UserError } from "../util/errors.ts";
 import type { AdapterConfig } from "./adapter-targets.ts";
 import { isJsonObject, type JsonObject } from "./json.ts";
@@ -18,7 +19,6 @@ export const notMlx =
 
 /** Keys whose mere presence with a value changes what the adapter computes, and why we stop. */
 const refusedWhenSet: Record<string, string> = {
-  use_dora: "DoRA scales each row of the weight as well",
   fan_in_fan_out: "the weights are stored transposed, as GPT-2's Conv1D does",
   trainable_token_indices: "single rows of the embedding are trained",
   megatron_config: "the layers are Megatron's",
@@ -72,6 +72,18 @@ const readKeys = new Set([
   "use_rslora",
 ]);
 
+/** Keys by which a kind of adapter is told. */
+const kindKeys = new Set(adapterKindNames.flatMap((name) => Object.keys(adapterKind(name).peftKeys)));
+
+/** The kind whose keys are all set as it says: the one that says most. */
+function kindOf(json: JsonObject): AdapterKindName {
+  const said = (name: AdapterKindName) => Object.entries(adapterKind(name).peftKeys);
+  const fits = adapterKindNames.filter((name) =>
+    said(name).every(([key, value]) => isSet(json[key]) === value),
+  );
+  return fits.reduce((best, name) => (said(name).length > said(best).length ? name : best));
+}
+
 export interface ParsedAdapterConfig {
   readonly config: AdapterConfig;
   readonly unknownKeys: readonly string[];
@@ -106,6 +118,7 @@ export function parseAdapterConfig(json: JsonObject, where = CONFIG_FILE): Parse
   }
   const layers = json.layers_to_transform;
   const config: AdapterConfig = {
+    kind: kindOf(json),
     rank: read.number("r", 8, isRank, "a whole number above 0"),
     alpha: read.number("lora_alpha", 8, Number.isFinite, "a number"),
     dropout: read.number("lora_dropout", 0, (p) => p >= 0 && p < 1, "a number from 0 to below 1"),
@@ -132,7 +145,12 @@ export function parseAdapterConfig(json: JsonObject, where = CONFIG_FILE): Parse
     );
   }
   const unknownKeys = Object.keys(json).filter(
-    (key) => !readKeys.has(key) && !ignoredKeys.has(key) && !(key in refusedWhenSet) && isSet(json[key]),
+    (key) =>
+      !readKeys.has(key) &&
+      !kindKeys.has(key) &&
+      !ignoredKeys.has(key) &&
+      !(key in refusedWhenSet) &&
+      isSet(json[key]),
   );
   return { config, unknownKeys };
 }
@@ -167,6 +185,7 @@ export function toPeftConfig(config: AdapterConfig): JsonObject {
     task_type: config.taskType,
     use_dora: false,
     use_rslora: config.rslora,
+    ...adapterKind(config.kind).peftKeys,
   };
 }
 

@@ -6,6 +6,7 @@
 // .lora_embedding_A [rank, V] and .lora_embedding_B [C, rank]; a module saved whole keeps its own names. Written and read
 // as peft 0.21 does; which of them is what is adapter-tensors.ts's to say.
 
+import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { encodeFrom } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { invariant, UserError } from "../util/errors.ts";
@@ -122,11 +123,17 @@ export async function writeAdapter(
     const data = () => encodeFrom(values, dtype);
     tensors.push({ name: `${PREFIX}${name}`, dtype: toSafetensorsDType(dtype), shape, data });
   };
-  for (const [module, { a, b, embedding }] of weights.modules) {
+  const { tensors: own } = adapterKind(config.kind);
+  for (const [module, { a, b, embedding, tensors: values }] of weights.modules) {
     const { rank } = settings(module);
     invariant(a.shape[0] === rank && b.shape[1] === rank, `${module}: its factors are not of rank ${rank}`);
     add(embedding ? `${module}.lora_embedding_A` : `${module}.lora_A.weight`, a);
     add(embedding ? `${module}.lora_embedding_B` : `${module}.lora_B.weight`, b);
+    for (const { name, peftName } of own) {
+      const found = values?.get(name);
+      invariant(found, `${module} has no ${name}`);
+      add(`${module}.${peftName}`, found);
+    }
   }
   for (const [name, values] of weights.replacements ?? [])
     add(name.endsWith(".bias") ? insideLayer(name, weights.modules) : name, values);

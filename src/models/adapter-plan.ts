@@ -5,6 +5,7 @@
 // the base itself is read into the base, and reaches both.
 
 import type { AdapterPair, LoadedAdapter, TensorValues } from "../formats/peft.ts";
+import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { UserError } from "../util/errors.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { embeddingName, headName, weightSpecs } from "./decoder-weights.ts";
@@ -158,6 +159,22 @@ function checkFactors(
       throw new UserError(
         `adapter: "${name}" is for a layer [${b.shape[0]}, ${a.shape[1]}], but this model's is [${shape}]; ${asks(adapter)}`,
       );
+    }
+  }
+  const kind = adapterKind(adapter.config.kind);
+  if (embedding && !kind.adaptsEmbeddings) {
+    throw new UserError(
+      `adapter: it adapts "${embeddingName}" in the way of ${adapter.config.kind}, which is not supported; merge it with PEFT first`,
+    );
+  }
+  for (const [name, { a, b, tensors }] of linears) {
+    for (const { name: own, peftName, shape } of kind.tensors) {
+      const [found, expected] = [tensors?.get(own), shape(b.shape[0]!, a.shape[1]!, a.shape[0]!)];
+      if (!found || found.shape.join() !== expected.join())
+        throw new UserError(
+          `adapter: ${peftName} of "${name}" has shape [${found?.shape ?? "none"}], but this model's layer needs [${expected}]; ${asks(adapter)}`,
+        );
+      refuseNonFinite(`${name}.${peftName}`, found.values);
     }
   }
   if (embedding && (!embedding.embedding || embedding.b.shape[0] !== config.width)) {

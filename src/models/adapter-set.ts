@@ -2,8 +2,9 @@
 // it, so that several adapters share one base and one batch. Attaching one to all rows is adapter.ts's affair.
 
 import type { Parameter } from "../autograd/tape.ts";
-import type { Backend, DeviceBuffer } from "../backend/backend.ts";
+import type { DeviceBuffer } from "../backend/backend.ts";
 import type { LoadedAdapter, TensorValues } from "../formats/peft.ts";
+import { type AdapterKindName, type Attachment, adapterKind } from "../nn/adapter-kinds/index.ts";
 import type { AdapterRows, Factors } from "../nn/module.ts";
 import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount, tensorBytes, viewOf } from "../tensor/tensor.ts";
@@ -28,6 +29,7 @@ export interface AdapterBase {
 
 /** What goes to the device for an adapter, held to the model: plain data, made on any thread. */
 export interface AdapterParts {
+  readonly kind: AdapterKindName;
   /** By part; of tables whose shape has more rows than there are values, the rest is zeros. */
   readonly tensors: ReadonlyMap<string, TensorValues>;
   /** Of each adapted layer, whose parts are named .lora_a and .lora_b. */
@@ -43,11 +45,12 @@ const table = "table";
 
 /** UserError when the adapter does not fit the model. */
 export function loadAdapterSet(
-  { backend, config }: Decoder,
+  decoder: Decoder,
   adapter: LoadedAdapter,
-  baseVocabulary = config.vocabularySize,
+  baseVocabulary = decoder.config.vocabularySize,
 ): AdapterSet {
-  const steps = adapterSetSteps(backend, adapterParts({ config, vocabularySize: baseVocabulary }, adapter));
+  const { config } = decoder;
+  const steps = adapterSetSteps(decoder, adapterParts({ config, vocabularySize: baseVocabulary }, adapter));
   for (;;) {
     const { done, value } = steps.next();
     if (done) return value;
@@ -72,9 +75,10 @@ export function adapterParts(
     tensors.set(name, { shape: isTable(name) ? [config.vocabularySize, ...shape.slice(1)] : shape, values });
   };
   const scales = new Map<string, number>();
-  for (const [name, { a, b }] of plan.linears) {
+  for (const [name, { a, b, tensors: own = [] }] of plan.linears) {
     put(`${name}.lora_a`, a);
     put(`${name}.lora_b`, b);
+    for (const [kept, tensor] of own) put(`${name}.${kept}`, tensor);
     scales.set(name, scaleOf(adapter, name));
   }
   if (plan.embedding) {
@@ -84,6 +88,7 @@ export function adapterParts(
   const replaced = new Map([...plan.fixed, ...plan.replaced]);
   for (const [name, tensor] of replaced) put(name, tensor);
   return {
+    kind: adapter.config.kind,
     tensors,
     scales,
     tableScale: plan.embedding?.scale,
@@ -94,9 +99,8 @@ export function adapterParts(
 
 /** Whether a part's rows are tokens. */
 function isTable(name: string): boolean {
-  return [`${embeddingName}.weight`, `${headName}.weight`, `${headName}.lora_b`, `${table}.lora_a`].includes(
-    name,
-  );
+  if ([`${embeddingName}.weight`, `${table}.lora_a`].includes(name)) return true;
+  return name.startsWith(`${headName}.`) && name !== `${headName}.lora_a`;
 }
 
 /** Values that go to the device in one step: some milliseconds of work. */
@@ -107,12 +111,15 @@ const stepValues = 2 ** 20;
  * after each piece. Ended early (return()), it frees what it has made.
  */
 export function* adapterSetSteps(
-  backend: Backend,
+  decoder: Decoder,
   parts: AdapterParts,
   mostValues = stepValues,
 ): Generator<void, AdapterSet, void> {
+  const { backend } = decoder;
   const buffers: DeviceBuffer[] = [];
+  const attachments: Attachment[] = [];
   const free = () => {
+    for (const attachment of attachments) attachment.free();
     for (const buffer of buffers) backend.free(buffer);
   };
   const placed = new Map<string, Parameter>();
@@ -149,8 +156,22 @@ export function* adapterSetSteps(
       return { a: part(`${name}.lora_a`), b: part(`${name}.lora_b`), scale };
     };
     const { tableScale, vocabularySize } = parts;
+    const kind = adapterKind(parts.kind);
+    const layers = new Map([...parts.scales].map(([name, scale]) => [name, factors(name, scale)]));
+    for (const layer of kind.attach ? [...decoder.linears, decoder.head] : []) {
+      const { name } = layer;
+      const given = layers.get(name);
+      if (!given) continue;
+      const tensors = new Map(kind.tensors.map((own) => [own.name, part(`${name}.${own.name}`)]));
+      const replaced = placed.get(`${name}.weight`);
+      const weight = replaced ? { parameter: replaced } : layer.weight;
+      const attachment = kind.attach!(backend, { ...layer, ...given, weight, tensors }, false);
+      attachments.push(attachment);
+      layers.set(name, { ...given, columns: attachment.factors });
+      yield;
+    }
     const set: AdapterSet = {
-      layers: new Map([...parts.scales].map(([name, scale]) => [name, factors(name, scale)])),
+      layers,
       replaced: new Map(parts.replaced.map((name) => [name, part(name)])),
       embedding: tableScale === undefined ? undefined : factors(table, tableScale),
       vocabularySize,

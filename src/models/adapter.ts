@@ -11,17 +11,21 @@ import {
   type LoadedAdapter,
   type ModuleSettings,
   matchTargets,
+  savedWholeMatcher,
+  settingsReader,
   type TensorValues,
   unmatchedTargets,
 } from "../formats/peft.ts";
-import { attachAdapters } from "../nn/lora.ts";
+import { adapterKind } from "../nn/adapter-kinds/index.ts";
+import { attachAdapters, attachKind } from "../nn/lora.ts";
 import type { Linear } from "../nn/module.ts";
-import { FlatParameters, type ParameterSpec } from "../nn/parameters.ts";
+import { FlatParameters, type ParameterGroup, type ParameterSpec } from "../nn/parameters.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { planAdapter, scaleOf, transposed } from "./adapter-plan.ts";
 import type { Decoder } from "./decoder.ts";
-import { embeddingName, headName } from "./decoder-weights.ts";
+import type { DecoderConfig } from "./decoder-config.ts";
+import { embeddingName, headName, weightSpecs } from "./decoder-weights.ts";
 import type { LoadedDecoder } from "./load-model.ts";
 
 const embeddingTable = `${embeddingName}.weight`;
@@ -46,6 +50,9 @@ const shortNames: Readonly<Record<string, string>> = {
   down: "down_proj",
 };
 
+/** What every block's linear layers are called. */
+export const linearNames: readonly string[] = Object.values(shortNames);
+
 /** --targets in PEFT's terms: all-linear, attention, a comma list of names (short or full), or /regex/. */
 export function parseTargets(text: string): string | string[] {
   if (text === "all-linear") return text;
@@ -56,6 +63,12 @@ export function parseTargets(text: string): string | string[] {
     .map((name) => name.trim())
     .filter((name) => name !== "")
     .map((name) => shortNames[name] ?? name);
+}
+
+/** --exclude in PEFT's terms: names (short or full), or /regex/. */
+export function parseExcluded(text: string): string | string[] {
+  const excluded = parseTargets(text);
+  return excluded === "all-linear" ? [excluded] : excluded;
 }
 
 /** What a new adapter's configuration says to train embedding and head whole; tied, they stay one table. */
@@ -69,7 +82,12 @@ export function wholeTables({
 }
 
 /** Attaches a fresh adapter to every layer that the configuration names. */
-export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, seed: number): DecoderAdapter {
+export function attachNewAdapter(
+  loaded: LoadedDecoder,
+  config: AdapterConfig,
+  seed: number,
+  options: Pick<AttachedParts, "groupOf"> = {},
+): DecoderAdapter {
   const { decoder } = loaded;
   const linears = decoder.linears.map((layer) => layer.name);
   const all = typeof config.targets === "string" && config.targets.toLowerCase() === "all-linear";
@@ -82,11 +100,25 @@ export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, s
       `adapter: of the targets, ${unmatched.join(", ")} match no linear layer of this model; its layers are named ${known.join(", ")}`,
     );
   }
-  return new Attached(decoder, config, settings, {
+  refuseIdlePatterns(config, [...settings.keys()]);
+  if (settings.has(embeddingName) && !adapterKind(config.kind).adaptsEmbeddings) {
+    throw new UserError(
+      `adapter: ${embeddingName} is a target, and an embedding is not adapted in the way of ${config.kind}; leave it out, or train it whole`,
+    );
+  }
+  const attached = new Attached(decoder, config, settings, {
     seed,
     trains: true,
-    tables: config.modulesToSave.length > 0,
+    whole: wholeNames(decoder.config, config),
+    ...options,
   });
+  try {
+    attached.attachKind(true);
+  } catch (error) {
+    attached.free();
+    throw error;
+  }
+  return attached;
 }
 
 /**
@@ -96,7 +128,7 @@ export function attachNewAdapter(loaded: LoadedDecoder, config: AdapterConfig, s
 export function attachLoadedAdapter(
   loaded: LoadedDecoder,
   adapter: LoadedAdapter,
-  options: { trains: boolean; dropout?: number },
+  options: { trains: boolean; dropout?: number } & Pick<AttachedParts, "groupOf">,
 ): DecoderAdapter {
   const { decoder } = loaded;
   const plan = planAdapter(decoder.config, adapter);
@@ -119,6 +151,7 @@ export function attachLoadedAdapter(
   const attached = new Attached(decoder, config, settings, {
     seed: 0,
     trains: options.trains,
+    groupOf: options.groupOf,
     replaced: plan.replaced,
     fixed: plan.fixed,
   });
@@ -126,11 +159,13 @@ export function attachLoadedAdapter(
     for (const [name, pair] of plan.linears) {
       attached.set(`${name}.lora_a`, pair.a);
       attached.set(`${name}.lora_b`, pair.b);
+      for (const [own, tensor] of pair.tensors ?? []) attached.set(`${name}.${own}`, tensor);
     }
     if (plan.embedding) {
       attached.set(`${embeddingName}.lora_a`, plan.embedding.b);
       attached.set(`${embeddingName}.lora_b`, transposed(plan.embedding.a));
     }
+    attached.attachKind(false);
   } catch (error) {
     attached.free();
     throw error;
@@ -138,13 +173,15 @@ export function attachLoadedAdapter(
   return attached;
 }
 
-interface AttachedParts {
+export interface AttachedParts {
+  /** Parameters that are updated otherwise than the rest. */
+  readonly groupOf?: (spec: ParameterSpec) => ParameterGroup;
   readonly seed: number;
   readonly trains: boolean;
   readonly replaced?: ReadonlyMap<string, TensorValues>;
   readonly fixed?: ReadonlyMap<string, TensorValues>;
-  /** Embedding and head train whole, from the base's own values. */
-  readonly tables?: boolean;
+  /** Names of the base's tensors that train whole, from the base's own values. */
+  readonly whole?: readonly string[];
 }
 
 class Attached implements DecoderAdapter {
@@ -170,15 +207,17 @@ class Attached implements DecoderAdapter {
       choices: settings,
       dropout: config.dropout,
       seed: parts.seed,
+      kind: config.kind,
       extra: [
         ...(ofTable ? tableSpecs(decoder, ofTable.rank) : []),
-        ...(parts.tables ? wholeSpecs(decoder) : []),
+        ...this.wholeSpecs(parts.whole ?? []),
         ...specsOf(parts.replaced),
       ],
       trains: parts.trains,
+      groupOf: parts.groupOf,
     });
     if (ofTable) this.adaptEmbedding(ofTable.scale, parts.seed);
-    if (parts.tables) this.copyTables();
+    this.copyWhole(parts.whole ?? []);
     this.put(this.flat, parts.replaced, this.replaced);
     if (this.fixed.size > 0) {
       this.fixedFlat = new FlatParameters(backend, specsOf(this.fixed), "adapters", false);
@@ -203,22 +242,38 @@ class Attached implements DecoderAdapter {
     }
   }
 
-  /** Puts trained copies in the places of embedding and head. */
-  private copyTables(): void {
+  /** Which of its own names a whole tensor trains under: tables that stay tied are one. */
+  private ownerOf(name: string): string {
+    const { config, decoder } = this;
+    const keepsTie = config.ensureWeightTying && decoder.config.tied;
+    return keepsTie && name === headTable ? embeddingTable : name;
+  }
+
+  private wholeSpecs(names: readonly string[]): ParameterSpec[] {
+    const owners = new Set(names.map((name) => this.ownerOf(name)));
+    const all = weightSpecs({ ...this.decoder.config, tied: false });
+    return all.filter(({ name }) => owners.has(name)).map(({ name, shape }) => ({ name, shape }));
+  }
+
+  /** Puts trained copies in the places of the base's own tensors. */
+  private copyWhole(names: readonly string[]): void {
     const { decoder, flat } = this;
-    const { backend, config } = decoder;
-    const { weight } = decoder.head;
-    const from = "frozen" in weight ? weight.frozen : weight.parameter.tensor;
-    for (const [name, table] of [
-      [embeddingTable, decoder.embeddingTable.tensor],
-      [headTable, from],
-    ] as const) {
-      const parameter = flat.get(config.tied ? embeddingTable : name);
-      if (!parameter || isQuantized(table)) throw new BugError(`${name} is no table to train whole`);
-      if (!config.tied || name === embeddingTable) {
+    const { backend } = decoder;
+    // Both are read before either is replaced.
+    const from = new Map(names.map((name) => [name, decoder.weight(name)] as const));
+    for (const name of names) {
+      const [owner, weight] = [this.ownerOf(name), from.get(name)!];
+      const parameter = flat.get(owner);
+      if (!parameter) throw new BugError(`${owner} is missing from the flat buffer`);
+      if (isQuantized(weight)) {
+        throw new UserError(
+          `adapter: ${name} is to train whole and is quantised to 4 bits; leave it out of the modules to save, or use --method lora`,
+        );
+      }
+      if (owner === name) {
         // The flat buffer begins as zeros.
-        if (table.dtype === parameter.tensor.dtype) backend.addInPlace({ x: table, y: parameter.tensor });
-        else backend.cast({ x: table, y: parameter.tensor });
+        if (weight.dtype === parameter.tensor.dtype) backend.addInPlace({ x: weight, y: parameter.tensor });
+        else backend.cast({ x: weight, y: parameter.tensor });
       }
       this.replaced.set(name, parameter);
       this.undo.push(decoder.replace(name, parameter));
@@ -249,6 +304,17 @@ class Attached implements DecoderAdapter {
     this.flat.set(parameter, values);
   }
 
+  /** The kind's part, once weights and factors have their values. */
+  attachKind(fresh: boolean): void {
+    const { decoder, layers, config } = this;
+    attachKind(decoder.backend, layers, config.kind, fresh);
+    if (decoder.head.adapter?.attachment && config.dropout > 0) {
+      throw new UserError(
+        `adapter: dropout on ${headName} does not go with ${config.kind} here; use --dropout 0, or leave ${headName} out of the targets`,
+      );
+    }
+  }
+
   async read(): Promise<AdapterWeights> {
     const { flat, decoder } = this;
     const valuesOf = async (parameter: Parameter): Promise<TensorValues> => ({
@@ -257,7 +323,10 @@ class Attached implements DecoderAdapter {
     });
     const modules = new Map<string, AdapterPair>();
     for (const { name, adapter } of this.layers) {
-      if (adapter) modules.set(name, { a: await valuesOf(adapter.a), b: await valuesOf(adapter.b) });
+      if (!adapter) continue;
+      const tensors = new Map<string, TensorValues>();
+      for (const [own, parameter] of adapter.tensors) tensors.set(own, await valuesOf(parameter));
+      modules.set(name, { a: await valuesOf(adapter.a), b: await valuesOf(adapter.b), tensors });
     }
     if (decoder.embeddingAdapter) {
       const { a, b } = decoder.embeddingAdapter;
@@ -273,7 +342,10 @@ class Attached implements DecoderAdapter {
   }
 
   free(): void {
-    for (const layer of this.layers) layer.adapter = undefined;
+    for (const layer of this.layers) {
+      layer.adapter?.attachment?.free();
+      layer.adapter = undefined;
+    }
     for (const undo of this.undo.reverse()) undo();
     this.flat.free();
     this.fixedFlat?.free();
@@ -287,9 +359,41 @@ function tableSpecs({ config }: Decoder, rank: number): ParameterSpec[] {
   ];
 }
 
-function wholeSpecs({ config }: Decoder): ParameterSpec[] {
-  const shape = [config.vocabularySize, config.width];
-  return [embeddingTable, ...(config.tied ? [] : [headTable])].map((name) => ({ name, shape }));
+/** A pattern that matches no adapted layer is a typing mistake. */
+function refuseIdlePatterns(config: AdapterConfig, adapted: readonly string[]): void {
+  for (const patterns of [config.rankPattern, config.alphaPattern]) {
+    for (const [pattern, value] of Object.entries(patterns)) {
+      // Where only this pattern sets the rank, it matches what gets another than a rank that nobody asked for.
+      const read = settingsReader({
+        ...config,
+        rank: -1,
+        rankPattern: { [pattern]: value },
+        alphaPattern: {},
+      });
+      if (adapted.some((name) => read(name).rank !== -1)) continue;
+      throw new UserError(
+        `adapter: the pattern ${JSON.stringify(pattern)} matches the end of no adapted layer's path, such as ${adapted[0]}`,
+      );
+    }
+  }
+}
+
+/** The base's tensors that a new adapter trains whole. UserError for modules that the model has not. */
+function wholeNames(model: DecoderConfig, config: AdapterConfig): string[] {
+  const names = weightSpecs({ ...model, tied: false }).map(({ name }) => name);
+  const moduleOf = (name: string) => name.slice(0, name.lastIndexOf("."));
+  for (const asked of config.modulesToSave) {
+    if (names.some((name) => savedWholeMatcher([asked])(moduleOf(name)))) continue;
+    const known = [...new Set(names.map(moduleOf).map((name) => name.slice(name.lastIndexOf(".") + 1)))];
+    throw new UserError(
+      `adapter: ${asked} is to train whole, and no module of this model is called that; its modules are ${known.join(", ")}`,
+    );
+  }
+  const saved = savedWholeMatcher(config.modulesToSave);
+  const whole = names.filter((name) => saved(moduleOf(name)));
+  const tables = [embeddingTable, headTable];
+  if (!(config.ensureWeightTying && model.tied && whole.some((name) => tables.includes(name)))) return whole;
+  return [...tables, ...whole.filter((name) => !tables.includes(name))];
 }
 
 /** One parameter for each tensor, under the first of its names. */

@@ -6,7 +6,8 @@ import { headLoss } from "../autograd/ops/head-loss.ts";
 import { embedding, gatedActivation, gather, rmsNorm, scaled } from "../autograd/ops/layers.ts";
 import { type LinearWeight, linear } from "../autograd/ops/linear.ts";
 import { checkpoint, type Parameter, type Tape, Value } from "../autograd/tape.ts";
-import type { Backend, Segments, Tensor } from "../backend/backend.ts";
+import type { Backend, Matrix, Segments, Tensor } from "../backend/backend.ts";
+import { applyLinears } from "../nn/apply.ts";
 import { type Linear, type PassContext, rowsWith, specOf, type TableFactors } from "../nn/module.ts";
 import { RopeCache } from "../nn/rope-tables.ts";
 import { rows } from "../tensor/tensor.ts";
@@ -90,6 +91,20 @@ export class Decoder {
     return this.blocks.flatMap((b) => [b.q, b.k, b.v, b.o, b.gate, b.up, b.down]);
   }
 
+  /** The weight of a name in the checkpoint; a tied head's is the embedding's. */
+  weight(name: string): Matrix {
+    if (name === `${embeddingName}.weight`) return this.embeddingTable.tensor;
+    if (name === `${finalNormName}.weight`) return this.finalNorm.tensor;
+    for (const { name: layer, weight, bias } of [...this.linears, this.head]) {
+      if (name === `${layer}.weight`) return "frozen" in weight ? weight.frozen : weight.parameter.tensor;
+      if (name === `${layer}.bias` && bias) return bias.tensor;
+    }
+    for (const { attentionNorm, qNorm, kNorm, mlpNorm } of this.blocks) {
+      for (const norm of [attentionNorm, qNorm, kNorm, mlpNorm]) if (norm?.name === name) return norm.tensor;
+    }
+    throw new BugError(`the decoder has no weight ${name}`);
+  }
+
   /** Puts a parameter in the place of a weight, by the checkpoint's name for it; what it returns undoes that. */
   replace(name: string, parameter: Parameter): () => void {
     if (name === `${embeddingName}.weight`) {
@@ -156,7 +171,8 @@ export class Decoder {
     context: PassContext = inference,
   ): Value {
     const { weight, adapter } = specOf(this.head, context);
-    return headLoss(tape, hidden, { weight, adapter, ...spec });
+    const columns = this.head.adapter?.attachment?.columns(tape);
+    return headLoss(tape, hidden, { weight, adapter, columns, ...spec });
   }
 
   /**
@@ -165,7 +181,7 @@ export class Decoder {
    */
   logits(tape: Tape, hidden: Value, rows?: Tensor, context: PassContext = inference): Value {
     const selected = rows ? gather(tape, hidden, rows) : hidden;
-    return linear(tape, selected, [specOf(this.head, context)])[0]!;
+    return applyLinears(tape, selected, [this.head], context)[0]!;
   }
 
   private runBlock(
@@ -181,11 +197,7 @@ export class Decoder {
     const { headWidth } = config;
 
     const h = this.norm(tape, x, block.attentionNorm, context);
-    let [q, k, v] = linear(
-      tape,
-      h,
-      [block.q, block.k, block.v].map((l) => specOf(l, context)),
-    ) as [Value, Value, Value];
+    let [q, k, v] = applyLinears(tape, h, [block.q, block.k, block.v], context) as [Value, Value, Value];
     if (block.qNorm) q = this.norm(tape, q, block.qNorm, context);
     if (block.kNorm) k = this.norm(tape, k, block.kNorm, context);
     q = rope(tape, q, headWidth, batch.rows, batch.tables);
@@ -199,15 +211,12 @@ export class Decoder {
       window: block.window,
       scale: 1 / Math.sqrt(headWidth),
     });
-    const [middle] = linear(tape, mixed, [specOf(block.o, context, x)]) as [Value];
+    const [middle] = applyLinears(tape, mixed, [block.o], context, x) as [Value];
 
     const h2 = this.norm(tape, middle, block.mlpNorm, context);
-    const [gate, up] = linear(tape, h2, [specOf(block.gate, context), specOf(block.up, context)]) as [
-      Value,
-      Value,
-    ];
+    const [gate, up] = applyLinears(tape, h2, [block.gate, block.up], context) as [Value, Value];
     const activated = gatedActivation(tape, config.activation, gate, up);
-    return linear(tape, activated, [specOf(block.down, context, middle)])[0]!;
+    return applyLinears(tape, activated, [block.down], context, middle)[0]!;
   }
 }
 

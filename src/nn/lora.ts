@@ -1,11 +1,13 @@
 // Attaches LoRA adapters (Hu et al. 2021) to linear layers: A starts uniform in +-1/sqrt(in), B at zero, so that
 // training starts from the base model exactly. Which layers and ranks: formats/peft.ts matches targets.
 
+import type { Parameter } from "../autograd/tape.ts";
 import type { Backend } from "../backend/backend.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
+import { type AdapterKind, type AdapterKindName, adapterKind } from "./adapter-kinds/index.ts";
 import type { Linear } from "./module.ts";
-import { FlatParameters, type ParameterSpec } from "./parameters.ts";
+import { FlatParameters, type ParameterGroup, type ParameterSpec } from "./parameters.ts";
 
 export interface AdapterChoice {
   readonly rank: number;
@@ -18,10 +20,14 @@ export interface AttachOptions {
   readonly choices: ReadonlyMap<string, AdapterChoice>;
   readonly dropout: number;
   readonly seed: number;
+  /** LoRA when absent. */
+  readonly kind?: AdapterKindName;
   /** Further parameters that train in full, e.g. the embedding: appended to the flat buffer. */
   readonly extra?: readonly ParameterSpec[];
   /** False: inference; no gradients. */
   readonly trains?: boolean;
+  /** Parameters that are updated otherwise than the rest. */
+  readonly groupOf?: (spec: ParameterSpec) => ParameterGroup;
 }
 
 /** Creates the flat trainable buffer, attaches an adapter to each chosen layer and initialises it. */
@@ -30,6 +36,7 @@ export function attachAdapters(
   layers: readonly Linear[],
   options: AttachOptions,
 ): FlatParameters {
+  const kind = adapterKind(options.kind ?? "lora");
   const chosen = layers.filter((layer) => options.choices.has(layer.name));
   for (const layer of chosen) {
     const { rank } = options.choices.get(layer.name)!;
@@ -45,6 +52,10 @@ export function attachAdapters(
     return [
       { name: `${layer.name}.lora_a`, shape: [rank, layer.inputs] },
       { name: `${layer.name}.lora_b`, shape: [layer.outputs, rank] },
+      ...kind.tensors.map(({ name, shape }) => ({
+        name: `${layer.name}.${name}`,
+        shape: shape(layer.outputs, layer.inputs, rank),
+      })),
     ];
   });
   const flat = new FlatParameters(
@@ -52,6 +63,7 @@ export function attachAdapters(
     [...specs, ...(options.extra ?? [])],
     "adapters",
     options.trains ?? true,
+    options.groupOf,
   );
   const random = new Random(options.seed, 0x10a0);
   for (const [index, layer] of chosen.entries()) {
@@ -63,7 +75,43 @@ export function attachAdapters(
       for (let i = 0; i < values.length; i++) values[i] = (2 * random.nextFloat() - 1) * bound;
       flat.set(a, values);
     }
-    layer.adapter = { a, b, scale: options.choices.get(layer.name)!.scale, dropout: options.dropout, index };
+    const { scale } = options.choices.get(layer.name)!;
+    const tensors = kindTensors(kind, layer.name, flat);
+    layer.adapter = { a, b, scale, dropout: options.dropout, index, tensors };
   }
   return flat;
+}
+
+/** The kind's own tensors of a layer, from the flat buffer. */
+export function kindTensors(
+  kind: AdapterKind,
+  layer: string,
+  flat: FlatParameters,
+): ReadonlyMap<string, Parameter> {
+  return new Map(
+    kind.tensors.map(({ name }) => {
+      const parameter = flat.get(`${layer}.${name}`);
+      if (!parameter) throw new BugError(`${name} of ${layer} is missing from the flat buffer`);
+      return [name, parameter] as const;
+    }),
+  );
+}
+
+/**
+ * Lets the kind do its part on layers that have an adapter. Their weights, and the factors' values, are in place; `fresh`:
+ * the kind's own tensors are given their first values.
+ */
+export function attachKind(
+  backend: Backend,
+  layers: readonly Linear[],
+  name: AdapterKindName,
+  fresh: boolean,
+): void {
+  const kind = adapterKind(name);
+  for (const layer of layers) {
+    const { adapter } = layer;
+    if (!adapter || !kind.attach) continue;
+    const attachment = kind.attach(backend, { ...layer, ...adapter }, fresh);
+    layer.adapter = { ...adapter, attachment };
+  }
 }

@@ -1,10 +1,12 @@
 // The layers a model is made of, as plain data: where each weight lives and what is attached to it. Operations on
-// them are in autograd/ops; models/ arranges them; lora.ts attaches adapters.
+// them are in autograd/ops; models/ arranges them; lora.ts attaches adapters, apply.ts runs layers with them.
 
 import type { LinearSpec, LinearWeight } from "../autograd/ops/linear.ts";
 import type { Parameter, Value } from "../autograd/tape.ts";
+import type { Tensor } from "../backend/backend.ts";
+import type { Attachment } from "./adapter-kinds/index.ts";
 
-/** A LoRA adapter attached to a linear layer. */
+/** A low-rank adapter attached to a linear layer. */
 export interface AttachedAdapter {
   readonly a: Parameter; // [R, in]
   readonly b: Parameter; // [out, R]
@@ -12,6 +14,10 @@ export interface AttachedAdapter {
   readonly dropout: number;
   /** Distinguishes this layer's dropout masks from all others'. */
   readonly index: number;
+  /** What its kind has beside the factors, by KindTensor.name. */
+  readonly tensors: ReadonlyMap<string, Parameter>;
+  /** Absent: its kind does nothing beside the factors' product. */
+  readonly attachment?: Attachment;
 }
 
 /** A linear layer under its checkpoint name without ".weight", e.g. model.layers.0.self_attn.q_proj. */
@@ -36,7 +42,10 @@ export interface AdapterRows {
   readonly embedding?: TableFactors;
 }
 
-export type Factors = Pick<AttachedAdapter, "a" | "b" | "scale">;
+export type Factors = Pick<AttachedAdapter, "a" | "b" | "scale"> & {
+  /** By output, where the adapter's kind scales the layer's product. */
+  readonly columns?: Tensor;
+};
 
 /** What a low-rank adapter adds to an embedding table: scale * a b^T, with a [V, R] and b [C, R]. */
 export type TableFactors = Factors;
@@ -75,7 +84,7 @@ export function specOf(layer: Linear, context: PassContext, residual?: Value): L
   const { adapter } = layer;
   const rowAdapters = context.adapterRows?.flatMap(({ start, end, layers }) => {
     const found = layers.get(layer.name);
-    return found ? [{ start, end, a: found.a, b: found.b, scale: found.scale }] : [];
+    return found ? [{ start, end, ...found }] : [];
   });
   const rowWeights = context.adapterRows?.flatMap(({ start, end, replaced }) => {
     const [weight, bias] = [replaced?.get(`${layer.name}.weight`), replaced?.get(`${layer.name}.bias`)];

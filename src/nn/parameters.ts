@@ -15,6 +15,25 @@ export interface ParameterSpec {
   readonly shape: readonly number[];
 }
 
+/** How a group of parameters is updated otherwise than the rest. */
+export interface ParameterGroup {
+  /** What its learning rate is multiplied by. */
+  readonly rate: number;
+  /** False: no weight decay. */
+  readonly decays: boolean;
+}
+
+/** Elements [begin, end) of the flat buffers, all of one group. */
+export interface ParameterRange extends ParameterGroup {
+  readonly begin: number;
+  readonly end: number;
+}
+
+const oneGroup: ParameterGroup = { rate: 1, decays: true };
+
+/** Elements between the beginnings of groups: whole pages of state, so that each is paged by itself. */
+const groupAlignment = 16_384;
+
 export class FlatParameters {
   readonly entries: readonly Parameter[];
   /** All values, [n]. */
@@ -22,6 +41,8 @@ export class FlatParameters {
   private readonly flatGrad: Tensor | undefined;
   /** Parameters proper, without the gaps. */
   readonly count: number;
+  /** The groups, each in one stretch; together they cover the buffers. */
+  readonly ranges: readonly ParameterRange[];
   private readonly byName = new Map<string, Parameter>();
 
   constructor(
@@ -30,15 +51,35 @@ export class FlatParameters {
     category: MemoryCategory,
     /** False: values only, for inference. */
     trains = true,
+    /** Parameters of a group lie together, groups in the order of their first parameters; all are one when absent. */
+    groupOf: (spec: ParameterSpec) => ParameterGroup = () => oneGroup,
   ) {
     const dtype = backend.floatType;
     const elementBytes = dtypeBytes[dtype];
+    const groups = new Map<string, ParameterSpec[]>();
+    for (const spec of specs) {
+      const { rate, decays } = groupOf(spec);
+      const key = `${rate} ${decays}`;
+      const members = groups.get(key);
+      if (members) members.push(spec);
+      else groups.set(key, [spec]);
+    }
+    const offsetOf = new Map<ParameterSpec, number>();
+    const ranges: ParameterRange[] = [];
     let end = 0;
-    const offsets = specs.map((spec) => {
-      const offset = end;
-      end += Math.ceil((elementCount(spec.shape) * elementBytes) / alignmentBytes) * alignmentBytes;
-      return offset;
-    });
+    for (const members of groups.values()) {
+      const groupBytes = groupAlignment * elementBytes;
+      if (end > 0) end = Math.ceil(end / groupBytes) * groupBytes;
+      const begin = end / elementBytes;
+      for (const spec of members) {
+        offsetOf.set(spec, end);
+        end += Math.ceil((elementCount(spec.shape) * elementBytes) / alignmentBytes) * alignmentBytes;
+      }
+      const { rate, decays } = groupOf(members[0]!);
+      ranges.push({ begin, end: end / elementBytes, rate, decays });
+    }
+    this.ranges = ranges.map((range, i) => ({ ...range, end: ranges[i + 1]?.begin ?? range.end }));
+    const offsets = specs.map((spec) => offsetOf.get(spec)!);
     const flat = (kind: MemoryCategory) => {
       const tensor = viewOf(backend.allocate(Math.max(end, 4), kind), [end / elementBytes], dtype);
       backend.fill({ y: tensor, value: 0 });

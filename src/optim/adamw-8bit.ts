@@ -12,7 +12,9 @@ import {
   defineOptimizer,
   type Optimizer,
   type OptimizerOptions,
+  rangesOf,
   type Trainables,
+  type UpdateRange,
 } from "./optimizer.ts";
 import { fillBytes, residentState, type StateMemory } from "./paging.ts";
 
@@ -22,7 +24,7 @@ const alignment = 64 * momentBlockSize;
 const zeroOfSignedMap = 127;
 
 /** A parameter: where it lies in the flat trainables, and its moments in the state of its kind. */
-interface Part {
+interface Part extends Pick<UpdateRange, "rate" | "decays"> {
   readonly at: number;
   readonly stateAt: number;
   readonly count: number;
@@ -30,12 +32,13 @@ interface Part {
 
 function make(
   backend: Backend,
-  { data, grad, entries }: Trainables,
+  parameters: Trainables,
   options: OptimizerOptions,
   memory = residentState(backend),
 ): Optimizer {
+  const { data, grad } = parameters;
   const { beta1, beta2, epsilon, weightDecay } = options;
-  const { quantized, plain, quantizedCount, plainCount } = layout(data, entries);
+  const { quantized, plain, quantizedCount, plainCount } = layout(parameters);
   const blocks = Math.ceil(quantizedCount / momentBlockSize);
   const tensor = (store: StateMemory, count: number, dtype: DType): Tensor =>
     viewOf(store.allocate(Math.max(4, count * dtypeBytes[dtype])), [count], dtype);
@@ -60,8 +63,12 @@ function make(
   const [mMap, vMap] = [map(signedDynamicMap), map(unsignedDynamicMap)];
   return {
     async update(step, learningRate, clip) {
-      const constants = { step, learningRate, beta1, beta2, epsilon, weightDecay, ...clipOperands(clip) };
-      for (const { at, stateAt, count } of quantized) {
+      const constantsOf = ({ rate, decays }: Part) => {
+        const own = { learningRate: learningRate * rate, weightDecay: decays ? weightDecay : 0 };
+        return { step, beta1, beta2, epsilon, ...own, ...clipOperands(clip) };
+      };
+      for (const part of quantized) {
+        const { at, stateAt, count } = part;
         const own = [codes.mCodes, codes.vCodes].map((t) => rows(t, stateAt, stateAt + count));
         await memory.forEachPiece(own, (begin, end, pieces) => {
           const flat = (t: Tensor) => rows(t, at + begin, at + end);
@@ -71,16 +78,17 @@ function make(
             ...{ params: flat(data), grads: flat(grad), mMap, vMap },
             ...{ mCodes: pieces[0]!, vCodes: pieces[1]! },
             ...{ mAbsmax: scale(kept.mAbsmax), vAbsmax: scale(kept.vAbsmax) },
-            ...constants,
+            ...constantsOf(part),
           });
         });
       }
-      for (const { at, stateAt, count } of plain) {
+      for (const part of plain) {
+        const { at, stateAt, count } = part;
         const flat = (t: Tensor) => rows(t, at, at + count);
         const own = (t: Tensor) => rows(t, stateAt, stateAt + count);
         backend.adamw({
           ...{ params: flat(data), grads: flat(grad), m: own(kept.m), v: own(kept.v) },
-          ...constants,
+          ...constantsOf(part),
         });
       }
     },
@@ -98,7 +106,9 @@ function make(
 
 export const adamw8bit = defineOptimizer({ about: "adamw8bit keeps its state in 8 bits" }, make);
 
-function layout(data: Tensor, entries: Trainables["entries"]) {
+function layout(parameters: Trainables) {
+  const { data, entries } = parameters;
+  const ranges = rangesOf(parameters);
   const quantized: Part[] = [];
   const plain: Part[] = [];
   let quantizedCount = 0;
@@ -106,11 +116,12 @@ function layout(data: Tensor, entries: Trainables["entries"]) {
   for (const { tensor } of entries) {
     const count = elementCount(tensor.shape);
     const at = (tensor.byteOffset - data.byteOffset) / dtypeBytes[data.dtype];
+    const { rate, decays } = ranges.find(({ begin, end }) => begin <= at && at < end)!;
     if (count >= smallestQuantized) {
-      quantized.push({ at, stateAt: quantizedCount, count });
+      quantized.push({ at, stateAt: quantizedCount, count, rate, decays });
       quantizedCount += Math.ceil(count / alignment) * alignment;
     } else {
-      plain.push({ at, stateAt: plainCount, count });
+      plain.push({ at, stateAt: plainCount, count, rate, decays });
       plainCount += Math.ceil(count / 64) * 64; // views start at 256 bytes
     }
   }

@@ -3,16 +3,23 @@
 
 import type { Backend, Tensor } from "../backend/backend.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
-import { rows, viewOf } from "../tensor/tensor.ts";
-import { clipOperands, type Optimizer, type OptimizerOptions, type Trainables } from "./optimizer.ts";
+import { viewOf } from "../tensor/tensor.ts";
+import {
+  clipOperands,
+  type Optimizer,
+  type OptimizerOptions,
+  type Trainables,
+  updatePieces,
+} from "./optimizer.ts";
 import { residentState } from "./paging.ts";
 
 export function adamw(
   backend: Backend,
-  { data, grad }: Trainables,
+  parameters: Trainables,
   options: OptimizerOptions,
   memory = residentState(backend),
 ): Optimizer {
+  const { data } = parameters;
   const { beta1, beta2, epsilon, weightDecay } = options;
   const state = (): Tensor => {
     const buffer = memory.allocate(Math.max(4, data.shape[0]! * dtypeBytes[data.dtype]));
@@ -21,10 +28,11 @@ export function adamw(
   const [m, v] = [state(), state()];
   return {
     update(step, learningRate, clip) {
-      return memory.forEachPiece([m, v], (begin, end, pieces) => {
+      const rate = { learningRate, weightDecay };
+      return updatePieces(parameters, memory, [m, v], rate, ({ state: [m, v], ...piece }) => {
         backend.adamw({
-          ...{ params: rows(data, begin, end), grads: rows(grad, begin, end), m: pieces[0]!, v: pieces[1]! },
-          ...{ step, learningRate, beta1, beta2, epsilon, weightDecay, ...clipOperands(clip) },
+          ...{ ...piece, m: m!, v: v! },
+          ...{ step, beta1, beta2, epsilon, ...clipOperands(clip) },
         });
       });
     },

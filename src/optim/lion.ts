@@ -3,22 +3,20 @@
 // arithmetic is a kernel, where the moment lives is paging.ts's.
 
 import { dtypeBytes } from "../tensor/dtype.ts";
-import { rows, viewOf } from "../tensor/tensor.ts";
-import { clipOperands, defineOptimizer } from "./optimizer.ts";
+import { viewOf } from "../tensor/tensor.ts";
+import { clipOperands, defineOptimizer, updatePieces } from "./optimizer.ts";
 import { residentState } from "./paging.ts";
 
 export const lion = defineOptimizer(
   { about: "lion keeps one moment", defaults: { beta2: 0.99 }, rateFactor: 0.2 },
-  (backend, { data, grad }, { beta1, beta2, weightDecay }, memory = residentState(backend)) => {
+  (backend, parameters, { beta1, beta2, weightDecay }, memory = residentState(backend)) => {
+    const { data } = parameters;
     const buffer = memory.allocate(Math.max(4, data.shape[0]! * dtypeBytes[data.dtype]));
     const m = viewOf(buffer, data.shape, data.dtype);
     return {
       update: (_step, learningRate, clip) =>
-        memory.forEachPiece([m], (begin, end, pieces) => {
-          backend.lion({
-            ...{ params: rows(data, begin, end), grads: rows(grad, begin, end), m: pieces[0]! },
-            ...{ learningRate, beta1, beta2, weightDecay, ...clipOperands(clip) },
-          });
+        updatePieces(parameters, memory, [m], { learningRate, weightDecay }, ({ state, ...piece }) => {
+          backend.lion({ ...piece, m: state[0]!, beta1, beta2, ...clipOperands(clip) });
         }),
       state: () => [{ name: "m", tensor: m, store: memory }],
       free: () => memory.free(buffer),

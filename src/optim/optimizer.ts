@@ -1,6 +1,7 @@
 // What an optimizer supplies. Registry: index.ts.
 
 import type { Backend, Tensor } from "../backend/backend.ts";
+import { rows } from "../tensor/tensor.ts";
 import type { ByteStore, StateMemory } from "./paging.ts";
 
 export interface OptimizerOptions {
@@ -24,6 +25,57 @@ export interface Trainables {
   readonly grad: Tensor; // [n]
   /** The parameters, each a view of `data`. */
   readonly entries: readonly { readonly tensor: Tensor }[];
+  /** Groups that cover `data`, when there is more than one: each has a factor on the rate and decays or not. */
+  readonly ranges?: readonly UpdateRange[];
+}
+
+export interface UpdateRange {
+  readonly begin: number;
+  readonly end: number;
+  readonly rate: number;
+  readonly decays: boolean;
+}
+
+/** The groups, whether or not anybody named some. */
+export function rangesOf({ data, ranges }: Trainables): readonly UpdateRange[] {
+  return ranges ?? [{ begin: 0, end: data.shape[0]!, rate: 1, decays: true }];
+}
+
+/** What an update of some elements is given beside the optimizer's own constants. */
+export interface UpdatePiece {
+  readonly params: Tensor;
+  readonly grads: Tensor;
+  /** The state's elements, in the order given. */
+  readonly state: readonly Tensor[];
+  readonly learningRate: number;
+  readonly weightDecay: number;
+}
+
+/** Goes through parameters and state of equally many elements, group by group and piece by piece. */
+export async function updatePieces(
+  parameters: Trainables,
+  memory: StateMemory,
+  state: readonly Tensor[],
+  { learningRate, weightDecay }: Pick<UpdatePiece, "learningRate" | "weightDecay">,
+  update: (piece: UpdatePiece) => void,
+): Promise<void> {
+  const { data, grad } = parameters;
+  for (const range of rangesOf(parameters)) {
+    const constants = {
+      learningRate: learningRate * range.rate,
+      weightDecay: range.decays ? weightDecay : 0,
+    };
+    const own = state.map((tensor) => rows(tensor, range.begin, range.end));
+    await memory.forEachPiece(own, (begin, end, pieces) => {
+      const [first, last] = [range.begin + begin, range.begin + end];
+      update({
+        params: rows(data, first, last),
+        grads: rows(grad, first, last),
+        state: pieces,
+        ...constants,
+      });
+    });
+  }
 }
 
 /** A tensor that may not be on the device: its bytes are read and written through `store`. */

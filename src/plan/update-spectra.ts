@@ -6,6 +6,7 @@ import { locateModel } from "../formats/locate-model.ts";
 import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
 import { readAdapter } from "../formats/peft.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
+import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { decodeToF32 } from "../tensor/dtype.ts";
 import { UserError } from "../util/errors.ts";
 import {
@@ -103,6 +104,11 @@ async function readMatrix(folder: ModelFolder, name: string): Promise<Float32Arr
 /** The update scale * B A of each module of an adapter folder. */
 export async function adapterSpectra(path: string): Promise<UpdateSpectra> {
   const adapter = await readAdapter(path);
+  if (adapterKind(adapter.config.kind).mergeRows) {
+    throw new UserError(
+      `${path}: a ${adapter.config.kind} adapter's update is not its factors' product alone; merge it (lowrank merge) and compare the two models`,
+    );
+  }
   const modules: ModuleSpectrum[] = [];
   const unchanged: string[] = [];
   for (const [name, { a, b }] of adapter.modules) {

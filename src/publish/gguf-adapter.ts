@@ -9,6 +9,7 @@ import type { LoadedAdapter } from "../formats/peft.ts";
 import { planAdapter } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { embeddingName, headName } from "../models/decoder-weights.ts";
+import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { UserError } from "../util/errors.ts";
 import { ggufArchitecture, ggufName, interleavedHeads, interleaveRows } from "./gguf-names.ts";
 
@@ -36,6 +37,8 @@ export function ggufAdapter(
       `adapter: ${what}, which a GGUF adapter cannot express; export the merged model instead, without --adapter-only`,
     );
   };
+  const { notInGguf } = adapterKind(adapter.config.kind);
+  if (notInGguf !== undefined) refuse(notInGguf);
   const changed = [...plan.fixed.keys()].filter((name) => !about.isUnchanged?.(name));
   const whole = [...plan.replaced.keys(), ...changed];
   if (whole.length > 0) refuse(`it replaces ${whole.join(", ")} whole`);

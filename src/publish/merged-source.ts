@@ -9,6 +9,7 @@ import type { DecoderConfig } from "../models/decoder-config.ts";
 import { embeddingName, headName } from "../models/decoder-weights.ts";
 import type { WeightSource } from "../models/load-model.ts";
 import { resizedSource } from "../models/resized-source.ts";
+import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
 
@@ -33,9 +34,13 @@ export function mergedSource(
   const whole = new Map([...plan.fixed, ...plan.replaced]);
   const [embedding, head] = [`${embeddingName}.weight`, `${headName}.weight`];
   const factors = new Map(
-    [...plan.linears].map(([name, { a, b }]) => [`${name}.weight`, { a, b, scale: scaleOf(adapter, name) }]),
+    [...plan.linears].map(([name, { a, b, tensors }]) => [
+      `${name}.weight`,
+      { a, b, tensors, scale: scaleOf(adapter, name) },
+    ]),
   );
-  if (plan.embedding) factors.set(embedding, plan.embedding);
+  const kind = adapterKind(adapter.config.kind);
+  if (plan.embedding) factors.set(embedding, { ...plan.embedding, tensors: undefined });
   // The head of a tied base is its embedding, as it was before anything changed that.
   const stored = (name: string) => (config.tied && name === head && !resized.find(head) ? embedding : name);
   const find = (name: string) => {
@@ -61,7 +66,7 @@ export function mergedSource(
   };
 
   async function readMerged(name: string, offset: number, length: number): Promise<Uint8Array> {
-    const { a, b, scale } = factors.get(name)!;
+    const { a, b, scale, tensors } = factors.get(name)!;
     const { dtype } = find(name)!;
     const [rank, inputs] = a.shape as [number, number];
     const firstRow = Math.floor(offset / 4 / inputs);
@@ -79,7 +84,9 @@ export function mergedSource(
         const x = new DeviceRows(backend, scaled, [rows, rank]);
         const y = new DeviceRows(backend, decodeToF32(bytes, dtype), [rows, inputs]);
         backend.linear(x.tensor, [{ weight: factor.tensor, residual: y.tensor, y: y.tensor }]);
-        out.set(await y.read(), (row - firstRow) * inputs);
+        const merged = await y.read();
+        if (tensors) kind.mergeRows?.(merged, inputs, row, tensors);
+        out.set(merged, (row - firstRow) * inputs);
         x.free();
         y.free();
       }

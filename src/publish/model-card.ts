@@ -28,6 +28,7 @@ export function modelCard(name: string, config: AdapterConfig, run: JsonObject |
   const targets = typeof config.targets === "string" ? config.targets : config.targets.join(", ");
   const training = [
     ...row("method", options.method),
+    ...row("adapter", config.kind),
     ...row("rank", config.rank),
     ...row("alpha", config.alpha),
     ...row("rank-stabilised scale", config.rslora),

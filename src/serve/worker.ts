@@ -141,7 +141,7 @@ class EngineHost {
 
   /** Its numbers go to the device a few milliseconds at a time, and passes run in between. */
   private async load(name: string, { parts, speech }: ReadAdapter): Promise<void> {
-    const steps = adapterSetSteps(this.backend, parts);
+    const steps = adapterSetSteps(this.model.loaded.decoder, parts);
     let set: AdapterSet | undefined;
     while (!set) {
       if (this.closing) {

@@ -9,35 +9,52 @@ import type { Backend, Tensor } from "../backend/backend.ts";
 import type { Method } from "../config/fields.ts";
 import type { Batch } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
-import { type LoadedAdapter, newAdapterConfig } from "../formats/peft.ts";
+import { type AdapterConfig, type LoadedAdapter, newAdapterConfig } from "../formats/peft.ts";
 import {
   attachLoadedAdapter,
   attachNewAdapter,
   type DecoderAdapter,
+  linearNames,
+  parseExcluded,
   parseTargets,
   wholeTables,
 } from "../models/adapter.ts";
 import type { Decoder } from "../models/decoder.ts";
+import { embeddingName } from "../models/decoder-weights.ts";
 import type { LoadedDecoder } from "../models/load-model.ts";
+import type { AdapterKindName } from "../nn/adapter-kinds/index.ts";
+import { loraPlusGroups } from "../nn/lora-plus.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
 import { type OptimizerName, optimizerDefaults, optimizers } from "../optim/index.ts";
 import { defaultOptimizerOptions, type Optimizer, type OptimizerOptions } from "../optim/optimizer.ts";
 import type { StateMemory } from "../optim/paging.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
-import { BugError } from "../util/errors.ts";
+import { BugError, UserError } from "../util/errors.ts";
 import { DeviceBatch, defaultLogitsChunkBytes } from "./device-batch.ts";
 import { type Evaluation, evaluate } from "./evaluate.ts";
 
 /** What trains, and what updates it: the part of a run's recipe that a session needs. */
 export interface SessionRecipe extends Partial<OptimizerOptions> {
   readonly method: Method;
+  /** The kind of adapter; LoRA when absent. */
+  readonly adapter?: AdapterKindName;
   readonly rank: number;
   readonly alpha: number;
   readonly dropout?: number;
   readonly rslora?: boolean;
+  /** B's learning rate over A's; 1 when absent. */
+  readonly loraPlusRatio?: number;
   /** As --targets. */
   readonly targets: string;
+  /** As --exclude. */
+  readonly exclude?: string;
+  /** Numbers of the layers that are adapted; all when absent. */
+  readonly layers?: readonly number[];
+  readonly rankPattern?: Readonly<Record<string, number>>;
+  readonly alphaPattern?: Readonly<Record<string, number>>;
+  /** Modules that train whole beside the adapter. */
+  readonly modulesToSave?: readonly string[];
   /** Train embedding and head whole beside the adapter, as added tokens need. */
   readonly trainsTables?: boolean;
   readonly optimizer: OptimizerName;
@@ -75,19 +92,52 @@ export function makeTrainable(
     if (!loaded.trained) throw new BugError("full fine-tuning of a model that was not loaded for it");
     return { parameters: loaded.trained };
   }
-  const { rank, alpha, dropout, rslora, trainsTables } = recipe;
-  const tables = trainsTables ? wholeTables(loaded) : {};
+  const groups = {
+    groupOf: recipe.loraPlusRatio === undefined ? undefined : loraPlusGroups(recipe.loraPlusRatio),
+  };
   const adapter = initial
-    ? attachLoadedAdapter(loaded, initial, { trains: true, dropout })
-    : attachNewAdapter(
-        loaded,
-        newAdapterConfig({
-          ...{ rank, alpha, dropout, rslora, targets: parseTargets(recipe.targets), baseModel },
-          ...tables,
-        }),
-        recipe.seed,
-      );
+    ? attachLoadedAdapter(loaded, initial, { trains: true, dropout: recipe.dropout, ...groups })
+    : attachNewAdapter(loaded, adapterConfigOf(loaded, recipe, baseModel), recipe.seed, groups);
+  if (recipe.loraPlusRatio !== undefined && adapter.flat.get(`${embeddingName}.lora_a`)) {
+    adapter.free();
+    throw new UserError(
+      "--lora-plus-ratio does not go with an adapted embedding, which PEFT trains at a rate of its own; leave embed_tokens out of the targets, or the ratio",
+    );
+  }
   return { parameters: adapter.flat, adapter };
+}
+
+/** A fresh adapter's configuration, in PEFT's terms. */
+function adapterConfigOf(
+  loaded: LoadedDecoder,
+  recipe: Omit<SessionRecipe, "optimizer">,
+  baseModel: string | undefined,
+): AdapterConfig {
+  const { adapter: kind, rank, alpha, dropout, rslora, rankPattern, alphaPattern } = recipe;
+  const { config } = loaded.decoder;
+  const outside = recipe.layers?.find((layer) => layer >= config.layers);
+  if (outside !== undefined) {
+    throw new UserError(
+      `--layers names layer ${outside}, and this model has ${config.layers}: 0 to ${config.layers - 1}`,
+    );
+  }
+  let targets: AdapterConfig["targets"] = parseTargets(recipe.targets);
+  if (recipe.layers && typeof targets === "string") {
+    if (targets !== "all-linear")
+      throw new UserError(
+        "--layers does not go with --targets /regex/; write the layers into the expression",
+      );
+    // PEFT heeds layers beside a list of names only.
+    targets = linearNames;
+  }
+  const tables = recipe.trainsTables ? wholeTables(loaded) : undefined;
+  return newAdapterConfig({
+    ...{ kind, rank, alpha, dropout, rslora, targets, rankPattern, alphaPattern, baseModel },
+    excludeModules: recipe.exclude === undefined ? undefined : parseExcluded(recipe.exclude),
+    layersToTransform: recipe.layers,
+    ensureWeightTying: tables?.ensureWeightTying,
+    modulesToSave: [...new Set([...(tables?.modulesToSave ?? []), ...(recipe.modulesToSave ?? [])])],
+  });
 }
 
 export interface GradientResult {

@@ -195,7 +195,7 @@ export async function trainGolden(
   return { losses, gradNorms };
 }
 
-function sampleOf({ ids, mask }: GoldenSequence, row: number): Sample {
+export function sampleOf({ ids, mask }: GoldenSequence, row: number): Sample {
   // The first token has nothing before it to be predicted from.
   const targetMask = Uint8Array.from(mask, (bit, i) => (i > 0 ? bit : 0));
   return { ids: Int32Array.from(ids), targetMask, rowId: { file: "golden", line: row + 1, unit: "row" } };

@@ -23,7 +23,6 @@ const bf16Tolerance = 5e-2;
 const folder = scratchFolder();
 const { cases, base, seed, ids } = loadAdaptersGolden();
 const refused: Readonly<Record<string, RegExp>> = {
-  dora: /use_dora is set: DoRA/,
   "lm-head": /adapts "lm_head", which is not a linear layer of this model's blocks/,
   embedding: /adapters of embeddings are not supported/,
 };

@@ -133,7 +133,6 @@ describe("adapter_config.json", () => {
   const refused: [JsonObject, RegExp][] = [
     [{ peft_type: "IA3" }, /peft_type is "IA3"/],
     [{ peft_type: undefined }, /peft_type is missing/],
-    [{ use_dora: true }, /use_dora is set/],
     [{ fan_in_fan_out: true }, /stored transposed/],
     [{ trainable_token_indices: [1] }, /single rows of the embedding/],
     [{ layer_replication: [[0, 2]] }, /repeated/],
@@ -280,12 +279,20 @@ describe("adapter folder", () => {
       /holds factors for q_proj/,
     ],
     [
-      "DoRA",
+      "magnitudes that the config does not speak of",
       {
         "adapter_config.json": text(good),
         "adapter_model.safetensors": zeros(named("q_proj.lora_magnitude_vector", [2])),
       },
-      /DoRA/,
+      /lora_magnitude_vector: this kind of adapter tensor is not supported/,
+    ],
+    [
+      "DoRA without magnitudes",
+      {
+        "adapter_config.json": text({ ...good, use_dora: true }),
+        "adapter_model.safetensors": zeros(pair),
+      },
+      /q_proj has no lora_magnitude_vector/,
     ],
     [
       "half of an embedding's adapter",

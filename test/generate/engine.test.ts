@@ -202,7 +202,7 @@ describe("while others are answered", () => {
         return undefined;
       },
     });
-    const steps = adapterSetSteps(backend, adapterParts(model, read), 256);
+    const steps = adapterSetSteps(model.loaded.decoder, adapterParts(model, read), 256);
     const tokensAt: number[] = [];
     let set: AdapterSet | undefined;
     while (!set) {
@@ -230,7 +230,7 @@ describe("while others are answered", () => {
     whole.free();
     // Given up half-way, it leaves nothing.
     const held = backend.liveBytes;
-    const given = adapterSetSteps(backend, adapterParts(model, read), 256);
+    const given = adapterSetSteps(model.loaded.decoder, adapterParts(model, read), 256);
     given.next();
     expect(backend.liveBytes).toBeGreaterThan(held);
     given.return(undefined as never);

@@ -37,6 +37,11 @@ CASES = {
     "added tokens": ("biased", dict(target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]), 3),
     "added tokens of a tie": ("tied", dict(target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]), 3),
     "adapted tables with added tokens": ("biased", dict(target_modules=["embed_tokens", "lm_head", "q_proj"]), 2),
+    "dora": ("biased", dict(target_modules="all-linear", use_dora=True), 0),
+    "dora head of a tie": ("tied", dict(target_modules=["q_proj", "down_proj", "lm_head"], use_dora=True), 0),
+    "dora beside saved tables": (
+        "biased", dict(target_modules=["v_proj", "up_proj"], use_dora=True, modules_to_save=["embed_tokens", "lm_head"]), 2),
+    "dora and all biases": ("biased", dict(target_modules=["q_proj", "up_proj"], use_dora=True, bias="all"), 0),
     "a smaller vocabulary": ("biased", dict(target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]), -5),
 }
 

@@ -4,13 +4,16 @@
 
 import type { Adapter, Matrix, Tensor } from "../../backend/backend.ts";
 import { rows } from "../../tensor/tensor.ts";
-import { BugError } from "../../util/errors.ts";
+import { BugError, invariant } from "../../util/errors.ts";
 import type { Tape, Value } from "../tape.ts";
+import type { ColumnScale } from "./columns.ts";
 import type { LinearSpec, LinearWeight } from "./linear.ts";
 
 export interface HeadLossSpec {
   readonly weight: LinearWeight; // [V, C]
   readonly adapter?: LinearSpec["adapter"];
+  /** What scales the logits, in place of the adapter's dropout: the two do not go together here. */
+  readonly columns?: ColumnScale;
   /** Rows of x that have a target, i32 [N]; and their targets, i32 [N]. */
   readonly rows: Tensor;
   readonly targets: Tensor;
@@ -31,23 +34,30 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
   const [vocabulary, width] = weight.shape as [number, number];
   const [dA, dB] = [spec.adapter?.a.grad, spec.adapter?.b.grad];
   const trains = dWeight !== undefined || dA !== undefined;
+  const { columns } = spec;
+  invariant(!(columns && spec.adapter?.dropout), "headLoss: scaled logits under dropout");
+  const dMagnitude = columns?.magnitude.grad;
   const wantsGrad = tape.recording && (x.needsGrad || trains);
   const losses = tape.value([count], false);
   const all = count === x.shape[0]!;
+  const scaleBy = ({ factors }: ColumnScale, from: Tensor, to: Tensor) =>
+    backend.scaleColumns({ x: from, factors: factors.data, bias: undefined, residual: undefined, y: to });
   let dx: Tensor | undefined;
   tape.record({
     name: "headLoss",
-    inputs: [x],
+    inputs: [x, ...(columns ? [columns.factors, columns.norms] : [])],
     outputs: [losses],
     forward() {
       const selected = all ? x.data : tape.allocateTensor([count, width], "activations");
       if (!all) backend.gatherRows({ x: x.data, index: spec.rows, y: selected });
       const dSelected =
         wantsGrad && x.needsGrad ? tape.allocateTensor([count, width], "activations") : undefined;
-      const fitting = Math.max(1, Math.floor(spec.chunkBytes / (4 * vocabulary)));
+      const fitting = Math.max(1, Math.floor(spec.chunkBytes / (4 * vocabulary * (dMagnitude ? 2 : 1))));
       // Masks belong to a chunk: with dropout its size must not depend on memory.
       const chunk = Math.min(count, spec.adapter?.dropout ? dropoutRows : fitting);
       const logits = tape.allocateTensor([chunk, vocabulary], "logits");
+      // The magnitudes' gradient needs the logits as they were before.
+      const unscaled = dMagnitude ? tape.allocateTensor([chunk, vocabulary], "logits") : logits;
       const rank = spec.adapter?.a.tensor.shape[0];
       const u = rank === undefined ? undefined : tape.allocateTensor([chunk, rank], "workspace");
       for (let start = 0; start < count; start += chunk) {
@@ -55,7 +65,9 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
         const part = rows(logits, 0, end - start);
         const input = rows(selected, start, end);
         const adapter = adapterOf(spec, u, start, end);
-        backend.linear(input, [{ weight, adapter, y: part }]);
+        const product = rows(unscaled, 0, end - start);
+        backend.linear(input, [{ weight, adapter, y: product }]);
+        if (columns) scaleBy(columns, product, part);
         backend.crossEntropy({
           logits: part,
           targets: rows(spec.targets, start, end),
@@ -63,6 +75,13 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
           dLogits: wantsGrad ? part : undefined,
           gradScale: spec.gradScale,
         });
+        if (wantsGrad && columns) {
+          if (dMagnitude) {
+            const divisor = columns.norms.data;
+            backend.addColumnDots({ x: part, y: product, divisor, out: dMagnitude });
+          }
+          scaleBy(columns, part, part);
+        }
         if (wantsGrad) {
           const target = dSelected && rows(dSelected, start, end);
           const grads = { weight, dy: part, adapter: adapter && { ...adapter, dA, dB }, dWeight };
@@ -70,6 +89,7 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
         }
       }
       backend.free(logits.buffer);
+      if (unscaled !== logits) backend.free(unscaled.buffer);
       if (u) backend.free(u.buffer);
       if (!all) backend.free(selected.buffer);
       if (!dSelected) return;

@@ -39,6 +39,8 @@ export interface RowAdapter {
   readonly a: Parameter; // [R, in]
   readonly b: Parameter; // [out, R]
   readonly scale: number;
+  /** [out], where the adapter scales the product, bias and residual aside. */
+  readonly columns?: Tensor;
 }
 
 function matrixOf(weight: LinearWeight): Matrix {
@@ -57,17 +59,50 @@ function addRowAdapter(tape: Tape, x: Tensor, { start, end, a, b, scale }: RowAd
 }
 
 /** Computes rows anew with what is their own; the base's share of them is lost work, a few rows of many. */
-function replaceRows(tape: Tape, x: Tensor, spec: LinearSpec, own: RowWeight, y: Tensor): void {
+function replaceRows(
+  tape: Tape,
+  x: Tensor,
+  spec: LinearSpec,
+  own: RowWeight,
+  y: Tensor,
+  bare: boolean,
+): void {
   invariant(!tape.recording, "weights of single rows serve generation, not training");
   const { start, end } = own;
   tape.backend.linear(rows(x, start, end), [
     {
       weight: own.weight?.tensor ?? matrixOf(spec.weight),
-      bias: (own.bias ?? spec.bias)?.tensor,
-      residual: spec.residual && rows(spec.residual.data, start, end),
+      bias: bare ? undefined : (own.bias ?? spec.bias)?.tensor,
+      residual: bare ? undefined : spec.residual && rows(spec.residual.data, start, end),
       y: rows(y, start, end),
     },
   ]);
+}
+
+/** Whether some rows' products are scaled, so that bias and residual come after all else. */
+function scalesRows(spec: LinearSpec): boolean {
+  return spec.rowAdapters?.some(({ columns }) => columns !== undefined) ?? false;
+}
+
+/** Scales the products of rows whose adapters ask for it, and adds to every row its bias and residual. */
+function finishRows({ backend }: Tape, spec: LinearSpec, y: Tensor): void {
+  const { rowAdapters = [], rowWeights = [], residual } = spec;
+  const ends = [...rowAdapters, ...rowWeights].flatMap(({ start, end }) => [start, end]);
+  const cuts = [...new Set([0, ...ends, y.shape[0]!])].sort((one, other) => one - other);
+  for (const [i, start] of cuts.slice(0, -1).entries()) {
+    const end = cuts[i + 1]!;
+    const covers = (group: { readonly start: number; readonly end: number }) =>
+      group.start <= start && end <= group.end;
+    const bias = rowWeights.find((group) => covers(group) && group.bias)?.bias ?? spec.bias;
+    const part = rows(y, start, end);
+    backend.scaleColumns({
+      x: part,
+      factors: rowAdapters.find(covers)?.columns,
+      bias: bias?.tensor,
+      residual: residual && rows(residual.data, start, end),
+      y: part,
+    });
+  }
 }
 
 /** y_i = x W_i^T + ... for every spec; x [T, in], results [T, out_i]. */
@@ -107,15 +142,17 @@ export function linear(tape: Tape, x: Value, specs: readonly LinearSpec[]): Valu
     forward() {
       const parts: LinearPart[] = specs.map((s, i) => ({
         weight: matrixOf(s.weight),
-        bias: s.bias?.tensor,
-        residual: s.residual?.data,
+        bias: scalesRows(s) ? undefined : s.bias?.tensor,
+        residual: scalesRows(s) ? undefined : s.residual?.data,
         adapter: adapterOf(i),
         y: ys[i]!.data,
       }));
       tape.backend.linear(x.data, parts);
-      for (let i = 0; i < specs.length; i++) {
-        for (const own of specs[i]!.rowWeights ?? []) replaceRows(tape, x.data, specs[i]!, own, ys[i]!.data);
-        for (const adapter of specs[i]!.rowAdapters ?? []) addRowAdapter(tape, x.data, adapter, ys[i]!.data);
+      for (const [i, s] of specs.entries()) {
+        const y = ys[i]!.data;
+        for (const own of s.rowWeights ?? []) replaceRows(tape, x.data, s, own, y, scalesRows(s));
+        for (const adapter of s.rowAdapters ?? []) addRowAdapter(tape, x.data, adapter, y);
+        if (scalesRows(s)) finishRows(tape, s, y);
       }
     },
     backward: ys.some((y) => y.needsGrad)

@@ -107,14 +107,27 @@ function rmsNormBackward(gpu: Gpu, { x, w, rstd, dy, dx, accumulate }: Operands<
 const columnSpan = 64;
 const columnGroups = 256;
 
-/** out[c] += sum over rows of x[row, c], or of x * norm.y * norm.rstd. */
-export function addColumnSums(gpu: Gpu, x: Tensor, out: Tensor, norm?: { y: Tensor; rstd: Tensor }): void {
+export interface ColumnFactors {
+  readonly y?: Tensor;
+  /** By row. */
+  readonly rstd?: Tensor;
+  /** By column. */
+  readonly divisor?: Tensor;
+}
+
+/** out[c] += sum over rows of x[row, c], times and over the factors that are there; rstd only beside y. */
+export function addColumnSums(gpu: Gpu, x: Tensor, out: Tensor, by: ColumnFactors = {}): void {
   const width = out.shape[0]!;
-  const first = gpu.pipelines.get(`column-sums ${norm ? 1 : 0}`, () => ({
+  const kind = by.rstd ? 1 : by.y ? 2 : 0;
+  const first = gpu.pipelines.get(`column-sums ${kind}`, () => ({
     files: ["column-sums"],
-    constants: { NORM: norm ? 1 : 0 },
+    constants: { NORM: kind },
   }));
-  const second = gpu.pipelines.get("add-column-sums", plain("add-column-sums"));
+  const divide = by.divisor ? 1 : 0;
+  const second = gpu.pipelines.get(`add-column-sums ${divide}`, () => ({
+    files: ["add-column-sums"],
+    constants: { DIVIDE: divide },
+  }));
   for (const { start, length } of windows(gpu, elementCount(x.shape) / width, 4 * width)) {
     const span = Math.max(columnSpan, Math.ceil(length / columnGroups));
     const groups = Math.ceil(length / span);
@@ -124,12 +137,13 @@ export function addColumnSums(gpu: Gpu, x: Tensor, out: Tensor, norm?: { y: Tens
       const columns = Math.ceil(width / 64);
       const operands = [
         operand(x, ...part),
-        norm ? operand(norm.y, ...part) : gpu.commands.nothing,
-        norm ? operand(norm.rstd, start, length) : gpu.commands.nothing,
+        by.y ? operand(by.y, ...part) : gpu.commands.nothing,
+        by.rstd ? operand(by.rstd, start, length) : gpu.commands.nothing,
         partial,
       ];
       gpu.commands.launch(first, operands, [length, width, span], [columns, groups, 1]);
-      gpu.commands.launch(second, [partial, operand(out)], [groups, width], [columns, 1, 1]);
+      const divisor = by.divisor ? operand(by.divisor) : gpu.commands.nothing;
+      gpu.commands.launch(second, [partial, divisor, operand(out)], [groups, width], [columns, 1, 1]);
     });
   }
 }

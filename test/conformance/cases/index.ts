@@ -3,6 +3,7 @@
 import type { Kernels } from "../../../src/backend/backend.ts";
 import * as attention from "./attention.ts";
 import type { KernelCase, KernelSpec } from "./case.ts";
+import * as columns from "./columns.ts";
 import * as crossEntropy from "./cross-entropy.ts";
 import * as elementwise from "./elementwise.ts";
 import * as gatedActivation from "./gated-activation.ts";
@@ -21,6 +22,7 @@ export const kernelSpecs: Readonly<Record<keyof Kernels, KernelSpec>> = {
   ...rmsNorm,
   ...rope,
   ...attention,
+  ...columns,
   ...gatedActivation,
   ...crossEntropy,
   ...updates,

@@ -1,5 +1,5 @@
-// First stage of a sum over rows: partial[g, c] = sum of x[row, c] over the SPAN rows of group g. With NORM it sums
-// x * y * rstd[row], the gradient of an RMSNorm's weight. One invocation a column, so loads are consecutive.
+// First stage of a sum over rows: partial[g, c] = sum of x[row, c] over the SPAN rows of group g. With NORM 1 it
+// sums x * y * rstd[row], the gradient of an RMSNorm's weight, with NORM 2 x * y. One invocation a column, so loads are consecutive.
 
 struct Params { x: u32, y: u32, rstd: u32, partial: u32, rows: u32, width: u32, span: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -17,7 +17,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var sum = 0.0;
   for (var row = start; row < end; row++) {
     let at = row * p.width + column;
-    if (NORM == 1u) { sum += x[p.x + at] * y[p.y + at] * rstd[p.rstd + row]; } else { sum += x[p.x + at]; }
+    var value = x[p.x + at];
+    if (NORM > 0u) { value *= y[p.y + at]; }
+    if (NORM == 1u) { value *= rstd[p.rstd + row]; }
+    sum += value;
   }
   partial[p.partial + group.y * p.width + column] = sum;
 }
