@@ -9,7 +9,7 @@ import { type LoadedDecoder, loadDecoder } from "../../src/models/load-model.ts"
 import { quantizeOnArrival } from "../../src/models/quantized-weights.ts";
 import { adapterKind, adapterKindNames } from "../../src/nn/adapter-kinds/index.ts";
 import type { FlatParameters } from "../../src/nn/parameters.ts";
-import { makeTrainable, Session, type SessionRecipe } from "../../src/train/session.ts";
+import { makeTrainable, Session, type SessionRecipe } from "../../src/session/session.ts";
 import {
   goldenAdapter,
   loadModelGolden,
