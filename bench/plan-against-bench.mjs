@@ -1,6 +1,6 @@
 // Predicted against measured memory: ten cases across methods, shapes, lengths and checkpointing, each measured by
 // `lowrank bench` in a process of its own, so that resident memory is that case's alone. Prints one line a case, and the
-// constant that src/train/process-memory.ts should hold. Run after `npm run build`: node bench/plan-against-bench.mjs
+// constant that src/memory/process-memory.ts should hold. Run after `npm run build`: node bench/plan-against-bench.mjs
 
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";

@@ -1,11 +1,11 @@
 // A backend without memory and without arithmetic: it counts what a computation allocates, category by category, and
 // every kernel is a no-op. The real model, optimizer and trainer run on it in milliseconds whatever the model's size,
-// so the ledger it ends with is what the same run will need (train/predict-memory.ts). It is no device: it is not in
+// so the ledger it ends with is what the same run will need (memory/predict-memory.ts). It is no device: it is not in
 // the registry, and what read() returns are zeros.
 //
 // Devices count the sizes that they were asked for, without rounding (cpu.ts), and so does this one. Kernels' own
 // scratch space is in no device's ledger: of it, the largest packed operand of a product is noted here, and what else a
-// process holds is in train/process-memory.ts.
+// process holds is in memory/process-memory.ts.
 
 import { elementCount } from "../tensor/tensor.ts";
 import { BugError } from "../util/errors.ts";

@@ -1,5 +1,5 @@
 // `lowrank eval`: measures a model on rows and prints the scores; with --predictions, also what it wrote. Not here:
-// how anything is measured (train/measure.ts).
+// how anything is measured (measure/measure.ts).
 
 import { open } from "node:fs/promises";
 import { openBackend } from "../backend/index.ts";

@@ -1,4 +1,4 @@
-// Quality of one run on the evaluation rows, by `eval`'s own measure (train/measure.ts), kept row by row so that
+// Quality of one run on the evaluation rows, by `eval`'s own measure (measure/measure.ts), kept row by row so that
 // intervals can be drawn from it. Results lie in the run's folder and are read again when nothing has changed.
 
 import { createHash } from "node:crypto";

@@ -1,5 +1,5 @@
 // A session on an open model: rows to batches, gradients, updates, measuring and saving, one call each, for training
-// loops of one's own. Every step is the one that `train` makes (train/session.ts).
+// loops of one's own. Every step is the one that `train` makes (session/session.ts).
 
 import type { InputOf } from "../config/define.ts";
 import type { Method } from "../config/fields.ts";

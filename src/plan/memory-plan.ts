@@ -1,6 +1,6 @@
 // Ledgers of every way to train a shape: full in fp32, full with bf16 products, LoRA, QLoRA; each kept or recomputed
 // activations, 32- or 8-bit optimizer. Which of them fit, and the largest batch and length that do. The ledgers
-// themselves are counted by train/predict-memory.ts.
+// themselves are counted by memory/predict-memory.ts.
 
 import type { LedgerReport } from "../backend/backend.ts";
 import type { Method } from "../config/fields.ts";

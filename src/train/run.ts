@@ -1,5 +1,5 @@
 // THE MAIN PATH of training; read first. Opens the device, loads the model (setup.ts), attaches what trains, turns
-// rows into samples, then steps (step.ts), evaluates (evaluate.ts), saves (checkpoint.ts) and ends with a PEFT adapter
+// rows into samples, then steps (session/session.ts), evaluates, saves (checkpoint.ts) and ends with a PEFT adapter
 // or a model folder (save-result.ts). Runs on a worker thread (worker.ts); tells what happens through `emit`.
 
 import { join } from "node:path";
