@@ -20,6 +20,7 @@ import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { attachAdapters, attachKind } from "../nn/lora.ts";
 import type { Linear } from "../nn/module.ts";
 import { FlatParameters, type ParameterGroup, type ParameterSpec } from "../nn/parameters.ts";
+import { type AdapterInit, initializePissa } from "../nn/pissa.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { planAdapter, scaleOf, transposed } from "./adapter-plan.ts";
@@ -32,7 +33,10 @@ const embeddingTable = `${embeddingName}.weight`;
 const headTable = `${headName}.weight`;
 
 export interface DecoderAdapter {
+  /** Of the adapter as read() gives it. */
   readonly config: AdapterConfig;
+  /** Gives a fresh adapter the first values that need the weights; to await before its first use. */
+  initialize(): Promise<void>;
   readonly flat: FlatParameters;
   /** What adapter_model.safetensors holds, read from the device. */
   read(): Promise<AdapterWeights>;
@@ -86,7 +90,7 @@ export function attachNewAdapter(
   loaded: LoadedDecoder,
   config: AdapterConfig,
   seed: number,
-  options: Pick<AttachedParts, "groupOf"> = {},
+  options: Pick<AttachedParts, "groupOf" | "init"> = {},
 ): DecoderAdapter {
   const { decoder } = loaded;
   const linears = decoder.linears.map((layer) => layer.name);
@@ -101,6 +105,7 @@ export function attachNewAdapter(
     );
   }
   refuseIdlePatterns(config, [...settings.keys()]);
+  if (options.init === "pissa") refusePissa(config, settings);
   if (settings.has(embeddingName) && !adapterKind(config.kind).adaptsEmbeddings) {
     throw new UserError(
       `adapter: ${embeddingName} is a target, and an embedding is not adapted in the way of ${config.kind}; leave it out, or train it whole`,
@@ -174,6 +179,7 @@ export function attachLoadedAdapter(
 }
 
 export interface AttachedParts {
+  readonly init?: AdapterInit;
   /** Parameters that are updated otherwise than the rest. */
   readonly groupOf?: (spec: ParameterSpec) => ParameterGroup;
   readonly seed: number;
@@ -192,14 +198,16 @@ class Attached implements DecoderAdapter {
   /** Whole tensors by the base's names for them; two tables of a tie are one parameter. */
   private readonly replaced = new Map<string, Parameter>();
   private readonly fixed: ReadonlyMap<string, TensorValues>;
+  private initialized: Promise<void> | undefined;
 
   constructor(
     private readonly decoder: Decoder,
-    readonly config: AdapterConfig,
+    private readonly trained: AdapterConfig,
     settings: ReadonlyMap<string, ModuleSettings>,
-    parts: AttachedParts,
+    private readonly parts: AttachedParts,
   ) {
     const { backend } = decoder;
+    const config = trained;
     this.layers = [...decoder.linears, decoder.head];
     this.fixed = parts.fixed ?? new Map();
     const ofTable = settings.get(embeddingName);
@@ -215,6 +223,7 @@ class Attached implements DecoderAdapter {
       ],
       trains: parts.trains,
       groupOf: parts.groupOf,
+      init: parts.init,
     });
     if (ofTable) this.adaptEmbedding(ofTable.scale, parts.seed);
     this.copyWhole(parts.whole ?? []);
@@ -244,7 +253,7 @@ class Attached implements DecoderAdapter {
 
   /** Which of its own names a whole tensor trains under: tables that stay tied are one. */
   private ownerOf(name: string): string {
-    const { config, decoder } = this;
+    const { trained: config, decoder } = this;
     const keepsTie = config.ensureWeightTying && decoder.config.tied;
     return keepsTie && name === headTable ? embeddingTable : name;
   }
@@ -304,9 +313,20 @@ class Attached implements DecoderAdapter {
     this.flat.set(parameter, values);
   }
 
+  get config(): AdapterConfig {
+    return this.parts.init === "pissa" ? withAnchors(this.trained) : this.trained;
+  }
+
+  initialize(): Promise<void> {
+    const { decoder, layers, flat, parts } = this;
+    this.initialized ??=
+      parts.init === "pissa" ? initializePissa(decoder.backend, layers, flat, parts.seed) : Promise.resolve();
+    return this.initialized;
+  }
+
   /** The kind's part, once weights and factors have their values. */
   attachKind(fresh: boolean): void {
-    const { decoder, layers, config } = this;
+    const { decoder, layers, trained: config } = this;
     attachKind(decoder.backend, layers, config.kind, fresh);
     if (decoder.head.adapter?.attachment && config.dropout > 0) {
       throw new UserError(
@@ -326,7 +346,10 @@ class Attached implements DecoderAdapter {
       if (!adapter) continue;
       const tensors = new Map<string, TensorValues>();
       for (const [own, parameter] of adapter.tensors) tensors.set(own, await valuesOf(parameter));
-      modules.set(name, { a: await valuesOf(adapter.a), b: await valuesOf(adapter.b), tensors });
+      const [a, b] = [await valuesOf(adapter.a), await valuesOf(adapter.b)];
+      const { anchor, scale } = adapter;
+      if (!anchor) modules.set(name, { a, b, tensors });
+      else modules.set(name, joined(a, b, await valuesOf(anchor.a), await valuesOf(anchor.b), scale));
     }
     if (decoder.embeddingAdapter) {
       const { a, b } = decoder.embeddingAdapter;
@@ -352,11 +375,63 @@ class Attached implements DecoderAdapter {
   }
 }
 
+/** [A; A0] and [B, -B0]: what the factors add to the unchanged base, as one pair of twice the rank. */
+function joined(
+  a: TensorValues,
+  b: TensorValues,
+  firstA: TensorValues,
+  scaledB: TensorValues,
+  scale: number,
+): AdapterPair {
+  const [rank, inputs] = a.shape as [number, number];
+  const outputs = b.shape[0]!;
+  const stacked = new Float32Array(2 * rank * inputs);
+  stacked.set(a.values);
+  stacked.set(firstA.values, rank * inputs);
+  const both = new Float32Array(2 * outputs * rank);
+  for (let o = 0; o < outputs; o++) {
+    const from = o * rank;
+    both.set(b.values.subarray(from, from + rank), 2 * from);
+    for (let r = 0; r < rank; r++) both[2 * from + rank + r] = scaledB.values[from + r]! / scale;
+  }
+  return {
+    a: { shape: [2 * rank, inputs], values: stacked },
+    b: { shape: [outputs, 2 * rank], values: both },
+  };
+}
+
+/** The configuration of the joined factors: twice the rank at the same scale. */
+function withAnchors(config: AdapterConfig): AdapterConfig {
+  const factor = config.rslora ? Math.SQRT2 : 2;
+  const times = (map: Readonly<Record<string, number>>, by: number) =>
+    Object.fromEntries(Object.entries(map).map(([key, value]) => [key, value * by]));
+  return {
+    ...config,
+    rank: 2 * config.rank,
+    rankPattern: times(config.rankPattern, 2),
+    alpha: factor * config.alpha,
+    alphaPattern: times(config.alphaPattern, factor),
+  };
+}
+
 function tableSpecs({ config }: Decoder, rank: number): ParameterSpec[] {
   return [
     { name: `${embeddingName}.lora_a`, shape: [config.vocabularySize, rank] },
     { name: `${embeddingName}.lora_b`, shape: [config.width, rank] },
   ];
+}
+
+/** UserError for what PiSSA is not made of here. */
+function refusePissa(config: AdapterConfig, settings: ReadonlyMap<string, ModuleSettings>): void {
+  const tables = [headName, embeddingName].filter((name) => settings.has(name));
+  if (tables.length > 0)
+    throw new UserError(
+      `adapter: --init pissa is for linear layers of the blocks; leave ${tables.join(", ")} out of the targets`,
+    );
+  if (adapterKind(config.kind).attach)
+    throw new UserError(
+      `adapter: --init pissa does not go with --adapter ${config.kind}; use --adapter lora, or --init default`,
+    );
 }
 
 /** A pattern that matches no adapted layer is a typing mistake. */
