@@ -11,8 +11,6 @@ import {
   type LoadedAdapter,
   type ModuleSettings,
   matchTargets,
-  savedWholeMatcher,
-  settingsReader,
   type TensorValues,
   unmatchedTargets,
 } from "../formats/peft.ts";
@@ -25,9 +23,10 @@ import { BugError, UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { planAdapter, scaleOf, transposed } from "./adapter-plan.ts";
 import type { Decoder } from "./decoder.ts";
-import type { DecoderConfig } from "./decoder-config.ts";
 import { embeddingName, headName, weightSpecs } from "./decoder-weights.ts";
+import { configOfJoined, joinedFactors } from "./joined-factors.ts";
 import type { LoadedDecoder } from "./load-model.ts";
+import { refuseIdlePatterns, refusePissa, wholeNames } from "./new-adapter.ts";
 
 const embeddingTable = `${embeddingName}.weight`;
 const headTable = `${headName}.weight`;
@@ -42,47 +41,6 @@ export interface DecoderAdapter {
   read(): Promise<AdapterWeights>;
   /** Takes the adapter off the decoder and frees it. */
   free(): void;
-}
-
-const shortNames: Readonly<Record<string, string>> = {
-  q: "q_proj",
-  k: "k_proj",
-  v: "v_proj",
-  o: "o_proj",
-  gate: "gate_proj",
-  up: "up_proj",
-  down: "down_proj",
-};
-
-/** What every block's linear layers are called. */
-export const linearNames: readonly string[] = Object.values(shortNames);
-
-/** --targets in PEFT's terms: all-linear, attention, a comma list of names (short or full), or /regex/. */
-export function parseTargets(text: string): string | string[] {
-  if (text === "all-linear") return text;
-  if (text === "attention") return ["q_proj", "k_proj", "v_proj", "o_proj"];
-  if (text.length > 2 && text.startsWith("/") && text.endsWith("/")) return text.slice(1, -1);
-  return text
-    .split(",")
-    .map((name) => name.trim())
-    .filter((name) => name !== "")
-    .map((name) => shortNames[name] ?? name);
-}
-
-/** --exclude in PEFT's terms: names (short or full), or /regex/. */
-export function parseExcluded(text: string): string | string[] {
-  const excluded = parseTargets(text);
-  return excluded === "all-linear" ? [excluded] : excluded;
-}
-
-/** What a new adapter's configuration says to train embedding and head whole; tied, they stay one table. */
-export function wholeTables({
-  decoder,
-}: LoadedDecoder): Pick<AdapterConfig, "modulesToSave" | "ensureWeightTying"> {
-  const [embedding, head] = [embeddingName, headName].map((name) => name.slice(name.lastIndexOf(".") + 1));
-  return decoder.config.tied
-    ? { modulesToSave: [embedding!], ensureWeightTying: true }
-    : { modulesToSave: [embedding!, head!], ensureWeightTying: false };
 }
 
 /** Attaches a fresh adapter to every layer that the configuration names. */
@@ -314,7 +272,7 @@ class Attached implements DecoderAdapter {
   }
 
   get config(): AdapterConfig {
-    return this.parts.init === "pissa" ? withAnchors(this.trained) : this.trained;
+    return this.parts.init === "pissa" ? configOfJoined(this.trained) : this.trained;
   }
 
   initialize(): Promise<void> {
@@ -349,7 +307,7 @@ class Attached implements DecoderAdapter {
       const [a, b] = [await valuesOf(adapter.a), await valuesOf(adapter.b)];
       const { anchor, scale } = adapter;
       if (!anchor) modules.set(name, { a, b, tensors });
-      else modules.set(name, joined(a, b, await valuesOf(anchor.a), await valuesOf(anchor.b), scale));
+      else modules.set(name, joinedFactors(a, b, await valuesOf(anchor.a), await valuesOf(anchor.b), scale));
     }
     if (decoder.embeddingAdapter) {
       const { a, b } = decoder.embeddingAdapter;
@@ -375,100 +333,11 @@ class Attached implements DecoderAdapter {
   }
 }
 
-/** [A; A0] and [B, -B0]: what the factors add to the unchanged base, as one pair of twice the rank. */
-function joined(
-  a: TensorValues,
-  b: TensorValues,
-  firstA: TensorValues,
-  scaledB: TensorValues,
-  scale: number,
-): AdapterPair {
-  const [rank, inputs] = a.shape as [number, number];
-  const outputs = b.shape[0]!;
-  const stacked = new Float32Array(2 * rank * inputs);
-  stacked.set(a.values);
-  stacked.set(firstA.values, rank * inputs);
-  const both = new Float32Array(2 * outputs * rank);
-  for (let o = 0; o < outputs; o++) {
-    const from = o * rank;
-    both.set(b.values.subarray(from, from + rank), 2 * from);
-    for (let r = 0; r < rank; r++) both[2 * from + rank + r] = scaledB.values[from + r]! / scale;
-  }
-  return {
-    a: { shape: [2 * rank, inputs], values: stacked },
-    b: { shape: [outputs, 2 * rank], values: both },
-  };
-}
-
-/** The configuration of the joined factors: twice the rank at the same scale. */
-function withAnchors(config: AdapterConfig): AdapterConfig {
-  const factor = config.rslora ? Math.SQRT2 : 2;
-  const times = (map: Readonly<Record<string, number>>, by: number) =>
-    Object.fromEntries(Object.entries(map).map(([key, value]) => [key, value * by]));
-  return {
-    ...config,
-    rank: 2 * config.rank,
-    rankPattern: times(config.rankPattern, 2),
-    alpha: factor * config.alpha,
-    alphaPattern: times(config.alphaPattern, factor),
-  };
-}
-
 function tableSpecs({ config }: Decoder, rank: number): ParameterSpec[] {
   return [
     { name: `${embeddingName}.lora_a`, shape: [config.vocabularySize, rank] },
     { name: `${embeddingName}.lora_b`, shape: [config.width, rank] },
   ];
-}
-
-/** UserError for what PiSSA is not made of here. */
-function refusePissa(config: AdapterConfig, settings: ReadonlyMap<string, ModuleSettings>): void {
-  const tables = [headName, embeddingName].filter((name) => settings.has(name));
-  if (tables.length > 0)
-    throw new UserError(
-      `adapter: --init pissa is for linear layers of the blocks; leave ${tables.join(", ")} out of the targets`,
-    );
-  if (adapterKind(config.kind).attach)
-    throw new UserError(
-      `adapter: --init pissa does not go with --adapter ${config.kind}; use --adapter lora, or --init default`,
-    );
-}
-
-/** A pattern that matches no adapted layer is a typing mistake. */
-function refuseIdlePatterns(config: AdapterConfig, adapted: readonly string[]): void {
-  for (const patterns of [config.rankPattern, config.alphaPattern]) {
-    for (const [pattern, value] of Object.entries(patterns)) {
-      // Where only this pattern sets the rank, it matches what gets another than a rank that nobody asked for.
-      const read = settingsReader({
-        ...config,
-        rank: -1,
-        rankPattern: { [pattern]: value },
-        alphaPattern: {},
-      });
-      if (adapted.some((name) => read(name).rank !== -1)) continue;
-      throw new UserError(
-        `adapter: the pattern ${JSON.stringify(pattern)} matches the end of no adapted layer's path, such as ${adapted[0]}`,
-      );
-    }
-  }
-}
-
-/** The base's tensors that a new adapter trains whole. UserError for modules that the model has not. */
-function wholeNames(model: DecoderConfig, config: AdapterConfig): string[] {
-  const names = weightSpecs({ ...model, tied: false }).map(({ name }) => name);
-  const moduleOf = (name: string) => name.slice(0, name.lastIndexOf("."));
-  for (const asked of config.modulesToSave) {
-    if (names.some((name) => savedWholeMatcher([asked])(moduleOf(name)))) continue;
-    const known = [...new Set(names.map(moduleOf).map((name) => name.slice(name.lastIndexOf(".") + 1)))];
-    throw new UserError(
-      `adapter: ${asked} is to train whole, and no module of this model is called that; its modules are ${known.join(", ")}`,
-    );
-  }
-  const saved = savedWholeMatcher(config.modulesToSave);
-  const whole = names.filter((name) => saved(moduleOf(name)));
-  const tables = [embeddingTable, headTable];
-  if (!(config.ensureWeightTying && model.tied && whole.some((name) => tables.includes(name)))) return whole;
-  return [...tables, ...whole.filter((name) => !tables.includes(name))];
 }
 
 /** One parameter for each tensor, under the first of its names. */

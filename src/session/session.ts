@@ -10,18 +10,12 @@ import type { Method } from "../config/fields.ts";
 import type { Batch } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
 import { type AdapterConfig, type LoadedAdapter, newAdapterConfig } from "../formats/peft.ts";
-import {
-  attachLoadedAdapter,
-  attachNewAdapter,
-  type DecoderAdapter,
-  linearNames,
-  parseExcluded,
-  parseTargets,
-  wholeTables,
-} from "../models/adapter.ts";
+import { attachLoadedAdapter, attachNewAdapter, type DecoderAdapter } from "../models/adapter.ts";
 import type { Decoder } from "../models/decoder.ts";
 import { embeddingName } from "../models/decoder-weights.ts";
 import type { LoadedDecoder } from "../models/load-model.ts";
+import { wholeTables } from "../models/new-adapter.ts";
+import { linearNames, parseExcluded, parseTargets } from "../models/target-names.ts";
 import type { AdapterKindName } from "../nn/adapter-kinds/index.ts";
 import { loraPlusGroups } from "../nn/lora-plus.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
