@@ -10,7 +10,7 @@ import { trainDefinition } from "../config/train-options.ts";
 import { makeFolder } from "../formats/make-folder.ts";
 import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
 import { FOLDER_LOCK, lockPlace } from "../formats/place-lock.ts";
-import { parseTargets } from "../models/adapter.ts";
+import { parseTargets } from "../models/target-names.ts";
 import { linearLayers, readShape } from "../plan/shape.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { DivergedError, UserError } from "../util/errors.ts";

@@ -2,6 +2,7 @@
 // fields work (define.ts), or the fields of one command alone (train-options.ts and its siblings).
 
 import { adapterKindNames } from "../nn/adapter-kinds/index.ts";
+import { adapterInits } from "../nn/pissa.ts";
 import { defaultsText, optimizerNames, optimizers } from "../optim/index.ts";
 import { scheduleNames } from "../optim/schedule.ts";
 import { quantizerNames } from "../quant/index.ts";
@@ -57,6 +58,11 @@ export const adapterFields = {
     default: "all-linear",
     placeholder: "T",
   }),
+  init: choice(
+    adapterInits,
+    "how the factors begin: default changes nothing, pissa trains the weights' principal part (saved as LoRA of twice the rank)",
+    { default: "default" },
+  ),
   exclude: commaText("of the targets, layers that get no adapter: names or a /regex/"),
   layers: layerNumbers("numbers of the layers that get adapters, such as 0-3,7; all when absent"),
   rankPattern: numbersByPattern("another rank for layers that a pattern matches", {

@@ -182,6 +182,17 @@ export const trainDefinition = defineOptions({
       if (values.initAdapter !== undefined && key !== "loraPlusRatio")
         throw new UsageError(`${flag} begins a new adapter, so it does not go with --init-adapter.`);
     }
+    for (const [key, value] of [
+      ["adapter", "lora"],
+      ["init", "default"],
+    ] as const) {
+      if (values[key] === value) continue;
+      const flag = `${flagName(key)} ${values[key]}`;
+      if (values.method === "full")
+        throw new UsageError(`${flag} needs --method lora or qlora: full fine-tuning has no adapter.`);
+      if (values.initAdapter !== undefined)
+        throw new UsageError(`${flag} begins a new adapter, so it does not go with --init-adapter.`);
+    }
     if (values.addTokens !== undefined && values.initAdapter !== undefined) {
       throw new UsageError(
         "--add-tokens begins an adapter with its tokens, so it does not go with --init-adapter; an adapter that has added tokens keeps training them.",

@@ -11,8 +11,6 @@ import {
   type LoadedAdapter,
   type ModuleSettings,
   matchTargets,
-  savedWholeMatcher,
-  settingsReader,
   type TensorValues,
   unmatchedTargets,
 } from "../formats/peft.ts";
@@ -20,19 +18,24 @@ import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { attachAdapters, attachKind } from "../nn/lora.ts";
 import type { Linear } from "../nn/module.ts";
 import { FlatParameters, type ParameterGroup, type ParameterSpec } from "../nn/parameters.ts";
+import { type AdapterInit, initializePissa } from "../nn/pissa.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { planAdapter, scaleOf, transposed } from "./adapter-plan.ts";
 import type { Decoder } from "./decoder.ts";
-import type { DecoderConfig } from "./decoder-config.ts";
 import { embeddingName, headName, weightSpecs } from "./decoder-weights.ts";
+import { configOfJoined, joinedFactors } from "./joined-factors.ts";
 import type { LoadedDecoder } from "./load-model.ts";
+import { refuseIdlePatterns, refusePissa, wholeNames } from "./new-adapter.ts";
 
 const embeddingTable = `${embeddingName}.weight`;
 const headTable = `${headName}.weight`;
 
 export interface DecoderAdapter {
+  /** Of the adapter as read() gives it. */
   readonly config: AdapterConfig;
+  /** Gives a fresh adapter the first values that need the weights; to await before its first use. */
+  initialize(): Promise<void>;
   readonly flat: FlatParameters;
   /** What adapter_model.safetensors holds, read from the device. */
   read(): Promise<AdapterWeights>;
@@ -40,53 +43,12 @@ export interface DecoderAdapter {
   free(): void;
 }
 
-const shortNames: Readonly<Record<string, string>> = {
-  q: "q_proj",
-  k: "k_proj",
-  v: "v_proj",
-  o: "o_proj",
-  gate: "gate_proj",
-  up: "up_proj",
-  down: "down_proj",
-};
-
-/** What every block's linear layers are called. */
-export const linearNames: readonly string[] = Object.values(shortNames);
-
-/** --targets in PEFT's terms: all-linear, attention, a comma list of names (short or full), or /regex/. */
-export function parseTargets(text: string): string | string[] {
-  if (text === "all-linear") return text;
-  if (text === "attention") return ["q_proj", "k_proj", "v_proj", "o_proj"];
-  if (text.length > 2 && text.startsWith("/") && text.endsWith("/")) return text.slice(1, -1);
-  return text
-    .split(",")
-    .map((name) => name.trim())
-    .filter((name) => name !== "")
-    .map((name) => shortNames[name] ?? name);
-}
-
-/** --exclude in PEFT's terms: names (short or full), or /regex/. */
-export function parseExcluded(text: string): string | string[] {
-  const excluded = parseTargets(text);
-  return excluded === "all-linear" ? [excluded] : excluded;
-}
-
-/** What a new adapter's configuration says to train embedding and head whole; tied, they stay one table. */
-export function wholeTables({
-  decoder,
-}: LoadedDecoder): Pick<AdapterConfig, "modulesToSave" | "ensureWeightTying"> {
-  const [embedding, head] = [embeddingName, headName].map((name) => name.slice(name.lastIndexOf(".") + 1));
-  return decoder.config.tied
-    ? { modulesToSave: [embedding!], ensureWeightTying: true }
-    : { modulesToSave: [embedding!, head!], ensureWeightTying: false };
-}
-
 /** Attaches a fresh adapter to every layer that the configuration names. */
 export function attachNewAdapter(
   loaded: LoadedDecoder,
   config: AdapterConfig,
   seed: number,
-  options: Pick<AttachedParts, "groupOf"> = {},
+  options: Pick<AttachedParts, "groupOf" | "init"> = {},
 ): DecoderAdapter {
   const { decoder } = loaded;
   const linears = decoder.linears.map((layer) => layer.name);
@@ -101,6 +63,7 @@ export function attachNewAdapter(
     );
   }
   refuseIdlePatterns(config, [...settings.keys()]);
+  if (options.init === "pissa") refusePissa(config, settings);
   if (settings.has(embeddingName) && !adapterKind(config.kind).adaptsEmbeddings) {
     throw new UserError(
       `adapter: ${embeddingName} is a target, and an embedding is not adapted in the way of ${config.kind}; leave it out, or train it whole`,
@@ -174,6 +137,7 @@ export function attachLoadedAdapter(
 }
 
 export interface AttachedParts {
+  readonly init?: AdapterInit;
   /** Parameters that are updated otherwise than the rest. */
   readonly groupOf?: (spec: ParameterSpec) => ParameterGroup;
   readonly seed: number;
@@ -192,14 +156,16 @@ class Attached implements DecoderAdapter {
   /** Whole tensors by the base's names for them; two tables of a tie are one parameter. */
   private readonly replaced = new Map<string, Parameter>();
   private readonly fixed: ReadonlyMap<string, TensorValues>;
+  private initialized: Promise<void> | undefined;
 
   constructor(
     private readonly decoder: Decoder,
-    readonly config: AdapterConfig,
+    private readonly trained: AdapterConfig,
     settings: ReadonlyMap<string, ModuleSettings>,
-    parts: AttachedParts,
+    private readonly parts: AttachedParts,
   ) {
     const { backend } = decoder;
+    const config = trained;
     this.layers = [...decoder.linears, decoder.head];
     this.fixed = parts.fixed ?? new Map();
     const ofTable = settings.get(embeddingName);
@@ -215,6 +181,7 @@ class Attached implements DecoderAdapter {
       ],
       trains: parts.trains,
       groupOf: parts.groupOf,
+      init: parts.init,
     });
     if (ofTable) this.adaptEmbedding(ofTable.scale, parts.seed);
     this.copyWhole(parts.whole ?? []);
@@ -244,7 +211,7 @@ class Attached implements DecoderAdapter {
 
   /** Which of its own names a whole tensor trains under: tables that stay tied are one. */
   private ownerOf(name: string): string {
-    const { config, decoder } = this;
+    const { trained: config, decoder } = this;
     const keepsTie = config.ensureWeightTying && decoder.config.tied;
     return keepsTie && name === headTable ? embeddingTable : name;
   }
@@ -304,9 +271,20 @@ class Attached implements DecoderAdapter {
     this.flat.set(parameter, values);
   }
 
+  get config(): AdapterConfig {
+    return this.parts.init === "pissa" ? configOfJoined(this.trained) : this.trained;
+  }
+
+  initialize(): Promise<void> {
+    const { decoder, layers, flat, parts } = this;
+    this.initialized ??=
+      parts.init === "pissa" ? initializePissa(decoder.backend, layers, flat, parts.seed) : Promise.resolve();
+    return this.initialized;
+  }
+
   /** The kind's part, once weights and factors have their values. */
   attachKind(fresh: boolean): void {
-    const { decoder, layers, config } = this;
+    const { decoder, layers, trained: config } = this;
     attachKind(decoder.backend, layers, config.kind, fresh);
     if (decoder.head.adapter?.attachment && config.dropout > 0) {
       throw new UserError(
@@ -326,7 +304,10 @@ class Attached implements DecoderAdapter {
       if (!adapter) continue;
       const tensors = new Map<string, TensorValues>();
       for (const [own, parameter] of adapter.tensors) tensors.set(own, await valuesOf(parameter));
-      modules.set(name, { a: await valuesOf(adapter.a), b: await valuesOf(adapter.b), tensors });
+      const [a, b] = [await valuesOf(adapter.a), await valuesOf(adapter.b)];
+      const { anchor, scale } = adapter;
+      if (!anchor) modules.set(name, { a, b, tensors });
+      else modules.set(name, joinedFactors(a, b, await valuesOf(anchor.a), await valuesOf(anchor.b), scale));
     }
     if (decoder.embeddingAdapter) {
       const { a, b } = decoder.embeddingAdapter;
@@ -357,43 +338,6 @@ function tableSpecs({ config }: Decoder, rank: number): ParameterSpec[] {
     { name: `${embeddingName}.lora_a`, shape: [config.vocabularySize, rank] },
     { name: `${embeddingName}.lora_b`, shape: [config.width, rank] },
   ];
-}
-
-/** A pattern that matches no adapted layer is a typing mistake. */
-function refuseIdlePatterns(config: AdapterConfig, adapted: readonly string[]): void {
-  for (const patterns of [config.rankPattern, config.alphaPattern]) {
-    for (const [pattern, value] of Object.entries(patterns)) {
-      // Where only this pattern sets the rank, it matches what gets another than a rank that nobody asked for.
-      const read = settingsReader({
-        ...config,
-        rank: -1,
-        rankPattern: { [pattern]: value },
-        alphaPattern: {},
-      });
-      if (adapted.some((name) => read(name).rank !== -1)) continue;
-      throw new UserError(
-        `adapter: the pattern ${JSON.stringify(pattern)} matches the end of no adapted layer's path, such as ${adapted[0]}`,
-      );
-    }
-  }
-}
-
-/** The base's tensors that a new adapter trains whole. UserError for modules that the model has not. */
-function wholeNames(model: DecoderConfig, config: AdapterConfig): string[] {
-  const names = weightSpecs({ ...model, tied: false }).map(({ name }) => name);
-  const moduleOf = (name: string) => name.slice(0, name.lastIndexOf("."));
-  for (const asked of config.modulesToSave) {
-    if (names.some((name) => savedWholeMatcher([asked])(moduleOf(name)))) continue;
-    const known = [...new Set(names.map(moduleOf).map((name) => name.slice(name.lastIndexOf(".") + 1)))];
-    throw new UserError(
-      `adapter: ${asked} is to train whole, and no module of this model is called that; its modules are ${known.join(", ")}`,
-    );
-  }
-  const saved = savedWholeMatcher(config.modulesToSave);
-  const whole = names.filter((name) => saved(moduleOf(name)));
-  const tables = [embeddingTable, headTable];
-  if (!(config.ensureWeightTying && model.tied && whole.some((name) => tables.includes(name)))) return whole;
-  return [...tables, ...whole.filter((name) => !tables.includes(name))];
 }
 
 /** One parameter for each tensor, under the first of its names. */

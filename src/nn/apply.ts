@@ -15,7 +15,7 @@ export function applyLinears(
   context: PassContext,
   residual?: Value,
 ): Value[] {
-  const specs = layers.map((layer) => specOf(layer, context, residual));
+  const specs = layers.map((layer) => specOf(layer, context, withoutAnchor(tape, x, layer, residual)));
   const scaled = layers.map((layer) => layer.adapter?.attachment !== undefined);
   const together = specs.filter((spec, i) => !(scaled[i] && spec.adapter?.dropout));
   const products = linear(
@@ -37,6 +37,14 @@ export function applyLinears(
     const [masked] = linear(tape, kept, [{ weight: spec.weight, adapter }]) as [Value];
     return scaleColumns(tape, masked, columns, { residual: base });
   });
+}
+
+/** The residual less what the layer's factors began as. */
+function withoutAnchor(tape: Tape, x: Value, { adapter }: Linear, residual?: Value): Value | undefined {
+  if (!adapter?.anchor) return residual;
+  const { a, b } = adapter.anchor;
+  const [u] = linear(tape, x, [{ weight: { parameter: a } }]) as [Value];
+  return linear(tape, u, [{ weight: { parameter: b }, residual }])[0];
 }
 
 function bare(spec: LinearSpec): LinearSpec {

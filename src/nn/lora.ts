@@ -7,7 +7,8 @@ import { BugError, UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { type AdapterKind, type AdapterKindName, adapterKind } from "./adapter-kinds/index.ts";
 import type { Linear } from "./module.ts";
-import { FlatParameters, type ParameterGroup, type ParameterSpec } from "./parameters.ts";
+import { FlatParameters, oneGroup, type ParameterGroup, type ParameterSpec } from "./parameters.ts";
+import { type AdapterInit, anchorGroup, anchorOf, anchorSpecs, isAnchor } from "./pissa.ts";
 
 export interface AdapterChoice {
   readonly rank: number;
@@ -22,6 +23,8 @@ export interface AttachOptions {
   readonly seed: number;
   /** LoRA when absent. */
   readonly kind?: AdapterKindName;
+  /** How the factors begin; initialize() gives the values that need the weights. */
+  readonly init?: AdapterInit;
   /** Further parameters that train in full, e.g. the embedding: appended to the flat buffer. */
   readonly extra?: readonly ParameterSpec[];
   /** False: inference; no gradients. */
@@ -37,6 +40,10 @@ export function attachAdapters(
   options: AttachOptions,
 ): FlatParameters {
   const kind = adapterKind(options.kind ?? "lora");
+  const anchored = options.init === "pissa";
+  const groupOf = anchored
+    ? (spec: ParameterSpec) => (isAnchor(spec.name) ? anchorGroup : (options.groupOf?.(spec) ?? oneGroup))
+    : options.groupOf;
   const chosen = layers.filter((layer) => options.choices.has(layer.name));
   for (const layer of chosen) {
     const { rank } = options.choices.get(layer.name)!;
@@ -56,6 +63,7 @@ export function attachAdapters(
         name: `${layer.name}.${name}`,
         shape: shape(layer.outputs, layer.inputs, rank),
       })),
+      ...(anchored ? anchorSpecs(layer.name, layer.outputs, layer.inputs, rank) : []),
     ];
   });
   const flat = new FlatParameters(
@@ -63,7 +71,7 @@ export function attachAdapters(
     [...specs, ...(options.extra ?? [])],
     "adapters",
     options.trains ?? true,
-    options.groupOf,
+    groupOf,
   );
   const random = new Random(options.seed, 0x10a0);
   for (const [index, layer] of chosen.entries()) {
@@ -77,7 +85,8 @@ export function attachAdapters(
     }
     const { scale } = options.choices.get(layer.name)!;
     const tensors = kindTensors(kind, layer.name, flat);
-    layer.adapter = { a, b, scale, dropout: options.dropout, index, tensors };
+    const anchor = anchored ? anchorOf(layer.name, flat) : undefined;
+    layer.adapter = { a, b, scale, dropout: options.dropout, index, tensors, anchor };
   }
   return flat;
 }

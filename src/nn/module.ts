@@ -5,6 +5,7 @@ import type { LinearSpec, LinearWeight } from "../autograd/ops/linear.ts";
 import type { Parameter, Value } from "../autograd/tape.ts";
 import type { Tensor } from "../backend/backend.ts";
 import type { Attachment } from "./adapter-kinds/index.ts";
+import type { Anchor } from "./pissa.ts";
 
 /** A low-rank adapter attached to a linear layer. */
 export interface AttachedAdapter {
@@ -16,6 +17,8 @@ export interface AttachedAdapter {
   readonly index: number;
   /** What its kind has beside the factors, by KindTensor.name. */
   readonly tensors: ReadonlyMap<string, Parameter>;
+  /** What the factors began as, and the layer's product goes without; absent where they began as nothing. */
+  readonly anchor?: Anchor;
   /** Absent: its kind does nothing beside the factors' product. */
   readonly attachment?: Attachment;
 }

@@ -29,7 +29,8 @@ export interface ParameterRange extends ParameterGroup {
   readonly end: number;
 }
 
-const oneGroup: ParameterGroup = { rate: 1, decays: true };
+/** The group of what has none. */
+export const oneGroup: ParameterGroup = { rate: 1, decays: true };
 
 /** Elements between the beginnings of groups: whole pages of state, so that each is paged by itself. */
 const groupAlignment = 16_384;
@@ -39,7 +40,7 @@ export class FlatParameters {
   /** All values, [n]. */
   readonly data: Tensor;
   private readonly flatGrad: Tensor | undefined;
-  /** Parameters proper, without the gaps. */
+  /** Parameters proper, without the gaps and what never moves. */
   readonly count: number;
   /** The groups, each in one stretch; together they cover the buffers. */
   readonly ranges: readonly ParameterRange[];
@@ -88,7 +89,10 @@ export class FlatParameters {
     this.data = flat(category);
     const grad = trains ? flat("gradients") : undefined;
     this.flatGrad = grad;
-    this.count = specs.reduce((sum, spec) => sum + elementCount(spec.shape), 0);
+    this.count = specs.reduce(
+      (sum, spec) => sum + (groupOf(spec).rate === 0 ? 0 : elementCount(spec.shape)),
+      0,
+    );
     this.entries = specs.map((spec, i) => ({
       name: spec.name,
       tensor: viewOf(this.data.buffer, spec.shape, dtype, offsets[i]!),

@@ -5,10 +5,10 @@ import { openFile } from "../formats/disk.ts";
 import { isJsonObject, type JsonObject, readJsonObject } from "../formats/json.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
-import { parseTargets } from "../models/adapter.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { readModelConfig } from "../models/index.ts";
+import { parseTargets } from "../models/target-names.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 

@@ -10,21 +10,16 @@ import type { Method } from "../config/fields.ts";
 import type { Batch } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
 import { type AdapterConfig, type LoadedAdapter, newAdapterConfig } from "../formats/peft.ts";
-import {
-  attachLoadedAdapter,
-  attachNewAdapter,
-  type DecoderAdapter,
-  linearNames,
-  parseExcluded,
-  parseTargets,
-  wholeTables,
-} from "../models/adapter.ts";
+import { attachLoadedAdapter, attachNewAdapter, type DecoderAdapter } from "../models/adapter.ts";
 import type { Decoder } from "../models/decoder.ts";
 import { embeddingName } from "../models/decoder-weights.ts";
 import type { LoadedDecoder } from "../models/load-model.ts";
+import { wholeTables } from "../models/new-adapter.ts";
+import { linearNames, parseExcluded, parseTargets } from "../models/target-names.ts";
 import type { AdapterKindName } from "../nn/adapter-kinds/index.ts";
 import { loraPlusGroups } from "../nn/lora-plus.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
+import type { AdapterInit } from "../nn/pissa.ts";
 import { type OptimizerName, optimizerDefaults, optimizers } from "../optim/index.ts";
 import { defaultOptimizerOptions, type Optimizer, type OptimizerOptions } from "../optim/optimizer.ts";
 import type { StateMemory } from "../optim/paging.ts";
@@ -43,6 +38,8 @@ export interface SessionRecipe extends Partial<OptimizerOptions> {
   readonly alpha: number;
   readonly dropout?: number;
   readonly rslora?: boolean;
+  /** How the factors begin; as LoRA's when absent. */
+  readonly init?: AdapterInit;
   /** B's learning rate over A's; 1 when absent. */
   readonly loraPlusRatio?: number;
   /** As --targets. */
@@ -97,7 +94,10 @@ export function makeTrainable(
   };
   const adapter = initial
     ? attachLoadedAdapter(loaded, initial, { trains: true, dropout: recipe.dropout, ...groups })
-    : attachNewAdapter(loaded, adapterConfigOf(loaded, recipe, baseModel), recipe.seed, groups);
+    : attachNewAdapter(loaded, adapterConfigOf(loaded, recipe, baseModel), recipe.seed, {
+        ...groups,
+        init: recipe.init,
+      });
   if (recipe.loraPlusRatio !== undefined && adapter.flat.get(`${embeddingName}.lora_a`)) {
     adapter.free();
     throw new UserError(
@@ -216,6 +216,7 @@ export class Session implements Disposable {
    * the last step().
    */
   async forwardBackward(batches: Batch | readonly Batch[]): Promise<GradientResult> {
+    await this.adapter?.initialize();
     const list = [batches].flat() as Batch[];
     this.statsFor(list.length);
     this.accumulateAll(list);
@@ -235,6 +236,7 @@ export class Session implements Disposable {
 
   /** forwardBackward() and step() in one, with a single read of losses and norm between them. */
   async trainStep(batches: readonly Batch[], options: UpdateOptions): Promise<StepResult> {
+    await this.adapter?.initialize();
     this.statsFor(batches.length + 1);
     this.accumulateAll(batches);
     const norm = this.slot(batches.length);
@@ -246,7 +248,8 @@ export class Session implements Disposable {
   }
 
   /** Mean loss over samples, without gradients or dropout. */
-  evaluate(samples: readonly Sample[], tokensPerPass: number): Promise<Evaluation> {
+  async evaluate(samples: readonly Sample[], tokensPerPass: number): Promise<Evaluation> {
+    await this.adapter?.initialize();
     const { logitsChunkBytes } = this.options;
     return evaluate(this.decoder, samples, { tokensPerPass, logitsChunkBytes });
   }

@@ -58,6 +58,7 @@ export async function openTrainable(
         baseModel: options.model,
       },
     );
+    await adapter?.initialize();
     return {
       model,
       modelHash,

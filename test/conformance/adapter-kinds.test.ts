@@ -4,6 +4,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
 import { assemble } from "../../src/data/assemble.ts";
+import type { DecoderAdapter } from "../../src/models/adapter.ts";
 import { readModelConfig } from "../../src/models/index.ts";
 import { type LoadedDecoder, loadDecoder } from "../../src/models/load-model.ts";
 import { quantizeOnArrival } from "../../src/models/quantized-weights.ts";
@@ -36,6 +37,7 @@ interface Case {
   readonly loss: number;
   readonly gradients: Readonly<Record<string, SampledGradient & { readonly norms?: readonly number[] }>>;
   readonly training: Trajectory;
+  readonly converted?: Readonly<Record<string, SampledGradient & { readonly rank: number }>>;
 }
 
 const golden = readGolden<{ cases: Readonly<Record<string, Case>> }>("adapter-kinds.json");
@@ -65,11 +67,12 @@ function baseOf(each: Case) {
   return { seed, config: readModelConfig(config), packed, training, source: goldenSource(model) };
 }
 
-function recipeOf({ kind, rank, alpha, targets, ratio }: Case, seed: number): SessionRecipe {
+function recipeOf({ kind, rank, alpha, targets, ratio, init }: Case, seed: number): SessionRecipe {
   return {
     ...{ method: "lora", adapter: kind, rank, alpha, optimizer: "adamw", seed },
     targets: typeof targets === "string" ? targets : targets.join(","),
     loraPlusRatio: ratio ?? undefined,
+    init,
   };
 }
 
@@ -97,6 +100,7 @@ for (const { name: backendName, open, skip } of exactBackends) {
         const bare = await lossAndGradients(backend, loaded, packed.sequences);
         const trainable = makeTrainable(loaded, recipe);
         const { parameters } = trainable;
+        await trainable.adapter!.initialize();
         // A fresh adapter changes nothing.
         const fresh = await lossAndGradients(backend, loaded, packed.sequences, checkpointing);
         expect(Math.abs(fresh - bare)).toBeLessThan(2e-5);
@@ -136,6 +140,7 @@ for (const { name: backendName, open, skip } of exactBackends) {
         }
         expect(relativeDifference(losses, each.training.losses)).toBeLessThan(lossTolerance);
         expect(relativeDifference(gradNorms, each.training.gradNorms)).toBeLessThan(gradientTolerance);
+        await expectConverted(each, trainable.adapter!);
         session[Symbol.dispose]();
         trainable.adapter!.free();
         loaded.free();
@@ -143,6 +148,27 @@ for (const { name: backendName, open, skip } of exactBackends) {
       expect(backend.liveBytes).toBe(before);
     });
   });
+}
+
+/** What is saved is PEFT's plain adapter on the unchanged base, of twice the rank: its product, by entries. */
+async function expectConverted({ converted, rank }: Case, adapter: DecoderAdapter): Promise<void> {
+  const { modules } = await adapter.read();
+  for (const [module, expected] of Object.entries(converted ?? {})) {
+    const { a, b } = modules.get(module)!;
+    expect(adapter.config.rank).toBe(expected.rank);
+    expect(a.shape[0]).toBe(2 * rank);
+    const inputs = a.shape[1]!;
+    const entries = expected.entries.map((_, n) => {
+      const at = n * expected.stride;
+      let sum = 0;
+      for (let r = 0; r < 2 * rank; r++) {
+        const row = Math.floor(at / inputs);
+        sum += b.values[row * 2 * rank + r]! * a.values[r * inputs + (at % inputs)]!;
+      }
+      return sum;
+    });
+    expect(relativeDifference(entries, expected.entries), module).toBeLessThan(gradientTolerance);
+  }
 }
 
 /** Norms of the rows, or of the columns, of a matrix. */

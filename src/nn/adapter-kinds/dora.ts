@@ -15,7 +15,7 @@ export const dora: AdapterKind = {
   peftKeys: { use_dora: true },
   tensors: [{ name: magnitudeName, peftName: "lora_magnitude_vector", shape: (outputs) => [outputs] }],
   adaptsEmbeddings: false,
-  notInGguf: "it is a DoRA adapter, which scales each row of the weights",
+  notInGguf: "it scales each row of the weights (DoRA)",
   attach,
   mergeRows(rows, width, first, tensors) {
     const magnitude = tensors.get(magnitudeName)!.values;
