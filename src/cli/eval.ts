@@ -2,47 +2,31 @@
 // how anything is measured (measure/measure.ts).
 
 import { open } from "node:fs/promises";
-import { openBackend } from "../backend/index.ts";
 import { evalDefinition } from "../config/eval-options.ts";
 import { writeAtomically } from "../formats/atomic-file.ts";
-import { locateModel } from "../formats/locate-model.ts";
 import type { TextPrediction } from "../measure/evaluate-text.ts";
 import { type Measurement, measure } from "../measure/measure.ts";
-import { openModel } from "../models/open-model.ts";
 import { UserError } from "../util/errors.ts";
 import { defineCommand } from "./command.ts";
 import { formatDuration, formatTable } from "./format.ts";
+import { withModel } from "./open-for.ts";
 import { exitCodes, type Terminal } from "./terminal.ts";
 
 export const command = defineCommand(evalDefinition, async (options, terminal) => {
   const startedAt = performance.now();
   if (options.predictions !== undefined) await refuseUnwritable(options.predictions);
-  const backend = await openBackend(options.backend, options);
-  try {
-    const { adapter, chatTemplate } = options;
-    const model = await openModel(backend, locateModel(options.model), {
-      adapter,
-      text: { chatTemplate },
-      tell: terminal.warn,
-    });
-    try {
-      for (const message of model.text.notes) terminal.note(message);
-      terminal.note(`model: ${model.config.modelType} on ${backend.description}`);
-      const measurement = await measure(
-        model,
-        { ...options, wantsPredictions: options.predictions !== undefined },
-        { warn: terminal.warn, progress: tellProgress(terminal) },
-      ).finally(() => terminal.status(""));
-      if (options.predictions !== undefined)
-        await writePredictions(options.predictions, measurement.predictions ?? []);
-      tell(measurement, performance.now() - startedAt, terminal);
-      return exitCodes.done;
-    } finally {
-      await model.close();
-    }
-  } finally {
-    backend.close();
-  }
+  return withModel(options, terminal, async (model, backend) => {
+    terminal.note(`model: ${model.config.modelType} on ${backend.description}`);
+    const measurement = await measure(
+      model,
+      { ...options, wantsPredictions: options.predictions !== undefined },
+      { warn: terminal.warn, progress: tellProgress(terminal) },
+    ).finally(() => terminal.status(""));
+    if (options.predictions !== undefined)
+      await writePredictions(options.predictions, measurement.predictions ?? []);
+    tell(measurement, performance.now() - startedAt, terminal);
+    return exitCodes.done;
+  });
 });
 
 function tell({ rows, tokens, scores, predictions }: Measurement, elapsedMs: number, terminal: Terminal) {

@@ -1,59 +1,38 @@
 // `lowrank generate`: continues one prompt, token by token on stdout, or as one JSON document. Not here: sampling
 // and stop texts (generate/), the options (config/generate-options.ts).
 
-import { openBackend } from "../backend/index.ts";
 import { type GenerateOptions, generateDefinition } from "../config/generate-options.ts";
 import { beginText } from "../data/render.ts";
-import { locateModel } from "../formats/locate-model.ts";
 import { continueText } from "../generate/continue-text.ts";
-import { openModel } from "../models/open-model.ts";
 import type { OpenedText } from "../text/open-text.ts";
 import { UserError } from "../util/errors.ts";
 import { defineCommand } from "./command.ts";
 import { formatRate } from "./format.ts";
+import { withModel } from "./open-for.ts";
 import { exitCodes } from "./terminal.ts";
 
 export const command = defineCommand(generateDefinition, async (options, terminal) => {
-  const backend = await openBackend(options.backend, options);
-  try {
-    const { adapter, chatTemplate } = options;
-    const model = await openModel(backend, locateModel(options.model), {
-      adapter,
-      text: { chatTemplate },
-      tell: terminal.warn,
+  return withModel(options, terminal, async (model) => {
+    const { tokenizer, text: opened } = model;
+    const promptIds = promptOf(options, opened);
+    const startedAt = performance.now();
+    const { text, tokenIds, finishReason } = await continueText(model.loaded.decoder, tokenizer, promptIds, {
+      maxNewTokens: options.maxNewTokens,
+      sampling: options,
+      stop: options.stop === undefined ? [] : [options.stop],
+      onText: options.json ? undefined : (piece) => terminal.stream(piece),
     });
-    try {
-      const { tokenizer, text: opened } = model;
-      for (const message of opened.notes) terminal.note(message);
-      const promptIds = promptOf(options, opened);
-      const startedAt = performance.now();
-      const { text, tokenIds, finishReason } = await continueText(
-        model.loaded.decoder,
-        tokenizer,
-        promptIds,
-        {
-          maxNewTokens: options.maxNewTokens,
-          sampling: options,
-          stop: options.stop === undefined ? [] : [options.stop],
-          onText: options.json ? undefined : (piece) => terminal.stream(piece),
-        },
-      );
-      const seconds = (performance.now() - startedAt) / 1000;
-      const tokensPerSecond = Math.round((100 * tokenIds.length) / seconds) / 100;
-      if (options.json) {
-        terminal.document({ text, tokenIds, finishReason, tokensPerSecond, promptTokens: promptIds.length });
-      } else {
-        if (!text.endsWith("\n")) terminal.stream("\n");
-        const why = finishReason === "stop" ? "the model stopped" : "--max-new-tokens was reached";
-        terminal.note(`${tokenIds.length} tokens, ${formatRate(tokensPerSecond)} tokens/s; ${why}`);
-      }
-      return exitCodes.done;
-    } finally {
-      await model.close();
+    const seconds = (performance.now() - startedAt) / 1000;
+    const tokensPerSecond = Math.round((100 * tokenIds.length) / seconds) / 100;
+    if (options.json) {
+      terminal.document({ text, tokenIds, finishReason, tokensPerSecond, promptTokens: promptIds.length });
+    } else {
+      if (!text.endsWith("\n")) terminal.stream("\n");
+      const why = finishReason === "stop" ? "the model stopped" : "--max-new-tokens was reached";
+      terminal.note(`${tokenIds.length} tokens, ${formatRate(tokensPerSecond)} tokens/s; ${why}`);
     }
-  } finally {
-    backend.close();
-  }
+    return exitCodes.done;
+  });
 });
 
 function promptOf(options: GenerateOptions, { tokenizer, template }: OpenedText): number[] {

@@ -5,6 +5,7 @@ import { existsSync } from "node:fs";
 import { fetchSnapshot, type HubHooks } from "./hub.ts";
 import { hubSettings, parseHubName } from "./hub-cache.ts";
 import { chooseDataFiles, parseDataName } from "./locate-model.ts";
+import { TOKENIZER_FILES } from "./side-files.ts";
 
 /** `what` "config" leaves the weights where they are. */
 export async function fetchModel(name: string, what: "all" | "config", hooks: HubHooks = {}): Promise<void> {
@@ -27,13 +28,7 @@ export async function fetchData(name: string, hooks: HubHooks = {}): Promise<voi
 const smallFiles = new Set([
   "config.json",
   "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "tokenizer.model",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
+  ...TOKENIZER_FILES,
   "chat_template.jinja",
   "chat_template.json",
   "adapter_config.json",

@@ -13,7 +13,8 @@ const ADDITIONAL_TEMPLATES_FOLDER = "additional_chat_templates";
 /** As large as any tokenizer_config.json in use, and some. */
 const JSON_CAP_BYTES = 64 * 2 ** 20;
 
-const TOKENIZER_FILES = new Set([
+/** All that a tokenizer may be made from. */
+export const TOKENIZER_FILES = new Set([
   "tokenizer.json",
   "tokenizer_config.json",
   "tokenizer.model",

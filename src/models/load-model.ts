@@ -72,6 +72,16 @@ export async function loadDecoder(
     throw error;
   }
   uploader.free();
+  return loadedDecoder(backend, config, specs, { frozen, trained });
+}
+
+/** A decoder over weights that are on the device, and frees them. */
+export function loadedDecoder(
+  backend: Backend,
+  config: DecoderConfig,
+  specs: readonly WeightSpec[],
+  { frozen, trained }: { readonly frozen: ReadonlyMap<string, Matrix>; readonly trained?: FlatParameters },
+): LoadedDecoder {
   const decoder = new Decoder(backend, config, weightsFrom(frozen, trained));
   return {
     decoder,

@@ -5,10 +5,9 @@ import type { Backend, Matrix, Tensor } from "../backend/backend.ts";
 import { FlatParameters } from "../nn/parameters.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount, viewOf } from "../tensor/tensor.ts";
-import { Decoder } from "./decoder.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { weightSpecs } from "./decoder-weights.ts";
-import { freeMatrix, type LoadedDecoder, type LoadOptions, matrixDType, weightsFrom } from "./load-model.ts";
+import { type LoadedDecoder, type LoadOptions, loadedDecoder, matrixDType } from "./load-model.ts";
 
 const normWeight = 1;
 /** Standard deviation 0.02 as usual: a uniform's is bound / sqrt(3). */
@@ -45,15 +44,5 @@ export async function randomDecoder(
     frozen.set(spec.name, await quantize(spec.name, tensor));
     backend.free(tensor.buffer);
   }
-  const decoder = new Decoder(backend, config, weightsFrom(frozen, trained));
-  return {
-    decoder,
-    trained,
-    totalParameters: specs.reduce((sum, spec) => sum + elementCount(spec.shape), 0),
-    free() {
-      decoder.ropeCache.free();
-      for (const matrix of frozen.values()) freeMatrix(backend, matrix);
-      trained?.free();
-    },
-  };
+  return loadedDecoder(backend, config, specs, { frozen, trained });
 }

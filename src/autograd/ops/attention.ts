@@ -56,22 +56,21 @@ export function attention(tape: Tape, q: Value, k: Value, v: Value, spec: Attent
   const lse = tape.value([q.shape[0]!, heads], false);
   const asQueries = (t: Tensor): Tensor => ({ ...t, shape: [t.shape[0]!, heads, headWidth] });
   const asKeys = (t: Tensor): Tensor => ({ ...t, shape: [t.shape[0]!, kvHeads, headWidth] });
+  const both = () => ({
+    q: asQueries(q.data),
+    k: asKeys(k.data),
+    v: asKeys(v.data),
+    ...{ segments, scale, window },
+    out: asQueries(out.data),
+    lse: lse.data,
+  });
   tape.record({
     name: "attention",
     inputs: [q, k, v],
     outputs: [out, lse],
     saves: [q, k, v, out, lse],
     forward() {
-      backend.attention({
-        q: asQueries(q.data),
-        k: asKeys(k.data),
-        v: asKeys(v.data),
-        segments,
-        scale,
-        window,
-        out: asQueries(out.data),
-        lse: lse.data,
-      });
+      backend.attention(both());
     },
     backward: needsGrad
       ? () => {
@@ -79,14 +78,7 @@ export function attention(tape: Tape, q: Value, k: Value, v: Value, spec: Attent
           const grads = [q, k, v].map((value) => gradTarget(tape, value));
           const [dq, dk, dv] = grads.map((g) => g.tensor) as [Tensor, Tensor, Tensor];
           backend.attentionBackward({
-            q: asQueries(q.data),
-            k: asKeys(k.data),
-            v: asKeys(v.data),
-            segments,
-            scale,
-            window,
-            out: asQueries(out.data),
-            lse: lse.data,
+            ...both(),
             dOut: asQueries(out.grad),
             dq: asQueries(dq),
             dk: asKeys(dk),

@@ -11,6 +11,7 @@ function adamw(gpu: Gpu, update: Operands<"adamw">): void {
   const { params, grads, m, v, learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
   const { clipSumSquares, maxNorm } = update;
   const sumSquares = clipSumSquares ? operand(clipSumSquares) : gpu.commands.nothing;
+  const [rate, root] = [learningRate / (1 - beta1 ** step), Math.sqrt(1 - beta2 ** step)];
   const numbers = [
     maxNorm,
     beta1,
@@ -18,8 +19,8 @@ function adamw(gpu: Gpu, update: Operands<"adamw">): void {
     1 - beta1,
     1 - beta2,
     1 - learningRate * weightDecay,
-    learningRate / (1 - beta1 ** step),
-    Math.sqrt(1 - beta2 ** step),
+    rate,
+    root,
     epsilon,
   ];
   forElements(
