@@ -84,6 +84,13 @@ function kindOf(json: JsonObject): AdapterKindName {
   return fits.reduce((best, name) => (said(name).length > said(best).length ? name : best));
 }
 
+/** Every known key, by what becomes of it. */
+export const knownPeftKeys = {
+  read: [...readKeys, ...kindKeys],
+  refused: Object.keys(refusedWhenSet),
+  ignored: [...ignoredKeys],
+} as const;
+
 export interface ParsedAdapterConfig {
   readonly config: AdapterConfig;
   readonly unknownKeys: readonly string[];

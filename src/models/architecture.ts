@@ -1,4 +1,4 @@
-// What an architecture's file supplies: how to read its config.json. The forward pass that the LLaMA family
+// What an architecture's file supplies: how to read its config.json, and its like in GGUF. The forward pass that the LLaMA family
 // shares is decoder.ts; the registry is index.ts.
 
 import type { DecoderConfig, Json } from "./decoder-config.ts";
@@ -6,5 +6,7 @@ import type { DecoderConfig, Json } from "./decoder-config.ts";
 export interface Architecture {
   /** As in config.json's model_type. */
   readonly modelType: string;
+  /** How llama.cpp has it: its name there, and whether it turns neighbouring elements of a head. Absent: not at all. */
+  readonly gguf?: { readonly name: string; readonly interleaves: boolean };
   readConfig(json: Json): DecoderConfig;
 }

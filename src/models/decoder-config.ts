@@ -44,11 +44,14 @@ const activations: Readonly<Record<string, ActivationKind>> = {
   gelu_pytorch_tanh: "geluTanh",
 };
 
-/** What all architectures of this family read alike. `normal` gives the transformers class's defaults. */
+/** What most architectures of the family have not; a file that says nothing of a flag gets this. */
+const plainDecoder = { qkvBias: false, outputBias: false, mlpBias: false, qkNorm: false } as const;
+
+/** What all architectures of this family read alike, for each to change what differs. `normal` gives the transformers class's defaults. */
 export function readCommon(
   json: Json,
   normal: { theta: number; tied: boolean; maxPositions: number; normEpsilon: number },
-): Omit<DecoderConfig, "qkvBias" | "outputBias" | "mlpBias" | "qkNorm" | "windows"> {
+): DecoderConfig {
   const read = new ConfigReader(json);
   const width = read.integer("hidden_size");
   const heads = read.integer("num_attention_heads");
@@ -71,11 +74,14 @@ export function readCommon(
   const maxPositions = read.integer("max_position_embeddings", normal.maxPositions, 2 ** 31);
   const notes: string[] = [];
   const rope = readRope(json, { headWidth, maxPositions, theta: normal.theta }, (note) => notes.push(note));
+  const layers = read.integer("num_hidden_layers", undefined, 1000);
   return {
+    ...plainDecoder,
+    windows: Array<number>(layers).fill(0),
     modelType: String(json.model_type),
     vocabularySize: read.integer("vocab_size"),
     width,
-    layers: read.integer("num_hidden_layers", undefined, 1000),
+    layers,
     heads,
     kvHeads,
     headWidth,

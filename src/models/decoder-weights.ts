@@ -1,6 +1,7 @@
 // Names and shapes of a decoder's weights, as transformers' checkpoints have them. load-model.ts fills them,
-// decoder.ts arranges them, plan/ counts them.
+// decoder.ts arranges them, plan/ counts them. Those of a block are block-table.ts's.
 
+import { blockParts } from "./block-table.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 
 export interface WeightSpec {
@@ -33,29 +34,11 @@ export function storedName(config: DecoderConfig, name: string, has: (name: stri
 }
 
 function layerSpecs(config: DecoderConfig, index: number): WeightSpec[] {
-  const { width, headWidth, mlpWidth } = config;
-  const queryWidth = config.heads * headWidth;
-  const keyWidth = config.kvHeads * headWidth;
-  const layer = `model.layers.${index}`;
-  const linear = (name: string, outputs: number, inputs: number, bias: boolean): WeightSpec[] => [
-    { name: `${layer}.${name}.weight`, shape: [outputs, inputs], kind: "linear" },
-    ...(bias ? [{ name: `${layer}.${name}.bias`, shape: [outputs], kind: "vector" } as const] : []),
-  ];
-  const vector = (name: string, size: number): WeightSpec => ({
-    name: `${layer}.${name}.weight`,
-    shape: [size],
-    kind: "vector",
+  return blockParts.flatMap(([, { path, kind, shape, bias, present }]) => {
+    if (present && !present(config)) return [];
+    const name = `model.layers.${index}.${path}`;
+    const weight: WeightSpec = { name: `${name}.weight`, shape: shape(config), kind };
+    if (!bias?.(config)) return [weight];
+    return [weight, { name: `${name}.bias`, shape: shape(config).slice(0, 1), kind: "vector" }];
   });
-  return [
-    vector("input_layernorm", width),
-    ...linear("self_attn.q_proj", queryWidth, width, config.qkvBias),
-    ...linear("self_attn.k_proj", keyWidth, width, config.qkvBias),
-    ...linear("self_attn.v_proj", keyWidth, width, config.qkvBias),
-    ...(config.qkNorm ? [vector("self_attn.q_norm", headWidth), vector("self_attn.k_norm", headWidth)] : []),
-    ...linear("self_attn.o_proj", width, queryWidth, config.outputBias),
-    vector("post_attention_layernorm", width),
-    ...linear("mlp.gate_proj", mlpWidth, width, config.mlpBias),
-    ...linear("mlp.up_proj", mlpWidth, width, config.mlpBias),
-    ...linear("mlp.down_proj", width, mlpWidth, config.mlpBias),
-  ];
 }

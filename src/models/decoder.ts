@@ -12,6 +12,7 @@ import { type Linear, type PassContext, rowsWith, specOf, type TableFactors } fr
 import { RopeCache } from "../nn/rope-tables.ts";
 import { rows } from "../tensor/tensor.ts";
 import { BugError, invariant } from "../util/errors.ts";
+import { type BlockPart, blockParts, type blockTable } from "./block-table.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { embeddingName, finalNormName, headName } from "./decoder-weights.ts";
 
@@ -21,20 +22,23 @@ export interface DecoderWeights {
   parameter(name: string): Parameter;
 }
 
-interface Block {
-  readonly window: number;
-  attentionNorm: Parameter;
-  readonly q: Linear;
-  readonly k: Linear;
-  readonly v: Linear;
-  qNorm?: Parameter;
-  kNorm?: Parameter;
-  readonly o: Linear;
-  mlpNorm: Parameter;
-  readonly gate: Linear;
-  readonly up: Linear;
-  readonly down: Linear;
-}
+/** Parts that only some models have. */
+type Sometimes = {
+  [P in BlockPart]: (typeof blockTable)[P] extends { readonly present: unknown } ? P : never;
+}[BlockPart];
+
+type PartOf<P extends BlockPart> = (typeof blockTable)[P]["kind"] extends "linear" ? Linear : Parameter;
+
+type BlockWeights = { [P in Exclude<BlockPart, Sometimes>]: PartOf<P> } & {
+  [P in Sometimes]?: PartOf<P>;
+};
+
+type Block = BlockWeights & { readonly window: number };
+
+const vectorParts = blockParts.flatMap(([part, { kind }]) => (kind === "vector" ? [part as VectorPart] : []));
+type VectorPart = {
+  [P in BlockPart]: (typeof blockTable)[P]["kind"] extends "vector" ? P : never;
+}[BlockPart];
 
 /** Token ids and where they stand. */
 export interface TokenBatch {
@@ -125,7 +129,7 @@ export class Decoder {
       return () => void Object.assign(linear, { weight, bias });
     }
     for (const block of this.blocks) {
-      for (const key of ["attentionNorm", "qNorm", "kNorm", "mlpNorm"] as const) {
+      for (const key of vectorParts) {
         const before = block[key];
         if (before?.name !== name) continue;
         block[key] = parameter;
@@ -252,31 +256,16 @@ function tiedHead(table: Parameter): LinearWeight {
 }
 
 function makeBlock(config: DecoderConfig, weights: DecoderWeights, index: number): Block {
-  const prefix = `model.layers.${index}`;
-  const linearAt = (path: string, bias: boolean): Linear => {
-    const name = `${prefix}.${path}`;
-    const weight = weights.linear(`${name}.weight`);
-    const [outputs, inputs] = ("frozen" in weight ? weight.frozen : weight.parameter.tensor).shape as [
-      number,
-      number,
-    ];
-    return { name, inputs, outputs, weight, bias: bias ? weights.parameter(`${name}.bias`) : undefined };
-  };
-  const vector = (path: string) => weights.parameter(`${prefix}.${path}.weight`);
-  return {
-    window: config.windows[index]!,
-    attentionNorm: vector("input_layernorm"),
-    q: linearAt("self_attn.q_proj", config.qkvBias),
-    k: linearAt("self_attn.k_proj", config.qkvBias),
-    v: linearAt("self_attn.v_proj", config.qkvBias),
-    qNorm: config.qkNorm ? vector("self_attn.q_norm") : undefined,
-    kNorm: config.qkNorm ? vector("self_attn.k_norm") : undefined,
-    o: linearAt("self_attn.o_proj", config.outputBias),
-    mlpNorm: vector("post_attention_layernorm"),
-    gate: linearAt("mlp.gate_proj", config.mlpBias),
-    up: linearAt("mlp.up_proj", config.mlpBias),
-    down: linearAt("mlp.down_proj", config.mlpBias),
-  };
+  const made = blockParts.map(([part, { path, kind, shape, bias, present }]) => {
+    if (present && !present(config)) return [part, undefined];
+    const name = `model.layers.${index}.${path}`;
+    if (kind === "vector") return [part, weights.parameter(`${name}.weight`)];
+    const [outputs, inputs] = shape(config) as [number, number];
+    const own = bias?.(config) ? weights.parameter(`${name}.bias`) : undefined;
+    const linear: Linear = { name, inputs, outputs, weight: weights.linear(`${name}.weight`), bias: own };
+    return [part, linear];
+  });
+  return { window: config.windows[index]!, ...(Object.fromEntries(made) as BlockWeights) };
 }
 
 /** Puts new keys and values into the cache; attention then reads the cache's own memory. */

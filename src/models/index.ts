@@ -10,6 +10,13 @@ import { qwen3 } from "./qwen3.ts";
 
 export const architectures = { llama, mistral, qwen2, qwen3 } satisfies Record<string, Architecture>;
 
+/** The architecture of a configuration. */
+export function architectureOf({ modelType }: Pick<DecoderConfig, "modelType">): Architecture | undefined {
+  return Object.hasOwn(architectures, modelType)
+    ? architectures[modelType as keyof typeof architectures]
+    : undefined;
+}
+
 /** Reads a config.json of any supported architecture. Throws UserError naming the supported ones. */
 export function readModelConfig(json: Json): DecoderConfig {
   const modelType = json.model_type;

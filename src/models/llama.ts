@@ -5,6 +5,7 @@ import { ConfigReader, readCommon } from "./decoder-config.ts";
 
 export const llama: Architecture = {
   modelType: "llama",
+  gguf: { name: "llama", interleaves: true },
   readConfig(json) {
     const read = new ConfigReader(json);
     const common = readCommon(json, { theta: 10000, tied: false, maxPositions: 2048, normEpsilon: 1e-6 });
@@ -14,8 +15,6 @@ export const llama: Architecture = {
       qkvBias: attentionBias,
       outputBias: attentionBias,
       mlpBias: read.flag("mlp_bias", false),
-      qkNorm: false,
-      windows: Array<number>(common.layers).fill(0),
     };
   },
 };

@@ -5,14 +5,11 @@ import { readCommon, readWindows } from "./decoder-config.ts";
 
 export const mistral: Architecture = {
   modelType: "mistral",
+  gguf: { name: "llama", interleaves: true },
   readConfig(json) {
     const common = readCommon(json, { theta: 10000, tied: false, maxPositions: 131072, normEpsilon: 1e-6 });
     return {
       ...common,
-      qkvBias: false,
-      outputBias: false,
-      mlpBias: false,
-      qkNorm: false,
       windows: readWindows({ sliding_window: 4096, ...json, layer_types: undefined }, common.layers, true, 0),
     };
   },

@@ -5,15 +5,13 @@ import { ConfigReader, readCommon, readWindows } from "./decoder-config.ts";
 
 export const qwen2: Architecture = {
   modelType: "qwen2",
+  gguf: { name: "qwen2", interleaves: false },
   readConfig(json) {
     const read = new ConfigReader(json);
     const common = readCommon(json, { theta: 10000, tied: false, maxPositions: 32768, normEpsilon: 1e-6 });
     return {
       ...common,
       qkvBias: true,
-      outputBias: false,
-      mlpBias: false,
-      qkNorm: false,
       windows: readWindows(
         json,
         common.layers,

@@ -5,6 +5,7 @@ import { ConfigReader, readCommon, readWindows } from "./decoder-config.ts";
 
 export const qwen3: Architecture = {
   modelType: "qwen3",
+  gguf: { name: "qwen3", interleaves: false },
   readConfig(json) {
     const read = new ConfigReader(json);
     const common = readCommon(
@@ -16,7 +17,6 @@ export const qwen3: Architecture = {
       ...common,
       qkvBias: attentionBias,
       outputBias: attentionBias,
-      mlpBias: false,
       qkNorm: true,
       windows: readWindows(
         json,

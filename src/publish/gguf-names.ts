@@ -3,24 +3,19 @@
 // each head are interleaved; Qwen's architectures rotate as transformers does and keep theirs.
 // Names: llama.cpp, gguf-py/gguf/constants.py.
 
+import { blockParts } from "../models/block-table.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { embeddingName, finalNormName, headName } from "../models/decoder-weights.ts";
+import { architectureOf, architectures } from "../models/index.ts";
 import { BugError, UserError } from "../util/errors.ts";
-
-/** model_type to general.architecture. */
-const architectures: Readonly<Record<string, string>> = {
-  llama: "llama",
-  mistral: "llama",
-  qwen2: "qwen2",
-  qwen3: "qwen3",
-};
 
 /** UserError for an architecture, or a variant of one, that llama.cpp computes in another way. */
 export function ggufArchitecture(config: DecoderConfig): string {
-  const architecture = architectures[config.modelType];
-  if (!architecture) {
+  const architecture = architectureOf(config)?.gguf?.name;
+  if (architecture === undefined) {
+    const supported = Object.values(architectures).flatMap((each) => (each.gguf ? [each.modelType] : []));
     throw new UserError(
-      `model_type "${config.modelType}" cannot be exported to GGUF; supported are ${Object.keys(architectures).join(", ")}`,
+      `model_type "${config.modelType}" cannot be exported to GGUF; supported are ${supported.join(", ")}`,
     );
   }
   if (config.activation !== "silu") {
@@ -31,19 +26,7 @@ export function ggufArchitecture(config: DecoderConfig): string {
   return architecture;
 }
 
-const layerParts: Readonly<Record<string, string>> = {
-  input_layernorm: "attn_norm",
-  "self_attn.q_proj": "attn_q",
-  "self_attn.k_proj": "attn_k",
-  "self_attn.v_proj": "attn_v",
-  "self_attn.o_proj": "attn_output",
-  "self_attn.q_norm": "attn_q_norm",
-  "self_attn.k_norm": "attn_k_norm",
-  post_attention_layernorm: "ffn_norm",
-  "mlp.gate_proj": "ffn_gate",
-  "mlp.up_proj": "ffn_up",
-  "mlp.down_proj": "ffn_down",
-};
+const layerParts = new Map(blockParts.map(([, part]) => [part.path, part]));
 
 const otherParts: Readonly<Record<string, string>> = {
   [embeddingName]: "token_embd",
@@ -55,16 +38,16 @@ const otherParts: Readonly<Record<string, string>> = {
 export function ggufName(name: string): string {
   const match = /^(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(name);
   const [, layer, part, kind] = match ?? [];
-  const other = layer === undefined ? otherParts[part ?? ""] : layerParts[part ?? ""];
+  const other = layer === undefined ? otherParts[part ?? ""] : layerParts.get(part ?? "")?.gguf;
   if (!other) throw new BugError(`weight ${name} has no name in GGUF`);
   return layer === undefined ? `${other}.${kind}` : `blk.${layer}.${other}.${kind}`;
 }
 
 /** Heads whose rows are interleaved in this weight (or bias); 0 where rows stay as they are. */
 export function interleavedHeads(config: DecoderConfig, name: string): number {
-  if (ggufArchitecture(config) !== "llama") return 0;
-  if (/\.self_attn\.q_proj\./.test(name)) return config.heads;
-  return /\.self_attn\.k_proj\./.test(name) ? config.kvHeads : 0;
+  if (!architectureOf(config)?.gguf?.interleaves) return 0;
+  const [, path] = /^model\.layers\.\d+\.(.+)\.\w+$/.exec(name) ?? [];
+  return layerParts.get(path ?? "")?.rotatedHeads?.(config) ?? 0;
 }
 
 /** Interleaves the rows of whole heads: row i + j * D/2 of a head becomes row 2 i + j. `width` is a row's length. */

@@ -2,7 +2,7 @@
 // tools/golden/tiny_models.py and this file compute the same ones from (seed, stream, index).
 // Not a test by itself; load-golden.test.ts holds both sides together. How to regenerate: tools/golden/README.md.
 
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { encodeFrom } from "../../src/tensor/dtype.ts";
 import { elementCount } from "../../src/tensor/tensor.ts";
@@ -105,19 +105,11 @@ export interface SampledGradient {
 
 export const goldenFolder = import.meta.dirname;
 
-/** Names of the models with a golden; the same list as MODELS in tools/golden/tiny_models.py. */
-export const goldenModelNames = [
-  "llama-mha",
-  "llama-gqa-tied-llama3",
-  "llama-linear",
-  "llama-dynamic",
-  "llama-bias",
-  "llama-head-dim",
-  "mistral-window",
-  "qwen2-tied",
-  "qwen2-window",
-  "qwen3",
-] as const;
+/** Names of the models with a golden: MODELS in tools/golden/tiny_models.py. */
+export const goldenModelNames: readonly string[] = readdirSync(path.join(import.meta.dirname, "models"))
+  .filter((name) => name.endsWith(".json"))
+  .map((name) => name.slice(0, -".json".length))
+  .sort();
 
 /** Parses test/golden/<name>. The caller states the shape; goldens are our own files. */
 export function readGolden<T>(name: string): T {
