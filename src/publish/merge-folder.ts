@@ -121,7 +121,7 @@ export async function mergeFolder(
         `${text.tokenizerFolder}: the tokenizer has ${text.tokenizer.vocabSize} tokens, but embedding and head only ${wanted.vocabularySize} rows; they do not belong together`,
       );
     }
-    const resized = (from: WeightSource) => resizedSource(from, wanted.vocabularySize);
+    const resized = (from: WeightSource) => resizedSource(from, config.vocabularySize, wanted.vocabularySize);
     const references = await referencesOf(options, config, source, trained);
     const held: { name: string; bound: number; logits: SampleLogits }[] = [];
     for (const { name, bound, from } of references) {

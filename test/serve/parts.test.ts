@@ -169,7 +169,14 @@ describe("bodies", () => {
         model: "m",
         functions: [described],
         messages: [
-          { role: "user", content: [{ type: "text", text: "h" }, { type: "text", text: "i" }], name: "n" },
+          {
+            role: "user",
+            content: [
+              { type: "text", text: "h" },
+              { type: "text", text: "i" },
+            ],
+            name: "n",
+          },
           { role: "assistant", content: null, function_call: { name: "f", arguments: "{}" } },
           { role: "function", name: "f", content: "r" },
           { role: "assistant", content: null, refusal: "I do not." },
