@@ -22,6 +22,10 @@ const ROLES: ReadonlyMap<string, string> = new Map([
   ["chatgpt", "assistant"],
   ["assistant", "assistant"],
   ["model", "assistant"],
+  ["ai", "assistant"],
+  ["bot", "assistant"],
+  ["bard", "assistant"],
+  ["bing", "assistant"],
   ["system", "system"],
   ["function_call", "call"],
   ["tool_call", "call"],
@@ -31,6 +35,11 @@ const ROLES: ReadonlyMap<string, string> = new Map([
   ["function", "tool"],
   ["tool", "tool"],
 ]);
+
+/** Assistant and HUMAN are no roles of their own. */
+function roleNamed(speaker: string): string | undefined {
+  return ROLES.get(speaker) ?? ROLES.get(speaker.toLowerCase());
+}
 
 /** Keys that templates and lowrank know; others are noted, unless the template names them (dataset.node.ts). */
 const KNOWN_KEYS = new Set([
@@ -73,7 +82,7 @@ export function readConversation(
       if (value !== null && !KNOWN_KEYS.has(name)) note(`${key}[].${name}`);
     }
     marks.push(readMark(record, at));
-    return readTurn(record, at);
+    return readTurn(record, at, (name) => note(`${key}[].${name}`));
   });
   return marks.some((mark) => mark !== undefined) ? { messages, marks } : { messages };
 }
@@ -93,7 +102,7 @@ export function withSystem(conversation: Conversation, row: RowValue, where: str
   return { messages: [first, ...messages], ...(marks && { marks: [undefined, ...marks] }) };
 }
 
-function readTurn(record: RowValue, where: string): ChatMessage {
+function readTurn(record: RowValue, where: string, note: Note): ChatMessage {
   const { from, value, content, role: named } = record;
   const speakerKey = isSet(from) && !isSet(named) ? "from" : "role";
   const speaker = record[speakerKey];
@@ -103,9 +112,9 @@ function readTurn(record: RowValue, where: string): ChatMessage {
     );
   }
   // Chat templates may know further roles; ShareGPT's speakers are a closed list.
-  const role = ROLES.get(speaker) ?? (speakerKey === "role" ? speaker : undefined);
+  const role = roleNamed(speaker) ?? (speakerKey === "role" ? speaker : undefined);
   if (role === undefined) throw unknownSpeaker(speaker, where);
-  if (speakerKey === "role" && isSet(from) && ROLES.get(String(from)) !== role)
+  if (speakerKey === "role" && isSet(from) && roleNamed(String(from)) !== role)
     throw twice(where, "role", "from");
   if (isSet(content) && isSet(value) && content !== value) throw twice(where, "content", "value");
   const words = isSet(content) ? content : value;
@@ -114,7 +123,7 @@ function readTurn(record: RowValue, where: string): ChatMessage {
       ? readCalls(typeof words === "string" ? words : stringAt({ value: words }, "value", where), where)
       : callsOf(record.tool_calls, record.function_call, role, where);
   if (!isSet(words) && (calls === undefined || calls.length === 0)) throw missingWords(speakerKey, where);
-  const text = role === "call" ? "" : isSet(words) ? contentText(words, speakerKey, where) : undefined;
+  const text = role === "call" ? "" : isSet(words) ? contentText(words, speakerKey, where, note) : undefined;
   // Keys stay in their order, because some templates print whole messages.
   const message = new Map<string, unknown>();
   for (const [key, held] of Object.entries(record)) {
@@ -147,7 +156,7 @@ function unknownSpeaker(speaker: string, where: string): UserError {
 }
 
 /** Content is text, or a list of parts of which only text parts can be learnt. */
-function contentText(content: unknown, speakerKey: string, where: string): string {
+function contentText(content: unknown, speakerKey: string, where: string, note: Note): string {
   if (typeof content === "string") return content;
   if (!Array.isArray(content)) {
     const key = speakerKey === "from" ? "value" : "content";
@@ -155,13 +164,28 @@ function contentText(content: unknown, speakerKey: string, where: string): strin
   }
   return content
     .map((part: unknown) => {
-      const { type, text } = recordOf(part) ?? {};
-      if (type === "text" && typeof text === "string") return text;
+      const { type, text, ...rest } = recordOf(part) ?? {};
+      if (type === "text" && typeof text === "string") {
+        refusePartMarks(rest, where);
+        for (const [name, value] of Object.entries(rest)) {
+          if (isSet(value) && !markKeys.has(name)) note(`content[].${name}`);
+        }
+        return text;
+      }
       throw new UserError(
         `${where}: a part of "content" is ${JSON.stringify(typeof type === "string" ? type : null)}; only text parts are supported.`,
       );
     })
     .join("");
+}
+
+/** A part that is not to be learnt would be learnt with its message. */
+function refusePartMarks(part: RowValue, where: string): void {
+  if (readMark(part, `${where}, a part of "content"`) !== false) return;
+  const key = Object.keys(part).find((name) => markKeys.has(name));
+  throw new UserError(
+    `${where}: ${JSON.stringify(key)} marks a part of "content", which is not supported; mark the whole message, or split it.`,
+  );
 }
 
 /** tool_calls, or OpenAI's older function_call as one of them; undefined when there are none. */

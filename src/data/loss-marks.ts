@@ -6,10 +6,10 @@ import { UserError } from "../util/errors.ts";
 import { type Example, kindOf } from "./row.ts";
 
 /**
- * `weight`: OpenAI, Mistral, Together, Fireworks. `loss_weight`: LLaMA-Factory. `train`, `training`: Axolotl. `trainable`:
+ * `weight`: OpenAI, Mistral, Together, Fireworks. `loss_weight`: LLaMA-Factory. `loss_scale`: ms-swift. `train`, `training`: Axolotl. `trainable`:
  * Tinker. `loss`: ms-swift, XTuner. `masked`: torchtune, where true means no loss.
  */
-const numbers = ["weight", "loss_weight"];
+const numbers = ["weight", "loss_weight", "loss_scale"];
 const booleans = ["train", "training", "trainable", "loss", "masked"];
 /** Axolotl's marks on parts of a message. */
 const details = ["train_detail", "training_detail"];

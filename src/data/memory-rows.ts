@@ -18,7 +18,7 @@ export function nameRows(rows: readonly object[]): NamedRows {
   const lines = rows.map((row, i) => {
     try {
       if (row === null || typeof row !== "object" || Array.isArray(row)) throw new Error("it is no object");
-      return JSON.stringify(row);
+      return jsonOf(row);
     } catch (error) {
       throw new UserError(`rows: row ${i + 1} cannot be used: ${(error as Error).message}.`);
     }
@@ -26,6 +26,20 @@ export function nameRows(rows: readonly object[]): NamedRows {
   const bytes = new TextEncoder().encode(lines.join("\n"));
   const name = `memory:${++count}`;
   return keepRows(name, bytes);
+}
+
+const bigintMark = `bigint ${Math.random()} `;
+const markedBigints = new RegExp(`"${bigintMark.replace(".", "\\.")}(-?\\d+)"`, "g");
+
+/** With integers beyond 2^53, which JavaScript holds as bigint, as numbers. */
+function jsonOf(row: object): string {
+  let found = false;
+  const text = JSON.stringify(row, (_, value: unknown) => {
+    if (typeof value !== "bigint") return value;
+    found = true;
+    return `${bigintMark}${value}`;
+  });
+  return found ? text.replace(markedBigints, "$1") : text;
 }
 
 /** Puts rows that another thread named under the same name here. */

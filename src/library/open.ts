@@ -21,7 +21,7 @@ import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import type { ChatMessage } from "../text/chat-template.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
 import { renderRequest } from "../text/render-request.ts";
-import { UserError } from "../util/errors.ts";
+import { UsageError, UserError } from "../util/errors.ts";
 import { type Rows, withRows } from "./rows.ts";
 import { ModelSession, type SessionInput } from "./session.ts";
 
@@ -152,6 +152,9 @@ export class Model implements AsyncDisposable {
       );
     }
     const list = typeof messages === "string" ? [{ role: "user", content: messages }] : messages;
+    if (!Array.isArray(list) || list.length === 0) {
+      throw new UsageError("chat(): messages: expected a text or a non-empty array of messages.");
+    }
     const text = renderRequest(template, list, { tools });
     return this.answer(tokenizer.encode(text, { addSpecialTokens: false }), rest, "chat()");
   }

@@ -74,10 +74,16 @@ export async function openModel(
     const config = { ...stored, vocabularySize };
     if (tokenizer.vocabSize > own) {
       throw new UserError(
-        `${path}: the tokenizer has ${tokenizer.vocabSize} tokens but the model's embedding only ${own}; they do not belong together`,
+        text.tokenizerFrom === "adapter"
+          ? `${options.adapter}: the tokenizer beside the adapter has ${tokenizer.vocabSize} tokens, but embedding and head only ${own} rows; they do not belong together`
+          : `${path}: the tokenizer has ${tokenizer.vocabSize} tokens but the model's embedding only ${own}; they do not belong together`,
       );
     }
-    const source = resizedSource(deviceSource(backend, folder, options), vocabularySize);
+    const source = resizedSource(
+      deviceSource(backend, folder, options),
+      stored.vocabularySize,
+      vocabularySize,
+    );
     const loaded = await loadDecoder(backend, config, source, options);
     let adapter: DecoderAdapter | undefined;
     try {

@@ -3,17 +3,26 @@
 // size are left out. For adapters and runs that add tokens.
 
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
+import { UserError } from "../util/errors.ts";
 import { embeddingName, headName } from "./decoder-weights.ts";
 import type { WeightSource } from "./load-model.ts";
 
 const tables = new Set([`${embeddingName}.weight`, `${headName}.weight`]);
 const pieceRows = 4096;
 
-/** The source with `vocabularySize` rows in its embedding and head; other weights as they are. */
-export function resizedSource<T extends WeightSource>(source: T, vocabularySize: number): T {
+/**
+ * The source with `vocabularySize` rows in its embedding and head; other weights as they are. `own` is the number of rows
+ * that its config.json gives: UserError where a table has another.
+ */
+export function resizedSource<T extends WeightSource>(source: T, own: number, vocabularySize: number): T {
   const means = new Map<string, Promise<Uint8Array>>();
   const stored = (name: string) => {
     const found = tables.has(name) ? source.find(name) : undefined;
+    if (found && found.shape[0] !== own) {
+      throw new UserError(
+        `${source.path}: tensor "${name}" has shape [${found.shape}], but config.json gives vocab_size ${own}; they are not of the same model`,
+      );
+    }
     return found && found.shape.length === 2 && found.shape[0] !== vocabularySize ? found : undefined;
   };
   return {

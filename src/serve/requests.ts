@@ -5,6 +5,7 @@
 import { z } from "zod";
 import type { Sampling } from "../generate/sampler.ts";
 import type { ChatMessage } from "../text/chat-template.ts";
+import { recordOf } from "../text/exact-json.ts";
 import { RequestError } from "./request-error.ts";
 
 const text = z.string().max(2 ** 24);
@@ -64,7 +65,16 @@ const chatBody = z.looseObject({
     .max(512)
     .nullish(),
   tool_choice: z.enum(["auto", "none"]).nullish(),
+  functions: z
+    .array(z.looseObject({ name: z.string() }))
+    .max(512)
+    .nullish(),
+  function_call: z.enum(["auto", "none"]).nullish(),
   response_format: z.looseObject({ type: z.literal("text") }).nullish(),
+  // vLLM's: each would change what is answered.
+  add_generation_prompt: z.literal(true).nullish(),
+  continue_final_message: z.literal(false).nullish(),
+  chat_template: z.null().optional(),
   chat_template_kwargs: z.record(z.string().max(64), z.unknown()).nullish(),
 });
 
@@ -150,14 +160,35 @@ export interface Chat {
   readonly variables?: Readonly<Record<string, unknown>>;
 }
 
-/** Content parts joined; everything else of a message goes to the template as it is. */
+/**
+ * Content parts joined, and OpenAI's older functions as the tools that they became; everything else of a message goes to
+ * the template as it is, in its order.
+ */
 export function chatOf(body: ChatBody): Chat {
-  const messages = body.messages.map(({ content, ...rest }) => ({
-    ...rest,
-    content: Array.isArray(content) ? content.map((each) => each.text).join("") : (content ?? null),
-  }));
-  const tools = body.tools && body.tool_choice !== "none" ? body.tools : undefined;
+  const messages = body.messages.map(chatMessage);
+  const functions = body.functions?.map((described) => ({ type: "function", function: described }));
+  const given = body.tools && body.tools.length > 0 ? body.tools : functions;
+  const asked = body.tool_choice ?? body.function_call;
+  const tools = given && asked !== "none" ? given : undefined;
   return { messages, tools, variables: body.chat_template_kwargs ?? undefined };
+}
+
+function chatMessage({ ...sent }: ChatBody["messages"][number], index: number): ChatMessage {
+  const { content, refusal, function_call: call, tool_calls: calls } = sent;
+  const text = Array.isArray(content) ? content.map((each) => each.text).join("") : (content ?? null);
+  // A refusal is what the assistant said in place of an answer.
+  const said = text === null && typeof refusal === "string" ? refusal : text;
+  const message: Record<string, unknown> = { ...sent, content: said };
+  if (message.role === "function") message.role = "tool";
+  if (call === undefined || call === null) return message as ChatMessage;
+  const param = `messages.${index}.function_call`;
+  const { name, arguments: given } = recordOf(call) ?? {};
+  if (typeof name !== "string") throw new RequestError(`${param}: expected "name" and "arguments"`, param);
+  if (Array.isArray(calls) && calls.length > 0)
+    throw new RequestError(`${param}: the message has "tool_calls" too; expected one of them`, param);
+  delete message.function_call;
+  message.tool_calls = [{ type: "function", function: { name, arguments: given ?? {} } }];
+  return message as ChatMessage;
 }
 
 /** The prompts of a completion: each a text or token ids. */

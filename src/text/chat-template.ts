@@ -284,7 +284,12 @@ function compile(source: string, name: string): Program {
     // The two settings that transformers renders chat templates with.
     return markOutputs(parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true })));
   } catch (error) {
-    throw new UserError(`${name}: not a Jinja template that can be read: ${(error as Error).message}`);
+    // The engine reads on behind the last token where something is still open.
+    const why =
+      error instanceof TypeError
+        ? "it ends inside a {% for %}, {% if %} or another statement that is not closed"
+        : (error as Error).message;
+    throw new UserError(`${name}: not a Jinja template that can be read: ${why}`);
   }
 }
 

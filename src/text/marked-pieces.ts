@@ -21,7 +21,7 @@ export interface Piece {
   readonly text: string;
   /** Its text without white space. */
   readonly squeezed: string;
-  /** How else it may be written, without white space: as JSON and HTML write its characters. */
+  /** How else it may be written, without white space: as JSON, HTML and Python write its characters. */
   readonly otherSpellings: readonly string[];
 }
 
@@ -239,8 +239,9 @@ function spellingsOf(text: string): string[] {
     /[\u0080-\uffff]/g,
     (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
+  const python = json.replaceAll('\\"', '"').replaceAll("'", "\\'");
   const html = text.replace(/[&<>"']/g, (letter) => HTML[letter]!);
-  return [json, ascii, html];
+  return [json, ascii, html, python, python.replaceAll("\\'", "'")];
 }
 
 const HTML: Readonly<Record<string, string>> = {
@@ -256,9 +257,12 @@ function excerpt(text: string): string {
   return JSON.stringify(line.length > 60 ? `${line.slice(0, 57)}...` : line);
 }
 
-/** Marks that a template wrote as JSON in ASCII, as they were. */
+/** Marks that a template wrote as JSON in ASCII or as Python prints values, as they were. */
 function unescapeMarks(text: string): string {
-  return text.replace(/\\u(db[c-f][0-9a-f])\\u(d[c-f][0-9a-f]{2})/gi, (_, high: string, low: string) =>
+  const plain = text.replace(/\\U(0010[0-9a-f]{4})/gi, (_, code: string) =>
+    String.fromCodePoint(Number.parseInt(code, 16)),
+  );
+  return plain.replace(/\\u(db[c-f][0-9a-f])\\u(d[c-f][0-9a-f]{2})/gi, (_, high: string, low: string) =>
     String.fromCharCode(Number.parseInt(high, 16), Number.parseInt(low, 16)),
   );
 }

@@ -115,6 +115,31 @@ describe("sharegpt", () => {
     });
   });
 
+  it("knows speakers whatever their case, and the names that other assistants go by", () => {
+    const roles = (...names: string[]) => {
+      const turns = names.map((role) => ({ role, content: "x" }));
+      const found = example({ conversations: turns });
+      return found.kind === "chat" ? found.messages.map(({ role }) => role) : [];
+    };
+    expect(roles("System", "Human", "GPT", "USER", "Assistant")).toEqual([
+      "system",
+      "user",
+      "assistant",
+      "user",
+      "assistant",
+    ]);
+    expect(roles("human", "ai", "user", "bot", "user", "bard", "bing")).toEqual([
+      "user",
+      "assistant",
+      "user",
+      "assistant",
+      "user",
+      "assistant",
+      "assistant",
+    ]);
+    expect(roles("critic", "ipython")).toEqual(["critic", "ipython"]);
+  });
+
   it.each([
     [{ from: "humen", value: "a" }, /turn 1: unknown speaker "humen".*Did you mean human/],
     [{ from: "human" }, /"value" must be a string, found nothing/],

@@ -109,6 +109,7 @@ describe("marks in messages", () => {
       /f\.jsonl line 1, message 2: "weight" must be 0 \(no loss on this message\) or 1, found 2/,
     ],
     [{ weight: 0.5 }, /"weight" must be 0 .*found 0\.5/],
+    [{ loss_scale: 2 }, /"loss_scale" must be 0/],
     [{ weight: "1" }, /"weight" must be 0 .*found "1"/],
     [{ weight: true }, /"weight" must be 0 .*found a boolean/],
     [{ train: "no" }, /"train" must be true or false, found "no"/],
@@ -121,6 +122,21 @@ describe("marks in messages", () => {
     ],
   ])("refuses %j", (mark, message) => {
     expect(() => example({ messages: turns(mark, {}) })).toThrow(message);
+  });
+
+  it("on a part of a message are refused, and other keys of a part told", () => {
+    const parts = (...marks: object[]) => ({
+      messages: turns({ content: marks.map((mark) => ({ type: "text", text: "x", ...mark })) }, {}),
+    });
+    expect(() => example(parts({ weight: 0 }, {}))).toThrow(
+      /line 1, message 2: "weight" marks a part of "content"/,
+    );
+    expect(() => example(parts({ train: "no" }))).toThrow(/a part of "content": "train" must be/);
+    expect(learnt(parts({ weight: 1 }, { train: true }))).toEqual(["xx|", "right|"]);
+    const id = { file: "f.jsonl", line: 1, unit: "line" } as const;
+    expect(toExamples([{ id, value: parts({ cache_control: {} }) }]).ignoredKeys).toEqual({
+      "messages[].content[].cache_control": 1,
+    });
   });
 
   it("that ask to learn what others say are refused, unless everything is learnt", () => {

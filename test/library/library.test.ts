@@ -186,6 +186,34 @@ describe("a session", () => {
     }
   });
 
+  it("takes integers beyond 2^53 as bigint in rows, and no conversation that is none", async () => {
+    const template = place("calls.jinja");
+    writeFileSync(
+      template,
+      "{% for m in messages %}{{ m.role }}: {{ m.content or '' }}{% for c in m.tool_calls or [] %}{{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}{{ eos_token }}{% endfor %}",
+    );
+    const talk = (id: unknown) => ({
+      messages: [
+        { role: "user", content: "Hi" },
+        {
+          role: "assistant",
+          content: null,
+          tool_calls: [{ type: "function", function: { name: "find", arguments: { id } } }],
+        },
+      ],
+    });
+    await using model = await open("tiny", device);
+    await using session = await model.session({ rank: 2, chatTemplate: template });
+    const exact = place("exact.jsonl");
+    writeFileSync(exact, JSON.stringify(talk("ID")).replace('"ID"', "9007199254740993"));
+    const idsOf = async (rows: string | object[]) => [...(await session.dataset(rows)).samples[0]!.ids];
+    const given = await idsOf([talk(9007199254740993n)]);
+    expect(given).toEqual(await idsOf(exact));
+    expect(given).not.toEqual(await idsOf([talk(Number(9007199254740993n))]));
+    await expect(model.chat([])).rejects.toThrow(UsageError);
+    await expect(model.chat({ messages: [] } as never)).rejects.toThrow(/chat\(\): messages: expected/);
+  });
+
   it("refuses rows that the chat template shows in part, and saves the template that it was given", async () => {
     const template = place("given.jinja");
     writeFileSync(

@@ -136,6 +136,14 @@ describe("a base class's folder", () => {
   });
 });
 
+describe("tables of another size than config.json gives", () => {
+  it.each([270, 260])("are refused, though adapters may resize them (vocab_size %i)", async (size) => {
+    const path = await variant(`of-${size}`, "llama-mha", (tensors) => tensors, { vocab_size: size });
+    const message = new RegExp(`of-${size}: tensor ".*" has shape \\[264,\\d+\\].*vocab_size ${size}`);
+    await expect(logitsOf(path)).rejects.toThrow(message);
+  });
+});
+
 describe("tensors without a place", () => {
   it("are named, tables that follow from config.json are not", async () => {
     const extra = (tensors: Map<string, Uint8Array>) => {

@@ -145,6 +145,23 @@ describe("merge", () => {
     expect(readdirSync(root).filter((name) => name.endsWith(".partial"))).toEqual([]);
   });
 
+  it("refuses a tokenizer beside the adapter whose tokens have no rows", async () => {
+    const more = join(root, "more-tokens");
+    await writeRandomAdapter(more, model);
+    const json = JSON.parse(readFileSync(join(model, "tokenizer.json"), "utf8")) as {
+      added_tokens: { id: number; content: string }[];
+    };
+    const added = { ...json.added_tokens[0]!, id: 264, content: "<far>" };
+    const ids = [259, 260, 261, 262, 263].map((id) => ({ ...added, id, content: `<${id}>` }));
+    const tokenizer = { ...json, added_tokens: [...json.added_tokens, ...ids, added] };
+    writeFileSync(join(more, "tokenizer.json"), JSON.stringify(tokenizer));
+    const out = join(root, "not-merged");
+    await expect(merge({ model, adapter: more, out })).rejects.toThrow(
+      /more-tokens: the tokenizer has 265 tokens, but embedding and head only 264 rows/,
+    );
+    expect(existsSync(out)).toBe(false);
+  });
+
   it("merges into dequantised 4-bit weights, and into the original when it is given", async () => {
     const fourBit = await writeFourBit(model, join(root, "four-bit"));
     const warnings: string[] = [];

@@ -149,6 +149,10 @@ describe("bodies", () => {
       n: 0,
       messages: [],
       stop: ["", "x"],
+      add_generation_prompt: false,
+      continue_final_message: true,
+      chat_template: "{{ messages }}",
+      functions: [{}],
     })) {
       expect(() => parseChat({ ...chat, [key]: value }), key).toThrow(new RegExp(key));
     }
@@ -156,6 +160,48 @@ describe("bodies", () => {
     expect(() => parseCompletion({ model: "m", prompt: "x", echo: true })).toThrow(/echo/);
     expect(() => parseCompletion({ model: "m", prompt: [] })).toThrow(/prompt/);
     expect(() => parseCompletion({ model: "m", prompt: [1, "x"] })).toThrow(/prompt/);
+  });
+
+  it("keep OpenAI's older functions, a refusal's words and the order of keys", () => {
+    const described = { name: "f", parameters: {} };
+    const spoken = chatOf(
+      parseChat({
+        model: "m",
+        functions: [described],
+        messages: [
+          {
+            role: "user",
+            content: [
+              { type: "text", text: "h" },
+              { type: "text", text: "i" },
+            ],
+            name: "n",
+          },
+          { role: "assistant", content: null, function_call: { name: "f", arguments: "{}" } },
+          { role: "function", name: "f", content: "r" },
+          { role: "assistant", content: null, refusal: "I do not." },
+        ],
+      }),
+    );
+    expect(spoken.tools).toEqual([{ type: "function", function: described }]);
+    const [first, call, result, refused] = spoken.messages;
+    expect(Object.keys(first!)).toEqual(["role", "content", "name"]);
+    expect(first!.content).toBe("hi");
+    expect(call).toEqual({
+      role: "assistant",
+      content: null,
+      tool_calls: [{ type: "function", function: { name: "f", arguments: "{}" } }],
+    });
+    expect(result).toEqual({ role: "tool", name: "f", content: "r" });
+    expect(refused!.content).toBe("I do not.");
+    const none = parseChat({ ...chat, functions: [described], function_call: "none" });
+    expect(chatOf(none).tools).toBeUndefined();
+    for (const message of [
+      { role: "assistant", function_call: "f" },
+      { role: "assistant", function_call: { name: "f" }, tool_calls: [{ function: { name: "f" } }] },
+    ]) {
+      expect(() => chatOf(parseChat({ ...chat, messages: [message] }))).toThrow(/messages\.0\.function_call/);
+    }
   });
 });
 

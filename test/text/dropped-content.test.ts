@@ -46,6 +46,30 @@ const CALLS = [
 ];
 const THOUGHT = "<think>\nAdding two and two.\n</think>\n\n4";
 
+describe("values that a template prints as Python does", () => {
+  const talk = (args: unknown) => [
+    user("Please look it up."),
+    { role: "assistant", content: "", tool_calls: [call("look", args)] } as ChatMessage,
+  ];
+  const values = { tags: ["it's", 'a "b"', "é\n😀"], deep: [{ more: "x y" }, null, true, 1.5] };
+  it("are there", () => {
+    const whole = each("{{ m.content }}{{ m.tool_calls }}");
+    const named = each(
+      "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% for k, v in c.function.arguments.items() %} {{ k }}={{ v }}{% endfor %}{% endfor %}",
+    );
+    expect(named.render(talk(values))).toContain(`[{'more': 'x y'}, None, True, 1.5]`);
+    expect(dropped(named, talk(values))).toEqual([]);
+    expect(dropped(whole, talk(values))).toEqual([]);
+  });
+
+  it("and are missed where one is left out", () => {
+    const some = each(
+      "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }} {{ c.function.arguments.deep }}{% endfor %}",
+    );
+    expect(dropped(some, talk(values))).toEqual(['message 2 (assistant): its tool call "look"']);
+  });
+});
+
 describe("texts", () => {
   it.each([
     ["as they are", "{{ m.role }}:{{ m.content }};"],
