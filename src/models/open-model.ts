@@ -77,7 +77,11 @@ export async function openModel(
         `${path}: the tokenizer has ${tokenizer.vocabSize} tokens but the model's embedding only ${own}; they do not belong together`,
       );
     }
-    const source = resizedSource(deviceSource(backend, folder, options), vocabularySize);
+    const source = resizedSource(
+      deviceSource(backend, folder, options),
+      stored.vocabularySize,
+      vocabularySize,
+    );
     const loaded = await loadDecoder(backend, config, source, options);
     let adapter: DecoderAdapter | undefined;
     try {

@@ -9,12 +9,20 @@ import type { WeightSource } from "./load-model.ts";
 const tables = new Set([`${embeddingName}.weight`, `${headName}.weight`]);
 const pieceRows = 4096;
 
-/** The source with `vocabularySize` rows in its embedding and head; other weights as they are. */
-export function resizedSource<T extends WeightSource>(source: T, vocabularySize: number): T {
+/**
+ * The source with `vocabularySize` rows in those of embedding and head that have the `configured` ones; other weights
+ * as they are, so that a table that belies its config.json is found by whoever loads it.
+ */
+export function resizedSource<T extends WeightSource>(
+  source: T,
+  configured: number,
+  vocabularySize: number,
+): T {
+  if (vocabularySize === configured) return source;
   const means = new Map<string, Promise<Uint8Array>>();
   const stored = (name: string) => {
     const found = tables.has(name) ? source.find(name) : undefined;
-    return found && found.shape.length === 2 && found.shape[0] !== vocabularySize ? found : undefined;
+    return found && found.shape.length === 2 && found.shape[0] === configured ? found : undefined;
   };
   return {
     ...source,

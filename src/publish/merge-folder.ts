@@ -116,7 +116,7 @@ export async function mergeFolder(
 
     // Every model of the comparison has the adapter's vocabulary.
     const wanted = { ...config, vocabularySize: vocabularyOf(config, adapter) };
-    const resized = (from: WeightSource) => resizedSource(from, wanted.vocabularySize);
+    const resized = (from: WeightSource) => resizedSource(from, config.vocabularySize, wanted.vocabularySize);
     const references = await referencesOf(options, config, source, trained);
     const held: { name: string; bound: number; logits: SampleLogits }[] = [];
     for (const { name, bound, from } of references) {

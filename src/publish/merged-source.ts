@@ -29,7 +29,7 @@ export function mergedSource(
   adapter: LoadedAdapter,
 ): MergedSource {
   const plan = planAdapter(config, adapter);
-  const resized = resizedSource(base, plan.base.vocabularySize);
+  const resized = resizedSource(base, config.vocabularySize, plan.base.vocabularySize);
   const whole = new Map([...plan.fixed, ...plan.replaced]);
   const [embedding, head] = [`${embeddingName}.weight`, `${headName}.weight`];
   const factors = new Map(

@@ -51,7 +51,8 @@ function baseOf({ base }: Case): { config: DecoderConfig; source: WeightSource }
 
 async function loadFor(each: Case, vocabularySize: number): Promise<LoadedDecoder> {
   const { config, source } = baseOf(each);
-  return loadDecoder(backend, { ...config, vocabularySize }, resizedSource(source, vocabularySize));
+  const sized = resizedSource(source, config.vocabularySize, vocabularySize);
+  return loadDecoder(backend, { ...config, vocabularySize }, sized);
 }
 
 const maskOf = (ids: readonly number[]) => ids.map((_, i) => Number(i > 0));
