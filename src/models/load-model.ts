@@ -53,10 +53,12 @@ export async function loadDecoder(
   options: LoadOptions = {},
 ): Promise<LoadedDecoder> {
   const specs = weightSpecs(config);
-  const trained = options.train ? new FlatParameters(backend, specs, "weights") : undefined;
-  const frozen = new Map<string, Matrix>();
   const largest = specs.reduce((most, spec) => Math.max(most, elementCount(spec.shape)), 0);
   const uploader = new Uploader(backend, tiedSource(source, config), largest);
+  // Before memory is taken for what a file only claims.
+  if (options.train) for (const spec of specs) uploader.check(spec);
+  const trained = options.train ? new FlatParameters(backend, specs, "weights") : undefined;
+  const frozen = new Map<string, Matrix>();
   const free = () => {
     for (const matrix of frozen.values()) freeMatrix(backend, matrix);
     trained?.free();
@@ -134,6 +136,7 @@ async function loadFrozen(
   const quantized = spec.kind === "linear" && quantize !== undefined && source.quantized === undefined;
   const kept = spec.kind === "vector" ? backend.floatType : matrixDType(backend);
   const dtype = quantized ? arrivalDType(source, spec.name) : kept;
+  uploader.check(spec);
   const tensor = viewOf(
     backend.allocate(elementCount(spec.shape) * dtypeBytes[dtype], quantized ? "workspace" : "weights"),
     spec.shape,
@@ -191,8 +194,9 @@ class Uploader {
     private readonly largest: number,
   ) {}
 
-  async upload(spec: WeightSpec, target: Tensor): Promise<void> {
-    const { backend, source } = this;
+  /** What the source has of a weight. UserError where it is missing or has another shape. */
+  check(spec: WeightSpec): NonNullable<ReturnType<WeightSource["find"]>> {
+    const { source } = this;
     const found = source.find(spec.name);
     if (!found) {
       throw new UserError(
@@ -204,6 +208,12 @@ class Uploader {
         `${source.path}: tensor "${spec.name}" has shape [${found.shape}], but config.json makes it [${spec.shape}]`,
       );
     }
+    return found;
+  }
+
+  async upload(spec: WeightSpec, target: Tensor): Promise<void> {
+    const { backend, source } = this;
+    const found = this.check(spec);
     const sourceBytes = dtypeBytes[found.dtype];
     const total = elementCount(spec.shape);
     const pieceElements = Math.floor(pieceBytes / 4 / 64) * 64;

@@ -25,6 +25,8 @@ export async function identityOf(
   ]);
   return {
     ...Object.fromEntries(await Promise.all(recipe)),
+    // Which tokens are added is in the tokenizer's hash, however their list is written.
+    ...(options.addTokens !== undefined && { addTokens: true }),
     totalSteps,
     modelHash: trainable.modelHash,
     tokenizerHash: trainable.model.text.hash,

@@ -66,6 +66,19 @@ async function logitsOf(path: string): Promise<{ logits: Float32Array; notes: st
   return { logits, notes };
 }
 
+describe("a vocabulary that the stored table does not have", () => {
+  it.each([1000, 100, 2 ** 24])("is refused before memory is taken: %d rows", async (rows) => {
+    const path = await variant(`rows-${rows}`, "llama-mha", (tensors) => tensors, { vocab_size: rows });
+    const before = backend.peakBytes;
+    await expect(openModel(backend, path)).rejects.toThrow(
+      rows === 100
+        ? /the tokenizer has \d+ tokens but the model's embedding only 100/
+        : new RegExp(`"${embedding}" has shape \\[264,\\d+\\], but config.json makes it \\[${rows},`),
+    );
+    expect(backend.peakBytes).toBe(before);
+  });
+});
+
 describe("a stored head beside a tied embedding", () => {
   it("is used, and said, where it differs", async () => {
     const two = await logitsOf(await variant("two", "qwen2-tied", withHead(-2)));
