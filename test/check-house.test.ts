@@ -2,7 +2,7 @@
 
 import { expect, it } from "vitest";
 // @ts-expect-error: a plain script without types.
-import { checkFile } from "../tools/check-house.mjs";
+import { checkFile, findCircles } from "../tools/check-house.mjs";
 
 const errors = (path: string, code: string): string[] =>
   checkFile(path, `// What this is.\n${code}\n`).errors;
@@ -48,4 +48,18 @@ it("wants an opening comment and warns of length", () => {
   expect(checkFile("nn/x.ts", "export const x = 1;").errors[0]).toContain("open with a comment");
   expect(checkFile("cli/main.ts", "#!/usr/bin/env node\n// Entry.\n").errors).toEqual([]);
   expect(checkFile("nn/x.ts", `// X.\n${"\n".repeat(401)}`).warnings[0]).toContain("lines");
+});
+
+it("finds circles of imports, types among them, and nothing in a tree", () => {
+  const circle = new Map([
+    ["a/one.ts", 'import type { Two } from "./two.ts";'],
+    ["a/two.ts", 'import { three } from "../b/three.ts";'],
+    ["b/three.ts", 'export { one } from "../a/one.ts";\n// import "./four.ts"'],
+    ["b/four.ts", 'import { three } from "./three.ts";'],
+  ]);
+  expect(findCircles(circle).map((files: string[]) => files.sort())).toEqual([
+    ["a/one.ts", "a/two.ts", "b/three.ts"],
+  ]);
+  circle.set("b/three.ts", "export const three = 3;");
+  expect(findCircles(circle)).toEqual([]);
 });

@@ -118,15 +118,51 @@ function withoutComments(source) {
   return source.replace(token, (found) => (found.startsWith("//") || found.startsWith("/*") ? " " : found));
 }
 
+/**
+ * Groups of files that import each other in a circle, types included: `sources` is path -> source. Tarjan's strongly
+ * connected components.
+ */
+export function findCircles(sources) {
+  const imports = new Map();
+  for (const [path, source] of sources) {
+    const targets = [...withoutComments(source).matchAll(IMPORT)].map((match) => match[1] ?? match[2]);
+    const own = targets.filter((target) => target.startsWith(".")).map((target) => resolveFrom(path, target));
+    imports.set(
+      path,
+      own.filter((target) => sources.has(target)),
+    );
+  }
+  const [index, low, stack, circles] = [new Map(), new Map(), [], []];
+  const visit = (path) => {
+    index.set(path, index.size);
+    low.set(path, index.get(path));
+    stack.push(path);
+    for (const target of imports.get(path)) {
+      if (!index.has(target)) visit(target);
+      if (stack.includes(target)) low.set(path, Math.min(low.get(path), low.get(target)));
+    }
+    if (low.get(path) !== index.get(path)) return;
+    const circle = stack.splice(stack.indexOf(path));
+    if (circle.length > 1) circles.push(circle);
+  };
+  for (const path of imports.keys()) if (!index.has(path)) visit(path);
+  return circles;
+}
+
 function main() {
   const root = join(dirname(fileURLToPath(import.meta.url)), "..", "src");
   const files = readdirSync(root, { recursive: true })
     .map((path) => path.split(sep).join("/"))
     .filter((path) => path.endsWith(".ts") && path !== GENERATED)
     .sort();
+  const sources = new Map(files.map((path) => [path, readFileSync(join(root, path), "utf8")]));
   let broken = 0;
-  for (const path of files) {
-    const { errors, warnings } = checkFile(path, readFileSync(join(root, path), "utf8"));
+  for (const circle of findCircles(sources)) {
+    console.error(`error: these import each other in a circle: ${circle.join(", ")}`);
+    broken++;
+  }
+  for (const [path, source] of sources) {
+    const { errors, warnings } = checkFile(path, source);
     for (const warning of warnings) console.warn(`warning: src/${path} ${warning}`);
     for (const error of errors) console.error(`error: src/${path} ${error}`);
     broken += errors.length;

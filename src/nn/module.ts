@@ -5,7 +5,6 @@ import type { LinearSpec, LinearWeight } from "../autograd/ops/linear.ts";
 import type { Parameter, Value } from "../autograd/tape.ts";
 import type { Tensor } from "../backend/backend.ts";
 import type { Attachment } from "./adapter-kinds/index.ts";
-import type { Anchor } from "./pissa.ts";
 
 /** A low-rank adapter attached to a linear layer. */
 export interface AttachedAdapter {
@@ -21,6 +20,12 @@ export interface AttachedAdapter {
   readonly anchor?: Anchor;
   /** Absent: its kind does nothing beside the factors' product. */
   readonly attachment?: Attachment;
+}
+
+/** What PiSSA takes off a weight while its principal part trains (pissa.ts): A0 [R, in], and -scale B0 [out, R]. */
+export interface Anchor {
+  readonly a: Parameter;
+  readonly b: Parameter;
 }
 
 /** A linear layer under its checkpoint name without ".weight", e.g. model.layers.0.self_attn.q_proj. */

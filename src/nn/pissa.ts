@@ -3,22 +3,15 @@
 // factors are kept beside the trained ones and subtracted in every pass, which holds for any kind of weight, bits
 // included, and makes of the result a plain LoRA of twice the rank on the unchanged base, as PEFT converts it.
 
-import type { Parameter } from "../autograd/tape.ts";
 import type { Backend } from "../backend/backend.ts";
 import { BugError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { leadingTriplets } from "./leading-triplets.ts";
-import type { Linear } from "./module.ts";
+import type { Anchor, Linear } from "./module.ts";
 import type { FlatParameters, ParameterGroup, ParameterSpec } from "./parameters.ts";
 
 export const adapterInits = ["default", "pissa"] as const;
 export type AdapterInit = (typeof adapterInits)[number];
-
-/** The first factors: A0 [R, in], and -scale B0 [out, R]. */
-export interface Anchor {
-  readonly a: Parameter;
-  readonly b: Parameter;
-}
 
 /** They lie in the flat buffers, so that checkpoints hold them, in a group that no update moves. */
 export const anchorGroup: ParameterGroup = { rate: 0, decays: false };

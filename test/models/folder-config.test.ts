@@ -73,7 +73,7 @@ describe("a vocabulary that the stored table does not have", () => {
     await expect(openModel(backend, path)).rejects.toThrow(
       rows === 100
         ? /the tokenizer has \d+ tokens but the model's embedding only 100/
-        : new RegExp(`"${embedding}" has shape \\[264,\\d+\\], but config.json makes it \\[${rows},`),
+        : new RegExp(`"${embedding}" has shape \\[264,\\d+\\], but config.json gives vocab_size ${rows};`),
     );
     expect(backend.peakBytes).toBe(before);
   });
