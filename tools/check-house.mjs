@@ -125,7 +125,8 @@ function withoutComments(source) {
 export function findCircles(sources) {
   const imports = new Map();
   for (const [path, source] of sources) {
-    const targets = [...withoutComments(source).matchAll(IMPORT)].map((match) => match[1] ?? match[2]);
+    // What is imported when it is needed makes no circle.
+    const targets = [...withoutComments(source).matchAll(IMPORT)].flatMap((match) => match[1] ?? []);
     const own = targets.filter((target) => target.startsWith(".")).map((target) => resolveFrom(path, target));
     imports.set(
       path,
