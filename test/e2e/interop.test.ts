@@ -77,6 +77,11 @@ it.skipIf(!hasPeft)(`PEFT reads what train writes (${hasPeft ? "live" : python.r
   const data = writeRows(join(folder, "rows.jsonl"), makeRows(16));
   const flags: Record<string, string[]> = {
     "all-linear": [],
+    dora: ["--adapter", "dora", "--lora-plus-ratio", "4"],
+    "pissa of some ranks": ["--init", "pissa", "--rank-pattern", "q_proj=3", "--alpha-pattern", "up_proj=5"],
+    "some layers, and modules whole": [
+      ...["--layers", "1", "--exclude", "v", "--modules-to-save", "lm_head", "--modules-to-save", "norm"],
+    ],
     "rslora attention": ["--rslora", "--targets", "attention", "--rank", "3"],
     regex: ["--targets", "/.*layers\\.1\\.(self_attn\\.(q|v)|mlp\\.down)_proj/", "--alpha", "5"],
   };

@@ -18,7 +18,7 @@ import { type LoadedDecoder, loadDecoder, type WeightSource } from "../../src/mo
 import { resizedSource } from "../../src/models/resized-source.ts";
 import { ggufAdapter } from "../../src/publish/gguf-adapter.ts";
 import { mergedSource } from "../../src/publish/merged-source.ts";
-import { goldenSource, lossAndGradients } from "../conformance/model-case.ts";
+import { goldenSource, logitsOf, lossAndGradients, relativeDifference } from "../conformance/model-case.ts";
 import { loadModelGolden, type NamedShape, readGolden, writeAdapterFolder } from "../golden/load-golden.ts";
 import { scratchFolder } from "../publish/tiny-model.ts";
 
@@ -88,11 +88,16 @@ async function withAdapter<T>(
 describe.each(cases)("%s", (name, each) => {
   it("gives PEFT's losses, attached and merged", async () => {
     const adapter = await adapterOf(name, each);
-    await withAdapter(each, adapter, false, (loaded) => expectLosses(loaded, each));
+    const logits = await withAdapter(each, adapter, false, async (loaded) => {
+      await expectLosses(loaded, each);
+      return logitsOf(backend, loaded, each.texts[0]!);
+    });
     const { config, source } = baseOf(each);
     const merged = mergedSource(backend, source, config, adapter);
     const loaded = await loadDecoder(backend, merged.config, merged);
     await expectLosses(loaded, each);
+    const mergedLogits = await logitsOf(backend, loaded, each.texts[0]!);
+    expect(relativeDifference(mergedLogits, logits)).toBeLessThan(1e-5);
     loaded.free();
   });
 
