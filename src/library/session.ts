@@ -31,11 +31,19 @@ type TrainFields = InputOf<typeof trainDefinition>;
 /** What trains and how; the fields and defaults of `train`. */
 export type SessionInput = Pick<
   TrainFields,
+  | "adapter"
   | "rank"
   | "alpha"
   | "dropout"
   | "targets"
+  | "init"
+  | "exclude"
+  | "layers"
+  | "rankPattern"
+  | "alphaPattern"
+  | "modulesToSave"
   | "rslora"
+  | "loraPlusRatio"
   | "initAdapter"
   | "optimizer"
   | "beta1"
@@ -85,6 +93,7 @@ export class ModelSession implements AsyncDisposable {
     const initial = options.initAdapter === undefined ? undefined : await readAdapter(options.initAdapter);
     const text = await openText({ ...textOf(options), model: model.path }, model.text);
     const session = new Session(model.loaded, options, { initial, baseModel: name, checkpointing });
+    await session.adapter?.initialize();
     return new ModelSession({ ...model, tokenizer: text.tokenizer, text }, session, options);
   }
 
