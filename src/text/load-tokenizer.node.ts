@@ -3,6 +3,7 @@
 
 import { open, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { READ_WITHOUT_WAITING } from "../formats/disk.ts";
 import { nearestName, UserError } from "../util/errors.ts";
 import { builtinTemplates } from "./builtin-templates.ts";
 import { type NamedTemplates, Tokenizer } from "./tokenizer.ts";
@@ -116,7 +117,7 @@ async function readJson(folder: string, name: string): Promise<unknown> {
 
 /** The file as text without its byte order mark, or undefined when there is none. */
 async function readText(path: string, capBytes: number): Promise<string | undefined> {
-  const file = await open(path, "r").catch((error: NodeJS.ErrnoException) => {
+  const file = await open(path, READ_WITHOUT_WAITING).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
     throw new UserError(`${path}: cannot be read: ${error.message}`);
   });
