@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { openFile } from "../../src/formats/disk.ts";
-import { readTokenizerFiles } from "../../src/text/load-tokenizer.ts";
+import { readTokenizerFiles } from "../../src/text/load-tokenizer.node.ts";
 
 const root = mkdtempSync(join(tmpdir(), "lowrank-disk-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
