@@ -5,6 +5,7 @@ import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { jsonSchemaOf, type OptionsDefinition } from "../config/define.ts";
 import { resolveOptions } from "../config/resolve.ts";
 import { type ConfigFile, maxConfigBytes, parseConfig } from "../config/yaml.ts";
+import { READ_WITHOUT_WAITING } from "../formats/disk.ts";
 import { fetchOptions } from "../library/fetch-options.ts";
 import { UserError } from "../util/errors.ts";
 import { parseCommandLine } from "./command-line.ts";
@@ -53,7 +54,7 @@ export function defineCommand<Options extends { readonly json?: boolean }>(
 function readConfigFile(path: string): ConfigFile {
   let descriptor: number | undefined;
   try {
-    descriptor = openSync(path, "r");
+    descriptor = openSync(path, READ_WITHOUT_WAITING);
     const status = fstatSync(descriptor);
     if (!status.isFile()) throw new UserError(`${path}: expected a YAML file.`);
     if (status.size > maxConfigBytes) {

@@ -1,6 +1,7 @@
 // Disk files and folders as byte sources: the one place in formats/ that reads through node:fs.
 // Writing is in atomic-file.ts.
 
+import { constants } from "node:fs";
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { UserError } from "../util/errors.ts";
@@ -9,11 +10,14 @@ import { type ByteSource, checkRange, type Folder } from "./byte-source.ts";
 /** One read call returns at most 2^31 - 1 bytes; longer reads loop in pieces of this size. */
 const PIECE_BYTES = 1 << 30;
 
+/** Opening a named pipe otherwise waits for whoever writes it, without end. (Windows has neither.) */
+export const READ_WITHOUT_WAITING = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
+
 /** Opens a file for positional reads. UserError when it is missing, unreadable or not a plain file. */
 export async function openFile(path: string): Promise<ByteSource> {
   let handle: FileHandle;
   try {
-    handle = await open(path, "r");
+    handle = await open(path, READ_WITHOUT_WAITING);
   } catch (error) {
     throw new UserError(`${path}: ${readProblem(error)}`);
   }

@@ -11,6 +11,11 @@ const lengthCap = 256;
 /** Tokens of a file: a JSON list of texts, or one token a line. UserError for what is neither, or too much. */
 export function parseTokenList(text: string, where: string): string[] {
   const trimmed = text.trim();
+  if (/^\{\s*["}]/.test(trimmed)) {
+    throw new UserError(
+      `${where}: a JSON object; expected tokens, one a line or as a JSON list, such as ["<a>", "<b>"]`,
+    );
+  }
   const tokens = trimmed.startsWith("[")
     ? jsonList(trimmed, where)
     : text.split(/\r?\n/).filter((line) => line.trim() !== "");

@@ -1,6 +1,7 @@
 // Reads a tokenizer from a model folder on disk: the one file of text/ that touches Node's file system.
 // What the files mean is in tokenizer.ts; chat templates given by hand (--chat-template) are read here too.
 
+import { constants } from "node:fs";
 import { open, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { nearestName, UserError } from "../util/errors.ts";
@@ -116,7 +117,9 @@ async function readJson(folder: string, name: string): Promise<unknown> {
 
 /** The file as text without its byte order mark, or undefined when there is none. */
 async function readText(path: string, capBytes: number): Promise<string | undefined> {
-  const file = await open(path, "r").catch((error: NodeJS.ErrnoException) => {
+  // A named pipe would be waited for without end.
+  const flags = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
+  const file = await open(path, flags).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
     throw new UserError(`${path}: cannot be read: ${error.message}`);
   });

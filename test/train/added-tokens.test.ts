@@ -134,6 +134,8 @@ describe("lists of tokens", () => {
     expect(parseTokenList("a b\r\n\n <c>\n", "f")).toEqual(["a b", " <c>"]);
     expect(parseTokenList('["x", "y", "x"]', "f")).toEqual(["x", "y"]);
     expect(() => parseTokenList("\n", "f")).toThrow("f: expected tokens");
+    expect(() => parseTokenList('{"<a>": 300}', "f")).toThrow("f: a JSON object; expected tokens");
+    expect(parseTokenList("{name}\n{\n", "f")).toEqual(["{name}", "{"]);
     expect(() => parseTokenList("[1]", "f")).toThrow("each a text");
     expect(() => parseTokenList("[", "f")).toThrow("not a JSON list");
     expect(() => parseTokenList("x".repeat(300), "f")).toThrow("300 characters");
