@@ -29,7 +29,7 @@ for (const tier of ["f32", "f16", "matrix"] satisfies Tier[]) {
 
     it("compile and fit WebGPU's least limits", async () => {
       for (const kernelCase of kernelCases) {
-        const stage = new Stage(backend);
+        const stage = new Stage(backend, false);
         await kernelCase.run(stage);
         stage.free();
       }
@@ -37,7 +37,7 @@ for (const tier of ["f32", "f16", "matrix"] satisfies Tier[]) {
     });
 
     it.each([6, 48, 64, 80, 96, 128, 256])("attention of width %i, forward and backward", async (width) => {
-      const s = new Stage(backend);
+      const s = new Stage(backend, false);
       const [q, k, v, out, dOut, dq] = Array.from({ length: 6 }, () => s.zeros([90, 2, width]));
       const lse = s.zeros([90, 2]);
       const segments = s.segments([[90, 90]]);

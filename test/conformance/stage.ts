@@ -12,7 +12,11 @@ const guardByte = 0xa7;
 
 export class Stage {
   private readonly tensors: Tensor[] = [];
-  constructor(readonly backend: Backend) {}
+  constructor(
+    readonly backend: Backend,
+    /** False: a device that compiles and computes nothing, so that what is read back says nothing. */
+    readonly computes = true,
+  ) {}
 
   private make(shape: readonly number[], dtype: DType, bytes: Uint8Array): Tensor {
     // Devices write whole words: a tensor's last word is its own.
