@@ -148,6 +148,14 @@ export const chatTemplate = text("Jinja file, in place of the chat template of t
   placeholder: "F",
 });
 
+export const eosToken = text("token that ends an answer, in place of the tokenizer's own", {
+  placeholder: "TEXT",
+});
+
+export const padToken = text("token that the result names for padding, in place of the tokenizer's own", {
+  placeholder: "TEXT",
+});
+
 export const maxNewTokens = whole("most tokens to generate", { min: 1, max: 2 ** 24, default: 128 });
 
 export const vram = size(

@@ -65,7 +65,7 @@ export function readCommon(
   if (headWidth % 2 !== 0)
     throw new UserError(`config.json: head width ${headWidth} is odd; rotary embedding needs an even one`);
   const name = String(json.hidden_act ?? "silu");
-  const activation = activations[name];
+  const activation = Object.hasOwn(activations, name) ? activations[name] : undefined;
   if (!activation) {
     throw new UserError(
       `config.json: hidden_act "${name}" is not supported; supported are ${Object.keys(activations).join(", ")}`,

@@ -22,7 +22,7 @@ export function parseTargets(text: string): string | string[] {
     .split(",")
     .map((name) => name.trim())
     .filter((name) => name !== "")
-    .map((name) => shortNames[name] ?? name);
+    .map((name) => (Object.hasOwn(shortNames, name) ? shortNames[name]! : name));
 }
 
 /** --exclude in PEFT's terms: names (short or full), or /regex/. */
