@@ -1,8 +1,8 @@
 // What a config.json names is looked up among what there is, and nowhere else.
 
 import { expect, it } from "vitest";
-import { parseTargets } from "../../src/models/target-names.ts";
 import { readModelConfig } from "../../src/models/index.ts";
+import { parseTargets } from "../../src/models/target-names.ts";
 
 const config = {
   ...{ model_type: "llama", vocab_size: 96, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1 },
