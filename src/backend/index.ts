@@ -26,8 +26,11 @@ async function trace(backend: Backend): Promise<Backend> {
   return traced(backend, writeTrace);
 }
 
+/** A backend that closes at the end of the block whose `using` holds it. */
+export type OpenedBackend = Backend & Disposable;
+
 /** Opens a backend by name. UserError says why it cannot run here. */
-export async function openBackend(name: string, options: BackendOptions = {}): Promise<Backend> {
+export async function openBackend(name: string, options: BackendOptions = {}): Promise<OpenedBackend> {
   const chosen = name === "auto" ? await automatic(options) : name;
   if (!Object.hasOwn(backends, chosen)) {
     throw new UserError(
@@ -36,6 +39,9 @@ export async function openBackend(name: string, options: BackendOptions = {}): P
   }
   const factory = await backends[chosen as keyof typeof backends]();
   const backend = await factory.open(options);
-  if (backend) return trace(backend);
+  if (backend) {
+    const opened = await trace(backend);
+    return Object.assign(opened, { [Symbol.dispose]: () => opened.close() });
+  }
   throw new UserError(`backend "${chosen}" cannot run here: ${factory.reason?.() ?? "no reason given"}`);
 }

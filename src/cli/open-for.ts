@@ -21,20 +21,12 @@ export async function withModel<T>(
   use: (model: OpenedModel, backend: Backend) => Promise<T>,
 ): Promise<T> {
   const { adapter, chatTemplate, precision, threads } = options;
-  const backend = await openBackend(options.backend, { precision, threads });
-  try {
-    const model = await openModel(backend, locateModel(options.model), {
-      adapter,
-      text: { chatTemplate },
-      tell: terminal.warn,
-    });
-    try {
-      for (const message of model.text.notes) terminal.note(message);
-      return await use(model, backend);
-    } finally {
-      await model.close();
-    }
-  } finally {
-    backend.close();
-  }
+  using backend = await openBackend(options.backend, { precision, threads });
+  await using model = await openModel(backend, locateModel(options.model), {
+    adapter,
+    text: { chatTemplate },
+    tell: terminal.warn,
+  });
+  for (const message of model.text.notes) terminal.note(message);
+  return await use(model, backend);
 }

@@ -40,38 +40,42 @@ export async function scoreOne(
     const kept = JSON.parse(cached) as { key: string; quality: Quality };
     if (kept.key === key) return kept.quality;
   }
-  const backend = await openBackend(options.backend, options);
-  try {
-    const base = locateModel(options.model);
-    const model = await openModel(backend, method === "full" ? folder : base, {
-      adapter: method === "lora" || method === "qlora" ? folder : undefined,
-      quantize: method === "qlora" ? quantizeOnArrival(backend) : undefined,
-      tell,
-      text: { chatTemplate: options.chatTemplate },
-    });
-    try {
-      const { evalData: data, metrics, maxNewTokens, trainOn } = options;
-      const { overLength, batchSize, sequenceLength } = options;
-      const { scores, losses, predictions } = await measure(
-        model,
-        { data, metrics, maxNewTokens, trainOn, overLength, batchSize, sequenceLength },
-        { warn: tell },
-      );
-      const answers = predictions?.map(({ prediction, references }) => ({ prediction, references }));
-      const quality: Quality = { scores, losses, answers };
-      await writeFileAtomic(path, `${JSON.stringify({ key, quality })}\n`);
-      return quality;
-    } finally {
-      await model.close();
-    }
-  } finally {
-    backend.close();
-  }
+  using backend = await openBackend(options.backend, options);
+  const base = locateModel(options.model);
+  await using model = await openModel(backend, method === "full" ? folder : base, {
+    adapter: method === "lora" || method === "qlora" ? folder : undefined,
+    quantize: method === "qlora" ? quantizeOnArrival(backend) : undefined,
+    tell,
+    text: { chatTemplate: options.chatTemplate, eosToken: options.eosToken, padToken: options.padToken },
+  });
+  const { evalData: data, metrics, maxNewTokens, trainOn } = options;
+  const { overLength, batchSize, sequenceLength } = options;
+  const { scores, losses, predictions } = await measure(
+    model,
+    { data, metrics, maxNewTokens, trainOn, overLength, batchSize, sequenceLength },
+    { warn: tell },
+  );
+  const answers = predictions?.map(({ prediction, references }) => ({ prediction, references }));
+  const quality: Quality = { scores, losses, answers };
+  await writeFileAtomic(path, `${JSON.stringify({ key, quality })}\n`);
+  return quality;
 }
 
 async function keyOf(options: CompareOptions): Promise<string> {
   const { metrics, maxNewTokens, trainOn, chatTemplate, overLength, sequenceLength, precision } = options;
+  const { eosToken, padToken } = options;
   const { hash } = await openDataFile(options.evalData);
-  const parts = { hash, metrics, maxNewTokens, trainOn, chatTemplate, overLength, sequenceLength, precision };
+  const parts = {
+    eosToken,
+    padToken,
+    hash,
+    metrics,
+    maxNewTokens,
+    trainOn,
+    chatTemplate,
+    overLength,
+    sequenceLength,
+    precision,
+  };
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 16);
 }

@@ -96,10 +96,6 @@ async function onDevice<
 ): Promise<Result> {
   await fetchOptions(definition, options, { warn: onWarning, note: onNote });
   const { backend: name, threads } = options;
-  const backend = await openBackend(name, { threads, precision: "fp32" });
-  try {
-    return await use(backend);
-  } finally {
-    backend.close();
-  }
+  using backend = await openBackend(name, { threads, precision: "fp32" });
+  return await use(backend);
 }

@@ -16,7 +16,7 @@ import { type LoadedDecoder, type LoadOptions, loadDecoder, type WeightSource } 
 import { storedIn4Bits } from "./quantized-weights.ts";
 import { resizedSource } from "./resized-source.ts";
 
-export interface OpenedModel {
+export interface OpenedModel extends AsyncDisposable {
   readonly path: string;
   readonly folder: ModelFolder;
   readonly config: DecoderConfig;
@@ -92,6 +92,11 @@ export async function openModel(
       loaded.free();
       throw error;
     }
+    const close = async () => {
+      adapter?.free();
+      loaded.free();
+      await folder.close();
+    };
     return {
       path,
       folder,
@@ -101,11 +106,8 @@ export async function openModel(
       text,
       loaded,
       adapter,
-      async close() {
-        adapter?.free();
-        loaded.free();
-        await folder.close();
-      },
+      close,
+      [Symbol.asyncDispose]: close,
     };
   } catch (error) {
     await folder.close();

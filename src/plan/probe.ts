@@ -47,48 +47,44 @@ export async function probe(
   tell: (message: string) => void,
 ): Promise<ProbeResult> {
   const { layers } = shape.config;
-  const backend = await openBackend(options.backend, options);
-  try {
-    const peak = (await backend.peakGflops?.()) ?? 1;
-    const msOfWhole = stepMsAt(shape, options, options.batchSize, peak * guessedFraction);
-    const whole = options.predictedBytes <= options.memoryBytes && msOfWhole <= patienceMs;
-    // One layer and three: far enough apart that noise in their difference is small against it.
-    const runs = whole || layers <= 3 ? [layers] : [1, 3];
-    const share = Math.max(...runs) / layers;
-    const sequences =
-      whole || msOfWhole * share <= patienceMs
-        ? options.batchSize
-        : Math.max(1, Math.floor((options.batchSize * patienceMs) / (msOfWhole * share)));
-    const results: BenchResult[] = [];
-    for (const count of runs) {
-      tell(
-        `probe: ${count} of ${layers} layers, ${sequences} x ${options.sequenceLength} tokens, ${timedSteps} steps`,
-      );
-      results.push(
-        await benchShape(backend, withLayers(shape.config, count), benchOptions(options, sequences), tell),
-      );
-    }
-    const times = results.map(({ stepsMs }) => median(stepsMs));
-    const stepMs =
-      runs.length === 1
-        ? times[0]!
-        : times[0]! + ((times[1]! - times[0]!) / (runs[1]! - runs[0]!)) * (layers - runs[0]!);
-    const last = results[results.length - 1]!;
-    return {
-      device: last.device,
-      tokensPerSecond: (1000 * sequences * options.sequenceLength) / stepMs,
-      stepMs,
-      whole: runs[0] === layers && sequences === options.batchSize,
-      layers: runs,
-      sequences,
-      stepsMs: results.map(({ stepsMs }) => stepsMs),
-      peakGflops: last.peakGflops,
-      peakBytes: last.peakBytes,
-      peakRssBytes: last.peakRssBytes,
-    };
-  } finally {
-    backend.close();
+  using backend = await openBackend(options.backend, options);
+  const peak = (await backend.peakGflops?.()) ?? 1;
+  const msOfWhole = stepMsAt(shape, options, options.batchSize, peak * guessedFraction);
+  const whole = options.predictedBytes <= options.memoryBytes && msOfWhole <= patienceMs;
+  // One layer and three: far enough apart that noise in their difference is small against it.
+  const runs = whole || layers <= 3 ? [layers] : [1, 3];
+  const share = Math.max(...runs) / layers;
+  const sequences =
+    whole || msOfWhole * share <= patienceMs
+      ? options.batchSize
+      : Math.max(1, Math.floor((options.batchSize * patienceMs) / (msOfWhole * share)));
+  const results: BenchResult[] = [];
+  for (const count of runs) {
+    tell(
+      `probe: ${count} of ${layers} layers, ${sequences} x ${options.sequenceLength} tokens, ${timedSteps} steps`,
+    );
+    results.push(
+      await benchShape(backend, withLayers(shape.config, count), benchOptions(options, sequences), tell),
+    );
   }
+  const times = results.map(({ stepsMs }) => median(stepsMs));
+  const stepMs =
+    runs.length === 1
+      ? times[0]!
+      : times[0]! + ((times[1]! - times[0]!) / (runs[1]! - runs[0]!)) * (layers - runs[0]!);
+  const last = results[results.length - 1]!;
+  return {
+    device: last.device,
+    tokensPerSecond: (1000 * sequences * options.sequenceLength) / stepMs,
+    stepMs,
+    whole: runs[0] === layers && sequences === options.batchSize,
+    layers: runs,
+    sequences,
+    stepsMs: results.map(({ stepsMs }) => stepsMs),
+    peakGflops: last.peakGflops,
+    peakBytes: last.peakBytes,
+    peakRssBytes: last.peakRssBytes,
+  };
 }
 
 function stepMsAt(shape: ModelShape, options: ProbeOptions, sequences: number, gflops: number): number {

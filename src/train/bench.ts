@@ -51,22 +51,18 @@ export interface BenchResult {
 
 /** Runs the steps. `tell` hears what is going on. */
 export async function runBench(options: BenchOptions, tell: (message: string) => void): Promise<BenchResult> {
-  const backend = await openBackend(options.backend, {
+  using backend = await openBackend(options.backend, {
     precision: options.precision,
     threads: options.threads,
   });
-  try {
-    tell(`device: ${backend.description}`);
-    const { config, loaded, random } = await openSubject(backend, options);
-    tell(
-      `${random ? "random weights of" : "weights of"} ${config.modelType}, ${loaded.totalParameters} parameters`,
-    );
-    const result = await timeSteps(backend, config, loaded, options, tell);
-    loaded.free();
-    return result;
-  } finally {
-    backend.close();
-  }
+  tell(`device: ${backend.description}`);
+  const { config, loaded, random } = await openSubject(backend, options);
+  tell(
+    `${random ? "random weights of" : "weights of"} ${config.modelType}, ${loaded.totalParameters} parameters`,
+  );
+  const result = await timeSteps(backend, config, loaded, options, tell);
+  loaded.free();
+  return result;
 }
 
 async function openSubject(

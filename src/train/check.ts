@@ -24,20 +24,16 @@ export async function checkRun(
   const folder = await openModelFolder(path);
   let added: AddedTokens | undefined;
   try {
-    const backend = await openBackend(options.backend, options);
-    try {
-      if (options.addTokens !== undefined) added = await addTokens(path, options.addTokens);
-      const text = await openText({ ...textOf(options, added), model: path });
-      for (const message of text.notes) emit({ type: "info", message });
-      const data = await loadTrainingData(text, options, emit);
-      const stored = await readFolderConfig(folder);
-      const rows = added ? Math.max(stored.vocabularySize, text.tokenizer.vocabSize) : stored.vocabularySize;
-      const config = { ...stored, vocabularySize: rows };
-      for (const note of config.notes) emit({ type: "warning", message: `${path}: ${note}` });
-      return await preflightRun({ backend, config, folder, text }, options, data, emit);
-    } finally {
-      backend.close();
-    }
+    using backend = await openBackend(options.backend, options);
+    if (options.addTokens !== undefined) added = await addTokens(path, options.addTokens);
+    const text = await openText({ ...textOf(options, added), model: path });
+    for (const message of text.notes) emit({ type: "info", message });
+    const data = await loadTrainingData(text, options, emit);
+    const stored = await readFolderConfig(folder);
+    const rows = added ? Math.max(stored.vocabularySize, text.tokenizer.vocabSize) : stored.vocabularySize;
+    const config = { ...stored, vocabularySize: rows };
+    for (const note of config.notes) emit({ type: "warning", message: `${path}: ${note}` });
+    return await preflightRun({ backend, config, folder, text }, options, data, emit);
   } finally {
     await folder.close();
     await added?.free();

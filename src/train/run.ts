@@ -33,35 +33,27 @@ import { loadTrainingData, openTrainable, type TrainableModel, type TrainingData
 export const runTraining: RunTraining = async (options, emit, signal) => {
   const warn = (message: string) => emit({ type: "warning", message });
   const resumed = await prepareRunFolder(options.out, options.resume, warn);
-  const backend = await openBackend(options.backend, {
+  using backend = await openBackend(options.backend, {
     precision: options.precision,
     threads: options.threads,
   });
-  try {
-    const trainable = await openTrainable(backend, options, emit);
-    try {
-      emit({
-        type: "model",
-        architecture: trainable.model.config.modelType,
-        device: backend.description,
-        trainableParameters: trainable.parameters.count,
-        totalParameters:
-          trainable.model.loaded.totalParameters + (trainable.adapter ? trainable.parameters.count : 0),
-        liveBytes: backend.liveBytes,
-      });
-      const { config, folder, text } = trainable.model;
-      for (const message of text.notes) emit({ type: "info", message });
-      const data = await loadTrainingData(text, options, emit);
-      const checked = await preflightRun({ backend, config, folder, text }, options, data, emit);
-      refuseRun(checked.findings, options.allow ?? []);
-      const run = new Run(backend, options, checked.memory, trainable, data, emit, warn);
-      return await run.execute(resumed, signal);
-    } finally {
-      await trainable.free();
-    }
-  } finally {
-    backend.close();
-  }
+  await using trainable = await openTrainable(backend, options, emit);
+  emit({
+    type: "model",
+    architecture: trainable.model.config.modelType,
+    device: backend.description,
+    trainableParameters: trainable.parameters.count,
+    totalParameters:
+      trainable.model.loaded.totalParameters + (trainable.adapter ? trainable.parameters.count : 0),
+    liveBytes: backend.liveBytes,
+  });
+  const { config, folder, text } = trainable.model;
+  for (const message of text.notes) emit({ type: "info", message });
+  const data = await loadTrainingData(text, options, emit);
+  const checked = await preflightRun({ backend, config, folder, text }, options, data, emit);
+  refuseRun(checked.findings, options.allow ?? []);
+  const run = new Run(backend, options, checked.memory, trainable, data, emit, warn);
+  return await run.execute(resumed, signal);
 };
 
 class Run {

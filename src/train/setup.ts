@@ -18,12 +18,11 @@ import type { OpenedText, TextSources } from "../text/open-text.ts";
 import { type AddedTokens, addTokens } from "./added-tokens.ts";
 import type { TrainEvent } from "./events.ts";
 
-export interface TrainableModel extends Trainable {
+export interface TrainableModel extends Trainable, AsyncDisposable {
   readonly model: OpenedModel;
   readonly modelHash: string;
   /** The tokenizer that --add-tokens made. */
   readonly added?: AddedTokens;
-  free(): Promise<void>;
 }
 
 /** Opens the model and makes trainable what the method trains. */
@@ -65,7 +64,7 @@ export async function openTrainable(
       parameters,
       adapter,
       added,
-      async free() {
+      async [Symbol.asyncDispose]() {
         adapter?.free();
         await model.close();
         await added?.free();
