@@ -6,9 +6,9 @@
 //   before:   [system][user][header]                 messages so far, asked for an answer: the turn starts here
 //   through:  [system][user][header]answer<end>      messages up to and with the answer: and ends here
 
-import { UserError } from "../util/errors.ts";
 import type { ChatMessage } from "./chat-messages.ts";
 import type { Span } from "./generation-marks.ts";
+import { unlessRefused } from "./unless-refused.ts";
 
 export interface PartialRenderer {
   render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string;
@@ -88,8 +88,8 @@ function turnStart(
   full: string,
   renderer: PartialRenderer,
 ): { at: number; agrees: boolean } | undefined {
-  const before = attempt(() => renderer.render(messages.slice(0, i), true));
-  const bare = attempt(() => renderer.render(messages.slice(0, i), false));
+  const before = unlessRefused(() => renderer.render(messages.slice(0, i), true));
+  const bare = unlessRefused(() => renderer.render(messages.slice(0, i), false));
   if (before !== undefined && full.startsWith(before)) return { at: before.length, agrees: true };
   // Reasoning models open a thought in the prompt that a finished turn does not show: the turn starts where the
   // two part, which must lie behind the messages themselves.
@@ -114,7 +114,7 @@ function turnEnd(
   renderer: PartialRenderer,
 ): number | undefined {
   const upTo = messages.slice(0, i + 1);
-  const through = attempt(() => renderer.render(upTo, false));
+  const through = unlessRefused(() => renderer.render(upTo, false));
   if (through === undefined) return undefined;
   const candidates = withAndWithout(through, renderer.eosToken);
   for (const candidate of candidates) {
@@ -157,18 +157,8 @@ function probe(
 ): { head: string; tail: string } | undefined {
   const mark = "\u{f5a1c}";
   const probed = messages.map((message, j) => (j === i ? { ...message, content: mark } : message));
-  const parts = attempt(() => renderer.render(probed, false))?.split(mark);
+  const parts = unlessRefused(() => renderer.render(probed, false))?.split(mark);
   return parts?.length === 2 ? { head: parts[0]!, tail: parts[1]! } : undefined;
-}
-
-/** A template may refuse a beginning that ends oddly; that is no error of the conversation itself. */
-function attempt(render: () => string): string | undefined {
-  try {
-    return render();
-  } catch (error) {
-    if (error instanceof UserError) return undefined;
-    throw error;
-  }
 }
 
 function withAndWithout(text: string, eosToken: string | undefined): string[] {

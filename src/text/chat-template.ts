@@ -14,6 +14,7 @@ import { strftime } from "./strftime.ts";
 import { markOutputs, type Program, renderProgram } from "./template-values.ts";
 import type { NamedTemplates, Tokenizer } from "./tokenizer.ts";
 import { type ArgumentForms, findArgumentForms, hasArguments, withArguments } from "./tool-arguments.ts";
+import { unlessRefused } from "./unless-refused.ts";
 
 export type { ChatMessage } from "./chat-messages.ts";
 
@@ -166,7 +167,7 @@ export class ChatTemplate {
     const source = this.sourceFor(options);
     const conversation = { messages: this.prepare(messages, source), tools: options.tools ?? [] };
     return findDropped(conversation, rendered, (marked) =>
-      attempt(() => this.run(source.program, marked.messages, { ...options, tools: marked.tools })),
+      unlessRefused(() => this.run(source.program, marked.messages, { ...options, tools: marked.tools })),
     );
   }
 
@@ -180,7 +181,7 @@ export class ChatTemplate {
     // Some show the thoughts of the last answer, some those behind the answer before it.
     this.thoughtsAreShown ??= [turn, [...turn, ...turn]].some((talk) =>
       [undefined, [PROBED_TOOL]].some(
-        (tools) => attempt(() => this.render(talk, { tools }))?.includes(thought) ?? false,
+        (tools) => unlessRefused(() => this.render(talk, { tools }))?.includes(thought) ?? false,
       ),
     );
     return this.thoughtsAreShown;
@@ -189,9 +190,9 @@ export class ChatTemplate {
   /** Whether tools of a conversation are shown. */
   get showsTools(): boolean {
     this.toolsAreShown ??=
-      attempt(() => this.render([{ role: "user", content: "ask" }], { tools: [PROBED_TOOL] }))?.includes(
-        PROBED_TOOL.function.name,
-      ) ?? false;
+      unlessRefused(() =>
+        this.render([{ role: "user", content: "ask" }], { tools: [PROBED_TOOL] }),
+      )?.includes(PROBED_TOOL.function.name) ?? false;
     return this.toolsAreShown;
   }
 
@@ -212,7 +213,7 @@ export class ChatTemplate {
     const seen = asTemplatesSee(messages);
     if (!hasArguments(seen)) return seen;
     source.argumentForms ??= findArgumentForms((talk, tools) =>
-      attempt(() => this.run(source.program, asTemplatesSee(talk), { tools })),
+      unlessRefused(() => this.run(source.program, asTemplatesSee(talk), { tools })),
     );
     return withArguments(seen, source.argumentForms);
   }
@@ -247,16 +248,6 @@ const PROBED_TOOL = {
   type: "function",
   function: { name: "probed_tool", description: "", parameters: { type: "object", properties: {} } },
 };
-
-/** The text, or undefined when the template refuses the conversation. */
-function attempt(render: () => string): string | undefined {
-  try {
-    return render();
-  } catch (error) {
-    if (error instanceof UserError) return undefined;
-    throw error;
-  }
-}
 
 /** What transformers gives every template besides the conversation. The engine's own strftime_now cannot be replaced, hence a list of ours. */
 const globals = {

@@ -30,6 +30,19 @@ ADAMW = {
 }
 
 
+def take_steps(optimizer, p, s, seed, dtype):
+    """The parameters after each step, and each gradient's norm before clipping."""
+    params, norms = [], []
+    for step in range(1, STEPS + 1):
+        p.grad = tensor(seed, step, s["count"], s["gradScale"], dtype)
+        norms.append(p.grad.norm().item())
+        if s["maxGradNorm"] is not None:
+            torch.nn.utils.clip_grad_norm_([p], s["maxGradNorm"])
+        optimizer.step()
+        params.append(p.detach().clone())
+    return params, norms
+
+
 def tensor(seed, stream, count, scale, dtype=torch.float32):
     return torch.from_numpy(uniform(seed, stream, (count,), scale)).to(dtype)
 
@@ -39,14 +52,7 @@ def adamw(seed, s):
         p = Parameter(tensor(seed, 0, s["count"], s["paramScale"], dtype))
         optimizer = torch.optim.AdamW([p], lr=s["learningRate"], betas=(s["beta1"], s["beta2"]),
                                       eps=s["epsilon"], weight_decay=s["weightDecay"])
-        params, norms = [], []
-        for step in range(1, STEPS + 1):
-            p.grad = tensor(seed, step, s["count"], s["gradScale"], dtype)
-            norms.append(p.grad.norm().item())
-            if s["maxGradNorm"] is not None:
-                torch.nn.utils.clip_grad_norm_([p], s["maxGradNorm"])
-            optimizer.step()
-            params.append(p.detach().clone())
+        params, norms = take_steps(optimizer, p, s, seed, dtype)
         state = optimizer.state[p]
         return torch.stack(params), norms, state["exp_avg"], state["exp_avg_sq"]
 
@@ -88,14 +94,7 @@ def lion(seed, s):
     def run(dtype):
         p = Parameter(tensor(seed, 0, s["count"], s["paramScale"], dtype))
         optimizer = Lion([p], s["learningRate"], (s["beta1"], s["beta2"]), s["weightDecay"])
-        params, norms = [], []
-        for step in range(1, STEPS + 1):
-            p.grad = tensor(seed, step, s["count"], s["gradScale"], dtype)
-            norms.append(p.grad.norm().item())
-            if s["maxGradNorm"] is not None:
-                torch.nn.utils.clip_grad_norm_([p], s["maxGradNorm"])
-            optimizer.step()
-            params.append(p.detach().clone())
+        params, norms = take_steps(optimizer, p, s, seed, dtype)
         return torch.stack(params), norms, optimizer.state[p]["exp_avg"]
 
     params, norms, m = run(torch.float64)
