@@ -44,7 +44,7 @@ export async function scoreOne(
   const base = locateModel(options.model);
   await using model = await openModel(backend, method === "full" ? folder : base, {
     adapter: method === "lora" || method === "qlora" ? folder : undefined,
-    quantize: method === "qlora" ? quantizeOnArrival(backend) : undefined,
+    quantize: method === "qlora" ? quantizeOnArrival(backend, options.quantType) : undefined,
     tell,
     text: { chatTemplate: options.chatTemplate, eosToken: options.eosToken, padToken: options.padToken },
   });
@@ -63,11 +63,12 @@ export async function scoreOne(
 
 async function keyOf(options: CompareOptions): Promise<string> {
   const { metrics, maxNewTokens, trainOn, chatTemplate, overLength, sequenceLength, precision } = options;
-  const { eosToken, padToken } = options;
+  const { eosToken, padToken, quantType } = options;
   const { hash } = await openDataFile(options.evalData);
   const parts = {
     eosToken,
     padToken,
+    quantType,
     hash,
     metrics,
     maxNewTokens,

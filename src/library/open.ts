@@ -18,6 +18,7 @@ import type { TextPrediction } from "../measure/evaluate-text.ts";
 import { type MeasureHooks, measure } from "../measure/measure.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
+import { isQuantizer, type QuantizerName, quantizerNames } from "../quant/index.ts";
 import type { ChatMessage } from "../text/chat-template.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
 import { renderRequest } from "../text/render-request.ts";
@@ -30,6 +31,8 @@ export interface OpenInput {
   readonly adapter?: string;
   /** What a session will train: the base is loaded for it, in 4 bits for "qlora". Default "lora", also for mere use. */
   readonly method?: Method;
+  /** Values of a base in 4 bits, with method "qlora"; nf4 unless given. */
+  readonly quantType?: QuantizerName;
   readonly backend?: "auto" | "cpu" | "webgpu" | "reference";
   readonly precision?: "auto" | "fp32" | "bf16" | "fp16";
   /** CPU threads; 0 is one for each core. */
@@ -88,7 +91,12 @@ export type Evaluated = Scores & { readonly rows: number; readonly tokens: numbe
 
 /** Opens a model: a folder, a hub name (fetched), or "tiny". UserError for whatever is missing or unsupported. */
 export async function open(model: string, input: OpenInput = {}): Promise<Model> {
-  const { adapter, method = "lora", onWarning, ...device } = input;
+  const { adapter, method = "lora", quantType = "nf4", onWarning, ...device } = input;
+  if (!isQuantizer(quantType)) {
+    throw new UsageError(
+      `open(): quantType: expected one of ${quantizerNames.join(", ")}; got ${JSON.stringify(quantType)}.`,
+    );
+  }
   const {
     backend: name,
     precision,
@@ -98,7 +106,7 @@ export async function open(model: string, input: OpenInput = {}): Promise<Model>
   await fetchModel(model, "all", hooks);
   const backend = await openBackend(name, { precision, threads });
   try {
-    const quantize = method === "qlora" ? quantizeOnArrival(backend) : undefined;
+    const quantize = method === "qlora" ? quantizeOnArrival(backend, quantType) : undefined;
     const opened = await openModel(backend, locateModel(model), {
       adapter,
       train: method === "full",

@@ -1,6 +1,6 @@
 // Ends a computation that does not come to its end: a pattern that backtracks, a template that loops. It runs on the
 // caller's thread and is stopped in the midst of whatever it does, so what it was changing must be thrown away. In a
-// browser, which cannot do this, it simply runs. Not here: work in a thread of its own (formats/in-thread.ts).
+// browser, which cannot do this, it simply runs. Not here: work in a thread of its own (data/read-parquet.node.ts, serve/bounded-thread.ts).
 
 /** Thrown into the caller when the time is over. */
 export class TimeLimitError extends Error {

@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { open, type TrainEvent, train, UsageError, UserError } from "../../dist/index.js";
+import { compare, open, type TrainEvent, train, UsageError, UserError } from "../../dist/index.js";
 
 const folder = mkdtempSync(join(tmpdir(), "lowrank-library-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -129,6 +129,14 @@ describe("open()", () => {
     await expect(open("tiny", { backend: "gpu" as "cpu" })).rejects.toThrow(
       /open\(\): backend: expected one of/,
     );
+    await expect(open("tiny", { ...device, method: "qlora", quantType: "nf5" as "nf4" })).rejects.toThrow(
+      /open\(\): quantType: expected one of nf4, fp4, int4; got "nf5"/,
+    );
+    const loss = async (quantType: "nf4" | "fp4") => {
+      await using coarse = await open("tiny", { ...device, method: "qlora", quantType });
+      return (await coarse.evaluate(rows)).loss;
+    };
+    expect(await loss("fp4")).not.toBe(await loss("nf4"));
     const model = await open("tiny", device);
     await expect(model.generate("x", { temprature: 1 } as object)).rejects.toThrow(
       /Did you mean "temperature"/,
@@ -252,4 +260,20 @@ describe("a session", () => {
       /leaves out the tool "f"/,
     );
   });
+});
+
+it("compare() measures what QLoRA trained on the base that it was trained on", async () => {
+  const out = place("compared");
+  const input = { methods: ["qlora"], maxSteps: 2, gridRuns: 1, batchSize: 2, ...device } as const;
+  const compared = await compare({
+    ...{ ...input, model: "tiny", data: rows, evalData: held, out, quantType: "int4", validation: 0.2 },
+  });
+  const row = compared.rows.find(({ method }) => method === "qlora")!;
+  await using model = await open("tiny", {
+    ...device,
+    method: "qlora",
+    quantType: "int4",
+    adapter: row.folder,
+  });
+  expect(row.scores.perplexity).toBe((await model.evaluate(held)).perplexity);
 });
