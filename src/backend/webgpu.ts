@@ -13,6 +13,7 @@ import {
   isSoftware,
   type MatrixShape,
   matrixShape,
+  type OpenDevice,
   openDevice,
   type Tier,
 } from "./webgpu/device.ts";
@@ -70,21 +71,25 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
   const adapter = await findAdapter(options.dawn);
   if (!adapter) return null;
   const opened = await openDevice(adapter, options.precision ?? "auto", options);
-  const { device, failure, tier, precision } = opened;
+  const parts = partsOn(opened, options.bindingLimit);
+  const store = options.tuning ?? (opened.software ? undefined : await openTuningFile());
+  if (store) parts.tiles = await tune(parts, opened.adapterName, store, options.tunedSides);
+  return backendOf(opened, parts);
+}
+
+/** What kernels are launched with on an open device. */
+export function partsOn(opened: OpenDevice, bindingLimit?: number): Gpu {
+  const { device, failure, tier, matrix } = opened;
   const memory = new Memory(device, failure);
   const pipelines = new Pipelines(device);
-  const commands = new Commands(device, memory, pipelines, failure, options.bindingLimit);
-  const gpu: Gpu = {
-    commands,
-    memory,
-    pipelines,
-    tier,
-    matrix: opened.matrix,
-    limits: device.limits,
-    tiles: new TileChoices(),
-  };
-  const store = options.tuning ?? (opened.software ? undefined : await openTuningFile());
-  if (store) gpu.tiles = await tune(gpu, opened.adapterName, store, options.tunedSides);
+  const commands = new Commands(device, memory, pipelines, failure, bindingLimit);
+  return { commands, memory, pipelines, tier, matrix, limits: device.limits, tiles: new TileChoices() };
+}
+
+/** The backend over an open device and its parts. */
+export function backendOf(opened: OpenDevice, gpu: Gpu): Backend {
+  const { device, failure, tier, precision } = opened;
+  const { commands, memory } = gpu;
   return {
     ...checkedKernels(
       {

@@ -51,6 +51,8 @@ export function operand(tensor: Tensor, start = 0, count?: number): Operand {
 }
 
 export class Commands {
+  /** Hears of every launch before it is recorded: for counting. */
+  onLaunch: ((pipeline: Pipeline, operands: readonly Operand[]) => void) | undefined;
   private encoder: GPUCommandEncoder | undefined;
   private pass: GPUComputePassEncoder | undefined;
   private launches = 0;
@@ -106,6 +108,7 @@ export class Commands {
     const grid = typeof groups === "number" ? this.gridOf(groups) : groups;
     if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
     if (this.launches === launchesPerSubmit) this.flush();
+    this.onLaunch?.(pipeline, operands);
     const scratch: GpuMemory[] = [];
     const bound = this.withoutAliases(pipeline, operands, scratch);
     const at = (this.launches * this.stride) / 4;
