@@ -1,4 +1,4 @@
-// exp, exp2, the logistic function and the normal distribution on f32 vectors, within 1-2 units in the last place
+// exp, exp2, tanh, the logistic function and the normal distribution on f32 vectors, within 1-2 units in the last place
 // where the result is not subnormal. The polynomials are minimax fits in relative error, made for this file.
 // Not here: loads, stores and plain arithmetic (simd.h).
 #pragma once
@@ -64,6 +64,20 @@ LOWRANK_INLINE Logistic logistic(Vec x) {
   const Vec e = exponential(minimum(broadcast(87.0f), -x));
   const Vec value = 1.0f / (1.0f + e);
   return {value, e * value};
+}
+
+/** tanh x: a series near 0, where 1 - 2 / (e^2x + 1) loses what is small. */
+LOWRANK_INLINE Vec hyperbolicTangent(Vec x) {
+  const Vec magnitude = x < 0.0f ? -x : x;
+  const Vec far = 1.0f - 2.0f / (1.0f + exponential(magnitude * 2.0f));
+  const Vec square = x * x;
+  Vec near = broadcast(-1382.0f / 155925);
+  near = multiplyAdd(near, square, broadcast(62.0f / 2835));
+  near = multiplyAdd(near, square, broadcast(-17.0f / 315));
+  near = multiplyAdd(near, square, broadcast(2.0f / 15));
+  near = multiplyAdd(near, square, broadcast(-1.0f / 3));
+  near = multiplyAdd(near * square, x, x);
+  return magnitude < 0.35f ? near : x < 0.0f ? -far : far;
 }
 
 /** The normal distribution function, (1 + erf(x / sqrt 2)) / 2, and its density, exp(-x^2 / 2) / sqrt(2 pi). */

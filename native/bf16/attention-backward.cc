@@ -36,8 +36,9 @@ struct Scratch {
   }
 };
 
-/** Scores to probabilities P, and dP to dS = P * (dP - delta), the latter in both layouts. */
-void softmaxBackward(int vectors, int64_t keys, float unit, const Scratch& s) {
+/** Scores to probabilities P, and dP to dS = P * (dP - delta), the latter in both layouts; capSlope takes `over`. */
+template <bool Capped>
+void softmaxBackward(int vectors, int64_t keys, float unit, float over, const Scratch& s) {
   for (int v = 0; v < vectors; v++) {
     const int lane = v * kLanes;
     const Vec lse = load(s.lse + lane), delta = load(s.delta + lane);
@@ -46,8 +47,12 @@ void softmaxBackward(int vectors, int64_t keys, float unit, const Scratch& s) {
       const Vec p0 = quickExponentialBase2(multiplyAdd(load(s.scores + first), broadcast(unit), -lse));
       const Vec p1 = quickExponentialBase2(multiplyAdd(load(s.scores + second), broadcast(unit), -lse));
       storeHalves(toHalves(p0, p1), s.weights + first, s.weights + second);
-      const __m512i dScores =
-          toHalves(p0 * (load(s.dWeights + first) - delta), p1 * (load(s.dWeights + second) - delta));
+      Vec d0 = p0 * (load(s.dWeights + first) - delta), d1 = p1 * (load(s.dWeights + second) - delta);
+      if constexpr (Capped) {
+        d0 *= capSlope(load(s.scores + first), over);
+        d1 *= capSlope(load(s.scores + second), over);
+      }
+      const __m512i dScores = toHalves(d0, d1);
       storeHalves(dScores, s.dScores + first, s.dScores + second);
       _mm512_storeu_si512(s.dScorePairs + j / 2 * kTileRows + lane, pairsOf(dScores));
     }
@@ -95,8 +100,10 @@ struct PairBackwardTiles {
                                                       kTileRows, s.scores, kTileRows, Start::Zero, nullptr});
       tileProduct<Order::DepthContiguous, PairTerms>({keys, t.vectors, d / 2, v.from(tile, key), d / 2, s.dOut,
                                                       kTileRows, s.dWeights, kTileRows, Start::Zero, nullptr});
+      if (a.softcap > 0) capScores(t.vectors, keys, a.scale / a.softcap, a.softcap / a.scale, s.scores);
       if (needsMask(a, t, key, keys)) maskScores(a, t, key, keys, kHiddenScore, s.scores);
-      softmaxBackward(t.vectors, keys, a.scale * kLog2E, s);
+      if (a.softcap > 0) softmaxBackward<true>(t.vectors, keys, a.scale * kLog2E, a.scale / a.softcap, s);
+      else softmaxBackward<false>(t.vectors, keys, a.scale * kLog2E, 0, s);
       const int64_t at = (key - tile.keysBegin) * d;
       tileProduct<Order::DepthContiguous, PairTerms>({keys, d / kLanes, rowPairs, weights, kTileRows / 2, s.dOutRows,
                                                       d, dv + at, d, start, nullptr});
@@ -115,11 +122,13 @@ struct PairBackwardTiles {
 void attentionBackwardInPairs(const AttentionBackwardArgs& b, const KernelTable& plain) {
   const DividedSegments divided(b.f);
   AttentionBackwardArgs part = b;
+  part.dSinks = nullptr;
   // First, as it also clears the gradients of tokens outside its own segments.
   part.f = divided.plain;
   if (divided.pairedQueries < b.f.tq) plain.attentionBackward(part);
   part.f = divided.paired;
   if (part.f.segmentCount > 0) attentionBackwardOver(part, PairBackwardTiles(part));
+  addSinkGradients(b);
 }
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

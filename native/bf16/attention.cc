@@ -66,6 +66,7 @@ struct PairTiles {
       const int64_t keys = smaller(kTileKeys, tile.keysEnd - key);
       tileProduct<Order::DepthContiguous, PairTerms>({keys, t.vectors, d / 2, k.from(tile, key), d / 2, q, kTileRows,
                                                       scores, kTileRows, Start::Zero, nullptr});
+      if (a.softcap > 0) capScores(t.vectors, keys, a.scale / a.softcap, a.softcap / a.scale, scores);
       if (needsMask(a, t, key, keys)) maskScores(a, t, key, keys, kHiddenScore, scores);
       onlineSoftmax(t.vectors, keys, a.scale * kLog2E, scores, weights, s);
       tileProduct<Order::RowContiguous, PairTerms>({d, t.vectors, keys / 2, v.from(tile, key), d, weights, kTileRows,

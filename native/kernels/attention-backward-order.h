@@ -4,6 +4,7 @@
 // Not here: what is done to one tile (attention-backward.cc, ../bf16/attention-backward.cc).
 #pragma once
 #include "../threads.h"
+#include "attention-cap.h"
 #include "attention-tile.h"
 #include "lanes.h"
 #include "workspace.h"

@@ -40,17 +40,20 @@ void copyRows(const TileRows& t, const float* x, int64_t headDim, int64_t width,
   }
 }
 
-/** Scores to probabilities and dP to dS = scale * P * (dP - delta), both [keys][64] in place. */
-void softmaxBackward(int vectors, int64_t keys, float scale, const BackwardScratch& s) {
+/** Scores to probabilities and dP to dS = scale * P * (dP - delta), both [keys][64] in place; capSlope takes `over`. */
+template <bool Capped>
+void softmaxBackward(int vectors, int64_t keys, float scale, float over, const BackwardScratch& s) {
   for (int v = 0; v < vectors; v++) {
     const int lane = v * kLanes;
     const Vec lse = load(s.lse + lane), delta = load(s.delta + lane);
     for (int64_t j = 0; j < keys; j++) {
       float* p = s.probability + j * kTileRows + lane;
       float* d = s.dScore + j * kTileRows + lane;
-      const Vec probability = exponentialBase2(load(p) - lse);
+      const Vec score = load(p), probability = exponentialBase2(score - lse);
       store(p, probability);
-      store(d, probability * (load(d) - delta) * scale);
+      const Vec slope = probability * (load(d) - delta) * scale;
+      if constexpr (Capped) store(d, slope * capSlope(score, over));
+      else store(d, slope);
     }
   }
 }
@@ -68,7 +71,7 @@ struct PlainBackwardTiles {
     const BackwardScratch s(memory, d);
     TileRows t;
     locateRows(a, tile, t);
-    rowsToLanes(t, a.q, d, a.scale * kLog2E, s.q);
+    rowsToLanes(t, a.q, d, scoreUnit(a), s.q);
     rowsToLanes(t, b.dOut, d, 1.0f, s.dOut);
     copyRows(t, a.q, d, width, s.qRows);
     copyRows(t, b.dOut, d, width, s.dOutRows);
@@ -87,8 +90,10 @@ struct PlainBackwardTiles {
                                            kTileRows, Start::Zero, nullptr});
       tileProduct<Order::DepthContiguous>({keys, t.vectors, d, v.data, v.stride, s.dOut, kTileRows, s.dScore,
                                            kTileRows, Start::Zero, nullptr});
+      if (a.softcap > 0) capScores(t.vectors, keys, 1, a.softcap * kLog2E, s.probability);
       if (needsMask(a, t, key, keys)) maskScores(a, t, key, keys, -__builtin_inff(), s.probability);
-      softmaxBackward(t.vectors, keys, a.scale, s);
+      if (a.softcap > 0) softmaxBackward<true>(t.vectors, keys, a.scale, 1 / (a.softcap * kLog2E), s);
+      else softmaxBackward<false>(t.vectors, keys, a.scale, 0, s);
       const int64_t row = (key - tile.keysBegin) * width;
       tileProduct<Order::DepthContiguous>({keys, width / kLanes, t.rows, s.probability, kTileRows, s.dOutRows, width,
                                            dv + row, width, start, nullptr});
@@ -117,6 +122,7 @@ void clearUncovered(const AttentionBackwardArgs& b) {
 void attentionBackward(const AttentionBackwardArgs& b) {
   clearUncovered(b);
   attentionBackwardOver(b, PlainBackwardTiles{b});
+  addSinkGradients(b);
 }
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

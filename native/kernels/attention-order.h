@@ -7,6 +7,7 @@
 
 #include "../simd-math.h"
 #include "../threads.h"
+#include "attention-cap.h"
 #include "attention-tile.h"
 #include "lanes.h"
 #include "workspace.h"
@@ -34,7 +35,9 @@ struct TileSums {
 
 inline void finishTile(const AttentionArgs& a, const TileRows& t, const TileSums& s) {
   for (int r = 0; r < t.rows; r++) {
-    s.factor[r] = 1.0f / s.total[r];
+    const int64_t head = t.scalar[r] % a.heads;
+    const float shrink = a.sinks ? withSink(a.sinks[head], s.largest[r], s.total[r]) : 1.0f;
+    s.factor[r] = shrink / s.total[r];
     a.lse[t.scalar[r]] = s.largest[r] * (1.0f / kLog2E) + logf(s.total[r]);
   }
   for (int r = t.rows; r < kTileRows; r++) s.factor[r] = 0;

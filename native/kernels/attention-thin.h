@@ -132,17 +132,19 @@ LOWRANK_INLINE int64_t thinScratchSize(int64_t rows, int64_t headDim) { return r
 inline void thinSums(const AttentionArgs& a, const RowTile& tile, const TileRows& t, int64_t heads, const ThinSums& s,
                      float* scratch) {
   const int64_t d = a.headDim, stride = a.kvHeads * d, rows = heads * t.rows, nextHead = groupSize(a) * d;
+  const float unit = scoreUnit(a);
   float *q = scratch, *scores = q + rows * d, *factor = scores + rows * kThinKeys;
   for (int64_t row = 0; row < rows; row++) {
     const float* from = a.q + t.offset[row % t.rows] + row / t.rows * nextHead;
     for (int64_t i = 0; i < d; i += kLanes) {
-      store(q + row * d + i, load(from + i) * (a.scale * kLog2E));
+      store(q + row * d + i, load(from + i) * unit);
       store(s.out + row * d + i, Vec{});
     }
     s.largest[row] = -FLT_MAX;
     s.total[row] = 0;
   }
   const int64_t firstKey = a.segments[tile.segment].kStart;
+  const float cap = a.softcap * kLog2E;
   for (int64_t key = tile.keysBegin; key < tile.keysEnd; key += kThinKeys) {
     const int64_t keys = smaller(kThinKeys, tile.keysEnd - key), at = (firstKey + key) * stride + tile.kvHead * d;
     for (int64_t j = 0; j < keys; j += kThinStep) {
@@ -159,6 +161,9 @@ inline void thinSums(const AttentionArgs& a, const RowTile& tile, const TileRows
     const bool masked = needsMask(a, t, key, keys);
     for (int64_t row = 0; row < rows; row++) {
       float* own = scores + row * kThinKeys;
+      if (a.softcap > 0) {
+        for (int64_t j = 0; j < keys; j += kLanes) store(own + j, hyperbolicTangent(load(own + j)) * cap);
+      }
       if (masked) hideKeys(a, t, static_cast<int>(row % t.rows), key, keys, own);
       factor[row] = thinSoftmax(own, keys, s.largest[row], s.total[row]);
     }
@@ -205,8 +210,10 @@ inline void finishThin(const AttentionArgs& a, const TileRows& t, int64_t heads,
         store(out + i, p == 0 ? part : load(out + i) + part);
       }
     }
-    a.lse[t.scalar[row % t.rows] + row / t.rows * group] = best * (1.0f / kLog2E) + logf(total);
-    const float share = 1.0f / total;
+    const int64_t scalar = t.scalar[row % t.rows] + row / t.rows * group;
+    const float shrink = a.sinks ? withSink(a.sinks[scalar % a.heads], best, total) : 1.0f;
+    a.lse[scalar] = best * (1.0f / kLog2E) + logf(total);
+    const float share = shrink / total;
     for (int64_t i = 0; i < d; i += kLanes) store(out + i, load(out + i) * share);
   }
 }

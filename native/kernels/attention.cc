@@ -52,7 +52,7 @@ struct PlainTiles {
     float* q = scratch;                            // [D][64]
     float* scores = q + d * kTileRows;             // [keys][64], in units of log2
     float* packed = scores + kTileKeys * kTileRows;
-    rowsToLanes(t, a.q, d, a.scale * kLog2E, q);
+    rowsToLanes(t, a.q, d, scoreUnit(a), q);
     for (int r = 0; r < kTileRows; r++) {
       s.largest[r] = -FLT_MAX;
       s.total[r] = 0;
@@ -63,6 +63,7 @@ struct PlainTiles {
       const KeyRows k = keyRows(a, tile, a.k, key, keys, packed);
       tileProduct<Order::DepthContiguous>({keys, t.vectors, d, k.data, k.stride, q, kTileRows, scores, kTileRows,
                                            Start::Zero, nullptr});
+      if (a.softcap > 0) capScores(t.vectors, keys, 1, a.softcap * kLog2E, scores);
       if (needsMask(a, t, key, keys)) maskScores(a, t, key, keys, -FLT_MAX, scores);
       onlineSoftmax(t.vectors, keys, scores, s);
       const KeyRows v = keyRows(a, tile, a.v, key, keys, packed);

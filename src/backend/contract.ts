@@ -101,6 +101,10 @@ const attention = {
   segments,
   scale: number,
   window: number,
+  /** Above 0, scores become softcap * tanh(score / softcap) before they are masked (Gemma Team 2024). */
+  softcap: number,
+  /** One more score a head in every softmax's denominator, whose weight falls to no value (Xiao et al. 2023). */
+  sinks: optional(float("heads")),
 } as const;
 
 const clipping = {
@@ -216,7 +220,7 @@ export const contract = {
     y: out(float("t heads headDim"), "x"),
   },
 
-  /** Causal attention with grouped heads; lse is the log of each row's sum of exponentials. */
+  /** Causal attention with grouped heads; lse is the log of each row's sum of exponentials, the sink's among them. */
   attention: { ...attention, out: out(float("tq heads headDim")), lse: out(float("tq heads")) },
   /** Only for self-attention segments (qLength = kLength, qStart = kStart). */
   attentionBackward: {
@@ -227,6 +231,7 @@ export const contract = {
     dq: out(float("tq heads headDim")),
     dk: out(float("tk kvHeads headDim")),
     dv: out(float("tk kvHeads headDim")),
+    dSinks: optional(update(float("heads"))),
   },
 
   /** y = activation(gate) * up. */

@@ -36,29 +36,44 @@ for (const tier of ["f32", "f16", "matrix"] satisfies Tier[]) {
       expect(backend.liveBytes).toBe(0);
     });
 
-    it.each([6, 48, 64, 80, 96, 128, 256])("attention of width %i, forward and backward", async (width) => {
-      const s = new Stage(backend, false);
-      const [q, k, v, out, dOut, dq] = Array.from({ length: 6 }, () => s.zeros([90, 2, width]));
-      const lse = s.zeros([90, 2]);
-      const segments = s.segments([[90, 90]]);
-      s.backend.attention({ q: q!, k: k!, v: v!, segments, scale: 1, window: 0, out: out!, lse });
-      const [dk, dv] = [s.zeros([90, 2, width]), s.zeros([90, 2, width])];
-      s.backend.attentionBackward({
-        q: q!,
-        k: k!,
-        v: v!,
-        out: out!,
-        lse,
-        dOut: dOut!,
-        segments,
-        scale: 1,
-        window: 0,
-        dq: dq!,
-        dk,
-        dv,
-      });
-      await s.read(dv);
-      s.free();
-    });
+    it.each([6, 48, 64, 80, 96, 128, 256, 512])(
+      "attention of width %i, forward and backward",
+      async (width) => {
+        const s = new Stage(backend, false);
+        const [q, k, v, out, dOut, dq] = Array.from({ length: 6 }, () => s.zeros([90, 2, width]));
+        const lse = s.zeros([90, 2]);
+        const segments = s.segments([[90, 90]]);
+        s.backend.attention({
+          q: q!,
+          k: k!,
+          v: v!,
+          segments,
+          scale: 1,
+          window: 0,
+          softcap: 0,
+          sinks: undefined,
+          out: out!,
+          lse,
+        });
+        const [dk, dv] = [s.zeros([90, 2, width]), s.zeros([90, 2, width])];
+        s.backend.attentionBackward({
+          q: q!,
+          k: k!,
+          v: v!,
+          out: out!,
+          lse,
+          dOut: dOut!,
+          segments,
+          scale: 1,
+          window: 0,
+          dq: dq!,
+          dk,
+          dv,
+          ...{ dSinks: undefined, softcap: 0, sinks: undefined },
+        });
+        await s.read(dv);
+        s.free();
+      },
+    );
   });
 }

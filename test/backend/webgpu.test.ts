@@ -119,7 +119,18 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
         const [out, dq, dk, dv] = Array.from({ length: 4 }, () => s.zeros(shape));
         const lse = s.zeros([80, 2]);
         const segments = s.segments([[80, 80]]);
-        s.backend.attention({ q: q!, k: k!, v: v!, segments, scale: 0.2, window: 0, out: out!, lse });
+        s.backend.attention({
+          q: q!,
+          k: k!,
+          v: v!,
+          segments,
+          scale: 0.2,
+          window: 0,
+          softcap: 0,
+          sinks: undefined,
+          out: out!,
+          lse,
+        });
         s.backend.attentionBackward({
           q: q!,
           k: k!,
@@ -133,6 +144,7 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
           dq: dq!,
           dk: dk!,
           dv: dv!,
+          ...{ dSinks: undefined, softcap: 0, sinks: undefined },
         });
         const parts = [...(await s.read(dq!)), ...(await s.read(dk!)), ...(await s.read(dv!))];
         return Float32Array.from(parts, (value) => value / 1e-9);
@@ -218,6 +230,7 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
     const attend = () =>
       small.attention({
         ...{ q, k: q, v: q, segments: s.segments([[64, 64]]), scale: 1, window: 0 },
+        ...{ softcap: 0, sinks: undefined },
         ...{ out: s.zeros([64, 2, 32]), lse: s.zeros([64, 2]) },
       });
     expect(attend).toThrow(UserError);

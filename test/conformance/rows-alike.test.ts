@@ -166,6 +166,7 @@ for (const { name, open, skip } of conformanceBackends) {
         const total = (side: 0 | 1) => lengths.reduce((sum, length) => sum + length[side], 0);
         const q = s.random([total(0), heads, width], 1, 2);
         const [k, v] = [s.random([total(1), kvHeads, width], 2, 2), s.random([total(1), kvHeads, width], 3)];
+        const sinks = s.random([heads], 4, 2);
         const run = async (queries: Tensor, keys: Tensor, values: Tensor, table: typeof segments) => {
           const out = s.zeros(queries.shape);
           const lse = s.zeros([queries.shape[0]!, heads]);
@@ -176,6 +177,8 @@ for (const { name, open, skip } of conformanceBackends) {
             segments: table,
             scale: 1 / Math.sqrt(width),
             window,
+            softcap: heads === 4 ? 2 : 0,
+            sinks: heads === 4 ? sinks : undefined,
             out,
             lse,
           });

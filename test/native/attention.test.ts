@@ -24,6 +24,8 @@ interface Shape {
   readonly kvHeads: number;
   readonly width: number;
   readonly window?: number;
+  readonly softcap?: number;
+  readonly sinks?: boolean;
 }
 
 const shapes: Record<string, Shape> = {
@@ -53,6 +55,21 @@ const shapes: Record<string, Shape> = {
   "an even window, width 96": { lengths: [[301, 301]], heads: 4, kvHeads: 2, width: 96, window: 34 },
   "an odd window, width 128": { lengths: [[257, 257]], heads: 2, kvHeads: 1, width: 128, window: 65 },
   "every query sees itself alone": { lengths: [[130, 130]], heads: 2, kvHeads: 2, width: 16, window: 1 },
+  "a soft cap and sinks, windowed": {
+    lengths: [
+      [129, 129],
+      [12, 12],
+    ],
+    ...{ heads: 4, kvHeads: 2, width: 64, window: 50, softcap: 3, sinks: true },
+  },
+  "a soft cap over a cache": {
+    lengths: [[70, 1301]],
+    heads: 4,
+    kvHeads: 1,
+    width: 64,
+    softcap: 2,
+    sinks: true,
+  },
   "a prompt after a cache, in parts": { lengths: [[70, 1301]], heads: 4, kvHeads: 1, width: 64 },
   "a prompt after a cache, windowed": {
     lengths: [
@@ -86,7 +103,7 @@ type Outputs = Record<string, Float32Array>;
 /** Outputs start as noise, and two tokens past the last segment belong to none: their gradients must become 0. */
 async function run(
   backend: Backend,
-  { lengths, heads, kvHeads, width, window = 0 }: Shape,
+  { lengths, heads, kvHeads, width, window = 0, softcap = 0, sinks: withSinks }: Shape,
 ): Promise<Outputs> {
   const s = new Stage(backend);
   const self = lengths.every(([queries, keys]) => queries === keys);
@@ -98,13 +115,32 @@ async function run(
   const [out, lse] = [s.zeros([queries, heads, width]), s.zeros([queries, heads])];
   const segments = s.segments(lengths);
   const scale = 1 / Math.sqrt(width);
-  backend.attention({ q, k, v, segments, scale, window, out, lse });
+  const sinks = withSinks ? s.random([heads], 8, 2) : undefined;
+  backend.attention({ q, k, v, segments, scale, window, softcap, sinks, out, lse });
   const outputs: Outputs = { out: await s.read(out), lse: await s.read(lse) };
   if (self) {
     const dOut = s.random(out.shape, 4);
     const [dq, dk, dv] = [s.random(q.shape, 5), s.random(k.shape, 6), s.random(v.shape, 7)];
-    backend.attentionBackward({ q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv });
+    const dSinks = sinks && s.random([heads], 9);
+    backend.attentionBackward({
+      q,
+      k,
+      v,
+      out,
+      lse,
+      dOut,
+      segments,
+      scale,
+      window,
+      softcap,
+      sinks,
+      dq,
+      dk,
+      dv,
+      dSinks,
+    });
     Object.assign(outputs, { dq: await s.read(dq), dk: await s.read(dk), dv: await s.read(dv) });
+    if (dSinks) outputs.dSinks = await s.read(dSinks);
     for (const [tensor, size] of [
       [outputs.dq!, heads * width],
       [outputs.dk!, kvHeads * width],

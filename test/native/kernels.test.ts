@@ -91,12 +91,28 @@ function runAttention(spec: AttentionSpec): (stage: Stage) => Promise<Outputs> {
     const [out, lse] = [s.zeros([queries, heads, width]), s.zeros([queries, heads])];
     const segments = s.segments(spec.lengths);
     const scale = 1 / Math.sqrt(width);
-    s.backend.attention({ q, k, v, segments, scale, window, out, lse });
+    s.backend.attention({ q, k, v, segments, scale, window, softcap: 0, sinks: undefined, out, lse });
     const outputs: Outputs = { out: await s.read(out), lse: await s.read(lse) };
     if (spec.lengths.some(([a, b]) => a !== b)) return outputs;
     const dOut = s.random(out.shape, 4);
     const [dq, dk, dv] = [s.random(q.shape, 5), s.random(k.shape, 6), s.random(v.shape, 7)];
-    s.backend.attentionBackward({ q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv });
+    s.backend.attentionBackward({
+      q,
+      k,
+      v,
+      out,
+      lse,
+      dOut,
+      segments,
+      scale,
+      window,
+      softcap: 0,
+      sinks: undefined,
+      dq,
+      dk,
+      dv,
+      dSinks: undefined,
+    });
     return { ...outputs, dq: await s.read(dq), dk: await s.read(dk), dv: await s.read(dv) };
   };
 }
@@ -273,12 +289,25 @@ describe.each(loadNativeAddon().isas.map((isa) => ({ isa })))("native kernels, $
         segments,
         scale: 1,
         window: 0,
+        softcap: 0,
+        sinks: undefined,
         out: nothing,
         lse,
       });
       backend.attentionBackward({
-        ...{ q: nothing, k: nothing, v: nothing, segments, scale: 1, window: 0, out: nothing, lse },
-        ...{ dOut: nothing, dq: nothing, dk: nothing, dv: nothing },
+        ...{
+          q: nothing,
+          k: nothing,
+          v: nothing,
+          segments,
+          scale: 1,
+          window: 0,
+          softcap: 0,
+          sinks: undefined,
+          out: nothing,
+          lse,
+        },
+        ...{ dOut: nothing, dq: nothing, dk: nothing, dv: nothing, dSinks: undefined },
       });
       const out = s.values([1], [9]);
       backend.sum({ x: s.zeros([0]), out });

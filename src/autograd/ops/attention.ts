@@ -2,7 +2,7 @@
 
 import type { Segments, Tensor } from "../../backend/backend.ts";
 import { invariant } from "../../util/errors.ts";
-import type { Tape, Value } from "../tape.ts";
+import type { Parameter, Tape, Value } from "../tape.ts";
 
 export interface RopeTables {
   readonly cos: Tensor; // [P, D/2]
@@ -45,13 +45,17 @@ export interface AttentionSpec {
   readonly window: number;
   /** Multiplies the scores; 1 / sqrt(D) unless the architecture says otherwise. */
   readonly scale: number;
+  /** Above 0, scores are bent to within it: softcap * tanh(score / softcap). 0 by default. */
+  readonly softcap?: number;
+  /** A score more for each head, [heads], that takes weight and gives nothing. */
+  readonly sinks?: Parameter | undefined;
 }
 
 /** q [Tq, H*D], k and v [Tk, G*D] -> [Tq, H*D]. */
 export function attention(tape: Tape, q: Value, k: Value, v: Value, spec: AttentionSpec): Value {
-  const { heads, kvHeads, headWidth, segments, window, scale } = spec;
+  const { heads, kvHeads, headWidth, segments, window, scale, softcap = 0, sinks } = spec;
   const { backend } = tape;
-  const needsGrad = q.needsGrad || k.needsGrad || v.needsGrad;
+  const needsGrad = q.needsGrad || k.needsGrad || v.needsGrad || sinks?.grad !== undefined;
   const out = tape.value(q.shape, needsGrad);
   const lse = tape.value([q.shape[0]!, heads], false);
   const asQueries = (t: Tensor): Tensor => ({ ...t, shape: [t.shape[0]!, heads, headWidth] });
@@ -60,7 +64,7 @@ export function attention(tape: Tape, q: Value, k: Value, v: Value, spec: Attent
     q: asQueries(q.data),
     k: asKeys(k.data),
     v: asKeys(v.data),
-    ...{ segments, scale, window },
+    ...{ segments, scale, window, softcap, sinks: sinks?.tensor },
     out: asQueries(out.data),
     lse: lse.data,
   });
@@ -83,6 +87,7 @@ export function attention(tape: Tape, q: Value, k: Value, v: Value, spec: Attent
             dq: asQueries(dq),
             dk: asKeys(dk),
             dv: asKeys(dv),
+            dSinks: sinks?.grad,
           });
           for (const grad of grads) grad.finish();
         }

@@ -28,7 +28,7 @@ function forEachQuery(
 }
 
 export function attention(memory: ReferenceMemory, operands: Operands<"attention">): void {
-  const { q, k, v, segments, scale, window, out, lse } = operands;
+  const { q, k, v, segments, scale, window, softcap, sinks, out, lse } = operands;
   const [, heads, width] = q.shape as [number, number, number];
   const kvHeads = k.shape[1]!;
   const [qs, ks, vs, outs, lses] = [q, k, v, out, lse].map((t) => memory.floats(t)) as [
@@ -42,13 +42,17 @@ export function attention(memory: ReferenceMemory, operands: Operands<"attention
   forEachQuery(memory.ints(segments.table), segments.count, window, (query, keyStart, keyEnd) => {
     for (let h = 0; h < heads; h++) {
       const g = Math.floor((h * kvHeads) / heads);
-      let max = Number.NEGATIVE_INFINITY;
+      const sink = sinks ? memory.floats(sinks)[h]! : Number.NEGATIVE_INFINITY;
+      let max = sink;
       for (let key = keyStart; key < keyEnd; key++) {
-        const score = scale * dot(qs, (query * heads + h) * width, ks, (key * kvHeads + g) * width, width);
+        const score = capped(
+          scale * dot(qs, (query * heads + h) * width, ks, (key * kvHeads + g) * width, width),
+          softcap,
+        );
         scores[key - keyStart] = score;
         max = Math.max(max, score);
       }
-      let total = 0;
+      let total = Math.exp(sink - max);
       const acc = new Float64Array(width);
       for (let key = keyStart; key < keyEnd; key++) {
         const weight = Math.exp(scores[key - keyStart]! - max);
@@ -64,7 +68,7 @@ export function attention(memory: ReferenceMemory, operands: Operands<"attention
 }
 
 export function attentionBackward(memory: ReferenceMemory, operands: Operands<"attentionBackward">): void {
-  const { q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv } = operands;
+  const { q, k, v, out, lse, dOut, segments, scale, window, softcap, sinks, dq, dk, dv, dSinks } = operands;
   const [, heads, width] = q.shape as [number, number, number];
   const kvHeads = k.shape[1]!;
   const [qs, ks, vs, outs, lses, dOuts] = [q, k, v, out, lse, dOut].map((t) =>
@@ -74,15 +78,22 @@ export function attentionBackward(memory: ReferenceMemory, operands: Operands<"a
   const dqs = new Float64Array(qs.length);
   const dks = new Float64Array(ks.length);
   const dvs = new Float64Array(vs.length);
+  const dSinkSums = new Float64Array(heads);
   forEachQuery(memory.ints(segments.table), segments.count, window, (query, keyStart, keyEnd) => {
     for (let h = 0; h < heads; h++) {
       const g = Math.floor((h * kvHeads) / heads);
       const qRow = (query * heads + h) * width;
       const delta = dot(dOuts, qRow, outs, qRow, width);
+      if (sinks && dSinks) {
+        const weight = Math.exp(memory.floats(sinks)[h]! - lses[query * heads + h]!);
+        dSinkSums[h]! -= weight * delta;
+      }
       for (let key = keyStart; key < keyEnd; key++) {
         const kRow = (key * kvHeads + g) * width;
-        const probability = Math.exp(scale * dot(qs, qRow, ks, kRow, width) - lses[query * heads + h]!);
-        const dScore = scale * probability * (dot(dOuts, qRow, vs, kRow, width) - delta);
+        const score = capped(scale * dot(qs, qRow, ks, kRow, width), softcap);
+        const probability = Math.exp(score - lses[query * heads + h]!);
+        const slope = softcap > 0 ? 1 - (score / softcap) ** 2 : 1;
+        const dScore = scale * slope * probability * (dot(dOuts, qRow, vs, kRow, width) - delta);
         for (let d = 0; d < width; d++) {
           dvs[kRow + d]! += probability * dOuts[qRow + d]!;
           dqs[qRow + d]! += dScore * ks[kRow + d]!;
@@ -94,6 +105,11 @@ export function attentionBackward(memory: ReferenceMemory, operands: Operands<"a
   memory.floats(dq).set(dqs);
   memory.floats(dk).set(dks);
   memory.floats(dv).set(dvs);
+  if (dSinks) for (let h = 0; h < heads; h++) memory.floats(dSinks)[h]! += dSinkSums[h]!;
+}
+
+function capped(score: number, softcap: number): number {
+  return softcap > 0 ? softcap * Math.tanh(score / softcap) : score;
 }
 
 function dot(a: ArrayLike<number>, aStart: number, b: ArrayLike<number>, bStart: number, n: number): number {

@@ -4,7 +4,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { UserError } from "../../util/errors.ts";
 import type { ContractKernels, Operands } from "../contract.ts";
 import { matrixAttention, matrixAttentionBackward, matrixAttentionFits } from "./attention-matrix.ts";
-import { f32, operand } from "./commands.ts";
+import { f32, type Operand, operand } from "./commands.ts";
 import { bytesOf, type Gpu, plain, withScratch } from "./gpu.ts";
 import { vectorRows } from "./products.ts";
 
@@ -37,38 +37,41 @@ function backwardTiles(gpu: Gpu, width: number): { CHUNK: number; PAD: number } 
   return { CHUNK: 16, PAD: fits(16, 1) ? 1 : 0 };
 }
 
-function attention(gpu: Gpu, { q, k, v, segments, scale, window, out, lse }: Operands<"attention">): void {
+function attention(gpu: Gpu, operands: Operands<"attention">): void {
+  const { q, k, v, segments, scale, window, softcap, sinks, out, lse } = operands;
   const [, heads, width] = q.shape as [number, number, number];
   if (segments.count === 0 || q.shape[0] === 0) return;
   checkSizes(gpu, [q, k, v]);
   const few = segments.maxQueries <= decodeQueries;
-  if (!few && matrixAttentionFits(gpu, [q, k, v], segments)) {
+  if (!few && softcap === 0 && !sinks && matrixAttentionFits(gpu, [q, k, v], segments)) {
     matrixAttention(gpu, [q, k, v], segments, scale, window, out, lse);
     return;
   }
-  const operands = [q, k, v, segments.table, out, lse].map((t) => operand(t));
-  const params = [heads, k.shape[1]!, window, f32(scale)];
+  const bound = [...[q, k, v, segments.table, out, lse].map((t) => operand(t)), operandOrNothing(gpu, sinks)];
+  const params = [heads, k.shape[1]!, window, f32(scale), f32(softcap)];
+  const kind = { CAPPED: softcap > 0 ? 1 : 0, SINKS: sinks ? 1 : 0 };
+  const name = Object.values(kind).join(" ");
   if (few) {
-    const pipeline = gpu.pipelines.get(`attention-decode ${width}`, () => ({
-      files: ["attention-decode"],
-      constants: { D: width },
+    const pipeline = gpu.pipelines.get(`attention-decode ${width} ${name}`, () => ({
+      files: ["attention-cap", "attention-decode"],
+      constants: { D: width, ...kind },
     }));
-    gpu.commands.launch(pipeline, operands, params, [segments.maxQueries, heads, segments.count]);
+    gpu.commands.launch(pipeline, bound, params, [segments.maxQueries, heads, segments.count]);
     return;
   }
   // 8: vectors of four in the 32 columns of a chunk.
   params.push(8);
   const tiles = forwardTiles(gpu, segments.maxQueries);
-  const pipeline = gpu.pipelines.get(`attention ${width} ${Object.values(tiles).join(" ")}`, () => ({
-    files: ["attention"],
-    constants: { ...tiles, D: width },
+  const pipeline = gpu.pipelines.get(`attention ${width} ${name} ${Object.values(tiles).join(" ")}`, () => ({
+    files: ["attention-cap", "attention"],
+    constants: { ...tiles, D: width, ...kind },
   }));
   const queryTiles = Math.ceil(segments.maxQueries / tiles.BQ);
-  gpu.commands.launch(pipeline, operands, params, [queryTiles, heads, segments.count]);
+  gpu.commands.launch(pipeline, bound, params, [queryTiles, heads, segments.count]);
 }
 
 function attentionBackward(gpu: Gpu, operands: Operands<"attentionBackward">): void {
-  const { q, k, v, segments, scale, window, out, lse, dOut, dq, dk, dv } = operands;
+  const { q, k, v, segments, scale, window, softcap, sinks, out, lse, dOut, dq, dk, dv, dSinks } = operands;
   const [tokens, heads, width] = q.shape as [number, number, number];
   const kvHeads = k.shape[1]!;
   if (segments.count === 0 || tokens === 0) return;
@@ -79,24 +82,29 @@ function attentionBackward(gpu: Gpu, operands: Operands<"attentionBackward">): v
     const delta = gpu.pipelines.get("attention-delta", plain("attention-delta"));
     const from = [operand(out), operand(dOut), operand(lse), statistics];
     gpu.commands.launch(delta, from, [rows, width], Math.ceil(rows / 8));
-    if (matrixAttentionFits(gpu, [q, k, v, dOut], segments)) {
+    if (sinks && dSinks) {
+      const pipeline = gpu.pipelines.get("attention-sinks-backward", plain("attention-sinks-backward"));
+      const bound = [statistics, operand(sinks), operand(dSinks)];
+      gpu.commands.launch(pipeline, bound, [tokens, heads], heads);
+    }
+    if (softcap === 0 && matrixAttentionFits(gpu, [q, k, v, dOut], segments)) {
       matrixAttentionBackward(gpu, [q, k, v, dOut], statistics, segments, scale, window, [dq, dk, dv]);
       return;
     }
-    const constants = { ...backwardTiles(gpu, width), D: width };
+    const constants = { ...backwardTiles(gpu, width), D: width, CAPPED: softcap > 0 ? 1 : 0 };
     const name = Object.values(constants).join(" ");
     const byQuery = gpu.pipelines.get(`attention-backward-query ${name}`, () => ({
-      files: ["attention-backward-tiles", "attention-backward-query"],
+      files: ["attention-cap", "attention-backward-tiles", "attention-backward-query"],
       constants,
       offsetWords: 8,
     }));
     const byKey = gpu.pipelines.get(`attention-backward-key ${name}`, () => ({
-      files: ["attention-backward-tiles", "attention-backward-key"],
+      files: ["attention-cap", "attention-backward-tiles", "attention-backward-key"],
       constants,
       offsetWords: 8,
     }));
     const shared = [operand(q), operand(k), operand(v), operand(dOut), statistics, operand(segments.table)];
-    const params = [heads, kvHeads, window, f32(scale), constants.CHUNK / 4];
+    const params = [heads, kvHeads, window, f32(scale), f32(softcap), constants.CHUNK / 4];
     const tiles = Math.ceil(segments.maxQueries / 32);
     gpu.commands.launch(byQuery, [...shared, operand(dq)], params, [tiles, heads, segments.count]);
     gpu.commands.launch(byKey, [...shared, operand(dk), operand(dv)], params, [
@@ -105,6 +113,10 @@ function attentionBackward(gpu: Gpu, operands: Operands<"attentionBackward">): v
       segments.count,
     ]);
   });
+}
+
+function operandOrNothing(gpu: Gpu, tensor: Tensor | undefined): Operand {
+  return tensor ? operand(tensor) : gpu.commands.nothing;
 }
 
 export function attentionKernels(gpu: Gpu): Pick<ContractKernels, "attention" | "attentionBackward"> {

@@ -15,6 +15,8 @@ function attentionCases(): KernelCase[] {
     kvHeads: number;
     width: number;
     window: number;
+    softcap?: number;
+    sinks?: boolean;
   }[] = [
     { lengths: [[1, 1]], heads: 1, kvHeads: 1, width: 2, window: 0 },
     {
@@ -50,33 +52,70 @@ function attentionCases(): KernelCase[] {
       window: 5,
     },
     { lengths: [[150, 150]], heads: 2, kvHeads: 1, width: 128, window: 64 },
-  ];
-  const cases: KernelCase[] = shapes.map(({ lengths, heads, kvHeads, width, window }) => ({
-    attention: true,
-    name: `attention and backward ${JSON.stringify(lengths)} heads ${heads}/${kvHeads} width ${width} window ${window}`,
-    async run(s) {
-      const tokens = lengths.reduce((sum, l) => sum + l[0], 0);
-      const [q, k, v] = [
-        s.random([tokens, heads, width], 1, 2),
-        s.random([tokens, kvHeads, width], 2, 2),
-        s.random([tokens, kvHeads, width], 3),
-      ];
-      const [out, lse] = [s.zeros([tokens, heads, width]), s.zeros([tokens, heads])];
-      const segments = s.segments(lengths);
-      const scale = 1 / Math.sqrt(width);
-      s.backend.attention({ q, k, v, segments, scale, window, out, lse });
-      const dOut = s.random([tokens, heads, width], 4);
-      const [dq, dk, dv] = [s.random(q.shape, 5), s.random(k.shape, 6), s.random(v.shape, 7)];
-      s.backend.attentionBackward({ q, k, v, out, lse, dOut, segments, scale, window, dq, dk, dv });
-      return {
-        out: await s.read(out),
-        lse: await s.read(lse),
-        dq: await s.read(dq),
-        dk: await s.read(dk),
-        dv: await s.read(dv),
-      };
+    { lengths: [[40, 40]], heads: 4, kvHeads: 2, width: 8, window: 0, softcap: 1.5 },
+    {
+      lengths: [
+        [70, 70],
+        [33, 33],
+      ],
+      heads: 4,
+      kvHeads: 1,
+      width: 64,
+      window: 20,
+      softcap: 2,
+      sinks: true,
     },
-  }));
+    { lengths: [[9, 9]], heads: 2, kvHeads: 2, width: 16, window: 0, sinks: true },
+    { lengths: [[90, 90]], heads: 2, kvHeads: 1, width: 256, window: 0 },
+    { lengths: [[66, 66]], heads: 2, kvHeads: 1, width: 512, window: 0, softcap: 4 },
+  ];
+  const cases: KernelCase[] = shapes.map(
+    ({ lengths, heads, kvHeads, width, window, softcap = 0, sinks: withSinks }) => ({
+      attention: true,
+      name: `attention and backward ${JSON.stringify(lengths)} heads ${heads}/${kvHeads} width ${width} window ${window}${softcap > 0 ? ` softcap ${softcap}` : ""}${withSinks ? " sinks" : ""}`,
+      async run(s) {
+        const tokens = lengths.reduce((sum, l) => sum + l[0], 0);
+        const [q, k, v] = [
+          s.random([tokens, heads, width], 1, 2),
+          s.random([tokens, kvHeads, width], 2, 2),
+          s.random([tokens, kvHeads, width], 3),
+        ];
+        const [out, lse] = [s.zeros([tokens, heads, width]), s.zeros([tokens, heads])];
+        const segments = s.segments(lengths);
+        const scale = 1 / Math.sqrt(width);
+        const sinks = withSinks ? s.random([heads], 8, 2) : undefined;
+        const dSinks = sinks && s.random([heads], 9);
+        s.backend.attention({ q, k, v, segments, scale, window, softcap, sinks, out, lse });
+        const dOut = s.random([tokens, heads, width], 4);
+        const [dq, dk, dv] = [s.random(q.shape, 5), s.random(k.shape, 6), s.random(v.shape, 7)];
+        s.backend.attentionBackward({
+          q,
+          k,
+          v,
+          out,
+          lse,
+          dOut,
+          segments,
+          scale,
+          window,
+          softcap,
+          sinks,
+          dq,
+          dk,
+          dv,
+          dSinks,
+        });
+        return {
+          out: await s.read(out),
+          lse: await s.read(lse),
+          dq: await s.read(dq),
+          dk: await s.read(dk),
+          dv: await s.read(dv),
+          ...(dSinks ? { dSinks: await s.read(dSinks) } : {}),
+        };
+      },
+    }),
+  );
   for (const window of [0, 6]) {
     cases.push({
       attention: true,
@@ -94,20 +133,34 @@ function attentionCases(): KernelCase[] {
           s.random([58, 2, 32], 3),
         ];
         const [out, lse] = [s.zeros([17, 4, 32]), s.zeros([17, 4])];
-        s.backend.attention({ q, k, v, segments, scale: 0.2, window, out, lse });
+        s.backend.attention({
+          q,
+          k,
+          v,
+          segments,
+          scale: 0.2,
+          window,
+          softcap: 0,
+          sinks: undefined,
+          out,
+          lse,
+        });
         return { out: await s.read(out), lse: await s.read(lse) };
       },
     });
   }
-  for (const [heads, kvHeads, width, window] of [
-    [9, 3, 64, 0],
-    [4, 4, 16, 70],
-    [2, 1, 80, 150],
-    [8, 1, 128, 0],
+  for (const [heads, kvHeads, width, window, softcap] of [
+    [9, 3, 64, 0, 0],
+    [4, 4, 16, 70, 0],
+    [2, 1, 80, 150, 0],
+    [8, 1, 128, 0, 0],
+    [4, 2, 64, 70, 2],
+    [2, 1, 512, 0, 0],
+    [3, 1, 10, 0, 3],
   ] as const) {
     cases.push({
       attention: true,
-      name: `attention of decoding, heads ${heads}/${kvHeads} width ${width} window ${window}`,
+      name: `attention of decoding, heads ${heads}/${kvHeads} width ${width} window ${window}${softcap > 0 ? ` softcap ${softcap} sinks` : ""}`,
       async run(s) {
         // Few rows each, over more keys than one part of the work holds, exactly as many, and few.
         const lengths: [number, number][] = [
@@ -122,7 +175,19 @@ function attentionCases(): KernelCase[] {
         const q = s.random([queries, heads, width], 1, 2);
         const [k, v] = [s.random([keys, kvHeads, width], 2, 2), s.random([keys, kvHeads, width], 3)];
         const [out, lse] = [s.zeros([queries, heads, width]), s.zeros([queries, heads])];
-        s.backend.attention({ q, k, v, segments, scale: 1 / Math.sqrt(width), window, out, lse });
+        const sinks = softcap > 0 ? s.random([heads], 8, 2) : undefined;
+        s.backend.attention({
+          q,
+          k,
+          v,
+          segments,
+          scale: 1 / Math.sqrt(width),
+          window,
+          softcap,
+          sinks,
+          out,
+          lse,
+        });
         return { out: await s.read(out), lse: await s.read(lse) };
       },
     });
@@ -166,6 +231,24 @@ const gradients: GradientCase[] = [
       });
     },
   })),
+  {
+    name: "attention with a soft cap and sinks",
+    inputs: [
+      [7, 8],
+      [7, 4],
+      [7, 4],
+    ],
+    build(s: Stage, tape: Tape, [q, k, v]: Value[]) {
+      return attentionOp(tape, q!, k!, v!, {
+        ...{ heads: 4, kvHeads: 2, headWidth: 2, window: 0, scale: 0.9, softcap: 0.7 },
+        segments: s.segments([
+          [4, 4],
+          [3, 3],
+        ]),
+        sinks: { name: "sinks", tensor: s.random([4], 5) },
+      });
+    },
+  },
 ];
 
 /** Two sequences of 256 of the 135M shape, and of the 1.1B shape. */
@@ -188,11 +271,22 @@ function speed(backward: boolean): SpeedCase[] {
         [256, 256],
         [256, 256],
       ]);
-      const shared = { q, k, v, segments, scale: 1 / Math.sqrt(width), window: 0, out, lse };
+      const shared = {
+        q,
+        k,
+        v,
+        segments,
+        scale: 1 / Math.sqrt(width),
+        window: 0,
+        softcap: 0,
+        sinks: undefined,
+        out,
+        lse,
+      };
       s.backend.attention(shared);
       if (!backward) return { call: () => s.backend.attention(shared), outputs: { out, lse } };
       return {
-        call: () => s.backend.attentionBackward({ ...shared, dOut, dq, dk, dv }),
+        call: () => s.backend.attentionBackward({ ...shared, dOut, dq, dk, dv, dSinks: undefined }),
         outputs: { dq, dk, dv },
       };
     },

@@ -4,7 +4,7 @@
 
 struct Params {
   q: u32, k: u32, v: u32, dOut: u32, statistics: u32, table: u32, first: u32, second: u32, // dq, or dk and dv
-  heads: u32, kvHeads: u32, window: u32, scale: f32, depth: u32,
+  heads: u32, kvHeads: u32, window: u32, scale: f32, softcap: f32, depth: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<f32>;
@@ -91,9 +91,10 @@ fn tileOf(lane: u32, qStart: u32, query0: u32, qLength: u32, kStart: u32, key0: 
         let row = (qStart + query) * p.heads + head;
         let at = 2u * i + j;
         let known = statistics[p.statistics + row];
-        let weight = exp(scores[at] * p.scale - known.x);
+        let score = capped(scores[at] * p.scale);
+        let weight = exp(score - known.x);
         tile.weights[at] = weight;
-        tile.slopes[at] = p.scale * weight * (slopes[at] - known.y);
+        tile.slopes[at] = p.scale * capSlope(score) * weight * (slopes[at] - known.y);
       }
     }
   }

@@ -2,8 +2,8 @@
 // query of one head, 128 keys at a time, one key a lane. Same result as attention.wgsl, which would leave its tile empty.
 
 struct Params {
-  q: u32, k: u32, v: u32, table: u32, out: u32, lse: u32,
-  heads: u32, kvHeads: u32, window: u32, scale: f32,
+  q: u32, k: u32, v: u32, table: u32, out: u32, lse: u32, sinks: u32,
+  heads: u32, kvHeads: u32, window: u32, scale: f32, softcap: f32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<f32>;
@@ -12,6 +12,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read> table: array<i32>;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(7) var<storage, read> sinks: array<f32>;
 
 const WIDTH = 128u;
 const COLUMNS = (D + WIDTH - 1u) / WIDTH;
@@ -45,7 +46,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       let origin = p.k + ((kStart + key0 + lane) * p.kvHeads + kvHead) * D;
       var sum = 0.0;
       for (var d = 0u; d < D; d++) { sum += query[d] * k[origin + d]; }
-      score = sum * p.scale;
+      score = capped(sum * p.scale);
     }
     scratch[lane] = score;
     for (var half = WIDTH / 2u; half > 0u; half >>= 1u) {
@@ -76,9 +77,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     workgroupBarrier();
   }
+  var shrink = 1.0;
+  if (SINKS == 1u) {
+    let sink = sinks[p.sinks + head];
+    let best = max(largest, sink);
+    shrink = exp(largest - best);
+    total = total * shrink + exp(sink - best);
+    largest = best;
+  }
   for (var c = 0u; c < COLUMNS; c++) {
     let d = c * WIDTH + lane;
-    if (d < D) { out[p.out + to * D + d] = acc[c] / total; }
+    if (d < D) { out[p.out + to * D + d] = acc[c] * shrink / total; }
   }
   if (lane == 0u) { lse[p.lse + to] = largest + log(total); }
 }

@@ -4,8 +4,8 @@
 // vectors of four. p.depth is 8: bounds that only the host knows keep compilers from unrolling what takes them minutes.
 
 struct Params {
-  q: u32, k: u32, v: u32, table: u32, out: u32, lse: u32,
-  heads: u32, kvHeads: u32, window: u32, scale: f32, depth: u32,
+  q: u32, k: u32, v: u32, table: u32, out: u32, lse: u32, sinks: u32,
+  heads: u32, kvHeads: u32, window: u32, scale: f32, softcap: f32, depth: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<f32>;
@@ -14,6 +14,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read> table: array<i32>;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(7) var<storage, read> sinks: array<f32>;
 
 // 16 x 16 lanes: lane (ly, lx) owns queries ly + 16 i, keys lx + 16 j and output columns 4 lx .. 4 lx + 3 of each chunk.
 const ROWS = BQ / 16u;
@@ -93,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let at = lx + 16u * j;
         let key = key0 + at;
         let visible = key <= position && key < endKey && (p.window == 0u || key + p.window > position);
-        weights[(ly + 16u * i) * SCORES + at / 4u][at % 4u] = select(LOWEST, scores[i * KEYS + j] * p.scale, visible);
+        weights[(ly + 16u * i) * SCORES + at / 4u][at % 4u] = select(LOWEST, capped(scores[i * KEYS + j] * p.scale), visible);
       }
     }
     workgroupBarrier();
@@ -154,15 +155,24 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let query = firstQuery + ly + 16u * i;
     if (query >= qLength) { continue; }
     let to = (qStart + query) * p.heads + head;
-    let total = rowSum[ly + 16u * i];
+    var top = rowMax[ly + 16u * i];
+    var total = rowSum[ly + 16u * i];
+    var shrink = 1.0;
+    if (SINKS == 1u) {
+      let sink = sinks[p.sinks + head];
+      let best = max(top, sink);
+      shrink = exp(top - best);
+      total = total * shrink + exp(sink - best);
+      top = best;
+    }
     for (var chunk = 0u; chunk < VALUE_CHUNKS; chunk++) {
-      let value = acc[i * VALUE_CHUNKS + chunk] / total;
+      let value = acc[i * VALUE_CHUNKS + chunk] * shrink / total;
       for (var c = 0u; c < 4u; c++) {
         let d = chunk * 64u + lx * 4u + c;
         if (d < D) { out[p.out + to * D + d] = value[c]; }
       }
     }
-    if (lx == 0u) { lse[p.lse + to] = rowMax[ly + 16u * i] + log(total); }
+    if (lx == 0u) { lse[p.lse + to] = top + log(total); }
   }
 }
 
