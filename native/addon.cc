@@ -11,6 +11,7 @@
 
 #include "available.h"
 #include "call.h"
+#include "cuda/face.h"
 #include "measure.h"
 #include "memory.h"
 #include "paging.h"
@@ -264,5 +265,6 @@ NAPI_MODULE_INIT() {
   define(env, exports, "writePaged", onPages<writePaged>);
   define(env, exports, "evictPaged", onPages<evictPaged>);
   defineData(env, exports, *instance);
+  napi_set_named_property(env, exports, "cuda", cuda::makeFace(env));
   return exports;
 }

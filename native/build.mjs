@@ -1,6 +1,6 @@
 // Compiles the native CPU engine: the system's C++ compiler and node-api-headers, nothing else. `npm install` runs
 // it; `node native/build.mjs` builds again what changed. Sources in native/ are compiled once, those in its folders
-// once per instruction set that uses them, all under native/build/, cached by content. Names for sources: isa.h.
+// once per instruction set that uses them (cuda/ once: the driver's face), all under native/build/, cached by content. Names for sources: isa.h.
 // With --sanitize it builds a second addon, native/build/sanitize/lowrank.node, that stops at the first bad access or
 // undefined operation (tools/test-sanitize.mjs runs the tests over it).
 
@@ -148,6 +148,7 @@ function planUnits(compiler) {
   const sets = known.filter((set) => set.flags.length === 0 || accepts(compiler, set.flags));
   const have = sets.map((set) => `-DLOWRANK_HAVE_${set.suffix.toUpperCase()}`);
   const units = sourcesIn(root).map((source) => unit(compiler, source, "all", [...baseFlags, ...have]));
+  for (const source of sourcesIn(join(root, "cuda"))) units.push(unit(compiler, source, "cuda", baseFlags));
   for (const set of sets) {
     const names = [`-DLOWRANK_ISA_SUFFIX=${set.suffix}`, `-DLOWRANK_ISA_${set.suffix.toUpperCase()}`];
     const flags = [...baseFlags, ...set.flags, ...names];

@@ -6,6 +6,7 @@ import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
 
 export const backends = {
   cpu: async () => (await import("./cpu.ts")).cpu,
+  cuda: async () => (await import("./cuda.ts")).cuda,
   webgpu: async () => (await import("./webgpu.ts")).webgpu,
   reference: async () => (await import("./reference.ts")).reference,
 } satisfies Record<string, () => Promise<BackendFactory>>;

@@ -1,14 +1,17 @@
 // The backends that conformance suites run on: the reference, the CPU under every instruction set of this machine in
-// both precisions, and WebGPU in each tier that the machine's adapter offers. A backend that this machine cannot open is
+// both precisions, and WebGPU in each tier that the machine's adapter offers; or, in the project "cuda" of vitest.config.ts, the CUDA
+// backend alone, on the emulator or on the card that LOWRANK_CUDA_LIBRARY=system asks for. A backend that this machine cannot open is
 // skipped with its reason; with LOWRANK_REQUIRE_WEBGPU=1 a missing GPU fails instead.
 
 import { existsSync } from "node:fs";
 import type { Backend, Precision } from "../../src/backend/backend.ts";
 import { loadNativeAddon } from "../../src/backend/cpu/addon.node.ts";
 import { cpu } from "../../src/backend/cpu.ts";
+import { cuda } from "../../src/backend/cuda.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { matrixShape, type Tier } from "../../src/backend/webgpu/device.ts";
 import { findAdapter, openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
+import { emulatorPath } from "./cuda-emulator.ts";
 
 export interface ConformanceBackend {
   readonly name: string;
@@ -69,12 +72,32 @@ async function webgpuBackends(): Promise<ConformanceBackend[]> {
   ];
 }
 
-export const conformanceBackends: ConformanceBackend[] = [
+/** The CUDA backend in both precisions. */
+function cudaBackends(): ConformanceBackend[] {
+  if (process.env.LOWRANK_CUDA_LIBRARY === "system") process.env.LOWRANK_CUDA_LIBRARY = "";
+  else process.env.LOWRANK_CUDA_LIBRARY ??= emulatorPath;
+  const skip = isBuilt ? "" : "the native addon is not built";
+  return (["fp32", "bf16"] satisfies Precision[]).map((precision) => ({
+    name: `cuda ${precision}`,
+    exact: precision === "fp32",
+    skip,
+    async open() {
+      const backend = await cuda.open({ precision });
+      if (!backend) throw new Error(cuda.reason!());
+      return backend;
+    },
+  }));
+}
+
+const otherBackends = async (): Promise<ConformanceBackend[]> => [
   { name: "reference f64", exact: true, open: async () => openReference("f64"), skip: "" },
   { name: "reference f32", exact: true, open: async () => openReference("f32"), skip: "" },
   ...cpuBackends(),
   ...(await webgpuBackends()),
 ];
+
+export const conformanceBackends: ConformanceBackend[] =
+  process.env.LOWRANK_TEST_CUDA === "1" ? cudaBackends() : await otherBackends();
 
 /** Those held to transformers' own numbers. */
 export const exactBackends = conformanceBackends.filter((backend) => backend.exact);

@@ -5,6 +5,7 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../../util/errors.ts";
+import type { CudaAddon } from "../cuda/addon.ts";
 
 export interface NativeAddon {
   /** The kernels of the next call(): of each its id, the count of its arguments and these; addresses are numbers. */
@@ -38,6 +39,8 @@ export interface NativeAddon {
   memory(): { readonly cachedBytes: number; readonly scratchBytes: number };
   /** Gives the blocks kept for reuse back to the system. */
   trim(): void;
+  /** NVIDIA's driver. */
+  readonly cuda: CudaAddon;
   /** Bytes that the process may still take, by the system, its control groups and its limits; huge where unknown. */
   available(): number;
   /** Address of zeros kept in a nameless file made at `path`, its space reserved; or minus an errno. */

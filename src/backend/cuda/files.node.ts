@@ -1,0 +1,18 @@
+// What the CUDA backend needs of files and of the environment: its kernels' PTX beside the package, and the library that
+// LOWRANK_CUDA_LIBRARY names instead of the driver's own (the tests' emulator).
+
+import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { BugError } from "../../util/errors.ts";
+
+/** Empty: the system's. */
+export function chosenLibrary(): string {
+  return process.env.LOWRANK_CUDA_LIBRARY ?? "";
+}
+
+/** PTX of native/cuda/kernels/<file>.cu. */
+export function readPtx(file: string): Uint8Array {
+  const path = fileURLToPath(new URL(`../../../native/cuda/ptx/${file}.ptx`, import.meta.url));
+  if (!existsSync(path)) throw new BugError(`the kernels of ${file}.cu are not in the package (${path})`);
+  return readFileSync(path);
+}
