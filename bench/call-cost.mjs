@@ -37,7 +37,7 @@ const operands = {
     ...{ x, positions: tensor([512], "i32"), cos: tensor([512, 32]), sin: tensor([512, 32]) },
     ...{ direction: 1, y: x },
   },
-  rmsNorm: { x: flat, w: tensor([576]), epsilon: 1e-5, y: tensor([512, 576]), rstd: tensor([512]) },
+  rmsNorm: { x: flat, w: tensor([576]), shift: 0, epsilon: 1e-5, y: tensor([512, 576]), rstd: tensor([512]) },
   gatedActivation: {
     ...{ activation: "silu", gate: tensor([512, 1536]), up: tensor([512, 1536]), y: tensor([512, 1536]) },
   },

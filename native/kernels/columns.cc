@@ -1,5 +1,5 @@
 // Kernels by column, for adapters that scale a layer's outputs, and dropout by itself: scaleColumns, addColumnDots,
-// magnitudeFactors, dropout. Sums over rows are made per chunk of rows, then over chunks in order: the same on any number
+// magnitudeFactors, dropout; and copyColumns. Sums over rows are made per chunk of rows, then over chunks in order: the same on any number
 // of threads. Not here: the products between them (gemm/).
 #include <cmath>
 
@@ -43,6 +43,14 @@ void scaleColumns(const float* x, const float* factors, const float* bias, const
         if (residual) value = value + memory.load(residual + at + i);
         memory.store(y + at + i, value);
       });
+    }
+  });
+}
+
+void copyColumns(const float* x, int64_t from, float* y, int64_t to, int64_t count, int64_t t, int64_t n, int64_t m) {
+  parallelRange(t, larger(1, 16384 / larger(1, count)), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; row++) {
+      std::memcpy(y + row * m + to, x + row * n + from, static_cast<size_t>(count) * sizeof(float));
     }
   });
 }

@@ -1,5 +1,5 @@
 // The gated activation of an MLP, y = act(gate) * up, and its gradients; act is SiLU, GELU by the normal
-// distribution, or GELU's tanh form (Hendrycks & Gimpel 2016; Shazeer 2020). Each element is read whole before it is
+// distribution, or GELU's tanh form (Hendrycks & Gimpel 2016; Shazeer 2020); and the soft cap of logits. Each element is read whole before it is
 // written, so outputs may be the inputs' own memory. Not here: the functions themselves (simd-math.h).
 #include "../simd-math.h"
 #include "../threads.h"
@@ -83,6 +83,25 @@ void gatedActivationBackward(Activation kind, const float* gate, const float* up
     case Activation::Gelu: return backward<Gelu>(gate, up, dy, dGate, dUp, n);
     case Activation::GeluTanh: return backward<GeluTanh>(gate, up, dy, dGate, dUp, n);
   }
+}
+
+void softCap(const float* x, float cap, float* y, int64_t n) {
+  const Vec inverse = broadcast(1.0f / cap);
+  parallelRange(n, kGrain, [&](int64_t begin, int64_t end, int) {
+    eachVector(begin, end, [&](int64_t i, const auto& memory) {
+      memory.store(y + i, hyperbolicTangent(memory.load(x + i) * inverse) * cap);
+    });
+  });
+}
+
+void softCapBackward(const float* y, float cap, const float* dy, float* dx, int64_t n) {
+  const Vec inverse = broadcast(1.0f / cap);
+  parallelRange(n, kGrain, [&](int64_t begin, int64_t end, int) {
+    eachVector(begin, end, [&](int64_t i, const auto& memory) {
+      const Vec share = memory.load(y + i) * inverse;
+      memory.store(dx + i, memory.load(dy + i) * (1.0f - share * share));
+    });
+  });
 }
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

@@ -1,4 +1,4 @@
-// RMSNorm, forward and backward (Zhang & Sennrich 2019): y = x * rstd * w with rstd = 1 / sqrt(mean(x^2) + eps).
+// RMSNorm, forward and backward (Zhang & Sennrich 2019): y = x * rstd * (shift + w), rstd = 1 / sqrt(mean(x^2) + eps).
 // The weight's gradient is summed per chunk of rows, then over chunks in order: the same on any number of threads.
 #include <cmath>
 
@@ -24,9 +24,9 @@ LOWRANK_INLINE float sumRow(int64_t c, const Term& term) {
   return sumLanes((total[0] + total[1]) + (total[2] + total[3]));
 }
 
-/** dx of one row, and dw += when given: dx = rstd * (dy w - x rstd^2 mean(dy w x)). */
-void backwardRow(const float* x, const float* w, float rstd, const float* dy, float* dx, bool accumulate, float* dw,
-                 int64_t c) {
+/** dx of one row, and dw += when given: dx = rstd * (dy v - x rstd^2 mean(dy v x)) with v = shift + w. */
+void backwardRow(const float* x, const float* w, float shift, float rstd, const float* dy, float* dx, bool accumulate,
+                 float* dw, int64_t c) {
   if (dw) {
     eachVector(0, c, [&](int64_t i, const auto& memory) {
       const Vec normal = memory.load(x + i) * rstd;
@@ -35,18 +35,18 @@ void backwardRow(const float* x, const float* w, float rstd, const float* dy, fl
   }
   if (!dx) return;
   const float dot = sumRow(c, [&](int64_t i, const auto& memory, Vec total) {
-    return multiplyAdd(memory.load(dy + i) * memory.load(w + i), memory.load(x + i), total);
+    return multiplyAdd(memory.load(dy + i) * (memory.load(w + i) + shift), memory.load(x + i), total);
   });
   const Vec slope = broadcast(-rstd * rstd * (dot / static_cast<float>(c)));
   eachVector(0, c, [&](int64_t i, const auto& memory) {
-    const Vec inner = multiplyAdd(memory.load(x + i), slope, memory.load(dy + i) * memory.load(w + i));
+    const Vec inner = multiplyAdd(memory.load(x + i), slope, memory.load(dy + i) * (memory.load(w + i) + shift));
     memory.store(dx + i, accumulate ? multiplyAdd(inner, broadcast(rstd), memory.load(dx + i)) : inner * rstd);
   });
 }
 
 }  // namespace
 
-void rmsNorm(const float* x, const float* w, float eps, float* y, float* rstd, int64_t n, int64_t c) {
+void rmsNorm(const float* x, const float* w, float shift, float eps, float* y, float* rstd, int64_t n, int64_t c) {
   parallelRange(n, rowGrain(c), [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; row++) {
       const float* from = x + row * c;
@@ -57,14 +57,14 @@ void rmsNorm(const float* x, const float* w, float eps, float* y, float* rstd, i
       const float r = 1.0f / sqrtf(squares / static_cast<float>(c) + eps);
       rstd[row] = r;
       eachVector(0, c, [&](int64_t i, const auto& memory) {
-        memory.store(y + row * c + i, memory.load(from + i) * r * memory.load(w + i));
+        memory.store(y + row * c + i, memory.load(from + i) * r * (memory.load(w + i) + shift));
       });
     }
   });
 }
 
-void rmsNormBackward(const float* x, const float* w, const float* rstd, const float* dy, float* dx, bool accumulate,
-                     float* dw, int64_t n, int64_t c) {
+void rmsNormBackward(const float* x, const float* w, float shift, const float* rstd, const float* dy, float* dx,
+                     bool accumulate, float* dw, int64_t n, int64_t c) {
   if (n == 0 || c == 0) return;
   // At most 64 chunks of at least 32 rows.
   const int64_t chunkRows = larger(32, divideUp(n, 64));
@@ -75,7 +75,7 @@ void rmsNormBackward(const float* x, const float* w, const float* rstd, const fl
     float* sums = dw ? partial.get() + chunk * width : nullptr;
     if (sums) std::memset(sums, 0, static_cast<size_t>(c) * sizeof(float));
     for (int64_t row = chunk * chunkRows; row < smaller(n, (chunk + 1) * chunkRows); row++) {
-      backwardRow(x + row * c, w, rstd[row], dy + row * c, dx ? dx + row * c : nullptr, accumulate, sums, c);
+      backwardRow(x + row * c, w, shift, rstd[row], dy + row * c, dx ? dx + row * c : nullptr, accumulate, sums, c);
     }
   });
   if (!dw) return;

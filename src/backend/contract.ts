@@ -178,6 +178,14 @@ export const contract = {
   gatherRows: { x: float("rows *c"), index: i32("m"), y: out(float("m *c")) },
   /** y[index[i]] = x[i]; rows not named are left alone. No index repeats. */
   scatterRows: { x: float("m *c"), index: i32("m"), y: update(float("rows *c")) },
+  /** y[t, to + i] = x[t, from + i] for i below count; columns not named are left alone. All lie within both. */
+  copyColumns: {
+    x: float("t n"),
+    from: number,
+    y: update(float("t m")),
+    to: number,
+    count: number,
+  },
 
   sum: { x: float("*n"), out: out(float("1")) },
   sumSquares: { x: float("*n"), out: out(float("1")) },
@@ -188,10 +196,14 @@ export const contract = {
   /** dTable[ids[t]] += dy[t]. */
   embeddingBackward: { ids: i32("t"), dy: float("t c"), dTable: update(float("v c")) },
 
-  /** y = x / sqrt(mean(x^2) + epsilon) * w over the last dimension; rstd is for the backward pass. Zhang & Sennrich 2019. */
+  /**
+   * y = x / sqrt(mean(x^2) + epsilon) * (shift + w) over the last dimension; rstd is for the backward pass. Zhang &
+   * Sennrich 2019.
+   */
   rmsNorm: {
     x: float("n c"),
     w: float("c"),
+    shift: number,
     epsilon: number,
     y: out(float("n c"), "x"),
     rstd: out(float("n")),
@@ -200,6 +212,7 @@ export const contract = {
   rmsNormBackward: {
     x: float("n c"),
     w: float("c"),
+    shift: number,
     rstd: float("n"),
     dy: float("n c"),
     dx: optional(update(float("n c"))),
@@ -244,6 +257,11 @@ export const contract = {
     dGate: out(float("*n"), "gate"),
     dUp: out(float("*n"), "up"),
   },
+
+  /** y = cap tanh(x / cap). */
+  softCap: { x: float("*n"), cap: number, y: out(float("*n"), "x") },
+  /** dx = dy (1 - (y / cap)^2). */
+  softCapBackward: { y: float("*n"), cap: number, dy: float("*n"), dx: out(float("*n"), "dy") },
 
   /** loss[i] = -log softmax(logits[i])[targets[i]]; dLogits = (softmax - onehot) * gradScale. Targets are in range. */
   crossEntropy: {

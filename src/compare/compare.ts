@@ -10,7 +10,7 @@ import { trainDefinition } from "../config/train-options.ts";
 import { makeFolder } from "../formats/make-folder.ts";
 import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
 import { FOLDER_LOCK, lockPlace } from "../formats/place-lock.ts";
-import { parseTargets } from "../models/target-names.ts";
+import { lastParts, parseTargets } from "../models/target-names.ts";
 import { linearLayers, readShape } from "../plan/shape.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { DivergedError, UserError } from "../util/errors.ts";
@@ -244,9 +244,10 @@ export class Comparing {
 async function largestRankOf({ model, targets }: CompareOptions): Promise<number> {
   const { config } = await readShape(model);
   const layers = linearLayers(config);
+  const names = layers.map(({ name }) => name);
   const matched = matchTargets(
-    newAdapterConfig({ rank: 1, alpha: 1, targets: parseTargets(targets) }),
-    layers.map(({ name }) => name),
+    newAdapterConfig({ rank: 1, alpha: 1, targets: parseTargets(targets, lastParts(names)) }),
+    names,
   );
   const sides = layers
     .filter(({ name }) => matched.has(name))

@@ -3,7 +3,7 @@
 
 import type { Backend, Segments, Tensor } from "../backend/backend.ts";
 import type { KeyValueStore } from "../models/decoder.ts";
-import type { DecoderConfig } from "../models/decoder-config.ts";
+import type { DecoderConfig, LayerConfig } from "../models/decoder-config.ts";
 import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { rows, tensorBytes, viewOf } from "../tensor/tensor.ts";
 import { invariant, UserError } from "../util/errors.ts";
@@ -14,9 +14,15 @@ export interface SlotTokens {
   readonly count: number;
 }
 
+/** Numbers that a layer keeps of a token as its keys, and as its values. */
+function cachedWidth({ mixer, kvHeads, headWidth }: LayerConfig): number {
+  return mixer === "attention" ? kvHeads * headWidth : 0;
+}
+
 export class KeyValueCache implements KeyValueStore {
-  private readonly keys: Tensor[];
-  private readonly values: Tensor[];
+  /** By layer; of layers that attend. */
+  private readonly keys: readonly (Tensor | undefined)[];
+  private readonly values: readonly (Tensor | undefined)[];
   /** Tokens that each slot holds. */
   readonly lengths: number[];
   private rowIndex: Tensor | undefined;
@@ -29,23 +35,22 @@ export class KeyValueCache implements KeyValueStore {
     /** Most tokens of one sequence. */
     readonly capacity: number,
   ) {
-    const shape = [slots * capacity, config.kvHeads * config.headWidth];
-    const make = () =>
-      viewOf(
-        backend.allocate(tensorBytes(shape, backend.floatType), "activations"),
-        shape,
-        backend.floatType,
-      );
-    this.keys = Array.from({ length: config.layers }, make);
-    this.values = Array.from({ length: config.layers }, make);
+    const make = (layer: LayerConfig) => {
+      const width = cachedWidth(layer);
+      if (width === 0) return undefined;
+      const shape = [slots * capacity, width];
+      const buffer = backend.allocate(tensorBytes(shape, backend.floatType), "activations");
+      return viewOf(buffer, shape, backend.floatType);
+    };
+    this.keys = config.layers.map(make);
+    this.values = config.layers.map(make);
     this.lengths = Array<number>(slots).fill(0);
   }
 
   /** Bytes a cache of this size takes. */
   static sizeBytes(backend: Backend, config: DecoderConfig, slots: number, capacity: number): number {
-    return (
-      2 * config.layers * slots * capacity * config.kvHeads * config.headWidth * dtypeBytes[backend.floatType]
-    );
+    const width = config.layers.reduce((sum, layer) => sum + cachedWidth(layer), 0);
+    return 2 * slots * capacity * width * dtypeBytes[backend.floatType];
   }
 
   /** Prepares the next pass: where its tokens go, and what they may attend to. */
@@ -108,6 +113,6 @@ export class KeyValueCache implements KeyValueStore {
 
   free(): void {
     this.end();
-    for (const tensor of [...this.keys, ...this.values]) this.backend.free(tensor.buffer);
+    for (const tensor of [...this.keys, ...this.values]) if (tensor) this.backend.free(tensor.buffer);
   }
 }

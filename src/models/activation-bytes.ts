@@ -1,16 +1,24 @@
 // How many bytes of activations a training pass keeps for its backward pass, at its peak. Counts what
 // decoder.ts's ops save, tensor by tensor; plan/ shows it, training chooses checkpointing by it.
 
-import type { DecoderConfig } from "./decoder-config.ts";
+import { mixerOf, mlpOf } from "./blocks/index.ts";
+import type { DecoderConfig, LayerConfig } from "./decoder-config.ts";
 
 /** Bytes for `tokens` tokens in one micro-batch, in f32. */
 export function activationBytes(config: DecoderConfig, tokens: number, checkpointing: boolean): number {
-  const queries = config.heads * config.headWidth;
-  const keys = config.kvHeads * config.headWidth;
-  // Per layer: block input, normed input, q, k, v, attention's output with its log-sums, middle residual, normed
-  // middle, gate, up, and their product.
-  const normed = config.qkNorm ? queries + keys : 0;
-  const block = 4 * config.width + 2 * queries + 2 * keys + normed + config.heads + 3 * config.mlpWidth + 2;
-  const kept = checkpointing ? config.layers * config.width + block : config.layers * block;
-  return 4 * tokens * (kept + 3 * config.width);
+  const { layers, width } = config;
+  // Per layer: block input, normed input, middle residual, normed middle, what norms after the parts read, what the
+  // parts keep, and the norms' factors.
+  const after = config.norms === "pre" ? 0 : 2 * width;
+  const of = (layer: LayerConfig) =>
+    4 * width +
+    after +
+    mixerOf(layer.mixer).activations(config, layer) +
+    mlpOf(layer.mlp).activations(config, layer) +
+    2;
+  const blocks = layers.map(of);
+  const kept = checkpointing
+    ? layers.length * width + Math.max(...blocks)
+    : blocks.reduce((sum, block) => sum + block, 0);
+  return 4 * tokens * (kept + 3 * width);
 }

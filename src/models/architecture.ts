@@ -1,12 +1,32 @@
-// What an architecture's file supplies: how to read its config.json, and its like in GGUF. The forward pass that the LLaMA family
-// shares is decoder.ts; the registry is index.ts.
+// What an architecture's file supplies: how to read its config.json, and its like in GGUF. The forward pass that they
+// share is decoder.ts; the registry is index.ts.
 
+import type { GgufValue } from "../formats/gguf.ts";
 import type { DecoderConfig, Json } from "./decoder-config.ts";
+
+/** An architecture as llama.cpp has it. */
+export interface GgufArchitecture {
+  readonly name: string;
+  /** It turns neighbouring elements of a head, so that rows of q and k are interleaved. */
+  readonly interleaves: boolean;
+  /** Activations that it computes; silu alone when absent. */
+  readonly activations?: readonly DecoderConfig["activation"][];
+  /** Names of parts of a block that are not those of blocks/. */
+  readonly parts?: Readonly<Record<string, string>>;
+  /** Gate and up are apart there where they are one matrix here. */
+  readonly splitsGateUp?: boolean;
+  /** It has attention windows; else every layer sees everything. */
+  readonly windows?: boolean;
+  /** It has LongRoPE's factors, and turns a share of each head. */
+  readonly longRope?: boolean;
+  /** Keys below `<name>.` besides the usual ones. UserError for a variant that it computes in another way. */
+  metadata?(config: DecoderConfig): Readonly<Record<string, GgufValue>>;
+}
 
 export interface Architecture {
   /** As in config.json's model_type. */
   readonly modelType: string;
-  /** How llama.cpp has it: its name there, and whether it turns neighbouring elements of a head. Absent: not at all. */
-  readonly gguf?: { readonly name: string; readonly interleaves: boolean };
+  /** Absent: llama.cpp has it not at all. */
+  readonly gguf?: GgufArchitecture;
   readConfig(json: Json): DecoderConfig;
 }

@@ -4,6 +4,15 @@ import { UserError } from "../util/errors.ts";
 
 export type Json = Readonly<Record<string, unknown>>;
 
+/** config.json with keys under the names that we read, where it has another name for them. */
+export function withAliases(json: Json, aliases: Readonly<Record<string, readonly string[]>>): Json {
+  const found = Object.entries(aliases).flatMap(([key, others]) => {
+    const other = others.find((name) => json[name] !== undefined && json[name] !== null);
+    return (json[key] ?? undefined) === undefined && other !== undefined ? [[key, json[other]]] : [];
+  });
+  return { ...json, ...Object.fromEntries(found) };
+}
+
 /** Reads fields of a config.json with clear refusals. */
 export class ConfigReader {
   constructor(readonly json: Json) {}
@@ -24,6 +33,15 @@ export class ConfigReader {
       throw new UserError(`config.json: "${key}" should be a number, found ${JSON.stringify(value)}`);
     }
     return value;
+  }
+
+  /** What a name stands for. */
+  choice<T>(key: string, fallback: string, known: Readonly<Record<string, T>>): T {
+    const name = this.json[key] ?? fallback;
+    if (typeof name === "string" && Object.hasOwn(known, name)) return known[name]!;
+    throw new UserError(
+      `config.json: ${key} ${JSON.stringify(name)} is not supported; supported are ${Object.keys(known).join(", ")}`,
+    );
   }
 
   flag(key: string, fallback: boolean): boolean {

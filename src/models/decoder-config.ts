@@ -4,20 +4,41 @@
 import type { ActivationKind } from "../backend/backend.ts";
 import type { RopeConfig } from "../nn/rope-frequencies.ts";
 import { UserError } from "../util/errors.ts";
+import type { MixerName, MlpName } from "./blocks/index.ts";
 import { ConfigReader, type Json } from "./config-reader.ts";
 import { readRope } from "./rope-config.ts";
+import type { TextTower } from "./text-tower.ts";
 
 export { ConfigReader, type Json } from "./config-reader.ts";
+
+/** What may differ from layer to layer. */
+export interface LayerConfig {
+  /** What mixes the layer's tokens, and what follows it: names of blocks/index.ts. */
+  readonly mixer: MixerName;
+  readonly mlp: MlpName;
+  /** Attention window; 0 sees everything earlier. */
+  readonly window: number;
+  readonly headWidth: number;
+  readonly kvHeads: number;
+  readonly mlpWidth: number;
+  /** Multiplies the scores of attention. */
+  readonly attentionScale: number;
+  /** Which of the configuration's RoPEs turns queries and keys; absent: none does. */
+  readonly rope?: number;
+}
+
+/** A rotary embedding and the heads that it turns. */
+export interface LayerRope {
+  readonly rope: RopeConfig;
+  readonly headWidth: number;
+}
 
 export interface DecoderConfig {
   readonly modelType: string;
   readonly vocabularySize: number;
   readonly width: number;
-  readonly layers: number;
+  readonly layers: readonly LayerConfig[];
   readonly heads: number;
-  readonly kvHeads: number;
-  readonly headWidth: number;
-  readonly mlpWidth: number;
   readonly normEpsilon: number;
   readonly activation: ActivationKind;
   /** The output head is the embedding table. */
@@ -26,12 +47,33 @@ export interface DecoderConfig {
   readonly qkvBias: boolean;
   readonly outputBias: boolean;
   readonly mlpBias: boolean;
-  /** RMSNorm on each head of q and k before the rotation. */
-  readonly qkNorm: boolean;
-  /** Attention window of each layer; 0 sees everything earlier. */
-  readonly windows: readonly number[];
-  readonly rope: RopeConfig;
+  /** q, k and v, or gate and up, are the rows of one matrix. */
+  readonly fusedQkv: boolean;
+  readonly fusedGateUp: boolean;
+  /** RMSNorm of q and k: on each head, or over all of a token's at once. */
+  readonly qkNorm: "none" | "head" | "whole";
+  /** That norm follows the rotation instead of preceding it. */
+  readonly qkNormAfterRope: boolean;
+  /** Where a block's norms stand: before its parts, after them, or both. */
+  readonly norms: "pre" | "sandwich" | "post";
+  /** Norms multiply by this plus their weight. */
+  readonly normShift: 0 | 1;
+  /** Where a checkpoint's names of parts of a block, by blocks/'s names for them, are not the usual ones. */
+  readonly paths: Readonly<Partial<Record<string, string>>>;
+  /** The final norm's name in a checkpoint. */
+  readonly finalNorm: string;
+  /** Multiplies embedded tokens; "rounded" first to the precision of the weights. */
+  readonly embeddingScale: number;
+  readonly embeddingScaleRounded: boolean;
+  /** Multiplies what a block's parts add to the stream. */
+  readonly residualScale: number;
+  /** Multiplies logits; then cap * tanh(logits / cap), where the cap is not 0. */
+  readonly logitScale: number;
+  readonly logitSoftCap: number;
+  readonly ropes: readonly LayerRope[];
   readonly maxPositions: number;
+  /** Names of the weights where they lie in a model of more than text; absent: such a model is text alone. */
+  readonly tower?: TextTower;
   /** What the user should know of how config.json was read. */
   readonly notes: readonly string[];
 }
@@ -44,14 +86,33 @@ const activations: Readonly<Record<string, ActivationKind>> = {
   gelu_pytorch_tanh: "geluTanh",
 };
 
-/** What most architectures of the family have not; a file that says nothing of a flag gets this. */
-const plainDecoder = { qkvBias: false, outputBias: false, mlpBias: false, qkNorm: false } as const;
+/** What most architectures of the family have not; a file that says nothing of it gets this. */
+const plainDecoder = {
+  ...{ qkvBias: false, outputBias: false, mlpBias: false, fusedQkv: false, fusedGateUp: false },
+  ...({ qkNorm: "none", qkNormAfterRope: false, norms: "pre", normShift: 0 } as const),
+  ...{ paths: {}, finalNorm: "model.norm" },
+  ...{ embeddingScale: 1, embeddingScaleRounded: false, residualScale: 1, logitScale: 1, logitSoftCap: 0 },
+} as const;
 
-/** What all architectures of this family read alike, for each to change what differs. `normal` gives the transformers class's defaults. */
-export function readCommon(
-  json: Json,
-  normal: { theta: number; tied: boolean; maxPositions: number; normEpsilon: number },
-): DecoderConfig {
+/** `paths` of blocks whose norms stand before and after their parts. */
+export const sandwichPaths = {
+  attentionPostNorm: "post_attention_layernorm",
+  mlpNorm: "pre_feedforward_layernorm",
+  mlpPostNorm: "post_feedforward_layernorm",
+} as const;
+
+export interface UsualValues {
+  /** rope_theta; absent: the architecture reads its RoPEs itself. */
+  readonly theta?: number;
+  readonly tied: boolean;
+  readonly maxPositions: number;
+  readonly normEpsilon: number;
+  /** The plain RoPE turns only partial_rotary_factor of each head. */
+  readonly partialByDefault?: boolean;
+}
+
+/** What all architectures of this family read alike, for each to change what differs. `usual` gives the transformers class's defaults. */
+export function readCommon(json: Json, usual: UsualValues): DecoderConfig {
   const read = new ConfigReader(json);
   const width = read.integer("hidden_size");
   const heads = read.integer("num_attention_heads");
@@ -64,59 +125,78 @@ export function readCommon(
   }
   if (headWidth % 2 !== 0)
     throw new UserError(`config.json: head width ${headWidth} is odd; rotary embedding needs an even one`);
-  const name = String(json.hidden_act ?? "silu");
-  const activation = Object.hasOwn(activations, name) ? activations[name] : undefined;
-  if (!activation) {
-    throw new UserError(
-      `config.json: hidden_act "${name}" is not supported; supported are ${Object.keys(activations).join(", ")}`,
-    );
-  }
-  const maxPositions = read.integer("max_position_embeddings", normal.maxPositions, 2 ** 31);
+  const maxPositions = read.integer("max_position_embeddings", usual.maxPositions, 2 ** 31);
   const notes: string[] = [];
-  const rope = readRope(json, { headWidth, maxPositions, theta: normal.theta }, (note) => notes.push(note));
-  const layers = read.integer("num_hidden_layers", undefined, 1000);
+  const { theta, partialByDefault } = usual;
+  const shape = { headWidth, maxPositions, theta: theta ?? 0, partialByDefault };
+  const ropes =
+    theta === undefined ? [] : [{ rope: readRope(json, shape, (note) => notes.push(note)), headWidth }];
+  const layer: LayerConfig = {
+    ...{ mixer: "attention", mlp: "dense", window: 0, headWidth, kvHeads },
+    mlpWidth: read.integer("intermediate_size"),
+    attentionScale: 1 / Math.sqrt(headWidth),
+    rope: ropes.length > 0 ? 0 : undefined,
+  };
   return {
     ...plainDecoder,
-    windows: Array<number>(layers).fill(0),
     modelType: String(json.model_type),
     vocabularySize: read.integer("vocab_size"),
     width,
-    layers,
+    layers: Array<LayerConfig>(read.integer("num_hidden_layers", undefined, 1000)).fill(layer),
     heads,
-    kvHeads,
-    headWidth,
-    mlpWidth: read.integer("intermediate_size"),
-    normEpsilon: read.number("rms_norm_eps", normal.normEpsilon),
-    activation,
-    tied: read.flag("tie_word_embeddings", normal.tied),
-    rope,
+    normEpsilon: read.number("rms_norm_eps", usual.normEpsilon),
+    activation: read.choice("hidden_act", "silu", activations),
+    tied: read.flag("tie_word_embeddings", usual.tied),
+    ropes,
     maxPositions,
     notes,
   };
 }
 
-/** Window of each layer where config.json gives layer_types, or the older max_window_layers rule. */
-export function readWindows(json: Json, layers: number, uses: boolean, fromLayer: number): number[] {
-  const window = uses && typeof json.sliding_window === "number" ? json.sliding_window : 0;
-  if (window < 0 || !Number.isInteger(window)) {
+/** The layers with what differs in each. */
+export function eachLayer(
+  { layers }: DecoderConfig,
+  change: (index: number, layer: LayerConfig) => Partial<LayerConfig>,
+): LayerConfig[] {
+  return layers.map((layer, i) => ({ ...layer, ...change(i, layer) }));
+}
+
+/** layer_types, each of `known`, one for each layer; undefined where config.json gives none. */
+export function readLayerTypes<T extends string>(
+  json: Json,
+  layers: number,
+  known: readonly T[],
+): T[] | undefined {
+  const types = json.layer_types ?? undefined;
+  if (types === undefined) return undefined;
+  if (!Array.isArray(types) || types.length !== layers) {
     throw new UserError(
-      `config.json: sliding_window should be a positive whole number or null, found ${window}`,
+      `config.json: layer_types should name ${layers} layers, found ${JSON.stringify(types)?.slice(0, 80)}`,
     );
   }
-  const types = json.layer_types;
-  if (types !== undefined && types !== null) {
-    if (!Array.isArray(types) || types.length !== layers) {
-      throw new UserError(
-        `config.json: layer_types should name ${layers} layers, found ${JSON.stringify(types)?.slice(0, 80)}`,
-      );
-    }
-    return types.map((type) => {
-      if (type === "full_attention") return 0;
-      if (type === "sliding_attention") return window;
-      throw new UserError(
-        `config.json: layer type "${type}" is not supported; supported are full_attention, sliding_attention`,
-      );
-    });
+  return types.map((type) => {
+    if ((known as readonly unknown[]).includes(type)) return type as T;
+    throw new UserError(
+      `config.json: layer type ${JSON.stringify(type)} is not supported; supported are ${known.join(", ")}`,
+    );
+  });
+}
+
+/** sliding_window; 0 where it is null or absent. */
+export function readWindow(json: Json): number {
+  const window = json.sliding_window ?? 0;
+  if (typeof window !== "number" || window < 0 || !Number.isInteger(window)) {
+    throw new UserError(
+      `config.json: sliding_window should be a positive whole number or null, found ${JSON.stringify(window)}`,
+    );
   }
+  return window;
+}
+
+/** Window of each layer where config.json gives layer_types, or the older max_window_layers rule. */
+export function readWindows(json: Json, layers: number, uses: boolean, fromLayer: number): number[] {
+  const window = uses ? readWindow(json) : 0;
+  const types = readLayerTypes(json, layers, ["full_attention", "sliding_attention"]);
+  if (types) return types.map((type) => (type === "full_attention" ? 0 : window));
   return Array.from({ length: layers }, (_, i) => (i >= fromLayer ? window : 0));
 }

@@ -1,7 +1,7 @@
 // Names and shapes of a decoder's weights, as transformers' checkpoints have them. load-model.ts fills them,
-// decoder.ts arranges them, plan/ counts them. Those of a block are block-table.ts's.
+// decoder.ts arranges them, plan/ counts them. Those of a block are blocks/'s.
 
-import { blockParts } from "./block-table.ts";
+import { blockPath, blockWeights } from "./blocks/block.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 
 export interface WeightSpec {
@@ -10,19 +10,27 @@ export interface WeightSpec {
   readonly shape: readonly number[];
   /** "linear" weights can be adapted and quantised; "head" only when untied. */
   readonly kind: "embedding" | "linear" | "head" | "vector";
+  /** In a block: its layer and its part (blocks/). */
+  readonly layer?: number;
+  readonly part?: string;
+  /** Its part's name in GGUF, where the architecture says nothing else. */
+  readonly gguf?: string;
+  /** Its first rows make up so many heads that the rotary embedding turns; absent: none. */
+  readonly rotatedHeads?: number;
+  /** A norm's, which the configuration's normShift is added to. */
+  readonly shifted?: boolean;
 }
 
 export const embeddingName = "model.embed_tokens";
 export const headName = "lm_head";
-export const finalNormName = "model.norm";
 
 export function weightSpecs(config: DecoderConfig): WeightSpec[] {
   const { width, vocabularySize } = config;
   const specs: WeightSpec[] = [
     { name: `${embeddingName}.weight`, shape: [vocabularySize, width], kind: "embedding" },
   ];
-  for (let i = 0; i < config.layers; i++) specs.push(...layerSpecs(config, i));
-  specs.push({ name: `${finalNormName}.weight`, shape: [width], kind: "vector" });
+  for (let i = 0; i < config.layers.length; i++) specs.push(...layerSpecs(config, i));
+  specs.push({ name: `${config.finalNorm}.weight`, shape: [width], kind: "vector", shifted: true });
   if (!config.tied) specs.push({ name: `${headName}.weight`, shape: [vocabularySize, width], kind: "head" });
   return specs;
 }
@@ -33,12 +41,18 @@ export function storedName(config: DecoderConfig, name: string, has: (name: stri
   return config.tied && name === `${embeddingName}.weight` && !has(name) && has(head) ? head : name;
 }
 
-function layerSpecs(config: DecoderConfig, index: number): WeightSpec[] {
-  return blockParts.flatMap(([, { path, kind, shape, bias, present }]) => {
-    if (present && !present(config)) return [];
-    const name = `model.layers.${index}.${path}`;
-    const weight: WeightSpec = { name: `${name}.weight`, shape: shape(config), kind };
-    if (!bias?.(config)) return [weight];
-    return [weight, { name: `${name}.bias`, shape: shape(config).slice(0, 1), kind: "vector" }];
+function layerSpecs(config: DecoderConfig, layer: number): WeightSpec[] {
+  const of = config.layers[layer]!;
+  return blockWeights(config, of).flatMap((named) => {
+    const [part, { gguf, kind, shape, bias, rotatedHeads, shifted }] = named;
+    const name = blockPath(config, layer, named);
+    const heads = rotatedHeads && of.rope !== undefined ? rotatedHeads(config, of) : undefined;
+    const common = { layer, part, gguf, ...(heads ? { rotatedHeads: heads } : {}) };
+    const weight: WeightSpec = {
+      ...{ name: `${name}.weight`, shape: shape(config, of), kind, ...common },
+      ...(shifted ? { shifted } : {}),
+    };
+    if (!bias?.(config, of)) return [weight];
+    return [weight, { name: `${name}.bias`, shape: weight.shape.slice(0, 1), kind: "vector", ...common }];
   });
 }

@@ -1,7 +1,7 @@
 // Floating-point operations of a training step, from the shapes alone: products only, two operations a
 // multiply-add. What element-wise work costs is not counted, as everywhere in the field (Kaplan et al. 2020, app. B).
 
-import type { DecoderConfig } from "./decoder-config.ts";
+import type { DecoderConfig, LayerConfig } from "./decoder-config.ts";
 import { weightSpecs } from "./decoder-weights.ts";
 
 export interface StepShape {
@@ -23,7 +23,10 @@ export function stepFlops(config: DecoderConfig, shape: StepShape): number {
     .reduce((sum, spec) => sum + spec.shape[0]! * spec.shape[1]!, 0);
   const head = config.vocabularySize * config.width;
   // Scores and mixing, forward, over the visible half of each square.
-  const attention = config.layers * 4 * config.heads * config.headWidth * visiblePairs(config, shape);
+  const attention = config.layers.reduce((sum, layer) => {
+    const pairs = layer.mixer === "attention" ? visiblePairs(layer, shape) : 0;
+    return sum + 4 * config.heads * layer.headWidth * pairs;
+  }, 0);
   const forward = 2 * tokens * (linear + shape.adapterParameters) + attention;
   const inputGradient = 2 * tokens * (linear + shape.adapterParameters) + 2.5 * attention;
   const weightGradient = 2 * tokens * (shape.full ? linear : shape.adapterParameters);
@@ -32,11 +35,8 @@ export function stepFlops(config: DecoderConfig, shape: StepShape): number {
   return forward + inputGradient + weightGradient + recomputed + headPasses * 2 * shape.targetTokens * head;
 }
 
-/** Query-key pairs that a causal mask leaves, averaged over layers' windows. */
-function visiblePairs(config: DecoderConfig, { sequences, sequenceLength }: StepShape): number {
-  const pairs = config.windows.map((window) => {
-    const w = window > 0 ? Math.min(window, sequenceLength) : sequenceLength;
-    return sequences * (w * sequenceLength - (w * (w - 1)) / 2);
-  });
-  return pairs.reduce((sum, n) => sum + n, 0) / pairs.length;
+/** Query-key pairs that a causal mask leaves within the layer's window. */
+function visiblePairs({ window }: LayerConfig, { sequences, sequenceLength }: StepShape): number {
+  const w = window > 0 ? Math.min(window, sequenceLength) : sequenceLength;
+  return sequences * (w * sequenceLength - (w * (w - 1)) / 2);
 }

@@ -3,10 +3,12 @@
 import { UserError } from "../util/errors.ts";
 import type { Architecture } from "./architecture.ts";
 import type { DecoderConfig, Json } from "./decoder-config.ts";
+import { refusalOf } from "./left-out.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
+import { textTowerOf, wrappedType, wrapperNames } from "./text-tower.ts";
 
 export const architectures = { llama, mistral, qwen2, qwen3 } satisfies Record<string, Architecture>;
 
@@ -19,14 +21,26 @@ export function architectureOf({ modelType }: Pick<DecoderConfig, "modelType">):
 
 /** Reads a config.json of any supported architecture. Throws UserError naming the supported ones. */
 export function readModelConfig(json: Json): DecoderConfig {
+  const tower = textTowerOf(json);
+  if (tower) return { ...readTextConfig(tower.json), ...tower.change };
+  return readTextConfig(json);
+}
+
+function readTextConfig(json: Json): DecoderConfig {
   const modelType = json.model_type;
-  const supported = Object.keys(architectures).join(", ");
+  const supported = [...Object.keys(architectures), ...wrapperNames].join(", ");
   if (typeof modelType !== "string") {
     throw new UserError(`config.json: "model_type" is missing; supported are ${supported}`);
   }
   if (!Object.hasOwn(architectures, modelType)) {
+    const wrapped = wrappedType(json);
+    const around =
+      wrapped === undefined
+        ? ""
+        : ` (it is a wrapper for more than text around "${wrapped}", its text_config)`;
+    const because = refusalOf(modelType);
     throw new UserError(
-      `config.json: model_type "${modelType}" is not supported; supported are ${supported}`,
+      `config.json: model_type "${modelType}"${around} is not supported${because}; supported are ${supported}`,
     );
   }
   return architectures[modelType as keyof typeof architectures].readConfig(json);

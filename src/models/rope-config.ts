@@ -27,6 +27,46 @@ export interface RopeShape {
 export function readRope(json: Json, shape: RopeShape, note: (message: string) => void): RopeConfig {
   const given = ropeObject(json);
   refuseNested(given);
+  return readRopeObject(json, given, shape, note);
+}
+
+export type LayerTypeThetas = Readonly<Record<"full_attention" | "sliding_attention", number>>;
+
+/**
+ * The RoPE of each of two layer types: `rope_parameters` by type, or the flat `rope_scaling` of transformers 4, which is
+ * the full layers' alone. `thetas` are those where config.json names none.
+ */
+export function readRopesByType(
+  json: Json,
+  shape: Omit<RopeShape, "theta">,
+  thetas: LayerTypeThetas,
+  note: (message: string) => void,
+): Record<keyof LayerTypeThetas, RopeConfig> {
+  const nested = objectOrNothing(json, "rope_parameters");
+  const scaling = objectOrNothing(json, "rope_scaling");
+  // Their lengths and thetas stand in the objects, or are the usual ones.
+  const rest = { ...json, rope_theta: undefined, original_max_position_embeddings: undefined };
+  const of = (type: keyof LayerTypeThetas) => {
+    const given = { ...objectOrNothing(nested, type), ...(type === "full_attention" ? scaling : {}) };
+    return readRopeObject(rest, given, { ...shape, theta: thetas[type] }, note);
+  };
+  return { full_attention: of("full_attention"), sliding_attention: of("sliding_attention") };
+}
+
+function objectOrNothing(json: Json, key: string): Json {
+  const value = json[key] ?? {};
+  if (typeof value === "object" && !Array.isArray(value)) return value as Json;
+  throw new UserError(
+    `config.json: ${key} should be an object or null, found ${JSON.stringify(value).slice(0, 80)}`,
+  );
+}
+
+function readRopeObject(
+  json: Json,
+  given: Json,
+  shape: RopeShape,
+  note: (message: string) => void,
+): RopeConfig {
   const type = String(given.rope_type ?? given.type ?? "default") as RopeType;
   if (!types.includes(type)) {
     throw new UserError(
@@ -34,7 +74,10 @@ export function readRope(json: Json, shape: RopeShape, note: (message: string) =
     );
   }
   const read = new ConfigReader(given);
-  const theta = read.number("rope_theta", json.rope_theta === undefined ? shape.theta : thetaOf(json));
+  const theta = read.number(
+    "rope_theta",
+    (json.rope_theta ?? undefined) === undefined ? shape.theta : thetaOf(json),
+  );
   if (theta <= 0) throw new UserError(`config.json: rope_theta should be above 0, found ${theta}`);
   const share = new ConfigReader({
     partial_rotary_factor: given.partial_rotary_factor ?? json.partial_rotary_factor,
@@ -91,14 +134,8 @@ export function readRope(json: Json, shape: RopeShape, note: (message: string) =
 /** rope_scaling, where it says something, takes the place of rope_parameters. */
 function ropeObject(json: Json): Json {
   for (const key of ["rope_scaling", "rope_parameters"]) {
-    const value = json[key] ?? undefined;
-    if (value === undefined) continue;
-    if (typeof value !== "object" || Array.isArray(value)) {
-      throw new UserError(
-        `config.json: ${key} should be an object or null, found ${JSON.stringify(value).slice(0, 80)}`,
-      );
-    }
-    if (Object.keys(value as object).length > 0) return value as Json;
+    const value = objectOrNothing(json, key);
+    if (Object.keys(value).length > 0) return value;
   }
   return {};
 }

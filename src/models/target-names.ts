@@ -5,18 +5,33 @@ const shortNames: Readonly<Record<string, string>> = {
   k: "k_proj",
   v: "v_proj",
   o: "o_proj",
+  qkv: "qkv_proj",
   gate: "gate_proj",
   up: "up_proj",
   down: "down_proj",
+  gate_up: "gate_up_proj",
 };
 
-/** What every block's linear layers are called. */
-export const linearNames: readonly string[] = Object.values(shortNames);
+/** Layers of attention, however a model cuts them. */
+const attentionNames = ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj"];
 
-/** --targets in PEFT's terms: all-linear, attention, a comma list of names (short or full), or /regex/. */
-export function parseTargets(text: string): string | string[] {
+/** What a layer is called in short, where it has such a name. */
+export function shortName(name: string): string {
+  return Object.keys(shortNames).find((short) => shortNames[short] === name) ?? name;
+}
+
+/** What layers of these names are called: the last parts. */
+export function lastParts(names: readonly string[]): string[] {
+  return [...new Set(names.map((name) => name.slice(name.lastIndexOf(".") + 1)))];
+}
+
+/**
+ * --targets in PEFT's terms: all-linear, attention, a comma list of names (short or full), or /regex/. `known` are the last
+ * parts of the names of the model's layers.
+ */
+export function parseTargets(text: string, known: readonly string[]): string | string[] {
   if (text === "all-linear") return text;
-  if (text === "attention") return ["q_proj", "k_proj", "v_proj", "o_proj"];
+  if (text === "attention") return attentionNames.filter((name) => known.includes(name));
   if (text.length > 2 && text.startsWith("/") && text.endsWith("/")) return text.slice(1, -1);
   return text
     .split(",")
@@ -26,7 +41,7 @@ export function parseTargets(text: string): string | string[] {
 }
 
 /** --exclude in PEFT's terms: names (short or full), or /regex/. */
-export function parseExcluded(text: string): string | string[] {
-  const excluded = parseTargets(text);
+export function parseExcluded(text: string, known: readonly string[]): string | string[] {
+  const excluded = parseTargets(text, known);
   return excluded === "all-linear" ? [excluded] : excluded;
 }

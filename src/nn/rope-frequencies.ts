@@ -8,6 +8,11 @@ export type RopeConfig = {
   readonly theta: number;
   /** How many elements of a head turn, from its first; an odd number turns one more. Absent: all. */
   readonly rotaryWidth?: number;
+  /**
+   * Queries are multiplied by 1 + beta ln(1 + floor(position / originalMaxPositions)) besides. Absent: by nothing.
+   * Ministral 3, LLaMA 4.
+   */
+  readonly queryScale?: { readonly beta: number; readonly originalMaxPositions: number };
 } & (
   | { readonly type: "default" }
   | { readonly type: "linear"; readonly factor: number }

@@ -27,12 +27,49 @@ export interface TextSpan {
 export interface PlacedTokens {
   /** i32 [T]: the tables' row of each token. */
   readonly rows: Int32Array;
-  /** Valid until the next call of place(). */
-  readonly tables: RopeTables;
+  /** One for each RoPE. Valid until the next call of place(). */
+  readonly tables: readonly RopeTables[];
 }
 
-/** Keeps the device's tables long enough for the passes that come. */
+/** A rotary embedding and the width of the heads that it turns. */
+export interface TurnedHeads {
+  readonly rope: RopeConfig;
+  readonly headWidth: number;
+}
+
+/** Keeps the device's tables, of every RoPE that a model has, long enough for the passes that come. */
 export class RopeCache {
+  private readonly each: readonly OneRope[];
+  private readonly oneTable: number;
+
+  constructor(backend: Backend, ropes: readonly TurnedHeads[]) {
+    this.each = ropes.map(({ rope, headWidth }) => new OneRope(backend, rope, headWidth));
+    this.oneTable = Math.min(...ropes.map(({ rope }) => lengthOfOneTable(rope)));
+  }
+
+  /** The tables for a pass over these spans, end to end. */
+  place(spans: readonly TextSpan[]): PlacedTokens {
+    const tokens = spans.reduce((sum, span) => sum + span.count, 0);
+    const rows = new Int32Array(tokens);
+    if (spans.some((span) => span.length > this.oneTable)) {
+      for (let t = 0; t < tokens; t++) rows[t] = t;
+      return { rows, tables: this.each.map((rope) => rope.ownTables(spans, tokens)) };
+    }
+    let t = 0;
+    let most = 1;
+    for (const { start, count } of spans) {
+      for (let i = 0; i < count; i++) rows[t++] = start + i;
+      most = Math.max(most, start + count);
+    }
+    return { rows, tables: this.each.map((rope) => rope.upTo(most)) };
+  }
+
+  free(): void {
+    for (const rope of this.each) rope.free();
+  }
+}
+
+class OneRope {
   /** Serves every text that is no longer than one table is for; grows. */
   private shared: RopeTables | undefined;
   private positions = 0;
@@ -50,24 +87,7 @@ export class RopeCache {
     this.oneTable = lengthOfOneTable(config);
   }
 
-  /** The tables for a pass over these spans, end to end. */
-  place(spans: readonly TextSpan[]): PlacedTokens {
-    const tokens = spans.reduce((sum, span) => sum + span.count, 0);
-    const rows = new Int32Array(tokens);
-    if (spans.some((span) => span.length > this.oneTable)) {
-      for (let t = 0; t < tokens; t++) rows[t] = t;
-      return { rows, tables: this.ownTables(spans, tokens) };
-    }
-    let t = 0;
-    let most = 1;
-    for (const { start, count } of spans) {
-      for (let i = 0; i < count; i++) rows[t++] = start + i;
-      most = Math.max(most, start + count);
-    }
-    return { rows, tables: this.upTo(most) };
-  }
-
-  private upTo(positions: number): RopeTables {
+  upTo(positions: number): RopeTables {
     if (this.shared && positions <= this.positions) return this.shared;
     release(this.backend, this.shared);
     // Grow in steps so that slightly longer passes do not rebuild.
@@ -77,13 +97,30 @@ export class RopeCache {
     return this.shared;
   }
 
-  private ownTables(spans: readonly TextSpan[], tokens: number): RopeTables {
+  ownTables(spans: readonly TextSpan[], tokens: number): RopeTables {
     release(this.backend, this.own);
     this.own = this.tablesOf(spans, tokens);
     return this.own;
   }
 
   private tablesOf(spans: readonly TextSpan[], rows: number): RopeTables {
+    const { config } = this;
+    const keys = this.valuesOf(spans, rows, () => 1);
+    const tables = { cos: this.upload(keys.cos, rows), sin: this.upload(keys.sin, rows) };
+    const { queryScale } = config;
+    if (!queryScale || spans.every(({ start, count }) => start + count <= queryScale.originalMaxPositions))
+      return tables;
+    const { beta, originalMaxPositions } = queryScale;
+    const scaled = (position: number) =>
+      Math.fround(1 + beta * Math.fround(Math.log(1 + Math.floor(position / originalMaxPositions))));
+    const queries = this.valuesOf(spans, rows, scaled);
+    return {
+      ...tables,
+      queries: { cos: this.upload(queries.cos, rows), sin: this.upload(queries.sin, rows) },
+    };
+  }
+
+  private valuesOf(spans: readonly TextSpan[], rows: number, factorAt: (position: number) => number) {
     const { pairs } = this;
     const scale = Math.fround(attentionFactorOf(this.config));
     const cos = new Float32Array(rows * pairs);
@@ -92,14 +129,15 @@ export class RopeCache {
     for (const { start, count, length } of this.backend.holdsNothing ? [] : spans) {
       const frequencies = inverseFrequencies(this.config, this.headWidth, length);
       for (let p = start; p < start + count; p++) {
+        const factor = factorAt(p);
         for (let i = 0; i < pairs; i++, at++) {
           const angle = Math.fround(p * frequencies[i]!);
-          cos[at] = Math.fround(Math.cos(angle)) * scale;
-          sin[at] = Math.fround(Math.sin(angle)) * scale;
+          cos[at] = Math.fround(Math.fround(Math.cos(angle)) * scale) * factor;
+          sin[at] = Math.fround(Math.fround(Math.sin(angle)) * scale) * factor;
         }
       }
     }
-    return { cos: this.upload(cos, rows), sin: this.upload(sin, rows) };
+    return { cos, sin };
   }
 
   private upload(values: Float32Array, rows: number): Tensor {
@@ -122,4 +160,5 @@ function release(backend: Backend, tables: RopeTables | undefined): void {
   if (!tables) return;
   backend.free(tables.cos.buffer);
   backend.free(tables.sin.buffer);
+  release(backend, tables.queries);
 }

@@ -107,7 +107,7 @@ function adapterLines(shape: ModelShape, rank: number, published: boolean): Expl
     ),
     line(
       `q and v, rank ${rank}`,
-      `${rank} x (in + out), over ${config.layers} layers x 2 matrices`,
+      `${rank} x (in + out), over ${config.layers.length} layers x 2 matrices`,
       sum("q,v"),
       standard ? "4,194,304" : undefined,
     ),

@@ -92,7 +92,7 @@ export async function makePlan(
         flopsPerToken: flopsPerToken(shape, method, { ...options, checkpointing: false }),
         tokensPerSecond: measured.tokensPerSecond,
         rate: `measured on ${measured.device}`,
-        assumptions: probeAssumptions(measured, config.layers),
+        assumptions: probeAssumptions(measured, config.layers.length),
       };
       const price = options.price === undefined ? undefined : { perHour: options.price, source: "--price" };
       if (precision === "bf16") found.push(withBudget(estimate, { tokens: work?.tokens, price }));
@@ -110,7 +110,7 @@ export async function makePlan(
       modelType: config.modelType,
       parameters: shape.parameters,
       linearParameters: shape.linearParameters,
-      layers: config.layers,
+      layers: config.layers.length,
       width: config.width,
       maxPositions: config.maxPositions,
     },

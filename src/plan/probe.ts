@@ -46,7 +46,7 @@ export async function probe(
   options: ProbeOptions,
   tell: (message: string) => void,
 ): Promise<ProbeResult> {
-  const { layers } = shape.config;
+  const layers = shape.config.layers.length;
   using backend = await openBackend(options.backend, options);
   const peak = (await backend.peakGflops?.()) ?? 1;
   const msOfWhole = stepMsAt(shape, options, options.batchSize, peak * guessedFraction);
@@ -93,7 +93,7 @@ function stepMsAt(shape: ModelShape, options: ProbeOptions, sequences: number, g
 }
 
 function withLayers(config: DecoderConfig, layers: number): DecoderConfig {
-  return { ...config, layers, windows: config.windows.slice(0, layers) };
+  return { ...config, layers: config.layers.slice(0, layers) };
 }
 
 function benchOptions(options: ProbeOptions, sequences: number): BenchOptions {

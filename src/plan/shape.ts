@@ -8,7 +8,7 @@ import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { readModelConfig } from "../models/index.ts";
-import { parseTargets } from "../models/target-names.ts";
+import { lastParts, parseTargets, shortName } from "../models/target-names.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 
@@ -67,8 +67,9 @@ export function linearLayers(config: DecoderConfig): { name: string; outputs: nu
 /** Parameters of adapters of this rank on these targets: rank * (in + out) for each layer. */
 export function adapterParameters(config: DecoderConfig, rank: number, targets: string): number {
   const layers = linearLayers(config);
+  const asked = parseTargets(targets, lastParts(layers.map(({ name }) => name)));
   const matched = matchTargets(
-    newAdapterConfig({ rank, alpha: rank, targets: parseTargets(targets) }),
+    newAdapterConfig({ rank, alpha: rank, targets: asked }),
     layers.map(({ name }) => name),
   );
   return layers
@@ -76,19 +77,12 @@ export function adapterParameters(config: DecoderConfig, rank: number, targets: 
     .reduce((sum, { inputs, outputs }) => sum + rank * (inputs + outputs), 0);
 }
 
-/** Kinds of layers that adapters are counted for: each projection, and the usual sets. */
-export const targetSets = [
-  "q",
-  "k",
-  "v",
-  "o",
-  "gate",
-  "up",
-  "down",
-  "q,v",
-  "attention",
-  "all-linear",
-] as const;
+/** Kinds of layers that adapters are counted for: each projection of the model, and the usual sets. */
+function targetSets(config: DecoderConfig): string[] {
+  const short = lastParts(linearLayers(config).map(({ name }) => name)).map(shortName);
+  const pair = short.includes("q") && short.includes("v") ? ["q,v"] : [];
+  return [...short, ...pair, "attention", "all-linear"];
+}
 
 export interface TrainableRow {
   readonly targets: string;
@@ -97,7 +91,7 @@ export interface TrainableRow {
 
 /** Trainable parameters of each set of targets at each rank. */
 export function trainableTable(config: DecoderConfig, ranks: readonly number[]): TrainableRow[] {
-  return targetSets.map((targets) => ({
+  return targetSets(config).map((targets) => ({
     targets,
     parameters: Object.fromEntries(ranks.map((rank) => [rank, adapterParameters(config, rank, targets)])),
   }));

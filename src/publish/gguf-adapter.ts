@@ -8,10 +8,10 @@ import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { LoadedAdapter } from "../formats/peft.ts";
 import { planAdapter } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
-import { embeddingName, headName } from "../models/decoder-weights.ts";
+import { embeddingName, headName, weightSpecs } from "../models/decoder-weights.ts";
 import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { UserError } from "../util/errors.ts";
-import { ggufArchitecture, ggufName, interleavedHeads, interleaveRows } from "./gguf-names.ts";
+import { ggufArchitecture, ggufPieces, interleavedRows, interleaveRows } from "./gguf-names.ts";
 
 export type AdapterTensorType = Extract<GgufTensorType, "f32" | "f16" | "bf16">;
 
@@ -46,9 +46,11 @@ export function ggufAdapter(
     refuse(`its vocabulary is ${plan.base.vocabularySize}, not the model's ${config.vocabularySize}`);
   if (plan.embedding) refuse(`it adapts ${embeddingName}`);
   if (config.tied && plan.linears.has(headName)) refuse(`it adapts a ${headName} that is the embedding too`);
+  const architecture = ggufArchitecture(config);
+  const specs = new Map(weightSpecs({ ...config, tied: false }).map((spec) => [spec.name, spec]));
   const alpha = fileAlpha(adapter);
   const metadata = new Map<string, GgufValue>([
-    ["general.architecture", { type: "string", value: ggufArchitecture(config) }],
+    ["general.architecture", { type: "string", value: architecture.name }],
     ["general.type", { type: "string", value: "adapter" }],
     ["general.name", { type: "string", value: about.name }],
     ["adapter.type", { type: "string", value: "lora" }],
@@ -59,15 +61,19 @@ export function ggufAdapter(
     const { scale, rank } = adapter.settings.get(module)!;
     const factor = (scale * rank) / alpha;
     const folded = factor === 1 ? b.values : b.values.map((value) => value * factor);
-    const heads = interleavedHeads(config, `${module}.weight`);
-    const rows = heads > 0 ? interleaveRows(folded, config.headWidth, rank) : folded;
-    const name = ggufName(`${module}.weight`);
-    const add = (suffix: string, shape: readonly number[], values: Float32Array) => {
+    const spec = specs.get(`${module}.weight`)!;
+    const turned = interleavedRows(config, spec);
+    const outputs = b.shape[0]!;
+    const ordered = turned.rows > 0 ? interleaveRows(folded, turned, rank) : folded;
+    const add = (name: string, suffix: string, shape: readonly number[], values: Float32Array) => {
       const data = () => encodeGguf(values, about.type);
       tensors.push({ name: `${name}.${suffix}`, type: about.type, shape, data });
     };
-    add("lora_a", a.shape, a.values);
-    add("lora_b", b.shape, rows);
+    for (const { name, begin, end } of ggufPieces(config, spec)) {
+      add(name, "lora_a", a.shape, a.values);
+      const [first, last] = [begin * rank, Math.min(end, outputs) * rank];
+      add(name, "lora_b", [Math.min(end, outputs) - begin, rank], ordered.subarray(first, last));
+    }
   }
   return { metadata, tensors };
 }

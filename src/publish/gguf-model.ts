@@ -5,14 +5,14 @@
 import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
 import { encodeGguf } from "../formats/gguf-blocks.ts";
 import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
-import type { DecoderConfig } from "../models/decoder-config.ts";
+import type { DecoderConfig, LayerConfig } from "../models/decoder-config.ts";
 import { type WeightSpec, weightSpecs } from "../models/decoder-weights.ts";
 import type { WeightSource } from "../models/load-model.ts";
-import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
+import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
-import { ggufArchitecture, ggufName, interleavedHeads, interleaveRows } from "./gguf-names.ts";
-import { ropeFactors, ropeMetadata } from "./gguf-rope.ts";
+import { ggufArchitecture, ggufPieces, interleavedRows, interleaveRows } from "./gguf-names.ts";
+import { ropeMetadata, ropeTensors } from "./gguf-rope.ts";
 
 /** llama.cpp's number for the type that most of a file's tensors have. */
 const fileTypes: Record<GgufTensorType, number> = { f32: 0, f16: 1, q4_0: 2, q8_0: 7, bf16: 32 };
@@ -26,7 +26,7 @@ export function modelMetadata(
   config: DecoderConfig,
   about: { readonly name: string; readonly type: GgufTensorType; readonly warn?: (message: string) => void },
 ): Map<string, GgufValue> {
-  const architecture = ggufArchitecture(config);
+  const { name: architecture, ...like } = ggufArchitecture(config);
   const metadata = new Map<string, GgufValue>();
   const u32 = (key: string, value: number) => metadata.set(key, { type: "u32", value });
   const f32 = (key: string, value: number) => metadata.set(key, { type: "f32", value });
@@ -40,22 +40,29 @@ export function modelMetadata(
   );
   u32("general.file_type", fileTypes[about.type]);
   u32("general.quantization_version", 2);
-  u32(`${architecture}.block_count`, config.layers);
-  u32(`${architecture}.context_length`, config.maxPositions);
-  u32(`${architecture}.embedding_length`, config.width);
-  u32(`${architecture}.feed_forward_length`, config.mlpWidth);
-  u32(`${architecture}.attention.head_count`, config.heads);
-  u32(`${architecture}.attention.head_count_kv`, config.kvHeads);
-  u32(`${architecture}.attention.key_length`, config.headWidth);
-  u32(`${architecture}.attention.value_length`, config.headWidth);
-  f32(`${architecture}.attention.layer_norm_rms_epsilon`, config.normEpsilon);
-  if (architecture === "llama") {
-    u32(`${architecture}.vocab_size`, config.vocabularySize);
-  }
-  for (const [key, value] of ropeMetadata(config, architecture, about.warn))
-    metadata.set(`${architecture}.rope.${key}`, value);
-  const window = Math.max(...config.windows);
-  if (window > 0) {
+  const key = (name: string) => `${architecture}.${name}`;
+  /** One number, or one a layer where they differ. */
+  const perLayer = (name: string, of: (layer: LayerConfig) => number) => {
+    const values = config.layers.map(of);
+    if (values.every((value) => value === values[0])) u32(key(name), values[0]!);
+    else metadata.set(key(name), { type: "array", of: "u32", value: values });
+  };
+  u32(key("block_count"), config.layers.length);
+  u32(key("context_length"), config.maxPositions);
+  u32(key("embedding_length"), config.width);
+  perLayer("feed_forward_length", (layer) => layer.mlpWidth);
+  u32(key("attention.head_count"), config.heads);
+  perLayer("attention.head_count_kv", (layer) => layer.kvHeads);
+  const { headWidth } = config.layers[0]!;
+  u32(key("attention.key_length"), headWidth);
+  u32(key("attention.value_length"), headWidth);
+  f32(key("attention.layer_norm_rms_epsilon"), config.normEpsilon);
+  if (architecture === "llama") u32(key("vocab_size"), config.vocabularySize);
+  for (const [name, value] of ropeMetadata(config, like, about.warn))
+    metadata.set(key(`rope.${name}`), value);
+  for (const [name, value] of Object.entries(like.metadata?.(config) ?? {})) metadata.set(key(name), value);
+  const window = Math.max(...config.layers.map((layer) => layer.window));
+  if (window > 0 && !like.windows) {
     about.warn?.(
       `llama.cpp lets every layer of a ${architecture} model see all earlier tokens: beyond ${window} tokens (the sliding window) it computes something else`,
     );
@@ -83,21 +90,19 @@ export function modelTensors(
   source: WeightSource,
   type: GgufTensorType,
 ): GgufTensorToWrite[] {
-  const tensors: GgufTensorToWrite[] = weightSpecs(config).map((spec) => {
-    const tensorType = typeFor(spec, type);
-    return {
-      name: ggufName(spec.name),
-      type: tensorType,
-      shape: spec.shape,
-      data: () => piecesOf(config, source, spec, tensorType),
-    };
-  });
-  const factors = ropeFactors(config.rope, config.headWidth);
-  if (factors) {
-    const data = () => encodeFrom(factors, "f32");
-    tensors.push({ name: "rope_freqs.weight", type: "f32", shape: [factors.length], data });
-  }
-  return tensors;
+  const tensors: GgufTensorToWrite[] = weightSpecs(config).flatMap((spec) =>
+    ggufPieces(config, spec).map(({ name, begin, end }) => {
+      const tensorType = typeFor(spec, type);
+      const shape = [end - begin, ...spec.shape.slice(1)];
+      return {
+        name,
+        type: tensorType,
+        shape,
+        data: () => piecesOf(config, source, spec, tensorType, begin, end),
+      };
+    }),
+  );
+  return [...tensors, ...ropeTensors(config, ggufArchitecture(config))];
 }
 
 /**
@@ -116,6 +121,8 @@ async function* piecesOf(
   source: WeightSource,
   spec: WeightSpec,
   type: GgufTensorType,
+  firstRow: number,
+  endRow: number,
 ): AsyncGenerator<Uint8Array> {
   const found = source.find(spec.name);
   if (!found || elementCount(found.shape) !== elementCount(spec.shape)) {
@@ -124,13 +131,14 @@ async function* piecesOf(
     );
   }
   const width = spec.shape.length === 1 ? 1 : spec.shape[1]!;
-  const heads = interleavedHeads(config, spec.name);
+  const turned = interleavedRows(config, spec);
   // Whole heads where rows are interleaved; whole rows always.
-  const unit = (heads > 0 ? config.headWidth : 1) * width;
+  const unit = turned.headWidth * width;
   const step = Math.max(1, Math.floor(pieceElements / unit)) * unit;
-  const total = elementCount(spec.shape);
+  const shift = spec.shifted ? config.normShift : 0;
+  const total = endRow * width;
   const size = dtypeBytes[found.dtype];
-  for (let start = 0; start < total; start += step) {
+  for (let start = firstRow * width; start < total; start += step) {
     const count = Math.min(step, total - start);
     const values = decodeToF32(await source.read(spec.name, start * size, count * size), found.dtype);
     const most = type === "f32" || type === "bf16" ? Number.MAX_VALUE : largestF16;
@@ -139,6 +147,8 @@ async function* piecesOf(
         `${source.path}: tensor "${spec.name}" holds values that ${type} cannot; use --type bf16 or f32`,
       );
     }
-    yield encodeGguf(heads > 0 ? interleaveRows(values, config.headWidth, width) : values, type);
+    if (shift !== 0) for (let i = 0; i < values.length; i++) values[i]! += shift;
+    const left = { ...turned, rows: turned.rows - start / width };
+    yield encodeGguf(left.rows > 0 ? interleaveRows(values, left, width) : values, type);
   }
 }

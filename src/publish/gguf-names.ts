@@ -3,61 +3,89 @@
 // each head are interleaved; Qwen's architectures rotate as transformers does and keep theirs.
 // Names: llama.cpp, gguf-py/gguf/constants.py.
 
-import { blockParts } from "../models/block-table.ts";
+import type { Architecture, GgufArchitecture } from "../models/architecture.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
-import { embeddingName, finalNormName, headName } from "../models/decoder-weights.ts";
+import { embeddingName, headName, type WeightSpec } from "../models/decoder-weights.ts";
 import { architectureOf, architectures } from "../models/index.ts";
 import { BugError, UserError } from "../util/errors.ts";
 
 /** UserError for an architecture, or a variant of one, that llama.cpp computes in another way. */
-export function ggufArchitecture(config: DecoderConfig): string {
-  const architecture = architectureOf(config)?.gguf?.name;
+export function ggufArchitecture(config: DecoderConfig): GgufArchitecture {
+  const architecture = architectureOf(config)?.gguf;
   if (architecture === undefined) {
-    const supported = Object.values(architectures).flatMap((each) => (each.gguf ? [each.modelType] : []));
+    const supported = Object.values<Architecture>(architectures).flatMap((each) =>
+      each.gguf ? [each.modelType] : [],
+    );
     throw new UserError(
       `model_type "${config.modelType}" cannot be exported to GGUF; supported are ${supported.join(", ")}`,
     );
   }
-  if (config.activation !== "silu") {
+  const { name, activations = ["silu"] } = architecture;
+  if (!activations.includes(config.activation)) {
     throw new UserError(
-      `this model's activation is ${config.activation}, and llama.cpp computes ${architecture} models with silu only`,
+      `this model's activation is ${config.activation}, and llama.cpp computes ${name} models with ${activations.join(" or ")} only`,
     );
   }
   return architecture;
 }
 
-const layerParts = new Map(blockParts.map(([, part]) => [part.path, part]));
-
-const otherParts: Readonly<Record<string, string>> = {
-  [embeddingName]: "token_embd",
-  [finalNormName]: "output_norm",
-  [headName]: "output",
-};
-
 /** model.layers.3.mlp.up_proj.weight -> blk.3.ffn_up.weight */
-export function ggufName(name: string): string {
-  const match = /^(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(name);
-  const [, layer, part, kind] = match ?? [];
-  const other = layer === undefined ? otherParts[part ?? ""] : layerParts.get(part ?? "")?.gguf;
+export function ggufName(config: DecoderConfig, { name, layer, part, gguf }: WeightSpec): string {
+  const kind = name.slice(name.lastIndexOf(".") + 1);
+  if (layer !== undefined) {
+    const own = architectureOf(config)?.gguf?.parts?.[part!] ?? gguf;
+    if (own) return `blk.${layer}.${own}.${kind}`;
+  }
+  const others: Readonly<Record<string, string>> = {
+    [embeddingName]: "token_embd",
+    [config.finalNorm]: "output_norm",
+    [headName]: "output",
+  };
+  const other = others[name.slice(0, name.lastIndexOf("."))];
   if (!other) throw new BugError(`weight ${name} has no name in GGUF`);
-  return layer === undefined ? `${other}.${kind}` : `blk.${layer}.${other}.${kind}`;
+  return `${other}.${kind}`;
 }
 
-/** Heads whose rows are interleaved in this weight (or bias); 0 where rows stay as they are. */
-export function interleavedHeads(config: DecoderConfig, name: string): number {
-  if (!architectureOf(config)?.gguf?.interleaves) return 0;
-  const [, path] = /^model\.layers\.\d+\.(.+)\.\w+$/.exec(name) ?? [];
-  return layerParts.get(path ?? "")?.rotatedHeads?.(config) ?? 0;
+/** First rows of this weight (or bias) that are interleaved, as heads of a width; none where rows stay as they are. */
+export function interleavedRows(
+  config: DecoderConfig,
+  { layer, rotatedHeads = 0 }: WeightSpec,
+): { readonly rows: number; readonly headWidth: number } {
+  const turns = architectureOf(config)?.gguf?.interleaves && layer !== undefined;
+  const headWidth = turns ? config.layers[layer]!.headWidth : 1;
+  return { rows: turns ? rotatedHeads * headWidth : 0, headWidth };
 }
 
-/** Interleaves the rows of whole heads: row i + j * D/2 of a head becomes row 2 i + j. `width` is a row's length. */
-export function interleaveRows(values: Float32Array, headWidth: number, width: number): Float32Array {
+/** The tensors of GGUF that a weight makes up: rows [begin, end) of each. */
+export function ggufPieces(
+  config: DecoderConfig,
+  spec: WeightSpec,
+): { readonly name: string; readonly begin: number; readonly end: number }[] {
+  const rows = spec.shape[0]!;
+  const splits = spec.part === "gateUp" && architectureOf(config)?.gguf?.splitsGateUp;
+  if (!splits) return [{ name: ggufName(config, spec), begin: 0, end: rows }];
+  return ["ffn_gate", "ffn_up"].map((gguf, i) => ({
+    name: ggufName(config, { ...spec, gguf, part: "" }),
+    begin: (i * rows) / 2,
+    end: ((i + 1) * rows) / 2,
+  }));
+}
+
+/**
+ * Interleaves the rows of whole heads: row i + j * D/2 of a head becomes row 2 i + j. Only the first `rows` are heads; the
+ * rest stay. `width` is a row's length.
+ */
+export function interleaveRows(
+  values: Float32Array,
+  { rows: ofHeads, headWidth }: { readonly rows: number; readonly headWidth: number },
+  width: number,
+): Float32Array {
   const out = new Float32Array(values.length);
   const half = headWidth / 2;
   const rows = values.length / width;
   for (let row = 0; row < rows; row++) {
     const inHead = row % headWidth;
-    const to = row - inHead + 2 * (inHead % half) + Math.floor(inHead / half);
+    const to = row < ofHeads ? row - inHead + 2 * (inHead % half) + Math.floor(inHead / half) : row;
     out.set(values.subarray(row * width, (row + 1) * width), to * width);
   }
   return out;

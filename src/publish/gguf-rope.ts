@@ -3,19 +3,34 @@
 // llama-model.cpp and ggml's rope (YaRN's ramp is there rounded to whole pairs).
 
 import type { GgufValue } from "../formats/gguf.ts";
-import type { DecoderConfig } from "../models/decoder-config.ts";
+import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
+import type { GgufArchitecture } from "../models/architecture.ts";
+import type { DecoderConfig, LayerRope } from "../models/decoder-config.ts";
 import { inverseFrequencies, type RopeConfig } from "../nn/rope-frequencies.ts";
+import { encodeFrom } from "../tensor/dtype.ts";
 import { UserError } from "../util/errors.ts";
+import { ggufArchitecture } from "./gguf-names.ts";
 
 /** What llama.cpp divides a pair's frequency by so that it does not turn, as its converter of Gemma 4 writes. */
 const standingStill = 1e30;
 
+/** What stands for the model in one set of keys: the RoPE of its layers that see everything, or of the first that turns. */
+export function mainRope({ layers, ropes }: DecoderConfig): LayerRope | undefined {
+  const turning = layers.filter(({ rope }) => rope !== undefined);
+  const layer = turning.find(({ window }) => window === 0) ?? turning[0];
+  return layer && ropes[layer.rope!];
+}
+
 /** Keys below `<architecture>.rope.`. UserError for a rotation that llama.cpp's architecture does not have. */
 export function ropeMetadata(
-  { rope, headWidth }: DecoderConfig,
-  architecture: string,
+  config: DecoderConfig,
+  like: Omit<GgufArchitecture, "name">,
   warn?: (message: string) => void,
 ): Map<string, GgufValue> {
+  const architecture = ggufArchitecture(config).name;
+  const main = mainRope(config);
+  if (!main) return new Map();
+  const { rope, headWidth } = main;
   const metadata = new Map<string, GgufValue>();
   const f32 = (key: string, value: number) => metadata.set(key, { type: "f32", value });
   const u32 = (key: string, value: number) => metadata.set(key, { type: "u32", value });
@@ -25,9 +40,9 @@ export function ropeMetadata(
       `this model's RoPE ${what}, which llama.cpp's ${architecture} models do not; it cannot be exported to GGUF`,
     );
   };
-  if (rope.rotaryWidth !== undefined && architecture === "llama")
+  if (rope.rotaryWidth !== undefined && like.interleaves)
     refuse(`turns ${rope.rotaryWidth} of a head's ${headWidth} elements`);
-  if (architecture === "llama" || rope.rotaryWidth !== undefined)
+  if (like.interleaves || rope.rotaryWidth !== undefined)
     u32("dimension_count", rope.rotaryWidth ?? headWidth);
   f32("freq_base", rope.theta);
   switch (rope.type) {
@@ -53,7 +68,9 @@ export function ropeMetadata(
       break;
     }
     case "longrope":
-      refuse("has LongRoPE's factors for short and long texts");
+      if (!like.longRope) refuse("has LongRoPE's factors for short and long texts");
+      u32("scaling.original_context_length", rope.originalMaxPositions);
+      f32("scaling.attn_factor", rope.attentionFactor);
       break;
     case "llama3":
     case "proportional":
@@ -62,8 +79,31 @@ export function ropeMetadata(
   return metadata;
 }
 
+/** Tensors that change the plain frequencies, for the types that llama.cpp takes so. */
+export function ropeTensors(config: DecoderConfig, { longRope }: GgufArchitecture): GgufTensorToWrite[] {
+  const main = mainRope(config);
+  if (!main) return [];
+  const { rope, headWidth } = main;
+  const tensor = (name: string, values: Float32Array): GgufTensorToWrite => {
+    return {
+      name: `${name}.weight`,
+      type: "f32",
+      shape: [values.length],
+      data: () => encodeFrom(values, "f32"),
+    };
+  };
+  if (rope.type === "longrope" && longRope) {
+    return [
+      tensor("rope_factors_long", Float32Array.from(rope.longFactors)),
+      tensor("rope_factors_short", Float32Array.from(rope.shortFactors)),
+    ];
+  }
+  const factors = ropeFactors(rope, headWidth);
+  return factors ? [tensor("rope_freqs", factors)] : [];
+}
+
 /** Divisors [D/2] of the plain frequencies, for the types that llama.cpp takes as a tensor. */
-export function ropeFactors(rope: RopeConfig, headWidth: number): Float32Array | undefined {
+function ropeFactors(rope: RopeConfig, headWidth: number): Float32Array | undefined {
   if (rope.type !== "llama3" && rope.type !== "proportional") return undefined;
   const plain = inverseFrequencies({ type: "default", theta: rope.theta }, headWidth, 0);
   return inverseFrequencies(rope, headWidth, 0).map((frequency, i) =>

@@ -15,7 +15,7 @@ import type { Decoder } from "../models/decoder.ts";
 import { embeddingName } from "../models/decoder-weights.ts";
 import type { LoadedDecoder } from "../models/load-model.ts";
 import { wholeTables } from "../models/new-adapter.ts";
-import { linearNames, parseExcluded, parseTargets } from "../models/target-names.ts";
+import { lastParts, parseExcluded, parseTargets } from "../models/target-names.ts";
 import type { AdapterKindName } from "../nn/adapter-kinds/index.ts";
 import { loraPlusGroups } from "../nn/lora-plus.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
@@ -114,26 +114,27 @@ function adapterConfigOf(
   baseModel: string | undefined,
 ): AdapterConfig {
   const { adapter: kind, rank, alpha, dropout, rslora, rankPattern, alphaPattern } = recipe;
-  const { config } = loaded.decoder;
-  const outside = recipe.layers?.find((layer) => layer >= config.layers);
+  const { config, linears } = loaded.decoder;
+  const names = lastParts(linears.map(({ name }) => name));
+  const outside = recipe.layers?.find((layer) => layer >= config.layers.length);
   if (outside !== undefined) {
     throw new UserError(
-      `--layers names layer ${outside}, and this model has ${config.layers}: 0 to ${config.layers - 1}`,
+      `--layers names layer ${outside}, and this model has ${config.layers.length}: 0 to ${config.layers.length - 1}`,
     );
   }
-  let targets: AdapterConfig["targets"] = parseTargets(recipe.targets);
+  let targets: AdapterConfig["targets"] = parseTargets(recipe.targets, names);
   if (recipe.layers && typeof targets === "string") {
     if (targets !== "all-linear")
       throw new UserError(
         "--layers does not go with --targets /regex/; write the layers into the expression",
       );
     // PEFT heeds layers beside a list of names only.
-    targets = linearNames;
+    targets = names;
   }
   const tables = recipe.trainsTables ? wholeTables(loaded) : undefined;
   return newAdapterConfig({
     ...{ kind, rank, alpha, dropout, rslora, targets, rankPattern, alphaPattern, baseModel },
-    excludeModules: recipe.exclude === undefined ? undefined : parseExcluded(recipe.exclude),
+    excludeModules: recipe.exclude === undefined ? undefined : parseExcluded(recipe.exclude, names),
     layersToTransform: recipe.layers,
     ensureWeightTying: tables?.ensureWeightTying,
     modulesToSave: [...new Set([...(tables?.modulesToSave ?? []), ...(recipe.modulesToSave ?? [])])],

@@ -20,7 +20,9 @@ it.each(["reference", "cpu"])("times the calls of %s, by kernel and sizes", asyn
   backend.linear(x, [{ weight: s.values([2, 4], new Float32Array(8).fill(1)), y }]);
   expect([...(await s.read(y))]).toEqual([16, 16, 16, 16, 16, 16]);
   expect(backend.liveBytes).toBeGreaterThan(0);
-  expect(() => backend.rmsNorm({ x, w: y, epsilon: 1, y: x, rstd: y })).toThrow("rmsNorm: w has shape");
+  expect(() => backend.rmsNorm({ x, w: y, shift: 0, epsilon: 1, y: x, rstd: y })).toThrow(
+    "rmsNorm: w has shape",
+  );
   s.free();
   expect(backend.liveBytes).toBe(0);
   expect(printed).toEqual([]);

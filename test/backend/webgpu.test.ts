@@ -263,7 +263,7 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
       const [x, y] = [s.random([20, 16], 3), s.random([20, 24], 4)];
       s.backend.linear(x, [{ weight: s.random([24, 16], 5), y, residual: y }]);
       const [w, rstd] = [s.random([16], 6), s.zeros([20])];
-      s.backend.rmsNorm({ x, w, epsilon: 1e-5, y: x, rstd });
+      s.backend.rmsNorm({ x, w, shift: 0, epsilon: 1e-5, y: x, rstd });
       return Float32Array.from([...(await s.read(gate)), ...(await s.read(y)), ...(await s.read(x))]);
     });
   });

@@ -23,7 +23,7 @@ const checks: GradientCase[] = [
     parameters: [[6], [2, 6], [6, 2], [6, 6]],
     build(_s, tape, [x], [norm, a, b, w]) {
       const block = (t: Tape, input: Value) => {
-        const h = rmsNorm(t, input, norm!, 1e-5);
+        const h = rmsNorm(t, input, norm!, { epsilon: 1e-5 });
         return linear(t, h, [
           { weight: { parameter: w! }, residual: input, adapter: { a: a!, b: b!, scale: 1.5 } },
         ])[0]!;

@@ -209,7 +209,7 @@ for (const { name, open, skip } of conformanceBackends) {
         const run = async (start: number, end: number) => {
           const part = rows(x, start, end);
           const [norm, rstd] = [s.zeros([end - start, width]), s.zeros([end - start])];
-          s.backend.rmsNorm({ x: part, w, epsilon: 1e-5, y: norm, rstd });
+          s.backend.rmsNorm({ x: part, w, shift: 0, epsilon: 1e-5, y: norm, rstd });
           const found = [await bitsOf(s, norm), await bitsOf(s, rstd)];
           for (const kind of ["silu", "gelu", "geluTanh"] as const) {
             const y = s.zeros([end - start, width]);

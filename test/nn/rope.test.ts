@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
 import { generateBatch } from "../../src/generate/generate.ts";
 import { greedy } from "../../src/generate/sampler.ts";
+import type { LayerRope } from "../../src/models/decoder-config.ts";
 import { readModelConfig } from "../../src/models/index.ts";
 import { attentionFactorOf, inverseFrequencies, lengthOfOneTable } from "../../src/nn/rope-frequencies.ts";
 import { exactBackends } from "../conformance/backends.ts";
@@ -32,7 +33,7 @@ const lossTolerance = 1e-4;
 
 describe("frequencies", () => {
   it.each(golden.cases.map((each, i) => [i, each] as const))("case %i", (_, { config, ...expected }) => {
-    const { rope, headWidth } = readModelConfig(config);
+    const [{ rope, headWidth }] = readModelConfig(config).ropes as [LayerRope];
     expect(attentionFactorOf(rope)).toBeCloseTo(expected.attentionFactor, 12);
     for (const { length, ...array } of expected.frequencies) {
       const values = floatsOf(array);
@@ -108,11 +109,11 @@ describe("refusals", () => {
   });
 
   it("turns a part of each head where a scaling and partial_rotary_factor come together", () => {
-    const { rope } = readModelConfig({
+    const [{ rope }] = readModelConfig({
       ...base,
       rope_scaling: { type: "linear", factor: 2 },
       partial_rotary_factor: 0.5,
-    });
+    }).ropes as [LayerRope];
     expect(rope).toMatchObject({ type: "linear", rotaryWidth: 8 });
     expect(inverseFrequencies(rope, 16, 1).length).toBe(4);
   });

@@ -60,15 +60,19 @@ describe("export to GGUF", () => {
     const { file, value } = await read("llama3.gguf");
     expect(value("general.architecture")).toBe("llama");
     expect(value("general.file_type")).toBe(0);
-    expect(value("llama.attention.head_count_kv")).toBe(config.kvHeads);
-    expect(value("llama.rope.freq_base")).toBe(Math.fround(config.rope.theta));
+    expect(value("llama.attention.head_count_kv")).toBe(config.layers[0]!.kvHeads);
+    expect(value("llama.rope.freq_base")).toBe(Math.fround(config.ropes[0]!.rope.theta));
     expect(value("tokenizer.ggml.model")).toBe("gpt2");
     expect(file.tensors.has("output.weight")).toBe(false);
-    expect(file.tensors.get("rope_freqs.weight")?.shape).toEqual([config.headWidth / 2]);
+    expect(file.tensors.get("rope_freqs.weight")?.shape).toEqual([config.layers[0]!.headWidth / 2]);
     const name = "model.layers.0.self_attn.k_proj.weight";
     const original = decodeToF32(await opened.folder.read(name), "f32");
     expect(decodeToF32(await file.readTensor("blk.0.attn_k.weight"), "f32")).toEqual(
-      interleaveRows(original, config.headWidth, config.width),
+      interleaveRows(
+        original,
+        { rows: original.length, headWidth: config.layers[0]!.headWidth },
+        config.width,
+      ),
     );
     const v = decodeToF32(await file.readTensor("blk.1.attn_v.weight"), "f32");
     expect(v).toEqual(decodeToF32(await opened.folder.read("model.layers.1.self_attn.v_proj.weight"), "f32"));
@@ -116,7 +120,9 @@ describe("export to GGUF", () => {
 
   it("interleaves halves of heads", () => {
     const rows = Float32Array.from([0, 1, 2, 3, 4, 5, 6, 7]);
-    expect([...interleaveRows(rows, 4, 1)]).toEqual([0, 2, 1, 3, 4, 6, 5, 7]);
+    expect([...interleaveRows(rows, { rows: 8, headWidth: 4 }, 1)]).toEqual([0, 2, 1, 3, 4, 6, 5, 7]);
+    // Only the first rows are heads that turn.
+    expect([...interleaveRows(rows, { rows: 4, headWidth: 4 }, 1)]).toEqual([0, 2, 1, 3, 4, 5, 6, 7]);
   });
 
   it("folds rank-stabilised scales and patterns so that alpha / rank is right for every module", async () => {

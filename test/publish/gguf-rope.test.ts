@@ -2,9 +2,11 @@
 // something else.
 
 import { describe, expect, it } from "vitest";
-import { readModelConfig } from "../../src/models/index.ts";
+import type { GgufTensorToWrite } from "../../src/formats/gguf-writer.ts";
+import { architectureOf, readModelConfig } from "../../src/models/index.ts";
 import { inverseFrequencies } from "../../src/nn/rope-frequencies.ts";
-import { ropeFactors, ropeMetadata } from "../../src/publish/gguf-rope.ts";
+import { mainRope, ropeMetadata, ropeTensors } from "../../src/publish/gguf-rope.ts";
+import { decodeToF32 } from "../../src/tensor/dtype.ts";
 
 const shape = {
   ...{ vocab_size: 8, hidden_size: 32, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 2 },
@@ -12,9 +14,12 @@ const shape = {
 };
 const configOf = (modelType: string, rope: Record<string, unknown>) =>
   readModelConfig({ ...shape, model_type: modelType, rope_parameters: rope });
+const likeOf = (config: ReturnType<typeof configOf>) => architectureOf(config)!.gguf!;
 const written = (modelType: string, rope: Record<string, unknown>) =>
   Object.fromEntries(
-    [...ropeMetadata(configOf(modelType, rope), modelType)].map(([key, { value }]) => [key, value]),
+    [...ropeMetadata(configOf(modelType, rope), likeOf(configOf(modelType, rope)))].map(
+      ([key, { value }]) => [key, value],
+    ),
   );
 
 describe("ropeMetadata", () => {
@@ -50,8 +55,11 @@ describe("ropeMetadata", () => {
   });
 
   it("stops the pairs that a proportional RoPE does not turn", () => {
-    const { rope } = configOf("llama", { rope_type: "proportional", partial_rotary_factor: 0.5 });
-    const factors = ropeFactors(rope, 16)!;
+    const config = configOf("llama", { rope_type: "proportional", partial_rotary_factor: 0.5 });
+    const { rope } = mainRope(config)!;
+    const [{ name, data }] = ropeTensors(config, likeOf(config)) as [GgufTensorToWrite];
+    expect(name).toBe("rope_freqs.weight");
+    const factors = decodeToF32(data() as Uint8Array, "f32");
     expect([...factors.slice(0, 4)]).toEqual([1, 1, 1, 1]);
     expect([...factors.slice(4)].every((factor) => factor > 9e29)).toBe(true);
     expect([...inverseFrequencies(rope, 16, 1).slice(4)]).toEqual([0, 0, 0, 0]);

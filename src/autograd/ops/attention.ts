@@ -7,6 +7,8 @@ import type { Parameter, Tape, Value } from "../tape.ts";
 export interface RopeTables {
   readonly cos: Tensor; // [P, D/2]
   readonly sin: Tensor;
+  /** For queries, where they are turned otherwise than keys. */
+  readonly queries?: RopeTables;
 }
 
 /** Rotates x [T, heads * D] in its own memory, which the result takes over: x must have no other reader. */
@@ -21,14 +23,14 @@ export function rope(tape: Tape, x: Value, headWidth: number, positions: Tensor,
       invariant(x.readers === 1 && x.holders === 0 && x.owned, "rope in place on a value that others read");
       const memory = tape.takeData(x);
       const view = { ...memory, shape };
-      tape.backend.rope({ x: view, positions, ...tables, direction: 1, y: view });
+      tape.backend.rope({ x: view, positions, cos: tables.cos, sin: tables.sin, direction: 1, y: view });
       tape.giveData(y, memory);
     },
     backward: x.needsGrad
       ? () => {
           if (!y.grad) return;
           const view = { ...y.grad, shape };
-          tape.backend.rope({ x: view, positions, ...tables, direction: -1, y: view });
+          tape.backend.rope({ x: view, positions, cos: tables.cos, sin: tables.sin, direction: -1, y: view });
           tape.passGrad(y, x);
         }
       : undefined,

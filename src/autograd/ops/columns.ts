@@ -1,8 +1,10 @@
-// Ops by column, of adapters that give each output of a layer a magnitude of its own (DoRA), and the two halves that
-// dropout makes of a layer's input, forward and backward. Not here: which layer has what (nn/adapter-kinds/).
+// Ops by column: of adapters that give each output of a layer a magnitude of its own (DoRA), the two halves that dropout
+// makes of a layer's input, and the parts of a layer that computes several at once, forward and backward. Not here: which
+// layer has what (nn/adapter-kinds/).
 
 import type { Backend, Dropout, Matrix, Tensor } from "../../backend/backend.ts";
 import { tensorBytes, viewOf } from "../../tensor/tensor.ts";
+import { invariant } from "../../util/errors.ts";
 import type { Parameter, Tape, Value } from "../tape.ts";
 
 /** What scales a layer's outputs: magnitude / norm, by column. */
@@ -146,4 +148,39 @@ export function splitByDropout(tape: Tape, x: Value, mask: Dropout): { kept: Val
       : undefined,
   });
   return { kept, rest };
+}
+
+/** Columns of x [T, sum of widths] as values of their own, in order. */
+export function splitColumns(tape: Tape, x: Value, widths: readonly number[]): Value[] {
+  const { backend } = tape;
+  const [tokens, width] = x.shape as [number, number];
+  invariant(
+    widths.reduce((sum, each) => sum + each, 0) === width,
+    `columns ${widths} of a value [${x.shape}]`,
+  );
+  const parts = widths.map((each) => tape.value([tokens, each], x.needsGrad));
+  const starts = widths.map((_, i) => widths.slice(0, i).reduce((sum, each) => sum + each, 0));
+  tape.record({
+    name: "splitColumns",
+    inputs: [x],
+    outputs: parts,
+    forward() {
+      for (const [i, part] of parts.entries())
+        backend.copyColumns({ x: x.data, from: starts[i]!, y: part.data, to: 0, count: widths[i]! });
+    },
+    backward: x.needsGrad
+      ? () => {
+          if (parts.every(({ grad }) => !grad)) return;
+          const dx = tape.allocateTensor(x.shape, "activations");
+          if (parts.some(({ grad }) => !grad)) backend.fill({ y: dx, value: 0 });
+          for (const [i, { grad }] of parts.entries())
+            if (grad) backend.copyColumns({ x: grad, from: 0, y: dx, to: starts[i]!, count: widths[i]! });
+          if (x.grad) {
+            backend.addInPlace({ x: dx, y: x.grad });
+            backend.free(dx.buffer);
+          } else tape.giveGrad(x, dx);
+        }
+      : undefined,
+  });
+  return parts;
 }

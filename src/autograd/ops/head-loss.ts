@@ -14,6 +14,9 @@ export interface HeadLossSpec {
   readonly adapter?: LinearSpec["adapter"];
   /** What scales the logits, in place of the adapter's dropout: the two do not go together here. */
   readonly columns?: ColumnScale;
+  /** Multiplies the logits, 1 when absent; then cap * tanh(logits / cap), where there is a cap. */
+  readonly logitScale?: number;
+  readonly softCap?: number;
   /** Rows of x that have a target, i32 [N]; and their targets, i32 [N]. */
   readonly rows: Tensor;
   readonly targets: Tensor;
@@ -34,7 +37,7 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
   const [vocabulary, width] = weight.shape as [number, number];
   const [dA, dB] = [spec.adapter?.a.grad, spec.adapter?.b.grad];
   const trains = dWeight !== undefined || dA !== undefined;
-  const { columns } = spec;
+  const { columns, logitScale = 1, softCap = 0 } = spec;
   invariant(!(columns && spec.adapter?.dropout), "headLoss: scaled logits under dropout");
   const dMagnitude = columns?.magnitude.grad;
   const wantsGrad = tape.recording && (x.needsGrad || trains);
@@ -52,12 +55,16 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
       if (!all) backend.gatherRows({ x: x.data, index: spec.rows, y: selected });
       const dSelected =
         wantsGrad && x.needsGrad ? tape.allocateTensor([count, width], "activations") : undefined;
-      const fitting = Math.max(1, Math.floor(spec.chunkBytes / (4 * vocabulary * (dMagnitude ? 2 : 1))));
+      const copies = 1 + (dMagnitude ? 1 : 0) + (softCap > 0 && wantsGrad ? 1 : 0);
+      const fitting = Math.max(1, Math.floor(spec.chunkBytes / (4 * vocabulary * copies)));
       // Masks belong to a chunk: with dropout its size must not depend on memory.
       const chunk = Math.min(count, spec.adapter?.dropout ? dropoutRows : fitting);
       const logits = tape.allocateTensor([chunk, vocabulary], "logits");
       // The magnitudes' gradient needs the logits as they were before.
       const unscaled = dMagnitude ? tape.allocateTensor([chunk, vocabulary], "logits") : logits;
+      // So does the soft cap's, as they come out of it.
+      const gradients =
+        softCap > 0 && wantsGrad ? tape.allocateTensor([chunk, vocabulary], "logits") : logits;
       const rank = spec.adapter?.a.tensor.shape[0];
       const u = rank === undefined ? undefined : tape.allocateTensor([chunk, rank], "workspace");
       for (let start = 0; start < count; start += chunk) {
@@ -68,28 +75,33 @@ export function headLoss(tape: Tape, x: Value, spec: HeadLossSpec): Value {
         const product = rows(unscaled, 0, end - start);
         backend.linear(input, [{ weight, adapter, y: product }]);
         if (columns) scaleBy(columns, product, part);
+        if (logitScale !== 1) backend.scaleInPlace({ y: part, factor: logitScale });
+        if (softCap > 0) backend.softCap({ x: part, cap: softCap, y: part });
+        const grad = rows(gradients, 0, end - start);
         backend.crossEntropy({
           logits: part,
           targets: rows(spec.targets, start, end),
           loss: rows(losses.data, start, end),
-          dLogits: wantsGrad ? part : undefined,
-          gradScale: spec.gradScale,
+          dLogits: wantsGrad ? grad : undefined,
+          gradScale: spec.gradScale * logitScale,
         });
+        if (wantsGrad && softCap > 0) backend.softCapBackward({ y: part, cap: softCap, dy: grad, dx: grad });
         if (wantsGrad && columns) {
           if (dMagnitude) {
             const divisor = columns.norms.data;
-            backend.addColumnDots({ x: part, y: product, divisor, out: dMagnitude });
+            backend.addColumnDots({ x: grad, y: product, divisor, out: dMagnitude });
           }
-          scaleBy(columns, part, part);
+          scaleBy(columns, grad, grad);
         }
         if (wantsGrad) {
           const target = dSelected && rows(dSelected, start, end);
-          const grads = { weight, dy: part, adapter: adapter && { ...adapter, dA, dB }, dWeight };
+          const grads = { weight, dy: grad, adapter: adapter && { ...adapter, dA, dB }, dWeight };
           backend.linearBackward(trains ? input : undefined, [grads], target, false);
         }
       }
       backend.free(logits.buffer);
       if (unscaled !== logits) backend.free(unscaled.buffer);
+      if (gradients !== logits) backend.free(gradients.buffer);
       if (u) backend.free(u.buffer);
       if (!all) backend.free(selected.buffer);
       if (!dSelected) return;

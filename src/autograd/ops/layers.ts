@@ -1,4 +1,4 @@
-// Embedding lookup, RMSNorm and the gated MLP activation, forward and backward.
+// Embedding lookup, RMSNorm, scalars, the soft cap and the gated MLP activation, forward and backward.
 
 import type { ActivationKind, Tensor } from "../../backend/backend.ts";
 import { reshape, rows } from "../../tensor/tensor.ts";
@@ -61,6 +61,63 @@ export function scaled(tape: Tape, x: Value, factor: number): Value {
   return y;
 }
 
+/** x + factor * y, where y's own memory is taken over: y must have no other reader. */
+export function addScaled(tape: Tape, x: Value, y: Value, factor: number): Value {
+  const sum = tape.value(x.shape, x.needsGrad || y.needsGrad);
+  tape.record({
+    name: "addScaled",
+    inputs: [x, y],
+    outputs: [],
+    forward() {
+      invariant(y.readers === 1 && y.holders === 0 && y.owned, "adding in place to a value that others read");
+      const memory = tape.takeData(y);
+      tape.backend.scaleInPlace({ y: memory, factor });
+      tape.backend.addInPlace({ x: x.data, y: memory });
+      tape.giveData(sum, memory);
+    },
+    backward: sum.needsGrad
+      ? () => {
+          const { grad } = sum;
+          if (!grad) return;
+          if (y.needsGrad) {
+            invariant(!y.grad, "gradient of a value that had one reader");
+            const dy = tape.allocateTensor(y.shape, "activations");
+            tape.backend.cast({ x: grad, y: dy });
+            tape.backend.scaleInPlace({ y: dy, factor });
+            tape.giveGrad(y, dy);
+          }
+          tape.passGrad(sum, x);
+        }
+      : undefined,
+  });
+  return sum;
+}
+
+/** cap * tanh(x / cap) in x's own memory, which the result takes over: x must have no other reader. */
+export function softCapped(tape: Tape, x: Value, cap: number): Value {
+  const y = tape.value(x.shape, x.needsGrad);
+  tape.record({
+    name: "softCapped",
+    inputs: [x],
+    outputs: [],
+    saves: [y],
+    forward() {
+      invariant(x.readers === 1 && x.holders === 0 && x.owned, "capping in place a value that others read");
+      const memory = tape.takeData(x);
+      tape.backend.softCap({ x: memory, cap, y: memory });
+      tape.giveData(y, memory);
+    },
+    backward: x.needsGrad
+      ? () => {
+          if (!y.grad) return;
+          tape.backend.softCapBackward({ y: y.data, cap, dy: y.grad, dx: y.grad });
+          tape.passGrad(y, x);
+        }
+      : undefined,
+  });
+  return y;
+}
+
 /** What some rows of a pass have of their own, in inference. */
 export interface RowParameter {
   readonly start: number;
@@ -68,53 +125,57 @@ export interface RowParameter {
   readonly parameter: Parameter;
 }
 
-/** RMSNorm over groups of w.length elements: x [T, n * w.length]. */
-export function rmsNorm(
-  tape: Tape,
-  x: Value,
-  w: Parameter,
-  epsilon: number,
-  own: readonly RowParameter[] = [],
-): Value {
+export interface RmsNormOptions {
+  readonly epsilon: number;
+  /** What the weight is taken from: it stands for shift + w. */
+  readonly shift?: number;
+  readonly own?: readonly RowParameter[];
+  /** Added to what the norm makes. */
+  readonly residual?: Value;
+}
+
+/** RMSNorm over groups of w.length elements, and a residual on top: x [T, n * w.length]. */
+export function rmsNorm(tape: Tape, x: Value, w: Parameter, options: RmsNormOptions): Value {
+  const { epsilon, shift = 0, own = [], residual } = options;
   const { backend } = tape;
   const width = w.tensor.shape[0]!;
   const grouped = [(x.shape[0]! * x.shape[1]!) / width, width];
-  const y = tape.value(x.shape, x.needsGrad || w.grad !== undefined);
+  const y = tape.value(x.shape, x.needsGrad || w.grad !== undefined || residual?.needsGrad === true);
   const rstd = tape.value([grouped[0]!], false);
+  const normGrad = x.needsGrad || w.grad !== undefined;
   tape.record({
     name: "rmsNorm",
-    inputs: [x],
+    inputs: residual ? [x, residual] : [x],
     outputs: [y, rstd],
-    saves: [x, rstd],
+    saves: normGrad ? [x, rstd] : [],
     forward() {
       const [from, to] = [reshape(x.data, grouped), reshape(y.data, grouped)];
-      backend.rmsNorm({ x: from, w: w.tensor, epsilon, y: to, rstd: rstd.data });
+      backend.rmsNorm({ x: from, w: w.tensor, shift, epsilon, y: to, rstd: rstd.data });
       const groups = grouped[0]! / x.shape[0]!;
       for (const { start, end, parameter } of own) {
         const [first, last] = [start * groups, end * groups];
         const part = (tensor: Tensor) => rows(tensor, first, last);
         backend.rmsNorm({
-          x: part(from),
-          w: parameter.tensor,
-          epsilon,
-          y: part(to),
-          rstd: part(rstd.data),
+          ...{ x: part(from), w: parameter.tensor, shift, epsilon },
+          ...{ y: part(to), rstd: part(rstd.data) },
         });
       }
+      if (residual) backend.addInPlace({ x: residual.data, y: y.data });
     },
     backward: y.needsGrad
       ? () => {
           if (!y.grad) return;
-          const dx = x.needsGrad ? tape.gradOf(x) : undefined;
-          backend.rmsNormBackward({
-            x: reshape(x.data, grouped),
-            w: w.tensor,
-            rstd: rstd.data,
-            dy: reshape(y.grad, grouped),
-            dx: dx && reshape(dx.tensor, grouped),
-            accumulate: dx?.accumulate ?? false,
-            dw: w.grad,
-          });
+          if (normGrad) {
+            const dx = x.needsGrad ? tape.gradOf(x) : undefined;
+            backend.rmsNormBackward({
+              ...{ x: reshape(x.data, grouped), w: w.tensor, shift, rstd: rstd.data },
+              dy: reshape(y.grad, grouped),
+              dx: dx && reshape(dx.tensor, grouped),
+              accumulate: dx?.accumulate ?? false,
+              dw: w.grad,
+            });
+          }
+          if (residual) tape.passGrad(y, residual);
         }
       : undefined,
   });

@@ -4,7 +4,10 @@ import { dropoutKeeps } from "../../util/rng.ts";
 import type { ContractKernels } from "../contract.ts";
 import type { ReferenceMemory } from "./memory.ts";
 
-type ColumnKernels = Pick<ContractKernels, "dropout" | "scaleColumns" | "addColumnDots" | "magnitudeFactors">;
+type ColumnKernels = Pick<
+  ContractKernels,
+  "dropout" | "scaleColumns" | "addColumnDots" | "magnitudeFactors" | "copyColumns"
+>;
 
 export function columnKernels(memory: ReferenceMemory): ColumnKernels {
   return {
@@ -20,6 +23,12 @@ export function columnKernels(memory: ReferenceMemory): ColumnKernels {
       for (let i = 0; i < ys.length; i++) {
         ys[i] = xs[i]! * (fs?.[i % width] ?? 1) + (bs?.[i % width] ?? 0) + (rs?.[i] ?? 0);
       }
+    },
+    copyColumns({ x, from, y, to, count }) {
+      const [xs, ys] = [memory.floats(x), memory.floats(y)];
+      const [rows, width, target] = [x.shape[0]!, x.shape[1]!, y.shape[1]!];
+      for (let t = 0; t < rows; t++)
+        for (let i = 0; i < count; i++) ys[t * target + to + i] = xs[t * width + from + i]!;
     },
     addColumnDots({ x, y, divisor, out }) {
       const [xs, outs] = [memory.floats(x), memory.floats(out)];

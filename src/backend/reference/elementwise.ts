@@ -4,7 +4,7 @@
 import type { ActivationKind, ContractKernels, Operands } from "../contract.ts";
 import type { ReferenceMemory } from "./memory.ts";
 
-function rmsNorm(memory: ReferenceMemory, { x, w, epsilon, y, rstd }: Operands<"rmsNorm">): void {
+function rmsNorm(memory: ReferenceMemory, { x, w, shift, epsilon, y, rstd }: Operands<"rmsNorm">): void {
   const width = x.shape.at(-1)!;
   const [xs, ws, ys, rs] = [memory.floats(x), memory.floats(w), memory.floats(y), memory.floats(rstd)];
   for (let row = 0; row < xs.length / width; row++) {
@@ -12,14 +12,14 @@ function rmsNorm(memory: ReferenceMemory, { x, w, epsilon, y, rstd }: Operands<"
     for (let c = 0; c < width; c++) squares += xs[row * width + c]! ** 2;
     const r = 1 / Math.sqrt(squares / width + epsilon);
     rs[row] = r;
-    for (let c = 0; c < width; c++) ys[row * width + c] = xs[row * width + c]! * r * ws[c]!;
+    for (let c = 0; c < width; c++) ys[row * width + c] = xs[row * width + c]! * r * (shift + ws[c]!);
   }
 }
 
-/** dx_c = r * w_c dy_c - x_c r^3 / C * sum_j(x_j w_j dy_j). */
+/** With v = shift + w: dx_c = r * v_c dy_c - x_c r^3 / C * sum_j(x_j v_j dy_j). */
 function rmsNormBackward(
   memory: ReferenceMemory,
-  { x, w, rstd, dy, dx, accumulate, dw }: Operands<"rmsNormBackward">,
+  { x, w, shift, rstd, dy, dx, accumulate, dw }: Operands<"rmsNormBackward">,
 ): void {
   const width = x.shape.at(-1)!;
   const [xs, ws, rs, dys] = [memory.floats(x), memory.floats(w), memory.floats(rstd), memory.floats(dy)];
@@ -29,9 +29,9 @@ function rmsNormBackward(
     const r = rs[row]!;
     const start = row * width;
     let projection = 0;
-    for (let c = 0; c < width; c++) projection += xs[start + c]! * ws[c]! * dys[start + c]!;
+    for (let c = 0; c < width; c++) projection += xs[start + c]! * (shift + ws[c]!) * dys[start + c]!;
     for (let c = 0; c < width; c++) {
-      const grad = r * ws[c]! * dys[start + c]! - (xs[start + c]! * r ** 3 * projection) / width;
+      const grad = r * (shift + ws[c]!) * dys[start + c]! - (xs[start + c]! * r ** 3 * projection) / width;
       if (dxs) dxs[start + c] = (accumulate ? dxs[start + c]! : 0) + grad;
       if (dwSums) dwSums[c]! += dys[start + c]! * xs[start + c]! * r;
     }
@@ -150,6 +150,14 @@ export function elementwiseKernels(memory: ReferenceMemory) {
     rope: (operands) => rope(memory, operands),
     gatedActivation: (operands) => gatedActivation(memory, operands),
     gatedActivationBackward: (operands) => gatedActivationBackward(memory, operands),
+    softCap({ x, cap, y }) {
+      const [xs, ys] = [memory.floats(x), memory.floats(y)];
+      for (let i = 0; i < ys.length; i++) ys[i] = cap * Math.tanh(xs[i]! / cap);
+    },
+    softCapBackward({ y, cap, dy, dx }) {
+      const [ys, dys, dxs] = [memory.floats(y), memory.floats(dy), memory.floats(dx)];
+      for (let i = 0; i < dxs.length; i++) dxs[i] = dys[i]! * (1 - (ys[i]! / cap) ** 2);
+    },
     crossEntropy: (operands) => crossEntropy(memory, operands),
   } satisfies Partial<ContractKernels>;
 }

@@ -69,12 +69,28 @@ function magnitudeFactors(gpu: Gpu, operands: Operands<"magnitudeFactors">): voi
   gpu.commands.launch(pipeline, bound, [outputs, rank, f32(scale)], Math.ceil(outputs / 64));
 }
 
-type ColumnKernels = Pick<ContractKernels, "dropout" | "scaleColumns" | "addColumnDots" | "magnitudeFactors">;
+function copyColumns(gpu: Gpu, { x, from, y, to, count }: Operands<"copyColumns">): void {
+  const [rows, width] = x.shape as [number, number];
+  const target = y.shape[1]!;
+  if (rows * count === 0) return;
+  const pipeline = gpu.pipelines.get("copy-columns", plain("copy-columns"));
+  for (const { start, length } of windows(gpu, rows, 4 * Math.max(width, target))) {
+    const operands = [operand(x, start * width, length * width), operand(y, start * target, length * target)];
+    const groups = Math.ceil((length * count) / elementsPerGroup);
+    gpu.commands.launch(pipeline, operands, [length * count, count, width, from, target, to], groups);
+  }
+}
+
+type ColumnKernels = Pick<
+  ContractKernels,
+  "dropout" | "scaleColumns" | "addColumnDots" | "magnitudeFactors" | "copyColumns"
+>;
 
 export function columnKernels(gpu: Gpu): ColumnKernels {
   return {
     dropout: (operands) => dropout(gpu, operands),
     scaleColumns: (operands) => scaleColumns(gpu, operands),
+    copyColumns: (operands) => copyColumns(gpu, operands),
     addColumnDots({ x, y, divisor, out }) {
       if (elementCount(x.shape) > 0) addColumnSums(gpu, x, out, { y, divisor });
     },

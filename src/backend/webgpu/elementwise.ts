@@ -152,6 +152,8 @@ type ElementKernels = Pick<
   | "countNonFinite"
   | "gatedActivation"
   | "gatedActivationBackward"
+  | "softCap"
+  | "softCapBackward"
 >;
 
 export function elementKernels(gpu: Gpu): ElementKernels {
@@ -178,6 +180,14 @@ export function elementKernels(gpu: Gpu): ElementKernels {
     sumSquares: ({ x, out }) => reduce(gpu, "sumSquares", x, out),
     countNonFinite: ({ x, out }) => reduce(gpu, "countNonFinite", x, out),
     gatedActivation: ({ activation, gate, up, y }) => gated("gated-activation", activation, [gate, up, y]),
+    softCap({ x, cap, y }) {
+      if (!sameMemory(x, y)) copyFloats(gpu, x, y);
+      forElements(gpu, "soft-cap", plain("soft-cap"), [y], [f32(cap)]);
+    },
+    softCapBackward({ y, cap, dy, dx }) {
+      if (!sameMemory(dy, dx)) copyFloats(gpu, dy, dx);
+      forElements(gpu, "soft-cap-backward", plain("soft-cap-backward"), [dx, y], [f32(cap)]);
+    },
     gatedActivationBackward({ activation, gate, up, dy, dGate, dUp }) {
       // The kernel works in place; the tape usually asks for just that.
       if (!sameMemory(gate, dGate)) copyFloats(gpu, gate, dGate);

@@ -68,7 +68,7 @@ function lanesFor(width: number): number {
   return width <= 128 ? 32 : width <= 512 ? 64 : 256;
 }
 
-function rmsNorm(gpu: Gpu, { x, w, epsilon, y, rstd }: Operands<"rmsNorm">): void {
+function rmsNorm(gpu: Gpu, { x, w, shift, epsilon, y, rstd }: Operands<"rmsNorm">): void {
   const width = x.shape.at(-1)!;
   const lanes = lanesFor(width);
   const pipeline = gpu.pipelines.get(`rms-norm ${lanes}`, () => ({
@@ -78,11 +78,12 @@ function rmsNorm(gpu: Gpu, { x, w, epsilon, y, rstd }: Operands<"rmsNorm">): voi
   for (const { start, length } of windows(gpu, elementCount(x.shape) / width, 4 * width)) {
     const part = [start * width, length * width] as const;
     const operands = [operand(x, ...part), operand(w), operand(y, ...part), operand(rstd, start, length)];
-    gpu.commands.launch(pipeline, operands, [length, width, f32(epsilon)], length);
+    gpu.commands.launch(pipeline, operands, [length, width, f32(epsilon), f32(shift)], length);
   }
 }
 
-function rmsNormBackward(gpu: Gpu, { x, w, rstd, dy, dx, accumulate }: Operands<"rmsNormBackward">): void {
+function rmsNormBackward(gpu: Gpu, operands: Operands<"rmsNormBackward">): void {
+  const { x, w, shift, rstd, dy, dx, accumulate } = operands;
   if (!dx) return;
   const width = x.shape.at(-1)!;
   const lanes = lanesFor(width);
@@ -92,14 +93,14 @@ function rmsNormBackward(gpu: Gpu, { x, w, rstd, dy, dx, accumulate }: Operands<
   }));
   for (const { start, length } of windows(gpu, elementCount(x.shape) / width, 4 * width)) {
     const part = [start * width, length * width] as const;
-    const operands = [
+    const bound = [
       operand(x, ...part),
       operand(w),
       operand(rstd, start, length),
       operand(dy, ...part),
       operand(dx, ...part),
     ];
-    gpu.commands.launch(pipeline, operands, [length, width, accumulate ? 1 : 0], length);
+    gpu.commands.launch(pipeline, bound, [length, width, accumulate ? 1 : 0, f32(shift)], length);
   }
 }
 

@@ -1,6 +1,11 @@
 // Kernels by column and dropout by itself, and the ops of adapters that scale a layer's outputs.
 
-import { columnScale, scaleColumns as scaleOp, splitByDropout } from "../../../src/autograd/ops/columns.ts";
+import {
+  columnScale,
+  scaleColumns as scaleOp,
+  splitByDropout,
+  splitColumns,
+} from "../../../src/autograd/ops/columns.ts";
 import { linear } from "../../../src/autograd/ops/linear.ts";
 import type { Stage } from "../stage.ts";
 import { casesOf, elementCounts, type KernelSpec, rowShapes, speedOf } from "./case.ts";
@@ -62,6 +67,44 @@ export const scaleColumns: KernelSpec = {
   ],
   speed: speedOf("scaleColumns", [{ sizes: large }]),
   threads: casesOf("scaleColumns", [{ sizes: shared }]),
+};
+
+export const copyColumns: KernelSpec = {
+  name: "copyColumns",
+  cases: casesOf(
+    "copyColumns",
+    (
+      [
+        [0, 4, 4, 0, 0, 2],
+        [1, 1, 1, 0, 0, 1],
+        [5, 7, 3, 4, 0, 3],
+        [33, 96, 160, 32, 100, 60],
+        [3, 2049, 2049, 1, 0, 2048],
+      ] as const
+    ).map(([t, n, m, from, to, count]) => ({ sizes: { t, n, m }, given: { from, to, count } })),
+    { exact: true },
+  ),
+  gradients: [
+    {
+      name: "split columns, one of them read twice and one not at all",
+      inputs: [[3, 8]],
+      parameters: [
+        [2, 3],
+        [2, 3],
+      ],
+      build(_s, tape, [x], [v, w]) {
+        const [first] = splitColumns(tape, x!, [3, 4, 1]);
+        const [once] = linear(tape, first!, [{ weight: { parameter: v! } }]);
+        return linear(tape, first!, [{ weight: { parameter: w! }, residual: once }])[0]!;
+      },
+    },
+  ],
+  speed: speedOf("copyColumns", [
+    { sizes: { t: 512, n: 1536, m: 1024 }, given: { from: 0, to: 0, count: 1024 } },
+  ]),
+  threads: casesOf("copyColumns", [
+    { sizes: { t: 333, n: 261, m: 400 }, given: { from: 60, to: 130, count: 200 } },
+  ]),
 };
 
 /** Divisors away from zero. */

@@ -1,5 +1,7 @@
 // Kernels that take elements one by one: fill, addInPlace, scaleInPlace, cast, fillUniform.
 
+import { addScaled } from "../../../src/autograd/ops/layers.ts";
+import { linear } from "../../../src/autograd/ops/linear.ts";
 import { Random } from "../../../src/util/rng.ts";
 import type { Stage } from "../stage.ts";
 import { casesOf, elementCounts, type KernelSpec, speedOf } from "./case.ts";
@@ -36,6 +38,20 @@ export const scaleInPlace: KernelSpec = {
     "scaleInPlace",
     elementCounts.map((n) => ({ sizes: { n }, given: { factor: -1.5 } })),
   ),
+  gradients: [
+    {
+      name: "addScaled",
+      inputs: [
+        [4, 3],
+        [4, 5],
+      ],
+      parameters: [[3, 5]],
+      build(_s, tape, [x, y], [w]) {
+        const [product] = linear(tape, y!, [{ weight: { parameter: w! } }]);
+        return addScaled(tape, x!, product!, 0.3);
+      },
+    },
+  ],
   speed: speedOf("scaleInPlace", [{ sizes: large, given: { factor: 1 } }]),
   threads: casesOf("scaleInPlace", [{ sizes: shared, given: { factor: 3 } }]),
 };

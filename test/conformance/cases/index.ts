@@ -13,6 +13,7 @@ import * as reduce from "./reduce.ts";
 import * as rmsNorm from "./rms-norm.ts";
 import * as rope from "./rope.ts";
 import * as rows from "./rows.ts";
+import * as softCap from "./soft-cap.ts";
 import * as updates from "./updates.ts";
 
 export const kernelSpecs: Readonly<Record<keyof Kernels, KernelSpec>> = {
@@ -24,6 +25,7 @@ export const kernelSpecs: Readonly<Record<keyof Kernels, KernelSpec>> = {
   ...attention,
   ...columns,
   ...gatedActivation,
+  ...softCap,
   ...crossEntropy,
   ...updates,
   ...quantize4bit,

@@ -11,24 +11,36 @@ export const rmsNorm: KernelSpec = {
   name: "rmsNorm",
   cases: casesOf(
     "rmsNorm",
-    rowShapes.map(([n, c]) => ({ sizes: { n, c }, given: { epsilon }, bound: 2 })),
+    rowShapes.flatMap(([n, c]) =>
+      [0, 1].map((shift) => ({ sizes: { n, c }, given: { shift, epsilon }, bound: 2 })),
+    ),
   ),
   gradients: [
     {
       name: "rmsNorm",
       inputs: [[4, 6]],
       parameters: [[6]],
-      build: (_s, tape, [x], [w]) => rmsNormOp(tape, x!, w!, epsilon),
+      build: (_s, tape, [x], [w]) => rmsNormOp(tape, x!, w!, { epsilon }),
     },
     {
       name: "rmsNorm by heads",
       inputs: [[4, 6]],
       parameters: [[3]],
-      build: (_s, tape, [x], [w]) => rmsNormOp(tape, x!, w!, epsilon),
+      build: (_s, tape, [x], [w]) => rmsNormOp(tape, x!, w!, { epsilon }),
+    },
+    {
+      name: "rmsNorm of 1 + w on a residual",
+      inputs: [
+        [4, 6],
+        [4, 6],
+      ],
+      parameters: [[6]],
+      build: (_s, tape, [x, residual], [w]) =>
+        rmsNormOp(tape, x!, w!, { epsilon, shift: 1, residual: residual! }),
     },
   ],
-  speed: speedOf("rmsNorm", [{ sizes: large, given: { epsilon } }]),
-  threads: casesOf("rmsNorm", [{ sizes: shared, given: { epsilon } }]),
+  speed: speedOf("rmsNorm", [{ sizes: large, given: { shift: 0, epsilon } }]),
+  threads: casesOf("rmsNorm", [{ sizes: shared, given: { shift: 1, epsilon } }]),
 };
 
 export const rmsNormBackward: KernelSpec = {
@@ -36,9 +48,13 @@ export const rmsNormBackward: KernelSpec = {
   cases: casesOf(
     "rmsNormBackward",
     rowShapes.flatMap(([n, c]) =>
-      [false, true].map((accumulate) => ({ sizes: { n, c }, given: { accumulate }, bound: 2 })),
+      [false, true].map((accumulate) => ({
+        sizes: { n, c },
+        given: { accumulate, shift: accumulate ? 1 : 0 },
+        bound: 2,
+      })),
     ),
   ),
-  speed: speedOf("rmsNormBackward", [{ sizes: large, given: { accumulate: false } }]),
-  threads: casesOf("rmsNormBackward", [{ sizes: shared, given: { accumulate: true } }]),
+  speed: speedOf("rmsNormBackward", [{ sizes: large, given: { accumulate: false, shift: 0 } }]),
+  threads: casesOf("rmsNormBackward", [{ sizes: shared, given: { accumulate: true, shift: 1 } }]),
 };

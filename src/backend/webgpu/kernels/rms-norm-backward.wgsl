@@ -1,7 +1,7 @@
-// dx_c = r w_c dy_c - x_c r^3 / C * sum_j(x_j w_j dy_j), written or added; one workgroup of WG lanes a row.
+// With v = shift + w: dx_c = r v_c dy_c - x_c r^3 / C * sum_j(x_j v_j dy_j), written or added; one workgroup of WG lanes a row.
 // The gradient of w is column-sums.wgsl.
 
-struct Params { x: u32, w: u32, rstd: u32, dy: u32, dx: u32, rows: u32, width: u32, accumulate: u32 }
+struct Params { x: u32, w: u32, rstd: u32, dy: u32, dx: u32, rows: u32, width: u32, accumulate: u32, shift: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> w: array<f32>;
@@ -18,7 +18,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   let start = row * p.width;
   var sum = 0.0;
   for (var c = lane; c < p.width; c += WG) {
-    sum += x[p.x + start + c] * w[p.w + c] * dy[p.dy + start + c];
+    sum += x[p.x + start + c] * (p.shift + w[p.w + c]) * dy[p.dy + start + c];
   }
   sums[lane] = sum;
   for (var half = WG / 2u; half > 0u; half >>= 1u) {
@@ -30,7 +30,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   let projection = sums[0] * r * r * r / f32(p.width);
   for (var c = lane; c < p.width; c += WG) {
     let at = start + c;
-    var grad = r * w[p.w + c] * dy[p.dy + at] - x[p.x + at] * projection;
+    var grad = r * (p.shift + w[p.w + c]) * dy[p.dy + at] - x[p.x + at] * projection;
     if (p.accumulate == 1u) { grad += dx[p.dx + at]; }
     dx[p.dx + at] = grad;
   }

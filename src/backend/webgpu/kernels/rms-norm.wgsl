@@ -1,6 +1,6 @@
-// y = x * rstd * w with rstd = 1 / sqrt(mean(x^2) + eps); one workgroup of WG lanes a row. Zhang & Sennrich 2019.
+// y = x * rstd * (shift + w) with rstd = 1 / sqrt(mean(x^2) + eps); one workgroup of WG lanes a row. Zhang & Sennrich 2019.
 
-struct Params { x: u32, w: u32, y: u32, rstd: u32, rows: u32, width: u32, epsilon: f32 }
+struct Params { x: u32, w: u32, y: u32, rstd: u32, rows: u32, width: u32, epsilon: f32, shift: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> w: array<f32>;
@@ -28,6 +28,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   let r = 1.0 / sqrt(sums[0] / f32(p.width) + p.epsilon);
   if (lane == 0u) { rstd[p.rstd + row] = r; }
   for (var c = lane; c < p.width; c += WG) {
-    y[p.y + start + c] = x[p.x + start + c] * r * w[p.w + c];
+    y[p.y + start + c] = x[p.x + start + c] * r * (p.shift + w[p.w + c]);
   }
 }

@@ -1,0 +1,112 @@
+// One layer of a decoder: a mixer and an MLP around the residual stream, with norms before them, after them, or both. Its
+// weights in order, the layer made of them, and its pass. Not here: what mixers and MLPs do (their files beside this one).
+
+import { addScaled } from "../../autograd/ops/layers.ts";
+import type { LinearWeight } from "../../autograd/ops/linear.ts";
+import type { Parameter, Value } from "../../autograd/tape.ts";
+import type { Linear } from "../../nn/module.ts";
+import { invariant } from "../../util/errors.ts";
+import type { DecoderConfig, LayerConfig } from "../decoder-config.ts";
+import { type BlockPass, norm } from "../pass.ts";
+import {
+  type BlockPart,
+  type BlockWeight,
+  normWeight,
+  type PartsOf,
+  type WeightTable,
+} from "./block-part.ts";
+import { mixerOf, mlpOf } from "./index.ts";
+
+/** Weights by checkpoint name: matrices frozen or trained, vectors and the embedding as parameters. */
+export interface DecoderWeights {
+  linear(name: string): LinearWeight;
+  parameter(name: string): Parameter;
+}
+
+const width = (config: DecoderConfig) => config.width;
+const before = ({ norms }: DecoderConfig) => norms !== "post";
+const after = ({ norms }: DecoderConfig) => norms !== "pre";
+
+/** Names are those of norms before alone; configurations of other arrangements give theirs. */
+const norms = {
+  attentionNorm: { ...normWeight("input_layernorm", "attn_norm", width), present: before },
+  attentionPostNorm: { ...normWeight("", "post_attention_norm", width), present: after },
+  mlpNorm: { ...normWeight("post_attention_layernorm", "ffn_norm", width), present: before },
+  mlpPostNorm: { ...normWeight("", "post_ffw_norm", width), present: after },
+} as const satisfies WeightTable;
+
+/** A weight of a layer with the name of its part. */
+export type NamedPart = readonly [part: string, weight: BlockWeight];
+
+/** The weights of a layer, in the order of a pass. */
+export function blockWeights(config: DecoderConfig, layer: LayerConfig): NamedPart[] {
+  const { attentionNorm, attentionPostNorm, mlpNorm, mlpPostNorm } = norms;
+  const all = {
+    ...{ attentionNorm, ...mixerOf(layer.mixer).weights, attentionPostNorm },
+    ...{ mlpNorm, ...mlpOf(layer.mlp).weights, mlpPostNorm },
+  };
+  return Object.entries<BlockWeight>(all).filter(([, { present }]) => present?.(config, layer) ?? true);
+}
+
+/** A weight's path in a checkpoint, without ".weight". */
+export function blockPath(config: DecoderConfig, index: number, [part, weight]: NamedPart): string {
+  return `model.layers.${index}.${config.paths[part] ?? weight.path}`;
+}
+
+type Parts = Record<string, Linear | Parameter | undefined>;
+
+export interface Block {
+  readonly index: number;
+  readonly layer: LayerConfig;
+  /** By part; a vector may be replaced by another parameter. */
+  readonly parts: Parts;
+}
+
+export function isLinear(part: Linear | Parameter): part is Linear {
+  return "weight" in part;
+}
+
+export function makeBlock(config: DecoderConfig, weights: DecoderWeights, index: number): Block {
+  const layer = config.layers[index];
+  invariant(layer, `a decoder of ${config.layers.length} layers has no layer ${index}`);
+  const parts: Parts = {};
+  for (const named of blockWeights(config, layer)) {
+    const [part, { kind, shape, bias }] = named;
+    const name = blockPath(config, index, named);
+    if (kind === "vector") {
+      parts[part] = weights.parameter(`${name}.weight`);
+      continue;
+    }
+    const [outputs, inputs] = shape(config, layer) as [number, number];
+    const own = bias?.(config, layer) ? weights.parameter(`${name}.bias`) : undefined;
+    parts[part] = { name, inputs, outputs, weight: weights.linear(`${name}.weight`), bias: own };
+  }
+  return { index, layer, parts };
+}
+
+/** The stream after the block, [T, C]. */
+export function runBlock(pass: Omit<BlockPass, "index" | "layer">, x: Value, block: Block): Value {
+  const own = { ...pass, index: block.index, layer: block.layer };
+  const { attentionNorm, attentionPostNorm, mlpNorm, mlpPostNorm } = block.parts as PartsOf<typeof norms>;
+  const middle = around(own, x, mixerOf(block.layer.mixer), block, attentionNorm, attentionPostNorm);
+  return around(own, middle, mlpOf(block.layer.mlp), block, mlpNorm, mlpPostNorm);
+}
+
+/** x + what a part makes of it. */
+function around(
+  pass: BlockPass,
+  x: Value,
+  part: BlockPart,
+  { parts }: Block,
+  normBefore: Parameter | undefined,
+  normAfter: Parameter | undefined,
+): Value {
+  const { residualScale } = pass.config;
+  const input = normBefore ? norm(pass, x, normBefore) : x;
+  const run = (residual?: Value) => part.run(pass, input, parts as PartsOf<WeightTable>, residual);
+  if (normAfter) {
+    invariant(residualScale === 1, "a scaled residual beside a norm after the part");
+    return norm(pass, run(), normAfter, x);
+  }
+  return residualScale === 1 ? run(x) : addScaled(pass.tape, x, run(), residualScale);
+}

@@ -1,0 +1,56 @@
+// What a pass over a decoder is given: tokens, where they stand, what varies from pass to pass, and the keys and values
+// of earlier tokens. Blocks (blocks/) read it; the decoder (decoder.ts) hands it on.
+
+import type { RopeTables } from "../autograd/ops/attention.ts";
+import { rmsNorm } from "../autograd/ops/layers.ts";
+import type { Parameter, Tape, Value } from "../autograd/tape.ts";
+import type { Segments, Tensor } from "../backend/backend.ts";
+import { type PassContext, rowsWith } from "../nn/module.ts";
+import type { DecoderConfig, LayerConfig } from "./decoder-config.ts";
+
+/** Token ids and where they stand. */
+export interface TokenBatch {
+  readonly ids: Tensor; // i32 [T]
+  /** Each token's row of `tables`: what the decoder's ropeCache.place() says. */
+  readonly rows: Tensor; // i32 [T]
+  /** One for each of the configuration's RoPEs. */
+  readonly tables: readonly RopeTables[];
+  readonly segments: Segments;
+}
+
+/** Keys and values of earlier tokens, for generation; see generate/kv-cache.ts. */
+export interface KeyValueStore {
+  /** Stores this layer's new keys and values [T, G*D] and returns all that queries may attend to. */
+  extend(layer: number, k: Tensor, v: Tensor): { k: Tensor; v: Tensor };
+}
+
+export interface ForwardOptions {
+  readonly context: PassContext;
+  /** Keep only each block's input and run its forward pass again in the backward pass. */
+  readonly checkpointing?: boolean;
+  /** Generation: attend to earlier tokens through the cache. */
+  readonly cache?: KeyValueStore;
+}
+
+/** A block's part of a pass. */
+export interface BlockPass {
+  readonly tape: Tape;
+  readonly config: DecoderConfig;
+  readonly layer: LayerConfig;
+  /** Of the layer. */
+  readonly index: number;
+  readonly batch: TokenBatch;
+  readonly options: ForwardOptions;
+}
+
+/** The configuration's RMSNorm with this weight, and with `residual` on top where there is one. */
+export function norm(
+  { tape, config, options }: Pick<BlockPass, "tape" | "config" | "options">,
+  x: Value,
+  weight: Parameter,
+  residual?: Value,
+): Value {
+  const { adapterRows } = options.context;
+  const own = rowsWith(adapterRows, "parameter", (group) => group.replaced?.get(weight.name));
+  return rmsNorm(tape, x, weight, { epsilon: config.normEpsilon, shift: config.normShift, own, residual });
+}
