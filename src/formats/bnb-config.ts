@@ -47,12 +47,15 @@ export function parseQuantizationConfig(config: JsonObject, where: string): BnbC
 }
 
 /** The quantization_config to write into config.json; keys left out have transformers' defaults. */
-export function toQuantizationConfig(config: BnbConfig): JsonObject {
+export function toQuantizationConfig(
+  config: BnbConfig & { readonly skipModules?: readonly string[] },
+): JsonObject {
   return {
     bnb_4bit_compute_dtype: config.computeDType,
     bnb_4bit_quant_storage: "uint8",
     bnb_4bit_quant_type: config.quantType,
     bnb_4bit_use_double_quant: config.doubleQuant,
+    ...(config.skipModules ? { llm_int8_skip_modules: config.skipModules } : {}),
     load_in_4bit: true,
     load_in_8bit: false,
     quant_method: "bitsandbytes",

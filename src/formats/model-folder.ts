@@ -22,12 +22,17 @@ export interface ModelFolder {
   readonly config: JsonObject;
   /** Absent when the folder has no generation_config.json. */
   readonly generationConfig: JsonObject | undefined;
-  /** By their full names, in the order of the bytes on disk, so that reading them in turn is sequential. */
+  /**
+   * By their full names, in the order of the bytes on disk, so that reading them in turn is sequential. What lies in the
+   * text tower of a larger model goes by the tower's own names.
+   */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   /** Bytes of all tensors. */
   readonly weightBytes: number;
   /** The weight files, in order. */
   readonly files: readonly { readonly name: string; readonly source: ByteSource }[];
+  /** The name under which files of this layout hold a tensor. */
+  storedName(name: string): string;
   /** The whole tensor in an ArrayBuffer of its own. */
   read(name: string): Promise<Uint8Array<ArrayBuffer>>;
   /** Fills `into`, which is as long as the tensor. */
@@ -67,6 +72,7 @@ class OpenFolder implements ModelFolder {
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   readonly weightBytes: number;
   readonly files: { readonly name: string; readonly source: ByteSource }[];
+  private readonly naming: Naming;
   private readonly placeOf = new Map<string, { readonly file: SafetensorsFile; readonly stored: string }>();
 
   constructor(
@@ -79,11 +85,16 @@ class OpenFolder implements ModelFolder {
     this.files = opened.map(({ name, file }) => ({ name, source: file.source }));
     const tensors = new Map<string, TensorEntry>();
     const stored = new Set<string>();
-    const nameOf = canonicalNames(opened.flatMap(({ file }) => [...file.tensors.keys()]));
+    this.naming = namingOf(opened.flatMap(({ file }) => [...file.tensors.keys()]));
     for (const { name: fileName, file } of opened) {
       for (const [storedName, entry] of file.tensors) {
         if (map && map.get(storedName) !== fileName) continue;
-        const name = nameOf(storedName);
+        const name = this.naming.toTower(storedName);
+        if (tensors.has(name)) {
+          throw new UserError(
+            `${path}: it holds both "${this.placeOf.get(name)!.stored}" and "${storedName}", which are names of one tensor.`,
+          );
+        }
         tensors.set(name, { ...entry, name });
         stored.add(storedName);
         this.placeOf.set(name, { file, stored: storedName });
@@ -98,6 +109,10 @@ class OpenFolder implements ModelFolder {
     }
     this.tensors = tensors;
     this.weightBytes = [...tensors.values()].reduce((sum, entry) => sum + entry.sizeBytes, 0);
+  }
+
+  storedName(name: string): string {
+    return this.naming.toStored(name);
   }
 
   private place(name: string): { readonly file: SafetensorsFile; readonly stored: string } {
@@ -140,15 +155,52 @@ async function readJsonFile(folder: Folder, name: string, capBytes: number): Pro
   }
 }
 
+interface Naming {
+  toTower(stored: string): string;
+  toStored(name: string): string;
+}
+
+/** What the names of a text tower's weights begin with in larger models, and those of its head. */
+const towers = [
+  { body: "language_model.model.", head: "language_model.lm_head." },
+  { body: "model.language_model.", head: "lm_head." },
+  // The base class of such a model.
+  { body: "language_model.", head: "lm_head." },
+] as const;
+
+const insideBody = /^(?:embed_tokens|norm|embedding_norm|layers\.\d+)\./;
+
 /**
- * A base class (LlamaModel) saves its weights without the "model." that its ...ForCausalLM puts before them; tensors go
- * by the longer names, as transformers maps them when it loads.
+ * Names of files and ours. A model of more than text has its text tower below a prefix, and a base class (LlamaModel)
+ * saves its weights without the "model." that its ...ForCausalLM puts before them; tensors go by the names that the tower
+ * has by itself, as transformers maps them when it loads.
  */
-function canonicalNames(stored: readonly string[]): (name: string) => string {
-  const bare = /^(?:embed_tokens|norm|layers\.\d+)\./;
-  if (stored.some((name) => name.startsWith("model.")) || !stored.some((name) => bare.test(name)))
-    return (name) => name;
-  return (name) => (bare.test(name) ? `model.${name}` : name);
+function namingOf(stored: readonly string[]): Naming {
+  const holds = (prefix: string) =>
+    stored.some((name) => name.startsWith(prefix) && insideBody.test(name.slice(prefix.length)));
+  const tower = towers.find(({ body }) => holds(body));
+  if (tower) {
+    const { body, head } = tower;
+    return {
+      toTower(name) {
+        if (name.startsWith(body) && insideBody.test(name.slice(body.length)))
+          return `model.${name.slice(body.length)}`;
+        return name.startsWith(head) ? `lm_head.${name.slice(head.length)}` : name;
+      },
+      toStored(name) {
+        if (name.startsWith("model.") && insideBody.test(name.slice("model.".length)))
+          return body + name.slice("model.".length);
+        return name.startsWith("lm_head.") ? head + name.slice("lm_head.".length) : name;
+      },
+    };
+  }
+  const bare =
+    !stored.some((name) => name.startsWith("model.")) && stored.some((name) => insideBody.test(name));
+  return {
+    toTower: (name) => (bare && insideBody.test(name) ? `model.${name}` : name),
+    // What is written has a head, and with it the longer names.
+    toStored: (name) => name,
+  };
 }
 
 /** Tensor name to shard file name. */

@@ -57,10 +57,32 @@ export async function readAdapter(from: string | Folder): Promise<LoadedAdapter>
   const file = await openSafetensors(await folder.open(WEIGHTS_FILE));
   try {
     const weights = await readAdapterTensors(file, config);
-    return { config, unknownKeys, ...weights, settings: settingsOf(config, weights, file.source.name) };
+    // Rules of the configuration speak of the modules as the file names them.
+    const settings = settingsOf(config, weights, file.source.name);
+    return { config, unknownKeys, ...inTower(weights), settings: renamed(settings, moduleInTower) };
   } finally {
     await file.close();
   }
+}
+
+/** Modules of the text tower of a larger model by the names that the tower has by itself. */
+function inTower({ modules, replacements, baseTensors }: AdapterWeights): AdapterWeights {
+  return {
+    modules: renamed(modules, moduleInTower),
+    replacements: renamed(replacements, moduleInTower),
+    baseTensors: baseTensors && renamed(baseTensors, moduleInTower),
+  };
+}
+
+/** A module's (or its tensor's) name in any of the models that hold a text tower as the tower by itself has it. */
+function moduleInTower(name: string): string {
+  return name
+    .replace(/^(?:model\.language_model\.|language_model\.model\.)/, "model.")
+    .replace(/^language_model\.(?=lm_head\b)/, "");
+}
+
+function renamed<T>(map: ReadonlyMap<string, T>, to: (name: string) => string): Map<string, T> {
+  return new Map([...map].map(([name, value]) => [to(name), value]));
 }
 
 async function readConfig(folder: Folder): Promise<JsonObject> {
@@ -101,6 +123,8 @@ function settingsOf(
 
 export interface WriteAdapterOptions {
   readonly dtype?: "f32" | "bf16" | "f16";
+  /** A module's name in the model that the adapter is for; its own when absent. */
+  readonly moduleName?: (name: string) => string;
 }
 
 /** Writes an adapter folder that PeftModel.from_pretrained loads; the config goes last, so a folder with one is whole. */
@@ -110,6 +134,7 @@ export async function writeAdapter(
   weights: Pick<AdapterWeights, "modules"> & Partial<AdapterWeights>,
   options: WriteAdapterOptions = {},
 ): Promise<void> {
+  const { moduleName = (name) => name } = options;
   const { writeSafetensors } = await import("./safetensors-writer.ts");
   const { writeFileAtomic } = await import("./atomic-file.ts");
   const dtype = options.dtype ?? "f32";
@@ -121,7 +146,7 @@ export async function writeAdapter(
       `${name}: ${values.length} values for [${shape.join(", ")}]`,
     );
     const data = () => encodeFrom(values, dtype);
-    tensors.push({ name: `${PREFIX}${name}`, dtype: toSafetensorsDType(dtype), shape, data });
+    tensors.push({ name: `${PREFIX}${moduleName(name)}`, dtype: toSafetensorsDType(dtype), shape, data });
   };
   const { tensors: own } = adapterKind(config.kind);
   for (const [module, { a, b, embedding, tensors: values }] of weights.modules) {
@@ -138,13 +163,25 @@ export async function writeAdapter(
   for (const [name, values] of weights.replacements ?? [])
     add(name.endsWith(".bias") ? insideLayer(name, weights.modules) : name, values);
   for (const [name, values] of weights.baseTensors ?? []) add(insideLayer(name, weights.modules), values);
-  const peftConfig = toPeftConfig(namedTargets(config, [...weights.modules.keys()]));
+  const peftConfig = toPeftConfig(namedTargets(config, [...weights.modules.keys()], moduleName));
   await writeSafetensors(`${path}/${WEIGHTS_FILE}`, tensors);
   await writeFileAtomic(`${path}/${CONFIG_FILE}`, jsonText(peftConfig));
 }
 
-/** "all-linear" spelt out as the layers' own names, which serving engines read where they do not know the word. */
-function namedTargets(config: AdapterConfig, modules: readonly string[]): AdapterConfig {
+/**
+ * "all-linear" spelt out as the layers' own names, which serving engines read where they do not know the word. In a larger
+ * model these name layers of its other towers too, so the adapted ones are named in full.
+ */
+function namedTargets(
+  config: AdapterConfig,
+  modules: readonly string[],
+  moduleName: (name: string) => string,
+): AdapterConfig {
+  const names = modules.map(moduleName);
+  if (names.some((name, i) => name !== modules[i])) {
+    const { layersToTransform: _, ...rest } = config;
+    return { ...rest, layersPattern: [], excludeModules: undefined, targets: names };
+  }
   if (typeof config.targets !== "string" || config.targets.toLowerCase() !== "all-linear") return config;
   return {
     ...config,

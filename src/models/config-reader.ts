@@ -35,6 +35,17 @@ export class ConfigReader {
     return value;
   }
 
+  positive(key: string, fallback?: number): number {
+    const value = this.number(key, fallback);
+    if (value <= 0) throw new UserError(`config.json: "${key}" should be above 0, found ${value}`);
+    return value;
+  }
+
+  /** 0 where the key is null or absent. */
+  positiveOrNothing(key: string): number {
+    return (this.json[key] ?? undefined) === undefined ? 0 : this.positive(key);
+  }
+
   /** What a name stands for. */
   choice<T>(key: string, fallback: string, known: Readonly<Record<string, T>>): T {
     const name = this.json[key] ?? fallback;

@@ -6,7 +6,7 @@ import type { RopeConfig } from "../nn/rope-frequencies.ts";
 import { UserError } from "../util/errors.ts";
 import type { MixerName, MlpName } from "./blocks/index.ts";
 import { ConfigReader, type Json } from "./config-reader.ts";
-import { readRope } from "./rope-config.ts";
+import { type LayerTypeThetas, readRope, readRopesByType } from "./rope-config.ts";
 import type { TextTower } from "./text-tower.ts";
 
 export { ConfigReader, type Json } from "./config-reader.ts";
@@ -180,6 +180,24 @@ export function readLayerTypes<T extends string>(
       `config.json: layer type ${JSON.stringify(type)} is not supported; supported are ${known.join(", ")}`,
     );
   });
+}
+
+/** RoPEs of layers of two types, and the index of each type's. `thetas` are those where config.json names none. */
+export function readRopesFor(
+  json: Json,
+  config: DecoderConfig,
+  thetas: LayerTypeThetas,
+): Pick<DecoderConfig, "ropes"> & { ropeOf(type: keyof LayerTypeThetas): number } {
+  const { maxPositions } = config;
+  const { headWidth } = config.layers[0]!;
+  const { full_attention: full, sliding_attention: sliding } = readRopesByType(
+    json,
+    { headWidth, maxPositions },
+    thetas,
+    () => {},
+  );
+  const ropes = [full, sliding].map((rope) => ({ rope, headWidth }));
+  return { ropes, ropeOf: (type) => (type === "full_attention" ? 0 : 1) };
 }
 
 /** sliding_window; 0 where it is null or absent. */

@@ -4,11 +4,13 @@
 
 import type { ModelFolder } from "../formats/model-folder.ts";
 import { fromSafetensorsDType, type TensorEntry } from "../formats/safetensors.ts";
+import type { TensorToWrite } from "../formats/safetensors-writer.ts";
 import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { UserError } from "../util/errors.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { embeddingName, headName, weightSpecs } from "./decoder-weights.ts";
 import { readModelConfig } from "./index.ts";
+import { textTowerOf, withTextValues } from "./text-tower.ts";
 
 const pieceElements = 4 * 2 ** 20;
 /** Names in the note of unused tensors. */
@@ -49,9 +51,26 @@ export async function readFolderConfig(folder: ModelFolder): Promise<DecoderConf
 
 /** config.json for a model of this configuration: the tie flag is what the weights are. */
 export function withTieFlag<T extends Readonly<Record<string, unknown>>>(json: T, config: DecoderConfig): T {
-  return config.tied === (json.tie_word_embeddings ?? config.tied)
+  const said = textTowerOf(json)?.json ?? json;
+  return config.tied === (said.tie_word_embeddings ?? config.tied)
     ? json
-    : { ...json, tie_word_embeddings: config.tied };
+    : withTextValues(json, { tie_word_embeddings: config.tied });
+}
+
+/** Tensors of a folder that belong to no part of its text model, to be written beside it as they are. */
+export function otherTowers(folder: ModelFolder, config: DecoderConfig): TensorToWrite[] {
+  if (!config.tower) return [];
+  return strangers(folder, config)
+    .filter((name) => !insideTower(name))
+    .map((name) => {
+      const { dtype, shape } = folder.tensors.get(name)!;
+      return {
+        name: folder.storedName(name),
+        dtype,
+        shape,
+        data: () => folder.readChunks(name, 4 * pieceElements),
+      };
+    });
 }
 
 /** Whether two stored tensors are the same numbers. */
@@ -72,8 +91,18 @@ async function equalTensors(folder: ModelFolder, a: TensorEntry, b: TensorEntry)
   return true;
 }
 
-/** Stored tensors that no weight reads: neither a weight, nor what decodes one, nor a table that follows from config.json. */
+/** Stored tensors that are of no use: towers of a larger model, and heads for other tasks, are no accident. */
 function unusedTensors(folder: ModelFolder, config: DecoderConfig): string[] {
+  const found = strangers(folder, config).filter((name) => !name.startsWith("mtp."));
+  return config.tower ? found.filter(insideTower) : found;
+}
+
+function insideTower(name: string): boolean {
+  return /^(?:model\.(?:embed_tokens|norm|layers)\.|lm_head\.)/.test(name);
+}
+
+/** Stored tensors that no weight reads: neither a weight, nor what decodes one, nor a table that follows from config.json. */
+function strangers(folder: ModelFolder, config: DecoderConfig): string[] {
   const known = new Set(weightSpecs(config).map((spec) => spec.name));
   if (config.tied) known.add(`${headName}.weight`);
   return [...folder.tensors.keys()].filter((name) => {

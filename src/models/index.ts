@@ -3,14 +3,37 @@
 import { UserError } from "../util/errors.ts";
 import type { Architecture } from "./architecture.ts";
 import type { DecoderConfig, Json } from "./decoder-config.ts";
+import { exaone4 } from "./exaone4.ts";
+import { gemma3Text } from "./gemma3-text.ts";
+import { granite, graniteMoeHybrid } from "./granite.ts";
+import { hunyuanV1Dense } from "./hunyuan-v1-dense.ts";
 import { refusalOf } from "./left-out.ts";
 import { llama } from "./llama.ts";
+import { ministral3 } from "./ministral3.ts";
 import { mistral } from "./mistral.ts";
+import { olmo2 } from "./olmo2.ts";
+import { olmo3 } from "./olmo3.ts";
+import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
+import { seedOss } from "./seed-oss.ts";
+import { smollm3 } from "./smollm3.ts";
 import { textTowerOf, wrappedType, wrapperNames } from "./text-tower.ts";
 
-export const architectures = { llama, mistral, qwen2, qwen3 } satisfies Record<string, Architecture>;
+export const architectures = {
+  ...{ llama, mistral, qwen2, qwen3 },
+  gemma3_text: gemma3Text,
+  phi3,
+  ministral3,
+  granite,
+  granitemoehybrid: graniteMoeHybrid,
+  smollm3,
+  olmo2,
+  olmo3,
+  exaone4,
+  seed_oss: seedOss,
+  hunyuan_v1_dense: hunyuanV1Dense,
+} satisfies Record<string, Architecture>;
 
 /** The architecture of a configuration. */
 export function architectureOf({ modelType }: Pick<DecoderConfig, "modelType">): Architecture | undefined {

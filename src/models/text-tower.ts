@@ -66,14 +66,7 @@ export function withTextValues<T extends Json>(json: T, values: Json): T {
   return { ...json, ...whole, text_config: { ...text, ...values } };
 }
 
-/** A module of the text tower as the whole model names it. */
+/** A module of the text tower as the whole model names it; the way back is formats/peft.ts's. */
 export function moduleInWhole(tower: TextTower | undefined, name: string): string {
   return tower && name.startsWith("model.") ? tower.modulePrefix + name.slice("model.".length) : name;
-}
-
-/** A module's name in any of the models that hold a text tower as the tower by itself has it. */
-export function moduleInTower(name: string): string {
-  return name
-    .replace(/^(?:model\.language_model\.|language_model\.model\.)/, "model.")
-    .replace(/^language_model\.(?=lm_head\b)/, "");
 }

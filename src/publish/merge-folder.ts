@@ -21,9 +21,10 @@ import { vocabularyOf } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource, fourBitView } from "../models/dense-source.ts";
-import { readFolderConfig } from "../models/folder-config.ts";
+import { otherTowers, readFolderConfig } from "../models/folder-config.ts";
 import { loadDecoder, type WeightSource } from "../models/load-model.ts";
 import { resizedSource } from "../models/resized-source.ts";
+import { withTextValues } from "../models/text-tower.ts";
 import { isQuantizer, quantizerNames } from "../quant/index.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
@@ -133,7 +134,7 @@ export async function mergeFolder(
     const dtype = options.dtype === "auto" ? storedDType(config, source) : options.dtype;
     await writeModelFolder(staged.path, {
       config: mergedConfig(base.config, merged, dtype),
-      tensors: tensorsOf(merged, dtype),
+      tensors: [...tensorsOf(merged, dtype, base), ...otherTowers(base, config)],
     });
     await copySideFiles(options.model, staged.path);
     await writeTextIntoModel(text, staged.path);
@@ -245,17 +246,16 @@ const torchNames: Record<MergeDType, string> = { f32: "float32", f16: "float16",
 function mergedConfig(json: JsonObject, merged: MergedSource, dtype: MergeDType): JsonObject {
   const { quantization_config: _, ...rest } = json;
   const key = "dtype" in json ? "dtype" : "torch_dtype";
-  return {
-    ...rest,
+  const sized = withTextValues(rest, {
     vocab_size: merged.config.vocabularySize,
     tie_word_embeddings: merged.config.tied,
-    [key]: torchNames[dtype],
-  };
+  });
+  return { ...sized, [key]: torchNames[dtype] };
 }
 
-function tensorsOf(merged: MergedSource, dtype: MergeDType): TensorToWrite[] {
+function tensorsOf(merged: MergedSource, dtype: MergeDType, base: ModelFolder): TensorToWrite[] {
   return weightSpecs(merged.config).map(({ name, shape }) => ({
-    name,
+    name: base.storedName(name),
     dtype: toSafetensorsDType(dtype),
     shape,
     data: () => piecesOf(merged, name, dtype),

@@ -17,7 +17,7 @@ import { copySideFiles } from "../formats/side-files.ts";
 import { stageFolder } from "../formats/staged-folder.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
-import { readFolderConfig, withTieFlag } from "../models/folder-config.ts";
+import { otherTowers, readFolderConfig, withTieFlag } from "../models/folder-config.ts";
 import { quantizeInto } from "../models/quantized-weights.ts";
 import { checkBlockSize } from "../quant/codebook.ts";
 import { combineReports, type WeighedReport } from "../quant/combine-reports.ts";
@@ -154,7 +154,7 @@ class FolderQuantizer {
           if (linear.has(entry.name)) layers.push(await this.quantize(entry, file));
           else {
             for await (const piece of folder.readChunks(entry.name, pieceBytes))
-              await file.append(entry.name, piece);
+              await file.append(folder.storedName(entry.name), piece);
           }
           tell(++done, folder.tensors.size, entry.name);
         }
@@ -190,13 +190,14 @@ class FolderQuantizer {
     const shards: ReturnType<FolderQuantizer["planShards"]> = [[]];
     let size = 0;
     for (const [name, entry] of this.folder.tensors) {
+      const stored = this.folder.storedName(name);
       const specs = this.linear.has(name)
         ? bnbSpecs(
-            name,
+            stored,
             { ...options, shape: entry.shape as [number, number] },
             options.doubleQuant ? nestedBlockSize : undefined,
           )
-        : [{ name, dtype: entry.dtype, shape: entry.shape }];
+        : [{ name: stored, dtype: entry.dtype, shape: entry.shape }];
       const bytes = specs.reduce((sum, spec) => sum + tensorBytesOf(spec), 0);
       if (size > 0 && size + bytes > most) {
         shards.push([]);
@@ -227,7 +228,7 @@ class FolderQuantizer {
       const absmax = await quantizeInto(backend, dense, quantizers[quantType], blockSize, codes);
       const nested = doubleQuant ? quantizeScales(absmax) : undefined;
       const tensors = bnbTensors(
-        entry.name,
+        this.folder.storedName(entry.name),
         {
           ...{ quantType, shape, dtype: torch, blockSize, codebook },
           codes: await backend.read(codes.buffer),
@@ -298,10 +299,19 @@ class FolderQuantizer {
         quantType: options.quantType,
         doubleQuant: options.doubleQuant,
         computeDType: this.computeDType(),
+        // The reference would take every other linear layer of the folder for one in 4 bits.
+        skipModules: this.modelConfig.tower ? this.denseModules() : undefined,
       }),
     };
     await writeFileAtomic(join(path, CONFIG_FILE), jsonText(config));
     await copySideFiles(options.model, path);
+  }
+
+  /** Modules outside the text tower, and the head, by the first part of their names that says so. */
+  private denseModules(): string[] {
+    const others = otherTowers(this.folder, this.modelConfig).map(({ name }) => name.split("."));
+    const first = others.map((parts) => (parts[0] === "model" ? parts[1]! : parts[0]!));
+    return [...new Set(["lm_head", ...first])];
   }
 
   /** What the reference is to multiply in: the dtype of the first linear weight. */

@@ -6,7 +6,8 @@ import { writeAdapter } from "../formats/peft.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
 import { copySideFiles } from "../formats/side-files.ts";
 import { storedName } from "../models/decoder-weights.ts";
-import { withTieFlag } from "../models/folder-config.ts";
+import { otherTowers, withTieFlag } from "../models/folder-config.ts";
+import { moduleInWhole, withTextValues } from "../models/text-tower.ts";
 import { writeTextBesideAdapter, writeTextIntoModel } from "../publish/text-files.ts";
 import { encodeFrom } from "../tensor/dtype.ts";
 import { BugError } from "../util/errors.ts";
@@ -18,7 +19,10 @@ export async function saveResult(
 ): Promise<void> {
   const { model, adapter, parameters, added } = trainable;
   if (adapter) {
-    await writeAdapter(out, adapter.config, await adapter.read());
+    const { tower } = model.config;
+    await writeAdapter(out, adapter.config, await adapter.read(), {
+      moduleName: (name) => moduleInWhole(tower, name),
+    });
     await writeTextBesideAdapter(model.text, out);
     return;
   }
@@ -29,15 +33,19 @@ export async function saveResult(
     const dtype = entry && fromSafetensorsDType(entry.dtype);
     if (!entry || !dtype) throw new BugError(`trained weight ${parameter.name} is not in the base model`);
     return {
-      name: parameter.name,
+      name: folder.storedName(parameter.name),
       dtype: entry.dtype,
       shape: parameter.tensor.shape,
       data: async () => encodeFrom(await parameters.read(parameter), dtype),
     };
   });
   const tied = withTieFlag(folder.config, model.config);
-  const config = added ? { ...tied, vocab_size: model.config.vocabularySize } : tied;
-  await writeModelFolder(out, { config, generationConfig: folder.generationConfig, tensors });
+  const config = added ? withTextValues(tied, { vocab_size: model.config.vocabularySize }) : tied;
+  await writeModelFolder(out, {
+    config,
+    generationConfig: folder.generationConfig,
+    tensors: [...tensors, ...otherTowers(folder, model.config)],
+  });
   await copySideFiles(folder.path, out);
   await writeTextIntoModel(model.text, out);
 }
