@@ -13,8 +13,8 @@ export function activationBytes(config: DecoderConfig, tokens: number, checkpoin
   const of = (layer: LayerConfig) =>
     4 * width +
     after +
-    mixerOf(layer.mixer).activations(config, layer) +
-    mlpOf(layer.mlp).activations(config, layer) +
+    mixerOf(layer).activations(config, layer) +
+    mlpOf(layer).activations(config, layer) +
     2;
   const blocks = layers.map(of);
   const kept = checkpointing

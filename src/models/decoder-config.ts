@@ -4,18 +4,16 @@
 import type { ActivationKind } from "../backend/backend.ts";
 import type { RopeConfig } from "../nn/rope-frequencies.ts";
 import { UserError } from "../util/errors.ts";
-import type { MixerName, MlpName } from "./blocks/index.ts";
 import { ConfigReader, type Json } from "./config-reader.ts";
 import { type LayerTypeThetas, readRope, readRopesByType } from "./rope-config.ts";
-import type { TextTower } from "./text-tower.ts";
 
 export { ConfigReader, type Json } from "./config-reader.ts";
 
 /** What may differ from layer to layer. */
 export interface LayerConfig {
   /** What mixes the layer's tokens, and what follows it: names of blocks/index.ts. */
-  readonly mixer: MixerName;
-  readonly mlp: MlpName;
+  readonly mixer: string;
+  readonly mlp: string;
   /** Attention window; 0 sees everything earlier. */
   readonly window: number;
   readonly headWidth: number;
@@ -25,6 +23,14 @@ export interface LayerConfig {
   readonly attentionScale: number;
   /** Which of the configuration's RoPEs turns queries and keys; absent: none does. */
   readonly rope?: number;
+}
+
+/** A text model inside one of more than text; see text-tower.ts. */
+export interface TextTower {
+  /** model_type of the whole. */
+  readonly wrapper: string;
+  /** What stands for "model." at the front of a module's name in the whole, as PEFT names it. */
+  readonly modulePrefix: string;
 }
 
 /** A rotary embedding and the heads that it turns. */

@@ -3,14 +3,7 @@
 // the rest is carried along untouched. The prefixes of weights in files are formats/model-folder.ts's.
 
 import type { Json } from "./config-reader.ts";
-import type { DecoderConfig } from "./decoder-config.ts";
-
-export interface TextTower {
-  /** model_type of the whole. */
-  readonly wrapper: string;
-  /** What stands for "model." at the front of a module's name in the whole, as PEFT names it. */
-  readonly modulePrefix: string;
-}
+import type { DecoderConfig, TextTower } from "./decoder-config.ts";
 
 interface Wrapper extends Pick<TextTower, "modulePrefix"> {
   /** model_type of a text_config that does not say. */

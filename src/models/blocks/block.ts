@@ -42,8 +42,8 @@ export type NamedPart = readonly [part: string, weight: BlockWeight];
 export function blockWeights(config: DecoderConfig, layer: LayerConfig): NamedPart[] {
   const { attentionNorm, attentionPostNorm, mlpNorm, mlpPostNorm } = norms;
   const all = {
-    ...{ attentionNorm, ...mixerOf(layer.mixer).weights, attentionPostNorm },
-    ...{ mlpNorm, ...mlpOf(layer.mlp).weights, mlpPostNorm },
+    ...{ attentionNorm, ...mixerOf(layer).weights, attentionPostNorm },
+    ...{ mlpNorm, ...mlpOf(layer).weights, mlpPostNorm },
   };
   return Object.entries<BlockWeight>(all).filter(([, { present }]) => present?.(config, layer) ?? true);
 }
@@ -88,8 +88,8 @@ export function makeBlock(config: DecoderConfig, weights: DecoderWeights, index:
 export function runBlock(pass: Omit<BlockPass, "index" | "layer">, x: Value, block: Block): Value {
   const own = { ...pass, index: block.index, layer: block.layer };
   const { attentionNorm, attentionPostNorm, mlpNorm, mlpPostNorm } = block.parts as PartsOf<typeof norms>;
-  const middle = around(own, x, mixerOf(block.layer.mixer), block, attentionNorm, attentionPostNorm);
-  return around(own, middle, mlpOf(block.layer.mlp), block, mlpNorm, mlpPostNorm);
+  const middle = around(own, x, mixerOf(block.layer), block, attentionNorm, attentionPostNorm);
+  return around(own, middle, mlpOf(block.layer), block, mlpNorm, mlpPostNorm);
 }
 
 /** x + what a part makes of it. */
