@@ -57,6 +57,10 @@ interface Running {
   readonly slot: number;
   readonly sampler: Sampler;
   readonly generated: number[];
+  /** Tokens that enter together: the prompt, or the whole text where its keys and values are computed anew. */
+  entering: readonly number[];
+  /** They are in: one token goes in at a time. */
+  entered: boolean;
   /** Tokens that are yet to be fed in. */
   pending: readonly number[];
   /** The last pass that it took part in. */
@@ -201,6 +205,8 @@ export class GenerationEngine {
         slot,
         sampler: new Sampler(sampling),
         generated: [],
+        entering: promptIds,
+        entered: false,
         pending: promptIds,
         servedIn: 0,
       });
@@ -248,9 +254,9 @@ export class GenerationEngine {
   private choose(): RunTokens[] {
     const candidates = [...this.active.values()].map((running) => ({
       running,
-      promptTokens: running.request.promptIds.length,
-      fedTokens: running.request.promptIds.length - running.pending.length,
-      answering: running.generated.length > 0,
+      promptTokens: running.entering.length,
+      fedTokens: running.entering.length - running.pending.length,
+      answering: running.entered,
       servedIn: running.servedIn,
     }));
     // The prompts of which least is in come first: a long one delays no short one by more than a pass.
@@ -284,12 +290,12 @@ export class GenerationEngine {
     const placed = decoder.ropeCache.place(
       tokens.map(({ run, count }, i) => {
         const start = starts[i]!;
-        return { start, count, length: Math.max(run.request.promptIds.length, start + count) };
+        return { start, count, length: Math.max(run.entering.length, start + count) };
       }),
     );
     const places = [...placed.rows];
     const all: number[] = [];
-    const prompts = turns.some(({ run }) => run.generated.length === 0);
+    const prompts = turns.some(({ run }) => !run.entered);
     const lastRows: number[] = [];
     const adapterRows: AdapterRows[] = [];
     const headRows: AdapterRows[] = [];
@@ -336,6 +342,20 @@ export class GenerationEngine {
     }
   }
 
+  /** What goes in next: the new token, or the whole text once what is kept of it no longer serves. */
+  private expect(run: Running, id: number): void {
+    const { promptIds } = run.request;
+    const { keptUpTo } = this.decoder.config;
+    run.entered = keptUpTo === undefined || promptIds.length + run.generated.length !== keptUpTo + 1;
+    if (run.entered) {
+      run.pending = [id];
+      return;
+    }
+    this.cache.clear(run.slot);
+    run.entering = [...promptIds, ...run.generated];
+    run.pending = run.entering;
+  }
+
   private advance(run: Running, logits: Float32Array): void {
     const { request, generated } = run;
     const raw = request.logprobs === undefined ? undefined : logits.slice();
@@ -345,7 +365,7 @@ export class GenerationEngine {
       return;
     }
     generated.push(id);
-    run.pending = [id];
+    this.expect(run, id);
     const logprobs = raw && tokenLogprobs(raw, id, request.logprobs!);
     if (request.onToken?.(id, logprobs) === false) this.finish(run, "stop");
     else if (generated.length >= request.maxNewTokens) this.finish(run, "length");

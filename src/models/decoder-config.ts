@@ -78,6 +78,11 @@ export interface DecoderConfig {
   readonly logitSoftCap: number;
   readonly ropes: readonly LayerRope[];
   readonly maxPositions: number;
+  /**
+   * In generation, keys and values of a text of up to so many tokens are computed anew when it becomes longer. Absent:
+   * they serve at any length.
+   */
+  readonly keptUpTo?: number;
   /** Names of the weights where they lie in a model of more than text; absent: such a model is text alone. */
   readonly tower?: TextTower;
   /** What the user should know of how config.json was read. */

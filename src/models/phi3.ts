@@ -2,7 +2,7 @@
 // that turns, and one window for all layers where config.json says so.
 
 import type { Architecture } from "./architecture.ts";
-import { eachLayer, type Json, readCommon, readWindow } from "./decoder-config.ts";
+import { eachLayer, type Json, type LayerRope, readCommon, readWindow } from "./decoder-config.ts";
 
 /** Where config.json names no length: the class has one, and it is stronger than what stands in the RoPE's object. */
 const defaults = { vocab_size: 32_064, original_max_position_embeddings: 4096 };
@@ -25,9 +25,12 @@ export const phi3: Architecture = {
       { theta: 10000, tied: false, maxPositions: 4096, normEpsilon: 1e-5, partialByDefault: true },
     );
     const window = readWindow(given);
+    const [{ rope }] = common.ropes as [LayerRope];
+    // Its frequencies change with the text's length, and what came before is turned as it would be had it been so long.
+    const keptUpTo = rope.type === "longrope" ? rope.originalMaxPositions : undefined;
     return {
       ...common,
-      ...{ fusedQkv: true, fusedGateUp: true },
+      ...{ fusedQkv: true, fusedGateUp: true, keptUpTo },
       layers: eachLayer(common, () => ({ window })),
     };
   },

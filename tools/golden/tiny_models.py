@@ -11,7 +11,7 @@ A and B alike: a zero B would leave half of the gradients zero.
 import copy
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from philox import integers, uniform
 
 ADAPTER_STREAM = 1000
@@ -27,6 +27,18 @@ DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
 def shape(config_class, **changes):
     return config_class(**{**copy.deepcopy(BASE), "rope_parameters": dict(DEFAULT_ROPE), **changes})
+
+
+# Smaller, for the families that came later: there are many of them.
+SMALL = dict(
+    vocab_size=96, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5, tie_word_embeddings=False,
+    bos_token_id=1, eos_token_id=2, pad_token_id=None,
+)
+
+
+def family(model_type, **changes):
+    return AutoConfig.for_model(model_type, **{**copy.deepcopy(SMALL), **changes})
 
 
 MODELS = {
@@ -56,6 +68,50 @@ MODELS = {
         Qwen3Config, num_key_value_heads=2, head_dim=16, tie_word_embeddings=True, rms_norm_eps=1e-6,
         rope_parameters={"rope_type": "default", "rope_theta": 1000000.0})),
 }
+
+MODELS.update({
+    # Every window, both RoPEs, a scale that is not the head's, a cap on the logits.
+    "gemma3-text": (301, lambda: family(
+        "gemma3_text", num_hidden_layers=4, head_dim=12, query_pre_attn_scalar=20, sliding_window=6,
+        sliding_window_pattern=3, tie_word_embeddings=True, final_logit_softcapping=8.0,
+        rope_parameters={"full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6},
+                         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}})),
+    # Texts of up to 32 tokens turn otherwise than longer ones; 6 of 8 elements of a head turn.
+    "phi3-longrope": (302, lambda: family(
+        "phi3", tie_word_embeddings=True, original_max_position_embeddings=32,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.75,
+                         "short_factor": [1.0, 1.1, 1.3], "long_factor": [1.5, 3.0, 7.0]})),
+    # Generated across the length at which its frequencies change.
+    "phi3-crossing": (303, lambda: family(
+        "phi3", sliding_window=7, original_max_position_embeddings=16,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4,
+                         "short_factor": [1.0, 1.1, 1.3, 1.4], "long_factor": [1.5, 3.0, 7.0, 9.0]})),
+    # Queries grow from position 8 on.
+    "ministral3": (304, lambda: family(
+        "ministral3", head_dim=16,
+        rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 8,
+                         "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 0.5,
+                         "llama_4_scaling_beta": 0.3})),
+    "granite": (305, lambda: family(
+        "granite", attention_bias=True, mlp_bias=True, embedding_multiplier=3.0, logits_scaling=2.0,
+        residual_multiplier=0.4, attention_multiplier=0.2)),
+    "granite-hybrid-nope": (306, lambda: family(
+        "granitemoehybrid", num_local_experts=0, shared_intermediate_size=40, layer_types=["full_attention"] * 2,
+        position_embedding_type=None, mamba_n_heads=8, embedding_multiplier=2.0, logits_scaling=4.0,
+        residual_multiplier=0.5, attention_multiplier=0.3, tie_word_embeddings=True)),
+    "smollm3": (307, lambda: family("smollm3", num_hidden_layers=4, no_rope_layers=[1, 0, 1, 0], tie_word_embeddings=True)),
+    "olmo2": (308, lambda: family("olmo2")),
+    "olmo3": (309, lambda: family(
+        "olmo3", num_hidden_layers=4, sliding_window=5,
+        rope_parameters={"full_attention": {"rope_type": "yarn", "rope_theta": 5e5, "factor": 4.0,
+                                            "original_max_position_embeddings": 16},
+                         "sliding_attention": {"rope_type": "default", "rope_theta": 5e5}})),
+    "exaone4": (310, lambda: family("exaone4", num_hidden_layers=3, sliding_window=6, sliding_window_pattern=3)),
+    "seed-oss": (311, lambda: family("seed_oss", head_dim=12, attention_dropout=0.0, residual_dropout=0.0)),
+    "hunyuan": (312, lambda: family(
+        "hunyuan_v1_dense", head_dim=12, tie_word_embeddings=True,
+        rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 50.0, "factor": 1.0})),
+})
 
 # Not a golden of its own: rows are multiples of 64, as bitsandbytes' CPU decoder needs them (see qlora.py).
 UNLISTED = {
@@ -112,16 +168,35 @@ def old_spelling(config: dict) -> dict:
     """The same configuration as transformers 4 wrote it."""
     old = copy.deepcopy(config)
     rope = old.pop("rope_parameters")
+    old["transformers_version"] = "4.41.0"
+    if "full_attention" in rope:
+        return old_by_layer_type(old, rope)
     old["rope_theta"] = rope.pop("rope_theta")
     kind = rope.pop("rope_type")
     # 4.x wrote "type" for the first scalings and "rope_type" since llama3.
-    old["rope_scaling"] = None if kind == "default" else {"rope_type" if kind == "llama3" else "type": kind, **rope}
+    new_name = kind in ("llama3", "yarn") and old["model_type"] != "llama"
+    old["rope_scaling"] = None if kind == "default" else {"rope_type" if new_name or kind == "llama3" else "type": kind, **rope}
     old["torch_dtype"] = old.pop("dtype", None) or "float32"
-    old.pop("layer_types", None)
+    if "partial_rotary_factor" in rope:
+        old["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+    if old["model_type"] != "granitemoehybrid":
+        old.pop("layer_types", None)
     # The first releases wrote neither; both follow from the other sizes.
     if old.get("head_dim") == old["hidden_size"] // old["num_attention_heads"]:
         del old["head_dim"]
     if old["model_type"] == "llama" and old["num_key_value_heads"] == old["num_attention_heads"]:
         del old["num_key_value_heads"]
-    old["transformers_version"] = "4.41.0"
+    return old
+
+
+def old_by_layer_type(old: dict, rope: dict) -> dict:
+    """RoPE of the layers that see everything in the usual keys; of others only a base, where it is another."""
+    full, sliding = rope["full_attention"], rope["sliding_attention"]
+    old["rope_theta"] = full.pop("rope_theta")
+    old["rope_scaling"] = None if full["rope_type"] == "default" else full
+    if old["model_type"] == "gemma3_text":
+        old["rope_local_base_freq"] = sliding["rope_theta"]
+        old["sliding_window_pattern"] = old.pop("_sliding_window_pattern")
+        del old["layer_types"]
+    old["torch_dtype"] = old.pop("dtype", None) or "float32"
     return old
