@@ -74,7 +74,7 @@ async function configOf(name) {
 
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
-/** Steps on a counting device, over `behind` where there is one. The last is counted, and timed no more. */
+/** Steps on a counting device, over `behind` where there is one. After those that are timed one is counted. */
 async function count(config, options, tier, behind) {
   const { device, counts } = countingDevice({}, behind);
   const opened = openedCounting(device, tier);
@@ -87,21 +87,24 @@ async function count(config, options, tier, behind) {
     for (const { sizeBytes } of operands) family.operandBytes += sizeBytes;
   };
   const steps = options.warmup + options.steps;
-  let [done, before] = [0, undefined];
+  let [done, before, after] = [0];
   const { stepsMs, ...result } = await benchShape(
     backendOf(opened, gpu),
     config,
-    { ...options, steps: options.steps + 1 },
+    { ...options, steps: options.steps + 2 },
     (message) => {
-      if (!message.startsWith("step ") || ++done !== steps) return;
-      before = { ...counts };
-      gpu.commands.onLaunch = countLaunch;
+      // When a step is heard of, the next is recorded and the one after it is not: from one message to the next is a step.
+      if (!message.startsWith("step ")) return;
+      done++;
+      if (done === steps) before = { ...counts };
+      if (done === steps + 1) after = { ...counts };
+      gpu.commands.onLaunch = done === steps ? countLaunch : undefined;
     },
   );
   return {
     result,
-    hostMs: median(stepsMs.slice(0, -1)),
-    step: Object.fromEntries(Object.keys(counts).map((key) => [key, counts[key] - before[key]])),
+    hostMs: median(stepsMs.slice(0, -2)),
+    step: Object.fromEntries(Object.keys(counts).map((key) => [key, after[key] - before[key]])),
     families: [...families.values()].sort((a, b) => b.operandBytes - a.operandBytes),
     poolBytes: gpu.memory.heldBytes,
   };

@@ -86,18 +86,14 @@ float encode(const float* from, const NearestEntry& nearest, int64_t n, uint8_t*
 
 void adamw8bit(const Adamw8bitArgs& a) {
   const double rootCorrection2 = sqrt(1 - pow(a.beta2, static_cast<double>(a.step)));
-  double clip = 1;
-  if (a.clipSumSquares) {
-    clip = a.maxNorm / (sqrt(static_cast<double>(*a.clipSumSquares)) + 1e-6);
-    if (clip > 1) clip = 1;
-  }
+  const float gradScale = a.factor ? *a.factor : 1.0f;
+  if (gradScale < 0) return;
   const float keep = static_cast<float>(1 - a.learningRate * a.weightDecay);
   const float beta1 = static_cast<float>(a.beta1), beta2 = static_cast<float>(a.beta2);
   const float rest1 = static_cast<float>(1 - a.beta1), rest2 = static_cast<float>(1 - a.beta2);
   const float step =
       static_cast<float>(-a.learningRate * rootCorrection2 / (1 - pow(a.beta1, static_cast<double>(a.step))));
   const float epsilon = static_cast<float>(a.epsilon * rootCorrection2);
-  const float gradScale = static_cast<float>(clip);
   static thread_local NearestEntry nearestM, nearestV;
   nearestM.prepare(a.mMap);
   nearestV.prepare(a.vMap);

@@ -12,19 +12,14 @@ namespace lowrank::LOWRANK_ISA_NAMESPACE {
 void adamw(const AdamwArgs& a) {
   const double correction1 = 1 - pow(a.beta1, static_cast<double>(a.step));
   const double correction2 = 1 - pow(a.beta2, static_cast<double>(a.step));
-  double clip = 1;
-  if (a.clipSumSquares) {
-    // torch.nn.utils.clip_grad_norm_. A norm that is NaN makes the coefficient NaN there too.
-    clip = a.maxNorm / (sqrt(static_cast<double>(*a.clipSumSquares)) + 1e-6);
-    if (clip > 1) clip = 1;
-  }
+  const float gradScale = a.factor ? *a.factor : 1.0f;
+  if (gradScale < 0) return;
   const float keep = static_cast<float>(1 - a.learningRate * a.weightDecay);
   const float beta1 = static_cast<float>(a.beta1), beta2 = static_cast<float>(a.beta2);
   const float rest1 = static_cast<float>(1 - a.beta1), rest2 = static_cast<float>(1 - a.beta2);
   const float rootScale = static_cast<float>(1 / sqrt(correction2));
   const float epsilon = static_cast<float>(a.epsilon);
   const float step = static_cast<float>(-a.learningRate / correction1);
-  const float gradScale = static_cast<float>(clip);
   parallelRange(a.count, 8192, [&](int64_t begin, int64_t end, int) {
     eachVector(begin, end, [&](int64_t i, const auto& memory) {
       const Vec g = memory.load(a.grads + i) * gradScale;

@@ -9,17 +9,13 @@
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
 
 void lion(float* params, const float* grads, float* m, int64_t count, double learningRate, double beta1, double beta2,
-          double weightDecay, const float* clipSumSquares, double maxNorm) {
-  double clip = 1;
-  if (clipSumSquares) {
-    // torch.nn.utils.clip_grad_norm_. A norm that is NaN makes the coefficient NaN there too.
-    clip = maxNorm / (sqrt(static_cast<double>(*clipSumSquares)) + 1e-6);
-    if (clip > 1) clip = 1;
-  }
+          double weightDecay, const float* factor) {
+  const float gradScale = factor ? *factor : 1.0f;
+  if (gradScale < 0) return;
   const float keep = static_cast<float>(1 - learningRate * weightDecay);
   const float mix1 = static_cast<float>(beta1), mix2 = static_cast<float>(beta2);
   const float rest1 = static_cast<float>(1 - beta1), rest2 = static_cast<float>(1 - beta2);
-  const float step = static_cast<float>(learningRate), gradScale = static_cast<float>(clip);
+  const float step = static_cast<float>(learningRate);
   const Vec zero = broadcast(0.0f);
   const IntVec one = (IntVec)broadcast(1.0f);
   parallelRange(count, 8192, [&](int64_t begin, int64_t end, int) {

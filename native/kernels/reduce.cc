@@ -1,5 +1,7 @@
-// sum, sumSquares and countNonFinite. Sums are of doubles, per chunk of fixed size and then over chunks in order, so
+// sum, sumSquares, countNonFinite, and what is made of sums before an update (clipFactor). Sums are of doubles, per chunk of fixed size and then over chunks in order, so
 // they do not depend on the number of threads. Not here: row-wise reductions (norm.cc, cross-entropy.cc).
+#include <cmath>
+
 #include "../simd.h"
 #include "../threads.h"
 #include "declarations.h"
@@ -74,6 +76,25 @@ void sumSquares(const float* x, int64_t n, float* out) {
   *out = static_cast<float>(sumChunks(n, [&](int64_t begin, int64_t length) {
     return sumChunk(x + begin, length, [](auto v) { return v * v; });
   }));
+}
+
+/** torch.nn.utils.clip_grad_norm_, and what holds an update up. */
+void clipFactor(const float* sumSquares, const float* losses, int64_t n, double maxNorm, float* factor) {
+  const auto isFinite = [](float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return (bits & 0x7f800000u) != 0x7f800000u;
+  };
+  bool finite = isFinite(*sumSquares);
+  for (int64_t i = 0; i < n; i++) finite = finite && isFinite(losses[i]);
+  double clip = 1;
+  if (!finite || *factor < 0) {
+    clip = -1;
+  } else if (maxNorm > 0) {
+    clip = maxNorm / (sqrt(static_cast<double>(*sumSquares)) + 1e-6);
+    if (clip > 1) clip = 1;
+  }
+  *factor = static_cast<float>(clip);
 }
 
 void countNonFinite(const void* x, DType type, int64_t n, float* out) {

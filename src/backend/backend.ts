@@ -140,6 +140,8 @@ export interface Backend extends Kernels {
   readonly precision: Precision;
   /** dtype of activations, gradients, norms and trained parameters: f32; f64 only on the f64 reference. */
   readonly floatType: "f32" | "f64";
+  /** True: the device works by itself, and stands idle while the host waits for a read before it goes on. */
+  readonly runsAhead?: true;
   /** True: memory holds no values (counting.ts), so nobody needs to compute what would be written to it. */
   readonly holdsNothing?: true;
   readonly rowsAlike: RowsAlike;

@@ -108,9 +108,8 @@ const attention = {
 } as const;
 
 const clipping = {
-  /** Gradients are multiplied by min(1, maxNorm / (sqrt(clipSumSquares[0]) + 1e-6)) as torch's clip_grad_norm_. */
-  clipSumSquares: optional(float("1")),
-  maxNorm: number,
+  /** As clipFactor leaves it: gradients are multiplied by it, below 0 the update changes nothing. 1 when absent. */
+  factor: optional(float("1")),
 } as const;
 
 /** What every update of parameters by AdamW is told. */
@@ -191,6 +190,12 @@ export const contract = {
   sumSquares: { x: float("*n"), out: out(float("1")) },
   /** Number of NaN or infinite elements. */
   countNonFinite: { x: stored("*n"), out: out(float("1")) },
+  /**
+   * What an update multiplies gradients by: min(1, maxNorm / (sqrt(sumSquares[0]) + 1e-6)) as torch's clip_grad_norm_, or 1
+   * where maxNorm is 0. It is -1, and the update changes nothing, when sumSquares or a loss is not finite, and when factor
+   * held a number below 0 before: what follows a step that went wrong is held up with it until somebody writes factor.
+   */
+  clipFactor: { sumSquares: float("1"), losses: float("*n"), maxNorm: number, factor: update(float("1")) },
 
   embedding: { ids: i32("t"), table: stored("v c"), y: out(float("t c")) },
   /** dTable[ids[t]] += dy[t]. */

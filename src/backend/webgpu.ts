@@ -107,6 +107,7 @@ export function backendOf(opened: OpenDevice, gpu: Gpu): Backend {
     description: `${opened.adapterName}, tier ${tier}${opened.software ? ", in software" : ""}`,
     precision,
     floatType: "f32",
+    runsAhead: true,
     rowsAlike: { few: vectorRows, many: false, piece: 512 },
     get liveBytes() {
       return memory.ledger.liveBytes;

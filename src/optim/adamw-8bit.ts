@@ -8,7 +8,6 @@ import { signedDynamicMap, unsignedDynamicMap } from "../quant/dynamic-map.ts";
 import { type DType, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount, rows, viewOf } from "../tensor/tensor.ts";
 import {
-  clipOperands,
   defineOptimizer,
   type Optimizer,
   type OptimizerOptions,
@@ -62,10 +61,10 @@ function make(
   };
   const [mMap, vMap] = [map(signedDynamicMap), map(unsignedDynamicMap)];
   return {
-    async update(step, learningRate, clip) {
+    async update(step, learningRate, factor) {
       const constantsOf = ({ rate, decays }: Part) => {
         const own = { learningRate: learningRate * rate, weightDecay: decays ? weightDecay : 0 };
-        return { step, beta1, beta2, epsilon, ...own, ...clipOperands(clip) };
+        return { step, beta1, beta2, epsilon, ...own, factor };
       };
       for (const part of quantized) {
         const { at, stateAt, count } = part;

@@ -4,13 +4,7 @@
 import type { Backend, Tensor } from "../backend/backend.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
-import {
-  clipOperands,
-  type Optimizer,
-  type OptimizerOptions,
-  type Trainables,
-  updatePieces,
-} from "./optimizer.ts";
+import { type Optimizer, type OptimizerOptions, type Trainables, updatePieces } from "./optimizer.ts";
 import { residentState } from "./paging.ts";
 
 export function adamw(
@@ -27,12 +21,12 @@ export function adamw(
   };
   const [m, v] = [state(), state()];
   return {
-    update(step, learningRate, clip) {
+    update(step, learningRate, factor) {
       const rate = { learningRate, weightDecay };
       return updatePieces(parameters, memory, [m, v], rate, ({ state: [m, v], ...piece }) => {
         backend.adamw({
           ...{ ...piece, m: m!, v: v! },
-          ...{ step, beta1, beta2, epsilon, ...clipOperands(clip) },
+          ...{ step, beta1, beta2, epsilon, factor },
         });
       });
     },

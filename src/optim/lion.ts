@@ -4,7 +4,7 @@
 
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
-import { clipOperands, defineOptimizer, updatePieces } from "./optimizer.ts";
+import { defineOptimizer, updatePieces } from "./optimizer.ts";
 import { residentState } from "./paging.ts";
 
 export const lion = defineOptimizer(
@@ -14,9 +14,9 @@ export const lion = defineOptimizer(
     const buffer = memory.allocate(Math.max(4, data.shape[0]! * dtypeBytes[data.dtype]));
     const m = viewOf(buffer, data.shape, data.dtype);
     return {
-      update: (_step, learningRate, clip) =>
+      update: (_step, learningRate, factor) =>
         updatePieces(parameters, memory, [m], { learningRate, weightDecay }, ({ state, ...piece }) => {
-          backend.lion({ ...piece, m: state[0]!, beta1, beta2, ...clipOperands(clip) });
+          backend.lion({ ...piece, m: state[0]!, beta1, beta2, factor });
         }),
       state: () => [{ name: "m", tensor: m, store: memory }],
       free: () => memory.free(buffer),

@@ -85,23 +85,12 @@ export interface StateTensor {
   readonly store: ByteStore;
 }
 
-/** Gradients are clipped to `maxNorm` by their squares' sum, as torch's clip_grad_norm_. */
-export interface Clip {
-  readonly sumSquares: Tensor; // [1]
-  readonly maxNorm: number;
-}
-
-/** Clipping as an update kernel is told of it. */
-export function clipOperands(clip: Clip | undefined): {
-  clipSumSquares: Tensor | undefined;
-  maxNorm: number;
-} {
-  return { clipSumSquares: clip?.sumSquares, maxNorm: clip?.maxNorm ?? 0 };
-}
-
 export interface Optimizer {
-  /** One update from the gradients in place; step is 1 for the first. */
-  update(step: number, learningRate: number, clip: Clip | undefined): Promise<void>;
+  /**
+   * One update from the gradients in place, times `factor` [1] as the clipFactor kernel leaves it (below 0 nothing is
+   * updated); step is 1 for the first.
+   */
+  update(step: number, learningRate: number, factor: Tensor | undefined): Promise<void>;
   /** What a checkpoint saves and restores, in a fixed order. */
   state(): readonly StateTensor[];
   free(): void;

@@ -1,8 +1,8 @@
 // Training as a thing one holds: a decoder, what trains on it, and an optimizer over that. train, bench, the memory
 // count, the conformance tests and users' own loops (library/) all step through it. One optimizer step is micro-batches
 // forward and backward into the flat gradient, then clip and update. The loss is a sum over target tokens divided by
-// all target tokens of the step, so 8 micro-batches of 1 equal 1 batch of 8. Losses and the gradient norm come back
-// before the update: a step that went wrong changes nothing. Not here: a run with its folder and data (run.ts).
+// all target tokens of the step, so 8 micro-batches of 1 equal 1 batch of 8. A step that went wrong changes nothing: the
+// device looks at losses and norm before it updates (update-gate.ts). Not here: a run with its folder and data (run.ts).
 
 import { Tape } from "../autograd/tape.ts";
 import type { Backend, Tensor } from "../backend/backend.ts";
@@ -24,10 +24,11 @@ import { type OptimizerName, optimizerDefaults, optimizers } from "../optim/inde
 import { defaultOptimizerOptions, type Optimizer, type OptimizerOptions } from "../optim/optimizer.ts";
 import type { StateMemory } from "../optim/paging.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
-import { viewOf } from "../tensor/tensor.ts";
+import { rows, viewOf } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { DeviceBatch, defaultLogitsChunkBytes } from "./device-batch.ts";
 import { type Evaluation, evaluate } from "./evaluate.ts";
+import { UpdateGate } from "./update-gate.ts";
 
 /** What trains, and what updates it: the part of a run's recipe that a session needs. */
 export interface SessionRecipe extends Partial<OptimizerOptions> {
@@ -165,6 +166,12 @@ export interface UpdateResult {
 
 export interface StepResult extends GradientResult, UpdateResult {}
 
+/** A step that was handed to the device. */
+export interface StartedStep {
+  /** Waits for the step's numbers. Steps that are started before this is called are not made if this one went wrong. */
+  numbers(): Promise<StepResult>;
+}
+
 /** Bytes between two numbers that are read back: WebGPU's binding alignment. */
 const slotBytes = 256;
 
@@ -173,13 +180,19 @@ export class Session implements Disposable {
   readonly adapter: DecoderAdapter | undefined;
   readonly optimizer: Optimizer;
   /** Optimizer steps done; the next is one more. A resumed run sets it. */
-  steps = 0;
+  get steps(): number {
+    return this.gate.steps;
+  }
+  set steps(steps: number) {
+    this.gate.steps = steps;
+  }
   /** Recompute activations in the backward pass; may change from step to step. */
   checkpointing: boolean;
   /** Micro-batches done, so that dropout masks never repeat. A resumed run sets it. */
   passes = 0;
   private readonly decoder: Decoder;
   private readonly ownsTrainable: boolean;
+  private readonly gate: UpdateGate;
   private stats: Tensor | undefined;
   private slots = 0;
   /** Gradients of forwardBackward() that no step() has used yet. */
@@ -194,6 +207,7 @@ export class Session implements Disposable {
     trainable?: Trainable,
   ) {
     this.decoder = loaded.decoder;
+    this.gate = new UpdateGate(this.decoder.backend);
     this.checkpointing = options.checkpointing ?? false;
     this.ownsTrainable = trainable === undefined;
     const { parameters, adapter } = trainable ?? makeTrainable(loaded, recipe, options);
@@ -227,25 +241,27 @@ export class Session implements Disposable {
   }
 
   /** One update from the gradients that forwardBackward() has left, which are spent then. */
-  async step({ learningRate, maxGradNorm = 1 }: UpdateOptions): Promise<UpdateResult> {
+  async step(options: UpdateOptions): Promise<UpdateResult> {
     if (!this.pending) throw new BugError("step() without a gradient: call forwardBackward() first");
     this.statsFor(1);
-    this.backend.sumSquares({ x: this.parameters.grad, out: this.slot(0) });
-    const gradNorm = Math.sqrt((await this.readStats(1))[0]!);
-    return this.update(gradNorm, this.slot(0), { learningRate, maxGradNorm });
+    const { gradNorm, updated } = await (await this.startUpdate([], options)).numbers();
+    return { gradNorm, updated };
   }
 
-  /** forwardBackward() and step() in one, with a single read of losses and norm between them. */
+  /** forwardBackward() and step() in one, with a single read of losses and norm. */
   async trainStep(batches: readonly Batch[], options: UpdateOptions): Promise<StepResult> {
+    return (await this.startStep(batches, options)).numbers();
+  }
+
+  /**
+   * trainStep() without waiting for its numbers: on a device that works by itself the next step can be started first. A
+   * step that goes wrong updates nothing, and neither do those that are started before its numbers were asked for.
+   */
+  async startStep(batches: readonly Batch[], options: UpdateOptions): Promise<StartedStep> {
     await this.adapter?.initialize();
     this.statsFor(batches.length + 1);
     this.accumulateAll(batches);
-    const norm = this.slot(batches.length);
-    this.backend.sumSquares({ x: this.parameters.grad, out: norm });
-    const values = await this.readStats(batches.length + 1);
-    const result = gradientResult(batches, values.slice(0, -1));
-    this.finite &&= Number.isFinite(result.loss);
-    return { ...result, ...(await this.update(Math.sqrt(values.at(-1)!), norm, options)) };
+    return this.startUpdate(batches, options);
   }
 
   /** Mean loss over samples, without gradients or dropout. */
@@ -258,24 +274,37 @@ export class Session implements Disposable {
   [Symbol.dispose](): void {
     if (this.stats) this.backend.free(this.stats.buffer);
     this.stats = undefined;
+    this.gate.free();
     this.optimizer.free();
     if (this.ownsTrainable) this.adapter?.free();
   }
 
-  private async update(
-    gradNorm: number,
-    norm: Tensor,
+  /** Update and read of a step whose micro-batches' losses are in the first slots. */
+  private async startUpdate(
+    batches: readonly Batch[],
     { learningRate, maxGradNorm = 1 }: UpdateOptions,
-  ): Promise<UpdateResult> {
-    const updated = this.finite && Number.isFinite(gradNorm);
+  ): Promise<StartedStep> {
+    const count = batches.length;
+    const norm = this.slot(count);
+    this.backend.sumSquares({ x: this.parameters.grad, out: norm });
+    const reading = this.readStats(count + 1);
+    reading.catch(() => {}); // heard through numbers
+    const update = this.gate.begin(this.finite);
     this.pending = false;
     this.finite = true;
-    if (updated) {
-      const clip = maxGradNorm > 0 ? { sumSquares: norm, maxNorm: maxGradNorm } : undefined;
-      await this.optimizer.update(this.steps + 1, learningRate, clip);
-      this.steps++;
+    const numbers = this.gate.settling(update, async () => {
+      const values = await reading;
+      const result = gradientResult(batches, values.slice(0, -1));
+      const gradNorm = Math.sqrt(values.at(-1)!);
+      const finite = Number.isFinite(result.loss) && Number.isFinite(gradNorm);
+      return { finite, numbers: { ...result, gradNorm } };
+    });
+    if (update.step !== undefined) {
+      const losses = count === 0 ? norm : rows(this.stats!, 0, (count * this.stats!.shape[0]!) / this.slots);
+      const factor = this.gate.factorFor(norm, losses, maxGradNorm);
+      await this.optimizer.update(update.step, learningRate, factor);
     }
-    return { gradNorm, updated };
+    return { numbers };
   }
 
   private accumulateAll(batches: readonly Batch[]): void {

@@ -16,7 +16,7 @@ import type { MemoryChoices } from "../memory/fit-memory.ts";
 import { stateMemoryOf } from "../memory/state-memory.ts";
 import { scheduleFactor } from "../optim/schedule.ts";
 import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
-import { Session } from "../session/session.ts";
+import { Session, type StartedStep } from "../session/session.ts";
 import { DivergedError } from "../util/errors.ts";
 import { preflightRun } from "./check.ts";
 import { type RunState, restoreCheckpoint, SaveProblem, saveCheckpoint } from "./checkpoint.ts";
@@ -56,6 +56,17 @@ export const runTraining: RunTraining = async (options, emit, signal) => {
   return await run.execute(resumed, signal);
 };
 
+/** A step on its way: what is told and saved of it once its numbers are there. */
+interface Flight {
+  readonly step: number;
+  readonly batches: readonly Batch[];
+  readonly learningRate: number;
+  readonly startedAt: number;
+  readonly numbers: StartedStep["numbers"];
+  /** What a checkpoint after it holds. */
+  readonly after: Pick<RunState, "passes" | "cursor">;
+}
+
 class Run {
   private readonly plan: BatchPlan;
   private readonly session: Session;
@@ -66,6 +77,7 @@ class Run {
   private state: RunState;
   private startedAt = performance.now();
   private savedAt = this.startedAt;
+  private settledAt = this.startedAt;
   private tokensThisTime = 0;
 
   constructor(
@@ -123,14 +135,25 @@ class Run {
       this.startedAt = performance.now();
       this.savedAt = this.startedAt;
       let checkpoint = resumed?.folder;
+      let flight: Flight | undefined;
       while (this.state.step < this.totalSteps) {
-        await this.step(log);
-        const { step } = this.state;
+        // On a device that works by itself a step is on its way before the one before it is heard of.
+        const next = await this.start((flight?.step ?? this.state.step) + 1);
+        if (flight) await this.settle(flight, log);
+        flight = next;
+        const { step } = next;
         const last = step === this.totalSteps;
         const evaluates = options.evalEvery !== undefined && step % options.evalEvery === 0;
+        const due = options.saveEvery !== undefined && step % options.saveEvery === 0;
+        const stops = last || evaluates || due || signal.interrupted || this.clockIsDue();
+        if (this.backend.runsAhead && !stops) {
+          await nextTurn();
+          continue;
+        }
+        await this.settle(flight, log);
+        flight = undefined;
         if (last && !evaluates) this.state = { ...this.state, metricsBytesBeforeEnd: log.sizeBytes };
         if (last || evaluates) await this.evaluate(log);
-        const due = options.saveEvery !== undefined && step % options.saveEvery === 0;
         if (due || (signal.interrupted && !last)) checkpoint = await this.save(log);
         else if (last ? options.saveEnd : this.clockIsDue())
           checkpoint = (await this.saveUnasked(log, !last)) ?? checkpoint;
@@ -139,8 +162,7 @@ class Run {
           await this.record("interrupted", summary);
           return summary;
         }
-        // A step's kernels hold this thread; give messages a turn.
-        await new Promise((resolve) => setImmediate(resolve));
+        await nextTurn();
       }
       await log.sync();
       await saveResult(this.trainable, options.out);
@@ -198,22 +220,27 @@ class Run {
     return batches;
   }
 
-  private async step(log: MetricsLog): Promise<void> {
+  private async start(step: number): Promise<Flight> {
     const { options } = this;
-    const step = this.state.step + 1;
-    const before = performance.now();
-    const beforeCursor = this.cursor.state();
+    const startedAt = performance.now();
     const batches = this.nextBatches();
     const { schedule: name, warmupSteps } = options;
     const learningRate =
       options.learningRate * scheduleFactor({ name, warmupSteps, totalSteps: this.totalSteps }, step);
     const { maxGradNorm } = options;
-    const result = await this.session.trainStep(batches, { learningRate, maxGradNorm });
-    if (!result.updated) {
-      this.state = { ...this.state, cursor: beforeCursor };
-      await this.refuseNonFinite(step, result.losses, batches, log);
-    }
+    const { numbers } = await this.session.startStep(batches, { learningRate, maxGradNorm });
+    const after = { passes: this.session.passes, cursor: this.cursor.state() };
+    return { step, batches, learningRate, startedAt, numbers, after };
+  }
+
+  /** Waits for a step's numbers, and tells and notes them. */
+  private async settle(flight: Flight, log: MetricsLog): Promise<void> {
+    const { step, batches, learningRate, after } = flight;
+    const result = await flight.numbers();
+    if (!result.updated) await this.refuseNonFinite(step, result.losses, batches, log);
     const now = performance.now();
+    const before = Math.max(flight.startedAt, this.settledAt);
+    this.settledAt = now;
     const elapsedMs = this.elapsedMs();
     this.tokensThisTime += result.tokens;
     const event: StepEvent = {
@@ -231,9 +258,8 @@ class Run {
     await log.append(event);
     this.state = {
       ...this.state,
+      ...after,
       step,
-      passes: this.session.passes,
-      cursor: this.cursor.state(),
       tokens: this.state.tokens + result.tokens,
       firstLoss: this.state.firstLoss ?? result.loss,
       lastLoss: result.loss,
@@ -362,6 +388,11 @@ class Run {
       checkpoint,
     };
   }
+}
+
+/** A step's kernels hold this thread; messages get a turn. */
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function inMegabytes(bytes: number): string {

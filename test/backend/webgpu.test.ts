@@ -212,7 +212,7 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
         on.adamw8bit({
           ...{ params, grads, mCodes: codes[0], vCodes: codes[1], mAbsmax: scales[0], vAbsmax: scales[1] },
           ...{ mMap: maps[0], vMap: maps[1], step, learningRate: 1e-2, beta1: 0.9, beta2: 0.99 },
-          ...{ epsilon: 1e-8, weightDecay: 0.1, clipSumSquares: undefined, maxNorm: 0 },
+          ...{ epsilon: 1e-8, weightDecay: 0.1, factor: undefined },
         });
       }
       const results = await Promise.all([params, ...codes, ...scales].map((tensor) => s.read(tensor)));

@@ -6,7 +6,7 @@ import { mkdtempSync, readdirSync, rmSync, statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Backend } from "../../src/backend/backend.ts";
+import type { Backend, Tensor } from "../../src/backend/backend.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { FlatParameters } from "../../src/nn/parameters.ts";
 import { adamw8bitStep, zeroMoments } from "../../src/optim/adamw-8bit-reference.ts";
@@ -95,7 +95,9 @@ for (const { name, open, skip } of exactBackends) {
         const flat = new FlatParameters(backend, [{ name: "p", shape: [row.count] }], "adapters");
         flat.set(flat.entries[0]!, optimizerParams(row));
         const optimizer = optimizers[optimizerName](backend, flat, row);
-        const sumSquares = viewOf(backend.allocate(8, "workspace"), [1], backend.floatType);
+        const [sumSquares, factor] = [8, 8].map((sizeBytes) =>
+          viewOf(backend.allocate(sizeBytes, "workspace"), [1], backend.floatType),
+        ) as [Tensor, Tensor];
         const wanted = floatsOf(row.params);
         const scale = wanted.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
         for (let step = 1; step <= steps; step++) {
@@ -109,8 +111,11 @@ for (const { name, open, skip } of exactBackends) {
           backend.fill({ y: flat.grad, value: 0 });
           backend.addInPlace({ x: gradient.data, y: flat.grad });
           backend.sumSquares({ x: flat.grad, out: sumSquares });
-          const clip = row.maxGradNorm === null ? undefined : { sumSquares, maxNorm: row.maxGradNorm };
-          await optimizer.update(step, row.learningRate, clip);
+          if (row.maxGradNorm !== null) {
+            backend.fill({ y: factor, value: 1 });
+            backend.clipFactor({ sumSquares, losses: sumSquares, maxNorm: row.maxGradNorm, factor });
+          }
+          await optimizer.update(step, row.learningRate, row.maxGradNorm === null ? undefined : factor);
           gradient.free();
           const found = await flat.read(flat.entries[0]!);
           const expected = wanted.subarray((step - 1) * row.count, step * row.count);
@@ -121,6 +126,7 @@ for (const { name, open, skip } of exactBackends) {
         optimizer.free();
         flat.free();
         backend.free(sumSquares.buffer);
+        backend.free(factor.buffer);
       }
     });
 

@@ -7,13 +7,19 @@ import { type ContractKernels, momentBlockSize, type Operands } from "../contrac
 import type { Floats, ReferenceMemory } from "./memory.ts";
 import { largestMagnitude } from "./quantized.ts";
 
-/** What gradients are multiplied by, as torch's clip_grad_norm_. */
 function clipFactor(
   memory: ReferenceMemory,
-  { clipSumSquares, maxNorm }: Pick<Operands<"adamw">, "clipSumSquares" | "maxNorm">,
-): number {
-  if (!clipSumSquares) return 1;
-  return Math.min(1, maxNorm / (Math.sqrt(memory.floats(clipSumSquares)[0]!) + 1e-6));
+  { sumSquares, losses, maxNorm, factor }: Operands<"clipFactor">,
+): void {
+  const [squares] = memory.floats(sumSquares) as Float64Array;
+  const held = memory.floats(factor);
+  const finite = Number.isFinite(squares) && memory.floats(losses).every(Number.isFinite);
+  if (!finite || held[0]! < 0) held[0] = -1;
+  else held[0] = maxNorm > 0 ? Math.min(1, maxNorm / (Math.sqrt(squares!) + 1e-6)) : 1;
+}
+
+function factorOf(memory: ReferenceMemory, factor: Tensor | undefined): number {
+  return factor ? memory.floats(factor)[0]! : 1;
 }
 
 /** Loshchilov & Hutter 2019 in torch's order of operations. */
@@ -24,7 +30,8 @@ function adamw(memory: ReferenceMemory, update: Operands<"adamw">): void {
   ) as Float64Array[];
   const correction1 = 1 - beta1 ** step;
   const rootCorrection2 = Math.sqrt(1 - beta2 ** step);
-  const factor = clipFactor(memory, update);
+  const factor = factorOf(memory, update.factor);
+  if (factor < 0) return;
   for (let i = 0; i < ps!.length; i++) {
     const g = gs![i]! * factor;
     ps![i]! *= 1 - learningRate * weightDecay;
@@ -38,7 +45,8 @@ function adamw(memory: ReferenceMemory, update: Operands<"adamw">): void {
 function lion(memory: ReferenceMemory, update: Operands<"lion">): void {
   const { learningRate, beta1, beta2, weightDecay } = update;
   const [ps, gs, ms] = [update.params, update.grads, update.m].map((t) => memory.floats(t)) as Float64Array[];
-  const factor = clipFactor(memory, update);
+  const factor = factorOf(memory, update.factor);
+  if (factor < 0) return;
   for (let i = 0; i < ps!.length; i++) {
     const g = gs![i]! * factor;
     const direction = Math.sign(beta1 * ms![i]! + (1 - beta1) * g);
@@ -53,7 +61,8 @@ function adamw8bit(memory: ReferenceMemory, update: Operands<"adamw8bit">): void
   const [params, grads] = [memory.floats(update.params), memory.floats(update.grads)];
   const rootCorrection2 = Math.sqrt(1 - beta2 ** step);
   const stepSize = (learningRate * rootCorrection2) / (1 - beta1 ** step);
-  const factor = clipFactor(memory, update);
+  const factor = factorOf(memory, update.factor);
+  if (factor < 0) return;
   const m = new Moment(memory, update.mCodes, update.mAbsmax, update.mMap);
   const v = new Moment(memory, update.vCodes, update.vAbsmax, update.vMap);
   for (let start = 0; start < params.length; start += momentBlockSize) {
@@ -109,6 +118,7 @@ class Moment {
 
 export function updateKernels(memory: ReferenceMemory) {
   return {
+    clipFactor: (operands) => clipFactor(memory, operands),
     adamw: (operands) => adamw(memory, operands),
     adamw8bit: (operands) => adamw8bit(memory, operands),
     lion: (operands) => lion(memory, operands),

@@ -1,4 +1,4 @@
-// Updates of parameters: AdamW, AdamW on moments in 8 bits, Lion.
+// Updates of parameters and what gates them: AdamW, AdamW on moments in 8 bits, Lion.
 
 import { SMALLEST_SCALE } from "../../quant/codebook.ts";
 import { elementCount } from "../../tensor/tensor.ts";
@@ -7,56 +7,49 @@ import { f32, operand } from "./commands.ts";
 import { forElements } from "./elementwise.ts";
 import { type Gpu, plain, windows } from "./gpu.ts";
 
+function clipFactor(gpu: Gpu, { sumSquares, losses, maxNorm, factor }: Operands<"clipFactor">): void {
+  const pipeline = gpu.pipelines.get("clip-factor", plain("clip-factor"));
+  const operands = [operand(sumSquares), operand(losses), operand(factor)];
+  gpu.commands.launch(pipeline, operands, [elementCount(losses.shape), f32(maxNorm)], 1);
+}
+
 function adamw(gpu: Gpu, update: Operands<"adamw">): void {
   const { params, grads, m, v, learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
-  const { clipSumSquares, maxNorm } = update;
-  const sumSquares = clipSumSquares ? operand(clipSumSquares) : gpu.commands.nothing;
+  const { factor } = update;
   const [rate, root] = [learningRate / (1 - beta1 ** step), Math.sqrt(1 - beta2 ** step)];
-  const numbers = [
-    maxNorm,
-    beta1,
-    beta2,
-    1 - beta1,
-    1 - beta2,
-    1 - learningRate * weightDecay,
-    rate,
-    root,
-    epsilon,
-  ];
+  const numbers = [beta1, beta2, 1 - beta1, 1 - beta2, 1 - learningRate * weightDecay, rate, root, epsilon];
   forElements(
     gpu,
     "adamw",
     plain("adamw"),
     [grads, params, m, v],
-    [clipSumSquares ? 1 : 0, ...numbers.map(f32)],
-    [sumSquares],
+    [factor ? 1 : 0, ...numbers.map(f32)],
+    [factor ? operand(factor) : gpu.commands.nothing],
   );
 }
 
 function lion(gpu: Gpu, update: Operands<"lion">): void {
-  const { params, grads, m, learningRate, beta1, beta2, weightDecay, clipSumSquares, maxNorm } = update;
-  const sumSquares = clipSumSquares ? operand(clipSumSquares) : gpu.commands.nothing;
+  const { params, grads, m, learningRate, beta1, beta2, weightDecay, factor } = update;
   const decay = 1 - learningRate * weightDecay;
-  const numbers = [maxNorm, beta1, beta2, 1 - beta1, 1 - beta2, decay, learningRate];
+  const numbers = [beta1, beta2, 1 - beta1, 1 - beta2, decay, learningRate];
   forElements(
     gpu,
     "lion",
     plain("lion"),
     [grads, params, m],
-    [clipSumSquares ? 1 : 0, ...numbers.map(f32)],
-    [sumSquares],
+    [factor ? 1 : 0, ...numbers.map(f32)],
+    [factor ? operand(factor) : gpu.commands.nothing],
   );
 }
 
 function adamw8bit(gpu: Gpu, update: Operands<"adamw8bit">): void {
-  const { params, grads, mCodes, vCodes, mAbsmax, vAbsmax, mMap, vMap, clipSumSquares, maxNorm } = update;
+  const { params, grads, mCodes, vCodes, mAbsmax, vAbsmax, mMap, vMap, factor } = update;
   const { learningRate, beta1, beta2, epsilon, weightDecay, step } = update;
   const pipeline = gpu.pipelines.get("adamw-8bit", () => ({
     files: ["multiply-high", "exact-float", "adamw-8bit"],
   }));
   const root = Math.sqrt(1 - beta2 ** step);
   const numbers = [
-    maxNorm,
     beta1,
     beta2,
     1 - beta1,
@@ -71,7 +64,7 @@ function adamw8bit(gpu: Gpu, update: Operands<"adamw8bit">): void {
     const block0 = start / momentBlockSize;
     const operands = [
       operand(grads, start, length),
-      clipSumSquares ? operand(clipSumSquares) : gpu.commands.nothing,
+      factor ? operand(factor) : gpu.commands.nothing,
       operand(params, start, length),
       { ...operand(mCodes, start, length), unit: 4 },
       { ...operand(vCodes, start, length), unit: 4 },
@@ -80,12 +73,15 @@ function adamw8bit(gpu: Gpu, update: Operands<"adamw8bit">): void {
       operand(mMap),
       operand(vMap),
     ];
-    gpu.commands.launch(pipeline, operands, [length, clipSumSquares ? 1 : 0, ...numbers], blocks);
+    gpu.commands.launch(pipeline, operands, [length, factor ? 1 : 0, ...numbers], blocks);
   }
 }
 
-export function updateKernels(gpu: Gpu): Pick<ContractKernels, "adamw" | "adamw8bit" | "lion"> {
+export function updateKernels(
+  gpu: Gpu,
+): Pick<ContractKernels, "clipFactor" | "adamw" | "adamw8bit" | "lion"> {
   return {
+    clipFactor: (operands) => clipFactor(gpu, operands),
     adamw: (operands) => adamw(gpu, operands),
     adamw8bit: (operands) => adamw8bit(gpu, operands),
     lion: (operands) => lion(gpu, operands),

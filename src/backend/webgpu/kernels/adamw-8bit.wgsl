@@ -3,13 +3,13 @@
 // and restarts its moments. stepSize = lr sqrt(1 - beta2^step) / (1 - beta1^step); epsilon comes scaled by that root.
 
 struct Params {
-  grads: u32, sumSquares: u32, params: u32, mCodes: u32, vCodes: u32, mAbsmax: u32, vAbsmax: u32,
-  n: u32, clip: u32, maxNorm: f32, beta1: f32, beta2: f32, rest1: f32, rest2: f32,
+  grads: u32, factor: u32, params: u32, mCodes: u32, vCodes: u32, mAbsmax: u32, vAbsmax: u32,
+  n: u32, guarded: u32, beta1: f32, beta2: f32, rest1: f32, rest2: f32,
   decay: f32, stepSize: f32, epsilon: f32, smallest: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> grads: array<u32>;
-@group(0) @binding(2) var<storage, read> sumSquares: array<f32>;
+@group(0) @binding(2) var<storage, read> factors: array<f32>;
 @group(0) @binding(3) var<storage, read_write> params: array<f32>;
 @group(0) @binding(4) var<storage, read_write> mCodes: array<u32>;
 @group(0) @binding(5) var<storage, read_write> vCodes: array<u32>;
@@ -19,6 +19,7 @@ struct Params {
 @group(0) @binding(9) var<uniform> vMap: array<vec4f, 64>;
 
 var<workgroup> largest: array<vec2u, 256>; // bits of |m| and |v|
+var<workgroup> held: f32;
 var<workgroup> inverse: vec2f;
 var<workgroup> codes: array<vec2u, 256>;
 
@@ -42,7 +43,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   let at = block * 256u + lane;
   if (block * 256u >= p.n) { return; }
   var factor = 1.0;
-  if (p.clip == 1u) { factor = min(1.0, p.maxNorm / (sqrt(sumSquares[p.sumSquares]) + 1e-6)); }
+  if (p.guarded == 1u) {
+    if (lane == 0u) { held = factors[p.factor]; }
+    factor = workgroupUniformLoad(&held); // uniform, as WGSL asks of what decides about barriers
+  }
+  if (factor < 0.0) { return; }
   var m = 0.0;
   var v = 0.0;
   if (at < p.n) {
