@@ -13,8 +13,7 @@ struct AttentionDecodeArguments {
   const i32* table;
   float* parts;  // [tq, heads, parts, width + 2]; only those that hold a visible key are written
   u32 heads, kvHeads, width, window;
-  u32 partsEach;    // of the longest segment
-  u32 mostQueries;  // longer segments are another kernel's
+  u32 partsEach;  // of the longest segment
   float scale, softcap;
 };
 
@@ -25,7 +24,7 @@ struct AttentionCombineArguments {
   float* out;
   float* lse;
   u32 heads, width, window;
-  u32 partsEach, mostQueries;
+  u32 partsEach;
 };
 
 constexpr int kPartKeys = 128, kDecodeThreads = 128, kWidest = 512;
@@ -42,7 +41,7 @@ FN void decodePart(const AttentionDecodeArguments& a) {
   SHARED(DecodeShared<HEADS>, s);
   const Segment segment = segmentAt(a.table, blockIdx.x / a.partsEach);
   const int query = blockIdx.z, part = blockIdx.x % a.partsEach;
-  if (query >= segment.qLength || segment.qLength > (int)a.mostQueries) return;
+  if (query >= segment.qLength) return;
   const int position = segment.before + query, key0 = part * kPartKeys;
   const int first = larger(0, firstKeyOf(position, (int)a.window) - key0), end = smaller(kPartKeys, position + 1 - key0);
   if (first >= end) return;
@@ -174,7 +173,7 @@ KERNEL(attentionDecodeAny, AttentionDecodeArguments, 128, 1, 0) { decodePart<4, 
 KERNEL(attentionCombine, AttentionCombineArguments, 128, 1, 0) {
   const Segment segment = segmentAt(a.table, blockIdx.x);
   const int query = blockIdx.z, head = blockIdx.y, width = (int)a.width;
-  if (query >= segment.qLength || segment.qLength > (int)a.mostQueries) return;
+  if (query >= segment.qLength) return;
   const int position = segment.before + query;
   const int first = firstKeyOf(position, (int)a.window) / kPartKeys, end = position / kPartKeys + 1;
   const u64 row = (u64)(segment.qStart + query) * a.heads + head;

@@ -9,7 +9,7 @@ FN void exactTile(const Arguments& a) {
   DYNAMIC_SHARED(ExactTiles, s);
   const Segment segment = segmentAt(a.table, blockIdx.x / a.tiles);
   const int query0 = (int)(a.tiles - 1 - blockIdx.x % a.tiles) * kTile;
-  if (query0 >= segment.qLength || segment.qLength < (int)a.leastQueries) return;
+  if (query0 >= segment.qLength) return;
   const int head = blockIdx.y % a.heads, column = (int)(blockIdx.y / a.heads) * kTile * CHUNKS;
   const int y = threadIdx.x / 16, x = threadIdx.x % 16, window = (int)a.window;
   const u32 kvHead = head * a.kvHeads / a.heads;

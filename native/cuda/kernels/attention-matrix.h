@@ -56,7 +56,7 @@ FN void attentionTile(const Arguments& a) {
   const Segment segment = segmentAt(a.table, blockIdx.x / a.tiles);
   // Later queries see more keys and begin first.
   const int query0 = (int)(a.tiles - 1 - blockIdx.x % a.tiles) * queries, head = blockIdx.y;
-  if (query0 >= segment.qLength || segment.qLength < (int)a.leastQueries) return;
+  if (query0 >= segment.qLength) return;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
   const int row = warp % ROW_WARPS * 16, column = warp / ROW_WARPS * columns, width = (int)a.width;
   const u32 kvHead = head * a.kvHeads / a.heads;

@@ -15,8 +15,7 @@ struct AttentionArguments {
   float* out;
   float* lse;  // [tq, heads]
   u32 heads, kvHeads, width, window;
-  u32 tiles;         // of the longest segment
-  u32 leastQueries;  // shorter segments are another kernel's
+  u32 tiles;  // of the longest segment
   float scale, softcap;
 };
 
