@@ -64,8 +64,7 @@ FN void backwardByQuery(const Arguments& a) {
   for (int key0 = firstKeyOf(query0, window) / KEYS * KEYS; key0 < endKey; key0 += KEYS) {
     const Source k = sourceOf(a.k, a.kvHeads, kvHead, a.width, segment.kStart + key0, segment.kLength - key0);
     __syncthreads();
-    loadRows<D, KEYS, threads>(s.k, k);
-    loadPairs<D, KEYS, threads>(s.kPairs, k);
+    loadBoth<D, KEYS, threads>(s.k, s.kPairs, k);
     loadRows<D, KEYS, threads>(
         s.v, sourceOf(a.v, a.kvHeads, kvHead, a.width, segment.kStart + key0, segment.kLength - key0));
     __syncthreads();
@@ -129,10 +128,8 @@ FN void backwardByKey(const Arguments& a) {
       const Source q = sourceOf(a.q, a.heads, head, a.width, first, rest);
       const Source dOut = sourceOf(a.dOut, a.heads, head, a.width, first, rest);
       __syncthreads();
-      loadRows<D, QUERIES, threads>(s.q, q);
-      loadPairs<D, QUERIES, threads>(s.qPairs, q);
-      loadRows<D, QUERIES, threads>(s.dOut, dOut);
-      loadPairs<D, QUERIES, threads>(s.dOutPairs, dOut);
+      loadBoth<D, QUERIES, threads>(s.q, s.qPairs, q);
+      loadBoth<D, QUERIES, threads>(s.dOut, s.dOutPairs, dOut);
       if (threadIdx.x < QUERIES) {
         const int own = threadIdx.x;
         const u64 from = (u64)(first + own) * a.heads + head;

@@ -63,6 +63,22 @@ FN void loadPairs(uint4* to, const Source& s) {
   }
 }
 
+/** Both of them from one read. */
+template <int D, int ROWS, int THREADS>
+FN void loadBoth(uint4* rows, uint4* pairs, const Source& s) {
+  ROLLED
+  for (int i = threadIdx.x; i < ROWS / 2 * (D / 4); i += THREADS) {
+    const int pair = i / (D / 4), chunk = i % (D / 4);
+    const float4 first = fourOf(s, 2 * pair, 4 * chunk), second = fourOf(s, 2 * pair + 1, 4 * chunk);
+    pairs[pair * ((D + 8) / 4) + chunk] = make_uint4(packBf16(first.x, second.x), packBf16(first.y, second.y),
+                                                     packBf16(first.z, second.z), packBf16(first.w, second.w));
+    uint2* halves = (uint2*)rows + chunk % 2;
+    halves[2 * chunkAt<D>(2 * pair, chunk / 2)] = make_uint2(packBf16(first.x, first.y), packBf16(first.z, first.w));
+    halves[2 * chunkAt<D>(2 * pair + 1, chunk / 2)] =
+        make_uint2(packBf16(second.x, second.y), packBf16(second.z, second.w));
+  }
+}
+
 /** sums[j] += the products of this warp's 16 rows of `left`, from `row` on, and rows 8 j .. 8 j + 7 of `right`. */
 template <int D, int BLOCKS>
 FN void multiplyRows(float (&sums)[BLOCKS][4], const uint4* left, int row, const uint4* right, int width) {
