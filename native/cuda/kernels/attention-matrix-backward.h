@@ -28,8 +28,8 @@ FN void softmaxBackward(float& score, float& slope, const ScoreUnits& u, float l
 
 template <int D, int KEYS, int ROW_WARPS>
 struct QueryShared {
-  uint4 q[rowsSize<D>(16 * ROW_WARPS)], dOut[rowsSize<D>(16 * ROW_WARPS)];
-  uint4 k[rowsSize<D>(KEYS)], v[rowsSize<D>(KEYS)], kPairs[pairsSize<D>(KEYS)];
+  uint4 q[rowsSize<D, 16 * ROW_WARPS>], dOut[rowsSize<D, 16 * ROW_WARPS>];
+  uint4 k[rowsSize<D, KEYS>], v[rowsSize<D, KEYS>], kPairs[pairsSize<D, KEYS>];
 };
 
 /** dQ = dS K of 16 ROW_WARPS queries of a head. */
@@ -93,9 +93,9 @@ FN void backwardByQuery(const Arguments& a) {
 
 template <int D, int QUERIES, int ROW_WARPS>
 struct KeyShared {
-  uint4 k[rowsSize<D>(16 * ROW_WARPS)], v[rowsSize<D>(16 * ROW_WARPS)];
-  uint4 q[rowsSize<D>(QUERIES)], dOut[rowsSize<D>(QUERIES)];
-  uint4 qPairs[pairsSize<D>(QUERIES)], dOutPairs[pairsSize<D>(QUERIES)];
+  uint4 k[rowsSize<D, 16 * ROW_WARPS>], v[rowsSize<D, 16 * ROW_WARPS>];
+  uint4 q[rowsSize<D, QUERIES>], dOut[rowsSize<D, QUERIES>];
+  uint4 qPairs[pairsSize<D, QUERIES>], dOutPairs[pairsSize<D, QUERIES>];
   float lse[QUERIES], delta[QUERIES];
 };
 

@@ -8,9 +8,9 @@
 
 template <int D, int KEYS, int ROW_WARPS>
 struct AttentionShared {
-  uint4 q[rowsSize<D>(16 * ROW_WARPS)];
-  uint4 k[rowsSize<D>(KEYS)];
-  uint4 v[pairsSize<D>(KEYS)];
+  uint4 q[rowsSize<D, 16 * ROW_WARPS>];
+  uint4 k[rowsSize<D, KEYS>];
+  uint4 v[pairsSize<D, KEYS>];
 };
 
 /** Scores of 16 queries at `position` + row and keys from `key0` on, in units of log2, hidden ones kHidden. */

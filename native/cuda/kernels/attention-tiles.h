@@ -16,14 +16,11 @@ FN int chunkAt(int row, int chunk) {
   return row * (D / 8) + (D % 64 == 0 ? chunk ^ (row & 1) << 2 : chunk);
 }
 
-template <int D>
-constexpr int rowsSize(int rows) {
-  return rows * D / 8;
-}
-template <int D>
-constexpr int pairsSize(int rows) {
-  return rows / 2 * (D + 8) / 4;
-}
+/** Words of 16 bytes that so many rows take in either form. */
+template <int D, int ROWS>
+constexpr int rowsSize = ROWS * D / 8;
+template <int D, int ROWS>
+constexpr int pairsSize = ROWS / 2 * (D + 8) / 4;
 
 /** Rows of one head: `count` of them, `stride` floats apart, of `width` floats; what lies beyond is zero. */
 struct Source {

@@ -198,7 +198,8 @@ FN Gated gatedOf(u32 activation, float limit, float alpha, float gate, float up)
     const float2 activated = activate(activation, gate);
     return {activated.x * up, activated.y * up, activated.x};
   }
-  const float g = fminf(gate, limit), u = fmaxf(-limit, fminf(up, limit));
+  // NaN stays NaN.
+  const float g = gate > limit ? limit : gate, u = up > limit ? limit : up < -limit ? -limit : up;
   const float s = 1.0f / (1.0f + expf(-alpha * g));
   const float byGate = gate > limit ? 0.0f : (u + 1) * (s + alpha * g * s * (1 - s));
   return {(u + 1) * g * s, byGate, fabsf(up) > limit ? 0.0f : g * s};
