@@ -1,7 +1,8 @@
 // Attention of few queries a segment over long caches (token generation), in f32 in every precision, for memory is what it
-// waits for. A block takes 128 keys for one query and up to HEADS of the heads that read them, so that a group's heads
-// read its keys once; attentionCombine then adds the parts in order. Parts are counted from the segment's first key, so a
-// row's bits depend on nothing but its own segment. Not here: many queries (attention.cu).
+// waits for. A block takes a part of the keys for one query and up to HEADS of the heads that read them: all of the part's
+// keys and values are asked for at once. attentionCombine then adds the parts in order. Parts are counted from the segment's
+// first key and their size follows from the width, so a row's bits depend on nothing but its own segment. Not here: many
+// queries (attention.cu).
 //
 // A part of a row: [width] sums of exp(score - largest) v, then largest, then the sum of exp(score - largest).
 #include "attention.h"
@@ -14,6 +15,7 @@ struct AttentionDecodeArguments {
   float* parts;  // [tq, heads, parts, width + 2]; only those that hold a visible key are written
   u32 heads, kvHeads, width, window;
   u32 partsEach;  // of the longest segment
+  u32 partKeys;   // keys of a part: at most 128, and at most 8192 elements
   float scale, softcap;
 };
 
@@ -24,62 +26,79 @@ struct AttentionCombineArguments {
   float* out;
   float* lse;
   u32 heads, width, window;
-  u32 partsEach;
+  u32 partsEach, partKeys;
 };
 
-constexpr int kPartKeys = 128, kDecodeThreads = 128, kWidest = 512;
+constexpr int kPartElements = 8192, kMostKeys = 128, kDecodeThreads = 256, kWidest = 512;
 
 template <int HEADS>
 struct DecodeShared {
-  float memory[HEADS * kWidest];  // queries, then sums of V
-  float scores[HEADS][kPartKeys];
+  float4 keys[kPartElements / 4];  // later sums of groups of threads
+  float4 values[kPartElements / 4];
+  float4 queries[HEADS * kWidest / 4];
+  float scores[HEADS][kMostKeys];
 };
+static_assert(4 * kDecodeThreads * 8 <= kPartElements);
+
+/** Rows first to end of a head's keys or values, to where they are in their part. */
+template <int VECTOR>
+FN void askFor(float4* to, const float* from, u64 stride, int first, int end, int width) {
+  const int each = width / VECTOR;
+  _Pragma("unroll 4")
+  for (int i = first * each + (int)threadIdx.x; i < end * each; i += kDecodeThreads) {
+    const int key = i / each, d = i % each * VECTOR;
+    float* place = reinterpret_cast<float*>(to) + key * width + d;
+    if constexpr (VECTOR == 4) copyAsync16(place, from + (u64)key * stride + d);
+    else copyAsync4(place, from + (u64)key * stride + d);
+  }
+  commitCopies();
+}
 
 /** blockIdx: x = segment * parts + part, y = key/value head * blocks + block of HEADS heads, z = query. */
 template <int HEADS, int VECTOR>
 FN void decodePart(const AttentionDecodeArguments& a) {
-  SHARED(DecodeShared<HEADS>, s);
+  DYNAMIC_SHARED(DecodeShared<HEADS>, s);
   const Segment segment = segmentAt(a.table, blockIdx.x / a.partsEach);
-  const int query = blockIdx.z, part = blockIdx.x % a.partsEach;
+  const int query = blockIdx.z, part = blockIdx.x % a.partsEach, partKeys = (int)a.partKeys;
   if (query >= segment.qLength) return;
-  const int position = segment.before + query, key0 = part * kPartKeys;
-  const int first = larger(0, firstKeyOf(position, (int)a.window) - key0), end = smaller(kPartKeys, position + 1 - key0);
+  const int position = segment.before + query, key0 = part * partKeys;
+  const int first = larger(0, firstKeyOf(position, (int)a.window) - key0), end = smaller(partKeys, position + 1 - key0);
   if (first >= end) return;
   const u32 group = a.heads / a.kvHeads, blocks = (group + HEADS - 1) / HEADS;
   const u32 kvHead = blockIdx.y / blocks, head0 = kvHead * group + blockIdx.y % blocks * HEADS;
   const int heads = smaller(HEADS, (int)((kvHead + 1) * group - head0));
   const int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, width = (int)a.width;
   const u64 row = (u64)(segment.qStart + query) * a.heads + head0;
-  const u64 stride = (u64)a.kvHeads * a.width;
-  const float* keys = a.k + (u64)(segment.kStart + key0) * stride + (u64)kvHead * a.width;
-  const float* values = a.v + (u64)(segment.kStart + key0) * stride + (u64)kvHead * a.width;
-
+  const u64 stride = (u64)a.kvHeads * a.width, start = (u64)(segment.kStart + key0) * stride + (u64)kvHead * a.width;
+  askFor<VECTOR>(s.keys, a.k + start, stride, first, end, width);
+  askFor<VECTOR>(s.values, a.v + start, stride, first, end, width);
+  float* queries = reinterpret_cast<float*>(s.queries);
   ROLLED
-  for (int i = tid; i < heads * width; i += kDecodeThreads) s.memory[i] = a.q[row * a.width + i];
+  for (int i = tid; i < heads * width; i += kDecodeThreads) queries[i] = a.q[row * a.width + i];
+  waitCopies<1>();
   __syncthreads();
   // Eight lanes a key.
   const int sub = lane % 8;
+  const float* keys = reinterpret_cast<const float*>(s.keys);
   ROLLED
-  for (int start = 0; start < kPartKeys; start += 16) {
-    const int key = start + warp * 4 + lane / 8;
+  for (int from = 0; from < end; from += kDecodeThreads / 8) {
+    const int key = from + tid / 8;
     const bool seen = key >= first && key < end;
     float sums[HEADS] = {};
-    if (seen) {
-      const float* from = keys + (u64)key * stride;
-      for (int d = sub * VECTOR; d < width; d += 8 * VECTOR) {
-        if constexpr (VECTOR == 4) {
-          const float4 k = *(const float4*)(from + d);
-          UNROLL
-          for (int h = 0; h < HEADS; h++) {
-            if (h >= heads) break;
-            const float4 q = *(const float4*)(s.memory + h * width + d);
-            sums[h] = fmaf(q.w, k.w, fmaf(q.z, k.z, fmaf(q.y, k.y, fmaf(q.x, k.x, sums[h]))));
-          }
-        } else {
-          UNROLL
-          for (int h = 0; h < HEADS; h++) {
-            if (h < heads) sums[h] = fmaf(s.memory[h * width + d], from[d], sums[h]);
-          }
+    ROLLED
+    for (int d = sub * VECTOR; seen && d < width; d += 8 * VECTOR) {
+      if constexpr (VECTOR == 4) {
+        const float4 k = *(const float4*)(keys + key * width + d);
+        UNROLL
+        for (int h = 0; h < HEADS; h++) {
+          if (h >= heads) break;
+          const float4 q = *(const float4*)(queries + h * width + d);
+          sums[h] = fmaf(q.w, k.w, fmaf(q.z, k.z, fmaf(q.y, k.y, fmaf(q.x, k.x, sums[h]))));
+        }
+      } else {
+        UNROLL
+        for (int h = 0; h < HEADS; h++) {
+          if (h < heads) sums[h] = fmaf(queries[h * width + d], keys[key * width + d], sums[h]);
         }
       }
     }
@@ -89,9 +108,10 @@ FN void decodePart(const AttentionDecodeArguments& a) {
       score += laneXor(score, 1);
       score += laneXor(score, 2);
       score += laneXor(score, 4);
-      if (sub == 0) s.scores[h][key] = score;
+      if (sub == 0 && seen) s.scores[h][key] = score;
     }
   }
+  waitCopies<0>();
   __syncthreads();
   float* parts = a.parts + (row * a.partsEach + part) * (width + 2);
   const u64 partStride = (u64)a.partsEach * (width + 2);
@@ -99,17 +119,16 @@ FN void decodePart(const AttentionDecodeArguments& a) {
   for (int h = warp; h < heads; h += kDecodeThreads / 32) {
     float top = kHidden, total = 0;
     ROLLED
-    for (int key = lane; key < kPartKeys; key += 32) {
+    for (int key = first + lane; key < end; key += 32) {
       float score = s.scores[h][key] * a.scale;
       if (a.softcap > 0) score = a.softcap * tanhf(score / a.softcap);
-      if (key < first || key >= end) score = kHidden;
       s.scores[h][key] = score;
       top = fmaxf(top, score);
     }
     top = warpMaximum(top);
     ROLLED
-    for (int key = lane; key < kPartKeys; key += 32) {
-      const float score = s.scores[h][key], weight = score == kHidden ? 0.0f : expf(score - top);
+    for (int key = first + lane; key < end; key += 32) {
+      const float weight = expf(s.scores[h][key] - top);
       s.scores[h][key] = weight;
       total += weight;
     }
@@ -121,20 +140,22 @@ FN void decodePart(const AttentionDecodeArguments& a) {
   }
   // Threads share the columns; where these are few, groups of threads share the keys.
   const int columns = width / VECTOR, across = smaller(columns, kDecodeThreads), groups = kDecodeThreads / across;
+  const float* values = reinterpret_cast<const float*>(s.values);
+  float* shares = reinterpret_cast<float*>(s.keys);
   ROLLED
   for (int base = 0; base < columns; base += across) {
     const int column = base + tid % across, own = tid / across;
     float sums[HEADS][VECTOR] = {};
     __syncthreads();
     if (own < groups && column < columns) {
+      _Pragma("unroll 2")
       for (int key = first + own; key < end; key += groups) {
-        const float* from = values + (u64)key * stride + column * VECTOR;
         float v[VECTOR];
         if constexpr (VECTOR == 4) {
-          const float4 four = *(const float4*)from;
+          const float4 four = *(const float4*)(values + key * width + column * VECTOR);
           v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
         } else {
-          v[0] = from[0];
+          v[0] = values[key * width + column];
         }
         UNROLL
         for (int h = 0; h < HEADS; h++) {
@@ -147,7 +168,7 @@ FN void decodePart(const AttentionDecodeArguments& a) {
       for (int h = 0; h < HEADS; h++) {
         if (h >= heads) break;
         UNROLL
-        for (int e = 0; e < VECTOR; e++) s.memory[((own * HEADS + h) * across + tid % across) * VECTOR + e] = sums[h][e];
+        for (int e = 0; e < VECTOR; e++) shares[((own * HEADS + h) * across + tid % across) * VECTOR + e] = sums[h][e];
       }
     }
     __syncthreads();
@@ -157,17 +178,18 @@ FN void decodePart(const AttentionDecodeArguments& a) {
       const int h = i / count, d = i % count;
       float sum = 0;
       ROLLED
-      for (int other = 0; other < groups; other++) sum += s.memory[(other * HEADS + h) * across * VECTOR + d];
+      for (int other = 0; other < groups; other++) sum += shares[(other * HEADS + h) * across * VECTOR + d];
       parts[h * partStride + base * VECTOR + d] = sum;
     }
   }
 }
 
-// Widths and strides that are multiples of 4, tensors at multiples of 16 bytes; attentionDecodeAny takes any.
-KERNEL(attentionDecode1, AttentionDecodeArguments, 128, 1, 0) { decodePart<1, 4>(a); }
-KERNEL(attentionDecode4, AttentionDecodeArguments, 128, 1, 0) { decodePart<4, 4>(a); }
-KERNEL(attentionDecode8, AttentionDecodeArguments, 128, 1, 0) { decodePart<8, 4>(a); }
-KERNEL(attentionDecodeAny, AttentionDecodeArguments, 128, 1, 0) { decodePart<4, 1>(a); }
+// Widths that are multiples of 4 and tensors at multiples of 16 bytes; attentionDecodeAny takes any.
+KERNEL(attentionDecode1, AttentionDecodeArguments, 256, 1, 68096) { decodePart<1, 4>(a); }
+KERNEL(attentionDecode4, AttentionDecodeArguments, 256, 1, 75776) { decodePart<4, 4>(a); }
+KERNEL(attentionDecode8, AttentionDecodeArguments, 256, 1, 86016) { decodePart<8, 4>(a); }
+KERNEL(attentionDecodeAny, AttentionDecodeArguments, 256, 1, 75776) { decodePart<4, 1>(a); }
+static_assert(sizeof(DecodeShared<1>) == 68096 && sizeof(DecodeShared<4>) == 75776 && sizeof(DecodeShared<8>) == 86016);
 
 /** blockIdx: x = segment, y = head, z = query. */
 KERNEL(attentionCombine, AttentionCombineArguments, 128, 1, 0) {
@@ -175,7 +197,8 @@ KERNEL(attentionCombine, AttentionCombineArguments, 128, 1, 0) {
   const int query = blockIdx.z, head = blockIdx.y, width = (int)a.width;
   if (query >= segment.qLength) return;
   const int position = segment.before + query;
-  const int first = firstKeyOf(position, (int)a.window) / kPartKeys, end = position / kPartKeys + 1;
+  const int partKeys = (int)a.partKeys;
+  const int first = firstKeyOf(position, (int)a.window) / partKeys, end = position / partKeys + 1;
   const u64 row = (u64)(segment.qStart + query) * a.heads + head;
   const float* parts = a.parts + row * a.partsEach * (width + 2);
   float top = a.sinks ? a.sinks[head] : kHidden;

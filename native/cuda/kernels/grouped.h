@@ -76,7 +76,7 @@ FN void eightOf(const Arguments& a, i32 expert, u32 row, u32 rows, u32 column, f
     return;
   }
   const u8* codes = a.codes + (u64)expert * (size / 2 + (size & 1));
-  const u32 blocks = (u32)divideUp(size, a.blockSize);
+  const u32 blocks = (size - 1) / a.blockSize + 1;
   u32 block = at / a.blockSize, left = 0;
   float scale = 0;
   UNROLL
@@ -85,7 +85,7 @@ FN void eightOf(const Arguments& a, i32 expert, u32 row, u32 rows, u32 column, f
     if (left == 0) {
       const u64 own = (u64)expert * blocks + block;
       if (a.nestedCodebook) {
-        const u64 outer = (u64)expert * (u32)divideUp(blocks, a.nestedBlockSize) + block / a.nestedBlockSize;
+        const u64 outer = (u64)expert * ((blocks - 1) / a.nestedBlockSize + 1) + block / a.nestedBlockSize;
         scale = fmaf(a.nestedCodebook[((const u8*)a.absmax)[own]], a.nestedAbsmax[outer], a.nestedOffsets[expert]);
       } else {
         scale = ((const float*)a.absmax)[own];

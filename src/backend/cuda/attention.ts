@@ -8,8 +8,8 @@ import { type CudaGpu, scratchTensor, withScratch } from "./gpu.ts";
 
 /** New queries a segment up to which keys are split: all that passes of few rows have. */
 export const fewQueries = 16;
-/** Keys of a part. */
-const partKeys = 128;
+/** Elements of the keys that a part of them has at most. */
+const partElements = 8192;
 /** The widest head. */
 const widest = 512;
 /** Columns that a block in f32 holds, and its tile's side. */
@@ -62,12 +62,13 @@ function decode(gpu: CudaGpu, operands: Operands<"attention">): void {
   const [tokens, heads, width] = q.shape as [number, number, number];
   const kvHeads = k.shape[1]!;
   const { table, count, maxQueries, maxKeys } = segments;
+  const partKeys = partElements / widths.find((most) => width <= most)!;
   const partsEach = Math.ceil(maxKeys / partKeys);
   const [kernel, together] = decodeKernel(heads / kvHeads, width, [k, v]);
   const shape = [tokens, heads, partsEach, width + 2];
   withScratch(gpu, 4 * tokens * heads * partsEach * (width + 2), (memory) => {
     const parts = scratchTensor(memory, shape);
-    const shared = { parts, table, heads, width, window, partsEach };
+    const shared = { parts, table, heads, width, window, partsEach, partKeys };
     const blocks = kvHeads * Math.ceil(heads / kvHeads / together);
     const numbers = { kvHeads, scale, softcap };
     gpu.launch(kernel, [count * partsEach, blocks, maxQueries], { ...shared, ...numbers, q, k, v });
