@@ -19,11 +19,17 @@ const widths = [64, 128, 256, 512] as const;
 
 function checkWidth(width: number): void {
   if (width > widest)
-    throw new UserError(`attention heads ${width} wide: the CUDA backend takes up to ${widest}; use --backend cpu`);
+    throw new UserError(
+      `attention heads ${width} wide: the CUDA backend takes up to ${widest}; use --backend cpu`,
+    );
 }
 
 /** The tensor cores' kernels for these operands; undefined where they run in f32. */
-function matrixWidth(gpu: CudaGpu, width: number, tensors: readonly Tensor[]): (typeof widths)[number] | undefined {
+function matrixWidth(
+  gpu: CudaGpu,
+  width: number,
+  tensors: readonly Tensor[],
+): (typeof widths)[number] | undefined {
   if (gpu.precision === "fp32" || width % 4 !== 0) return undefined;
   if (tensors.some(({ byteOffset }) => byteOffset % 16 !== 0)) return undefined;
   return widths.find((most) => width <= most);
@@ -39,7 +45,21 @@ function attention(gpu: CudaGpu, operands: Operands<"attention">): void {
     decode(gpu, operands);
     return;
   }
-  const shared = { q, k, v, table: segments.table, sinks, out, lse, heads, kvHeads, width, window, scale, softcap };
+  const shared = {
+    q,
+    k,
+    v,
+    table: segments.table,
+    sinks,
+    out,
+    lse,
+    heads,
+    kvHeads,
+    width,
+    window,
+    scale,
+    softcap,
+  };
   const matrix = matrixWidth(gpu, width, [q, k, v, out]);
   const tiles = Math.ceil(segments.maxQueries / (matrix === 512 ? 32 : 64));
   if (matrix) gpu.launch(`attention${matrix}`, [tiles * segments.count, heads], { ...shared, tiles });

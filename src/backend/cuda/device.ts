@@ -6,10 +6,13 @@ import type { Backend, DeviceBuffer, Kernels, Precision } from "../backend.ts";
 import { type ContractKernels, forEachKernel } from "../contract.ts";
 import type { LedgerReport, MemoryCategory } from "../ledger.ts";
 import type { CudaAddon, CudaCard } from "./addon.ts";
+import { attentionKernels } from "./attention.ts";
+import { columnKernels } from "./columns.ts";
 import { asUserError, Commands, guarded } from "./commands.ts";
 import { elementKernels } from "./elementwise.ts";
-import type { CudaGpu } from "./gpu.ts";
+import { type CudaGpu, writtenKernels } from "./gpu.ts";
 import { CudaMemory } from "./memory.ts";
+import { rowKernels } from "./rows.ts";
 
 export interface CardOptions {
   readonly addon: CudaAddon;
@@ -111,7 +114,10 @@ export function openCard(options: CardOptions): Backend {
   const refused = (name: string) => () => {
     throw new UserError(`--backend cuda has no kernel "${name}" yet; use --backend webgpu or cpu`);
   };
-  const launched: Partial<Kernels> = { ...elementKernels(gpu) };
+  const launched: Partial<Kernels> = {
+    ...elementKernels(gpu),
+    ...writtenKernels(gpu, { ...rowKernels(gpu), ...columnKernels(gpu), ...attentionKernels(gpu) }),
+  };
   const kernels = forEachKernel((name) => launched[name] ?? refused(name)) as unknown as ContractKernels;
   return Object.assign(device, kernels, {
     linear: launched.linear ?? refused("linear"),

@@ -5,7 +5,7 @@
 import type { Tensor } from "../../tensor/tensor.ts";
 import { BugError } from "../../util/errors.ts";
 import type { DeviceBuffer, Precision } from "../backend.ts";
-import type { KernelName, Operands } from "../contract.ts";
+import type { ContractKernels, KernelName, Operands } from "../contract.ts";
 import { OperandCheck } from "../operand-check.ts";
 import type { CudaCard } from "./addon.ts";
 import type { ArgumentsOf, Commands, Grid } from "./commands.ts";
@@ -75,6 +75,12 @@ export function writtenKernel<K extends KernelName>(
     check.run(operands);
     body(operands);
   };
+}
+
+/** Several of these. */
+export function writtenKernels(gpu: CudaGpu, bodies: Partial<ContractKernels>): Partial<ContractKernels> {
+  const entries = Object.entries(bodies) as [KernelName, (operands: object) => void][];
+  return Object.fromEntries(entries.map(([name, body]) => [name, writtenKernel(gpu, name, body)]));
 }
 
 /** Blocks that take `each` of the elements counted by a size. */
