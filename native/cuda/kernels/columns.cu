@@ -27,6 +27,24 @@ KERNEL(scaleColumns, ScaleColumnsArguments, 256, 1, 0) {
   }
 }
 
+struct CopyColumnsArguments {
+  const float* x;
+  float* y;
+  u64 total;  // rows * count
+  u32 count, width, from, targetWidth, to;
+};
+
+/** y[t, to + i] = x[t, from + i] for i below count; a block takes 1024 of these. */
+KERNEL(copyColumns, CopyColumnsArguments, 256, 1, 0) {
+  UNROLL
+  for (u32 n = 0; n < 4; n++) {
+    const u64 i = (u64)blockIdx.x * 1024 + n * 256 + threadIdx.x;
+    if (i >= a.total) continue;
+    const u64 row = i / a.count, c = i % a.count;
+    a.y[row * a.targetWidth + a.to + c] = a.x[row * a.width + a.from + c];
+  }
+}
+
 struct ColumnSumsArguments {
   const float* x;
   const float* y;     // [rows, width] or absent

@@ -30,7 +30,10 @@ export function addColumnSums(
   });
 }
 
-type ColumnKernels = Pick<ContractKernels, "dropout" | "scaleColumns" | "addColumnDots" | "magnitudeFactors">;
+type ColumnKernels = Pick<
+  ContractKernels,
+  "dropout" | "scaleColumns" | "copyColumns" | "addColumnDots" | "magnitudeFactors"
+>;
 
 export function columnKernels(gpu: CudaGpu): ColumnKernels {
   return {
@@ -43,6 +46,11 @@ export function columnKernels(gpu: CudaGpu): ColumnKernels {
       const count = elementCount(y.shape);
       const values = { x, factors, bias, residual, y, count, width: y.shape[1]! };
       gpu.launch("scaleColumns", [Math.ceil(count / 1024)], values);
+    },
+    copyColumns({ x, from, y, to, count }) {
+      const total = x.shape[0]! * count;
+      const sizes = { total, count, width: x.shape[1]!, from, targetWidth: y.shape[1]!, to };
+      gpu.launch("copyColumns", [Math.ceil(total / 1024)], { x, y, ...sizes });
     },
     addColumnDots: ({ x, y, divisor, out }) => addColumnSums(gpu, x, out, { y, divisor }),
     magnitudeFactors(operands) {

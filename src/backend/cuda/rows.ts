@@ -1,5 +1,5 @@
 // Launches of kernels that work row by row: gathering and scattering, embedding, RMSNorm, rotary embedding, gated
-// activations, cross-entropy (files of their names in native/cuda/kernels/; the first three are rows.cu).
+// activations, soft caps, cross-entropy (files of their names in native/cuda/kernels/; the first three are rows.cu).
 
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
 import type { ActivationKind, ContractKernels } from "../contract.ts";
@@ -8,7 +8,7 @@ import { addColumnSums } from "./columns.ts";
 import type { CudaGpu } from "./gpu.ts";
 
 /** As activate() in gated-activation.cu. */
-const activationCodes: Record<ActivationKind, number> = { silu: 0, gelu: 1, geluTanh: 2 };
+export const activationCodes: Record<ActivationKind, number> = { silu: 0, gelu: 1, geluTanh: 2 };
 
 /** Rows up to this width get a warp each, eight a block of them; longer ones a block. */
 const shortRow = 1024;
@@ -28,6 +28,8 @@ type RowKernels = Pick<
   | "rope"
   | "gatedActivation"
   | "gatedActivationBackward"
+  | "softCap"
+  | "softCapBackward"
   | "crossEntropy"
 >;
 
@@ -62,17 +64,17 @@ export function rowKernels(gpu: CudaGpu): RowKernels {
       const grid = [tokens, Math.ceil(width / blockElements)] as const;
       gpu.launch("embeddingBackward", grid, { ids, dy, dTable, tokens, count, width });
     },
-    rmsNorm({ x, w, epsilon, y, rstd }) {
+    rmsNorm({ x, w, shift, epsilon, y, rstd }) {
       const [rows, width] = [elementCount(rstd.shape), elementCount(w.shape)];
       const kernel = width <= shortRow ? "rmsNormShort" : "rmsNorm";
-      gpu.launch(kernel, [rowBlocks(rows, width)], { x, w, y, rstd, rows, width, epsilon });
+      gpu.launch(kernel, [rowBlocks(rows, width)], { x, w, y, rstd, rows, width, epsilon, shift });
     },
-    rmsNormBackward({ x, w, rstd, dy, dx, accumulate, dw }) {
+    rmsNormBackward({ x, w, shift, rstd, dy, dx, accumulate, dw }) {
       const [rows, width] = [elementCount(rstd.shape), elementCount(w.shape)];
       if (dw) addColumnSums(gpu, dy, dw, { y: x, rstd });
       if (!dx) return;
       const kernel = width <= shortRow ? "rmsNormBackwardShort" : "rmsNormBackward";
-      const values = { x, w, rstd, dy, dx, rows, width, accumulate: accumulate ? 1 : 0 };
+      const values = { x, w, rstd, dy, dx, rows, width, accumulate: accumulate ? 1 : 0, shift };
       gpu.launch(kernel, [rowBlocks(rows, width)], values);
     },
     rope({ x, positions, cos, sin, direction, y }) {
@@ -91,6 +93,14 @@ export function rowKernels(gpu: CudaGpu): RowKernels {
       const count = elementCount(dy.shape);
       const values = { gate, up, dy, dGate, dUp, count, activation: activationCodes[activation] };
       gpu.launch("gatedActivationBackward", [Math.ceil(count / blockElements)], values);
+    },
+    softCap({ x, cap, y }) {
+      const count = elementCount(y.shape);
+      gpu.launch("softCap", [Math.ceil(count / blockElements)], { x, y, count, cap });
+    },
+    softCapBackward({ y, cap, dy, dx }) {
+      const count = elementCount(y.shape);
+      gpu.launch("softCap", [Math.ceil(count / blockElements)], { x: y, dy, y: dx, count, cap });
     },
     crossEntropy({ logits, targets, loss, dLogits, gradScale }) {
       const [rows, width] = logits.shape as [number, number];
