@@ -10,11 +10,12 @@ constexpr int kLines = 32, kTogether = 8, kWalkThreads = 128;
 template <int OWN>
 struct Spread {
   float elements[kTogether][4 * (OWN + 4)];
-
-  FN const float4* part(int token, int share) const {
-    return reinterpret_cast<const float4*>(elements[token] + share * (OWN + 4));
-  }
 };
+
+template <int OWN>
+FN const float4* partOf(const Spread<OWN>& from, int token, int share) {
+  return reinterpret_cast<const float4*>(from.elements[token] + share * (OWN + 4));
+}
 
 /** Brings vectors of `width` of the tokens at(0), at(1) ..., `count` of them: from[offset(token)...], times factor(token). */
 template <int OWN, class Offset, class Factor>
@@ -93,7 +94,7 @@ FN void walkColumns(const Arguments& a) {
     __syncthreads();
     _Pragma("unroll 1")
     for (int n = 0; n < count; n++) {
-      const float4 *keys = s.key.part(n, share), *queries = s.query.part(n, share);
+      const float4 *keys = partOf(s.key, n, share), *queries = partOf(s.query, n, share);
       const float decay = s.decay[n];
       // q.(S' + k u) = q.S' + q.k u, so that one exchange serves both.
       float seen[2] = {}, read[2] = {}, alike[2] = {};
@@ -168,7 +169,7 @@ FN void walkColumnsBack(const Arguments& a) {
     __syncthreads();
     _Pragma("unroll 1")
     for (int n = 0; n < count; n++) {
-      const float4 *keys = s.key.part(n, share), *queries = s.query.part(n, share);
+      const float4 *keys = partOf(s.key, n, share), *queries = partOf(s.query, n, share);
       const float upstream = s.upstream[n][line], decay = s.decay[n];
       float sum[2] = {};
       UNROLL
@@ -237,7 +238,7 @@ FN void walkRows(const Arguments& a) {
     __syncthreads();
     _Pragma("unroll 1")
     for (int n = 0; n < count; n++) {
-      const float4 *learnts = s.learnt.part(n, share), *grads = s.grad.part(n, share), *upstreams = s.upstream.part(n, share);
+      const float4 *learnts = partOf(s.learnt, n, share), *grads = partOf(s.grad, n, share), *upstreams = partOf(s.upstream, n, share);
       const float key = s.key[n][line], query = s.query[n][line], decay = s.decay[n];
       float sums[2] = {};
       UNROLL
