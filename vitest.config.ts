@@ -18,13 +18,20 @@ export default defineConfig({
   test: {
     ...base,
     projects: [
-      { extends: true, test: { name: "lowrank", include: ["test/**/*.test.ts"] } },
+      {
+        extends: true,
+        test: { name: "lowrank", include: ["test/**/*.test.ts"], exclude: ["test/backend/cuda/**"] },
+      },
       {
         extends: true,
         // `npm run test:cuda`: the suites of backends over the CUDA backend on its emulator (native/cuda/emulator).
         test: {
           name: "cuda",
-          include: ["test/conformance/backend.test.ts"],
+          include: [
+            "test/conformance/backend.test.ts",
+            "test/conformance/rows-alike.test.ts",
+            "test/backend/cuda/*.test.ts",
+          ],
           globalSetup: "test/conformance/cuda-emulator.ts",
           env: { LOWRANK_TEST_CUDA: "1" },
         },

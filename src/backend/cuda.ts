@@ -8,6 +8,9 @@ import { loadNativeAddon } from "./cpu/addon.node.ts";
 import type { CudaAddon, CudaCard, CudaProbe } from "./cuda/addon.ts";
 import { openCard } from "./cuda/device.ts";
 import { chosenLibrary, readPtx } from "./cuda/files.node.ts";
+import type { ProductOptions } from "./cuda/product-choices.ts";
+import { openTuning, tunedCard } from "./cuda/product-tuning.ts";
+import { openTuningFile } from "./webgpu/tuning-file.node.ts";
 
 /** PTX 8.4, which the kernels are, is read by drivers of CUDA 12.4 and later; compute capability 8.0 has what they use. */
 const leastDriver = 12_040;
@@ -61,24 +64,42 @@ export function hasCard(): boolean {
   return found !== undefined && !found.probe.emulated;
 }
 
+export interface CudaOptions extends BackendOptions {
+  /** How products are made, in place of what was measured on this card. */
+  readonly products?: ProductOptions;
+}
+
+/** Opens the backend on the first card that will do; null when there is none. UserError when it cannot do what is asked. */
+export async function openCuda({
+  precision: asked = "auto",
+  products,
+}: CudaOptions): Promise<Backend | null> {
+  const found = findCard();
+  if (!found) return null;
+  if (asked === "fp16")
+    throw new UserError(
+      'precision "fp16" is not available on the CUDA backend; use "bf16", "fp32" or "auto"',
+    );
+  const { addon, probe, index, card } = found;
+  const { emulated } = probe;
+  const precision = asked === "auto" ? "bf16" : asked;
+  return openCard({
+    ...{ addon, index, card, emulated, precision },
+    products: products ?? (emulated ? undefined : await tunedProducts(card)),
+    description: `${card.name}, ${precision} products${emulated ? ", in software" : ""}`,
+    ptxOf: emulated ? () => new Uint8Array(1) : readPtx,
+  });
+}
+
+/** What is known of this card's products, and measures the rest. */
+async function tunedProducts(card: CudaCard): Promise<ProductOptions | undefined> {
+  const store = await openTuningFile("cuda-products.json");
+  return store && openTuning(tunedCard(card), store);
+}
+
 export const cuda: BackendFactory = {
   name: "cuda",
-  async open({ precision: asked = "auto" }: BackendOptions): Promise<Backend | null> {
-    const found = findCard();
-    if (!found) return null;
-    if (asked === "fp16")
-      throw new UserError(
-        'precision "fp16" is not available on the CUDA backend; use "bf16", "fp32" or "auto"',
-      );
-    const { addon, probe, index, card } = found;
-    const precision = asked === "auto" ? "bf16" : asked;
-    const place = probe.emulated ? ", in software" : "";
-    return openCard({
-      ...{ addon, index, card, emulated: probe.emulated, precision },
-      description: `${card.name}, ${precision} products${place}`,
-      ptxOf: probe.emulated ? () => new Uint8Array(1) : readPtx,
-    });
-  },
+  open: (options) => openCuda(options),
   reason: () => whyNot,
 };
 

@@ -72,7 +72,7 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
   if (!adapter) return null;
   const opened = await openDevice(adapter, options.precision ?? "auto", options);
   const parts = partsOn(opened, options.bindingLimit);
-  const store = options.tuning ?? (opened.software ? undefined : await openTuningFile());
+  const store = options.tuning ?? (opened.software ? undefined : await openTuningFile("webgpu-tiles.json"));
   if (store) parts.tiles = await tune(parts, opened.adapterName, store, options.tunedSides);
   return backendOf(opened, parts);
 }

@@ -11,7 +11,10 @@ import { columnKernels } from "./columns.ts";
 import { asUserError, Commands, guarded } from "./commands.ts";
 import { elementKernels } from "./elementwise.ts";
 import { type CudaGpu, writtenKernels } from "./gpu.ts";
+import { linearKernels } from "./linear.ts";
 import { CudaMemory } from "./memory.ts";
+import { ProductChoices, type ProductOptions } from "./product-choices.ts";
+import type { Chooser } from "./product-types.ts";
 import { rowKernels } from "./rows.ts";
 
 export interface CardOptions {
@@ -22,6 +25,8 @@ export interface CardOptions {
   readonly precision: Precision;
   readonly description: string;
   ptxOf(file: string): Uint8Array;
+  /** How products are made; estimated where absent. */
+  readonly products?: ProductOptions;
 }
 
 class CudaDevice implements Omit<Backend, keyof Kernels> {
@@ -109,8 +114,13 @@ export function openCard(options: CardOptions): Backend {
     memory,
     card: options.card,
     precision: options.precision,
+    get products(): Chooser {
+      return products;
+    },
+    settle: () => device.settle(),
     launch: (kernel, grid, values) => commands.launch(kernel, grid, values),
   };
+  const products = new ProductChoices(gpu, options.products);
   const refused = (name: string) => () => {
     throw new UserError(`--backend cuda has no kernel "${name}" yet; use --backend webgpu or cpu`);
   };
@@ -119,8 +129,5 @@ export function openCard(options: CardOptions): Backend {
     ...writtenKernels(gpu, { ...rowKernels(gpu), ...columnKernels(gpu), ...attentionKernels(gpu) }),
   };
   const kernels = forEachKernel((name) => launched[name] ?? refused(name)) as unknown as ContractKernels;
-  return Object.assign(device, kernels, {
-    linear: launched.linear ?? refused("linear"),
-    linearBackward: launched.linearBackward ?? refused("linearBackward"),
-  } satisfies Pick<Kernels, "linear" | "linearBackward">);
+  return Object.assign(device, kernels, linearKernels(gpu));
 }

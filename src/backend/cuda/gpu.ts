@@ -11,12 +11,17 @@ import type { CudaCard } from "./addon.ts";
 import type { ArgumentsOf, Commands, Grid } from "./commands.ts";
 import { type CudaKernel, cudaKernels, layouts } from "./kernels.ts";
 import type { CudaMemory } from "./memory.ts";
+import type { Chooser } from "./product-types.ts";
 
 export interface CudaGpu {
   readonly commands: Commands;
   readonly memory: CudaMemory;
   readonly card: CudaCard;
   readonly precision: Precision;
+  /** How products are made. */
+  readonly products: Chooser;
+  /** Waits for everything that was launched. */
+  settle(): void;
   launch<K extends CudaKernel>(kernel: K, grid: Grid, values: ArgumentsOf<K>): void;
 }
 

@@ -1,12 +1,10 @@
-// Where measurements of tiles are kept under Node: one small JSON file in lowrank's cache folder, written whole. In a
+// Where measurements of kernels are kept under Node: one small JSON file in lowrank's cache folder, written whole. In a
 // browser there is none. Names of Node's modules stand in variables, so that bundlers for browsers leave them alone.
 
 import type { TuningStore } from "./tuning.ts";
 
-const fileName = "webgpu-tiles.json";
-
-/** The store of this process; undefined where there are no files. */
-export async function openTuningFile(): Promise<TuningStore | undefined> {
+/** The store of this name; undefined where there are no files. */
+export async function openTuningFile(fileName: string): Promise<TuningStore | undefined> {
   if (typeof process === "undefined" || !process.versions?.node) return undefined;
   const [filesName, pathName, systemName] = ["node:fs/promises", "node:path", "node:os"];
   const { mkdir, readFile, rename, stat, writeFile } = (await import(

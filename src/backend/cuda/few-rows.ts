@@ -1,0 +1,140 @@
+// Layers on few rows, as decoding has them: every weight is read once, layers that share x in one launch, an adapter's second
+// product at the end of the layer's own. A row's bits depend on no other row and not on how many there are.
+// Not here: more rows (linear.ts).
+
+import type { Tensor } from "../../tensor/tensor.ts";
+import { type Adapter, isQuantized, type LinearPart, type Matrix } from "../backend.ts";
+import { dtypeCodes } from "../operand-check.ts";
+import type { CudaGpu } from "./gpu.ts";
+import { Packing, packPlain, type Scratch, withScratchOf } from "./product-operands.ts";
+import type { Operand } from "./product-types.ts";
+
+/** Rows that the kernels of few rows take. */
+export const mostFewRows = 16;
+/** Parts of one launch. */
+const mostParts = 4;
+/** Kind of a weight of codes; others are their dtype's code. */
+const codesKind = 4;
+
+/** One product of few rows: y = x weight^T + bias + residual + adapter's. */
+interface RowsPart {
+  readonly weight: Matrix;
+  readonly y: Tensor;
+  readonly bias?: Tensor;
+  readonly residual?: Tensor;
+  readonly adapter?: Adapter;
+}
+
+type RowsKernel = "Plain" | "Half" | "Codes" | "F32";
+
+/** The kernel for a weight: on tensor cores where its rows come in whole steps. */
+function kernelFor(gpu: CudaGpu, weight: Matrix): RowsKernel {
+  const columns = weight.shape[1]!;
+  if (gpu.precision === "fp32") return "F32";
+  if (isQuantized(weight)) {
+    const { codes, blockSize } = weight;
+    const whole =
+      columns % 64 === 0 && blockSize % 64 === 0 && (codes.buffer.id + codes.byteOffset) % 8 === 0;
+    return whole ? "Codes" : "F32";
+  }
+  const whole = columns % 8 === 0 && (weight.buffer.id + weight.byteOffset) % 16 === 0;
+  if (!whole || weight.dtype === "f16") return "F32";
+  return weight.dtype === "f32" ? "Plain" : "Half";
+}
+
+/** x of a launch: in f32, and packed to bf16. */
+interface Input {
+  readonly plain?: Operand;
+  readonly packed?: Operand;
+}
+
+function launch(
+  gpu: CudaGpu,
+  kernel: RowsKernel,
+  input: Input,
+  rows: number,
+  parts: readonly RowsPart[],
+): void {
+  const x = (kernel === "F32" ? input.plain : input.packed)!;
+  const outputs = kernel === "F32" ? 8 : 16;
+  const quantized = parts.map(({ weight }) => (isQuantized(weight) ? weight : undefined));
+  const firstBlock: number[] = [];
+  let blocks = 0;
+  for (const { weight } of parts) {
+    firstBlock.push(blocks);
+    blocks += Math.ceil(weight.shape[0]! / outputs);
+  }
+  const name =
+    kernel === "F32"
+      ? rows <= 4
+        ? "productRowsF32Of4"
+        : "productRowsF32Of16"
+      : `productRows${kernel}${rows <= 8 ? 8 : 16}`;
+  gpu.launch(name as "productRowsHalf8", [blocks], {
+    x: x.address,
+    weight: parts.map(({ weight }) => (isQuantized(weight) ? weight.codes : weight)),
+    codebook: quantized.map((weight) => weight?.codebook),
+    absmax: quantized.map((weight) => weight?.absmax),
+    nestedAbsmax: quantized.map((weight) => weight?.nested?.absmax),
+    nestedCodebook: quantized.map((weight) => weight?.nested?.codebook),
+    bias: parts.map(({ bias }) => bias),
+    residual: parts.map(({ residual }) => residual),
+    u: parts.map(({ adapter }) => adapter?.u),
+    b: parts.map(({ adapter }) => adapter?.b),
+    y: parts.map(({ y }) => y),
+    n: parts.map(({ weight }) => weight.shape[0]!),
+    rank: parts.map(({ adapter }) => adapter?.a.shape[0] ?? 0),
+    firstBlock,
+    kind: parts.map(({ weight }) => (isQuantized(weight) ? codesKind : dtypeCodes[weight.dtype])),
+    blockSize: quantized.map((weight) => weight?.blockSize ?? 64),
+    nestedBlockSize: quantized.map((weight) => weight?.nested?.blockSize ?? 1),
+    nestedOffset: quantized.map((weight) => weight?.nested?.offset ?? 0),
+    scale: parts.map(({ adapter }) => adapter?.scale ?? 0),
+    parts: parts.length,
+    rows,
+    k: parts[0]!.weight.shape[1]!,
+    pitch: x.pitch,
+  });
+}
+
+/** Every part by the kernel for its weight, as few launches as may be. */
+function multiplyRows(gpu: CudaGpu, input: Input, rows: number, parts: readonly RowsPart[]): void {
+  for (const kernel of ["Codes", "Half", "Plain", "F32"] as const) {
+    const own = parts.filter(({ weight }) => kernelFor(gpu, weight) === kernel && weight.shape[0]! > 0);
+    for (let first = 0; first < own.length; first += mostParts)
+      launch(gpu, kernel, input, rows, own.slice(first, first + mostParts));
+  }
+}
+
+/** linear() of at most mostFewRows rows. */
+export function linearFewRows(gpu: CudaGpu, x: Tensor, parts: readonly LinearPart[]): void {
+  const [rows, columns] = x.shape as [number, number];
+  withScratchOf(gpu, (scratch) => {
+    const packing = new Packing(gpu, scratch);
+    const packed = gpu.precision === "fp32" ? undefined : packing.rows(x, rows, columns);
+    const adapters = parts.flatMap(({ adapter }) => (adapter ? [adapter] : []));
+    const drops = ({ dropout }: Adapter) => dropout !== undefined && dropout.p > 0;
+    const masked = adapters
+      .filter(drops)
+      .map((adapter) => ({ adapter, input: maskedInput(gpu, scratch, packing, x, adapter) }));
+    packing.run();
+    const input = { plain: { address: x.buffer.id + x.byteOffset, pitch: columns }, packed };
+    const down = ({ a, u }: Adapter): RowsPart => ({ weight: a, y: u });
+    multiplyRows(gpu, input, rows, adapters.filter((adapter) => !drops(adapter)).map(down));
+    for (const { adapter, input: own } of masked) multiplyRows(gpu, own, rows, [down(adapter)]);
+    multiplyRows(gpu, input, rows, parts);
+  });
+}
+
+/** dropout(x) as the kernel for the adapter's A reads it. */
+function maskedInput(
+  gpu: CudaGpu,
+  scratch: Scratch,
+  packing: Packing,
+  x: Tensor,
+  { a, dropout }: Adapter,
+): Input {
+  const [rows, columns] = x.shape as [number, number];
+  if (kernelFor(gpu, a) !== "F32") return { packed: packing.rows(x, rows, columns, { dropout }) };
+  return { plain: packPlain(gpu, scratch, x, rows, columns, dropout) };
+}
