@@ -13,6 +13,10 @@ FN float fromBf16(u16 x) { return __uint_as_float(static_cast<u32>(x) << 16); }
 FN float lowBf16(u32 pair) { return __uint_as_float(pair << 16); }
 FN float highBf16(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
 
+/** i / by, in 32 bits where i allows: 64-bit divisions are long. */
+FN u64 divide(u64 i, u32 by) { return i >> 32 ? i / by : static_cast<u32>(i) / by; }
+
+FN float notANumber() { return __uint_as_float(0x7fc00000u); }
 FN bool isFinite(float x) { return (__float_as_uint(x) & 0x7f800000u) != 0x7f800000u; }
 
 /** Codes of dtypes in arguments, as dtypeCodes in src/backend/operand-check.ts. */

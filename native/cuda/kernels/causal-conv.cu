@@ -31,8 +31,8 @@ struct CausalConvArguments {
 KERNEL(causalConv, CausalConvArguments, 256, 1, 0) {
   const i32 segment = (i32)(blockIdx.x / a.tiles);
   const u64 at = (u64)(blockIdx.x % a.tiles) * 256 + threadIdx.x;
-  const i32 token = (i32)(at / a.channels);
-  const u32 channel = (u32)(at % a.channels);
+  const i32 token = (i32)divide(at, a.channels);
+  const u32 channel = (u32)(at - (u64)token * a.channels);
   if (token >= a.table[4 * segment + 1]) return;
   const Stretch stretch = stretchOf(a.table, segment, a.state != nullptr);
   const i32 row = a.table[4 * segment] + token, before = row - stretch.start, taps = (i32)a.taps;
@@ -91,8 +91,8 @@ struct CausalConvBackwardArguments {
 KERNEL(causalConvBackward, CausalConvBackwardArguments, 256, 1, 0) {
   const i32 segment = (i32)(blockIdx.x / a.tiles);
   const u64 at = (u64)(blockIdx.x % a.tiles) * 256 + threadIdx.x;
-  const i32 token = (i32)(at / a.channels), taps = (i32)a.taps;
-  const u32 channel = (u32)(at % a.channels);
+  const i32 token = (i32)divide(at, a.channels), taps = (i32)a.taps;
+  const u32 channel = (u32)(at - (u64)token * a.channels);
   const i32 start = a.table[4 * segment], length = a.table[4 * segment + 1];
   if (token >= length) return;
   float sum = 0;

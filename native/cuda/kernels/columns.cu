@@ -18,7 +18,7 @@ KERNEL(scaleColumns, ScaleColumnsArguments, 256, 1, 0) {
   for (u32 n = 0; n < 4; n++) {
     const u64 i = (u64)blockIdx.x * 1024 + n * 256 + threadIdx.x;
     if (i >= a.count) continue;
-    const u32 c = (u32)(i % a.width);
+    const u32 c = (u32)(i - divide(i, a.width) * a.width);
     float value = a.x[i];
     if (a.factors) value *= a.factors[c];
     if (a.bias) value += a.bias[c];
@@ -40,7 +40,7 @@ KERNEL(copyColumns, CopyColumnsArguments, 256, 1, 0) {
   for (u32 n = 0; n < 4; n++) {
     const u64 i = (u64)blockIdx.x * 1024 + n * 256 + threadIdx.x;
     if (i >= a.total) continue;
-    const u64 row = i / a.count, c = i % a.count;
+    const u64 row = divide(i, a.count), c = i - row * a.count;
     a.y[row * a.targetWidth + a.to + c] = a.x[row * a.width + a.from + c];
   }
 }

@@ -27,7 +27,7 @@ KERNEL(crossEntropy, CrossEntropyArguments, 512, 1, 0) {
   const float* logits = a.logits + (u64)row * a.width;
   const u32 target = (u32)a.targets[row];
   // Before any thread overwrites it. No target has a loss that says so.
-  const float wanted = target < a.width ? logits[target] : NAN;
+  const float wanted = target < a.width ? logits[target] : notANumber();
   float top = -3.0e38f, sum = 0;
   for (u32 c = tid; c < a.width; c += kLossThreads) {
     const float x = logits[c];

@@ -23,7 +23,7 @@ struct DeltaGatesArguments {
 KERNEL(deltaGates, DeltaGatesArguments, 256, 1, 0) {
   const u64 i = (u64)blockIdx.x * 256 + threadIdx.x;
   if (i >= a.count) return;
-  const u32 head = (u32)(i % a.heads);
+  const u32 head = (u32)(i - divide(i, a.heads) * a.heads);
   const float x = a.a[i] + a.timeBias[head], rate = -expf(a.logDecay[head]), s = logistic(a.b[i]);
   if (a.dg) {
     a.first[i] = a.dg[i] * rate * (x > 20.0f ? 1.0f : logistic(x));

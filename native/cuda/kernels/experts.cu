@@ -41,7 +41,7 @@ KERNEL(router, RouterArguments, 256, 1, 0) {
       }
     }
     if (expert == a.experts) {
-      best = NAN;
+      best = notANumber();
       expert = j;
     }
     last = best;
@@ -220,7 +220,7 @@ KERNEL(expertActivation, ExpertActivationArguments, 256, 1, 0) {
   for (u32 n = 0; n < 4; n++) {
     const u64 i = (u64)blockIdx.x * 1024 + n * 256 + threadIdx.x;
     if (i >= a.count) continue;
-    const u64 at = i + i / a.width * a.width;
+    const u64 at = i + divide(i, a.width) * a.width;
     const Gated found = gatedOf(a.activation, a.limit, a.alpha, a.x[at], a.x[at + a.width]);
     if (a.dy) {
       const float dy = a.dy[i];

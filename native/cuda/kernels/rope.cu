@@ -18,7 +18,7 @@ KERNEL(rope, RopeArguments, 256, 1, 0) {
   const u32 each = a.width - a.half;
   const u64 i = (u64)blockIdx.x * 256 + threadIdx.x;
   if (i >= (u64)a.count * each) return;
-  const u32 row = (u32)(i / each), d = (u32)(i % each);
+  const u32 row = (u32)divide(i, each), d = (u32)(i - (u64)row * each);
   const float* x = a.x + (u64)row * a.width;
   float* y = a.y + (u64)row * a.width;
   if (d >= a.half) {

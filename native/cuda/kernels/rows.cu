@@ -16,7 +16,7 @@ KERNEL(gatherRows, GatherRowsArguments, 256, 1, 0) {
   for (u32 n = 0; n < 4; n++) {
     const u32 c = blockIdx.y * 1024 + n * 256 + threadIdx.x;
     if (c >= a.width) continue;
-    const float value = from < a.count ? loadAs(a.x, a.type, (u64)from * a.width + c) : NAN;
+    const float value = from < a.count ? loadAs(a.x, a.type, (u64)from * a.width + c) : notANumber();
     a.y[(u64)blockIdx.x * a.width + c] = value;
   }
 }
