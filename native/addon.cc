@@ -14,6 +14,7 @@
 #include "cuda/face.h"
 #include "measure.h"
 #include "memory.h"
+#include "mpi/calls.h"
 #include "paging.h"
 #include "threads.h"
 
@@ -264,6 +265,7 @@ NAPI_MODULE_INIT() {
   define(env, exports, "prefetchPaged", onPages<prefetchPaged>);
   define(env, exports, "writePaged", onPages<writePaged>);
   define(env, exports, "evictPaged", onPages<evictPaged>);
+  mpi::defineCalls(env, exports);
   defineData(env, exports, *instance);
   napi_set_named_property(env, exports, "cuda", cuda::makeFace(env));
   return exports;

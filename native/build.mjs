@@ -148,7 +148,9 @@ function planUnits(compiler) {
   const sets = known.filter((set) => set.flags.length === 0 || accepts(compiler, set.flags));
   const have = sets.map((set) => `-DLOWRANK_HAVE_${set.suffix.toUpperCase()}`);
   const units = sourcesIn(root).map((source) => unit(compiler, source, "all", [...baseFlags, ...have]));
-  for (const source of sourcesIn(join(root, "cuda"))) units.push(unit(compiler, source, "cuda", baseFlags));
+  for (const room of ["cuda", "mpi"]) {
+    for (const source of sourcesIn(join(root, room))) units.push(unit(compiler, source, room, baseFlags));
+  }
   for (const set of sets) {
     const names = [`-DLOWRANK_ISA_SUFFIX=${set.suffix}`, `-DLOWRANK_ISA_${set.suffix.toUpperCase()}`];
     const flags = [...baseFlags, ...set.flags, ...names];
