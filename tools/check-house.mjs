@@ -12,6 +12,7 @@ const ORDER = [
   ["tensor"],
   ["quant"],
   ["backend"],
+  ["distributed"],
   ["autograd"],
   ["nn", "optim"],
   ["formats", "text"],

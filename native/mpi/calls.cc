@@ -2,6 +2,7 @@
 // as zero: the only caller is typed. Not here: what a job does (thread.cc).
 #include "mpi/calls.h"
 
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -102,6 +103,12 @@ napi_value mpiAbort(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+napi_value mpiIsUp(napi_env env, napi_callback_info) {
+  napi_value result;
+  napi_get_boolean(env, isUp(), &result);
+  return result;
+}
+
 napi_value mpiTraffic(napi_env env, napi_callback_info) {
   const Traffic so = traffic();
   napi_value result;
@@ -110,6 +117,13 @@ napi_value mpiTraffic(napi_env env, napi_callback_info) {
   set(env, result, "bytesReceived", so.bytesReceived);
   set(env, result, "busySeconds", so.busySeconds);
   return result;
+}
+
+napi_value mpiCopy(napi_env env, napi_callback_info info) {
+  const Arguments given(env, info);
+  const auto size = static_cast<size_t>(given.number(2));
+  if (size > 0) std::memcpy(given.address(0), given.address(1), size);
+  return nullptr;
 }
 
 }  // namespace
@@ -122,7 +136,9 @@ void defineCalls(napi_env env, napi_value exports) {
                {"mpiPost", mpiPost},
                {"mpiWait", mpiWait},
                {"mpiAbort", mpiAbort},
-               {"mpiTraffic", mpiTraffic}};
+               {"mpiIsUp", mpiIsUp},
+               {"mpiTraffic", mpiTraffic},
+               {"mpiCopy", mpiCopy}};
   for (const auto& call : calls) {
     napi_value function;
     napi_create_function(env, call.name, NAPI_AUTO_LENGTH, call.callback, nullptr, &function);

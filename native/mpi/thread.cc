@@ -316,7 +316,12 @@ void serve() {
 Started start(const char* path, std::string& abi, std::string& version) {
   Shared& s = shared();
   std::unique_lock<std::mutex> lock(s.mutex);
-  if (s.up) throw std::string("MPI is in use already");
+  if (s.up) {
+    if (s.finalized) throw std::string("MPI was left already, and a process joins it once");
+    abi = s.library.abi;
+    version = s.library.version;
+    return {s.rank, s.size};
+  }
   bool ended = false;
   std::thread([&ended, name = std::string(path)] {
     Shared& all = shared();
@@ -342,6 +347,12 @@ Started start(const char* path, std::string& abi, std::string& version) {
   abi = s.library.abi;
   version = s.library.version;
   return {s.rank, s.size};
+}
+
+bool isUp() {
+  Shared& s = shared();
+  std::lock_guard<std::mutex> lock(s.mutex);
+  return s.up && !s.finalized;
 }
 
 int64_t post(const Job& job) {

@@ -12,8 +12,11 @@ struct Started {
   int rank, size;
 };
 
-/** Starts the thread and MPI_Init_thread on it; waits for that. Throws std::string. */
+/** Starts the thread and MPI_Init_thread on it; waits for that. Later calls tell what the first did. Throws std::string. */
 Started start(const char* path, std::string& abi, std::string& version);
+
+/** Whether this process is in MPI. */
+bool isUp();
 
 enum class Kind : int { Gather, Broadcast, SumInOrder, Share, Finalize };
 

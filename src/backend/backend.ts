@@ -154,6 +154,8 @@ export interface Backend extends Kernels {
   write(buffer: DeviceBuffer, data: Uint8Array, offset?: number): void;
   read(buffer: DeviceBuffer, offset?: number, sizeBytes?: number): Promise<Uint8Array>;
   free(buffer: DeviceBuffer): void;
+  /** Where a tensor lies in the host's memory, once all earlier calls have run. Absent: it lies elsewhere. */
+  addressOf?(tensor: Tensor): number;
   /** Absent: this device has no memory that can be paged out. */
   readonly paging?: Paging;
   /** Multiply-add rate of this device in this precision, in GFLOP/s, measured now. Absent: not measurable. */
@@ -168,6 +170,8 @@ export interface BackendOptions {
   readonly precision?: Precision | "auto";
   /** CPU threads; 0 or absent: one per core. */
   readonly threads?: number;
+  /** CPU instruction set; LOWRANK_ISA's, or the best of this machine, when absent. */
+  readonly isa?: string;
 }
 
 /** What a file in this folder exports and index.ts registers. */

@@ -6,10 +6,15 @@ import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
 import { loadNativeAddon, type NativeAddon } from "./cpu/addon.node.ts";
 import { openCpuDevice } from "./cpu/device.ts";
 
-/** The instruction set that LOWRANK_ISA asks for, or the best of this machine. */
-function chooseIsa(addon: NativeAddon): string {
-  const best = addon.isas[0]!;
-  const wanted = process.env.LOWRANK_ISA || best;
+/** Instruction sets that the CPU backend may take here, best first; LOWRANK_ISA's alone where it is set. */
+export function cpuIsas(): readonly string[] {
+  const asked = process.env.LOWRANK_ISA;
+  return asked ? [asked] : loadNativeAddon().isas;
+}
+
+/** The instruction set that is asked for, or the best of those. */
+function chooseIsa(addon: NativeAddon, asked: string | undefined): string {
+  const wanted = asked ?? cpuIsas()[0]!;
   if (addon.setIsa(wanted)) return wanted;
   throw new UserError(
     `LOWRANK_ISA=${wanted}: this machine does not run that instruction set; it runs ${addon.isas.join(", ")}`,
@@ -20,7 +25,7 @@ export const cpu: BackendFactory = {
   name: "cpu",
   async open(options: BackendOptions): Promise<Backend> {
     const addon = loadNativeAddon();
-    const isa = chooseIsa(addon);
+    const isa = chooseIsa(addon, options.isa);
     const threads = addon.setThreads(options.threads ?? 0);
     const asked = options.precision ?? "auto";
     if (asked === "fp16") {

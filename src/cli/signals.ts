@@ -3,6 +3,7 @@
 // on. Node takes back the "ignored" that nohup sets, so that is said again here. Not here: what stopping means (train.ts, compare.ts, serve.ts).
 
 import { isatty } from "node:tty";
+import { launchOf } from "../distributed/launch.node.ts";
 
 /** Asked at the start: a terminal that is gone no longer answers that it is one. */
 const hasTerminal = [0, 1, 2].some((descriptor) => isatty(descriptor));
@@ -12,9 +13,14 @@ export function outliveTerminal(): void {
   if (!hasTerminal && process.platform !== "win32") process.on("SIGHUP", () => {});
 }
 
-const stopping: readonly NodeJS.Signals[] = hasTerminal
-  ? ["SIGINT", "SIGTERM", "SIGHUP"]
-  : ["SIGINT", "SIGTERM"];
+/** Of several ranks: launchers pass SIGUSR2 on and wait, where they end a process that gets another signal. */
+const isRank = (launchOf()?.size ?? 1) > 1;
+const stopping: readonly NodeJS.Signals[] = [
+  "SIGINT",
+  "SIGTERM",
+  ...(hasTerminal ? (["SIGHUP"] as const) : []),
+  ...(isRank ? (["SIGUSR2"] as const) : []),
+];
 
 /**
  * For commands with nothing to save and something to clear away: a signal to stop ends the process in order, as soon as
@@ -24,8 +30,8 @@ export function exitOnStop(): void {
   for (const signal of stopping) process.on(signal, () => process.exit(130));
 }
 
-/** Of the same press of Ctrl-C, npx sends a second signal right after the first. */
-const samePressMs = 250;
+/** Of the same press of Ctrl-C, npx sends a second signal right after the first, and a launcher one after a while. */
+const samePressMs = isRank ? 2000 : 250;
 
 /**
  * Calls `first` at the first signal to stop and `again` at a further one, until the returned function is called. A

@@ -9,10 +9,13 @@ import { defineCommand } from "./command.ts";
 import { formatBytes, formatCount, formatDuration, formatLoss, formatRate, shellQuote } from "./format.ts";
 import type { Point } from "./plot.ts";
 import { type Progress, trackProgress } from "./progress.ts";
+import { onRanks } from "./ranks.ts";
 import { onStop } from "./signals.ts";
 import { type ExitCode, exitCodes, exitNow, type Terminal } from "./terminal.ts";
 
-export const command = defineCommand(trainDefinition, (options, terminal) => trainAndTell(options, terminal));
+export const command = defineCommand(trainDefinition, (options, terminal) =>
+  onRanks(options, terminal, (own) => trainAndTell(options, own)),
+);
 
 /** Trains, telling all of it. `engine` as in startTraining. */
 export async function trainAndTell(

@@ -162,6 +162,21 @@ export const vram = size(
   "device memory to stay within, for example 24GB: turns on what saves memory before it refuses a run",
 );
 
+/** How several processes work on one run. */
+export const rankFields = {
+  distributed: choice(
+    ["auto", "mpi", "off"],
+    "work as one of several ranks over MPI: where mpirun or srun started several, always, never",
+    { default: "auto" },
+  ),
+  collectiveTimeout: real("seconds to wait for other ranks without a word from them", {
+    min: 0,
+    open: true,
+    default: 300,
+    placeholder: "S",
+  }),
+};
+
 /** Where it runs, and how it reports. */
 export const deviceFields = {
   backend: choice(["auto", "cpu", "webgpu", "reference"], "device", { default: "auto" }),

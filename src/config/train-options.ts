@@ -32,6 +32,7 @@ import {
   paged,
   pagedBudget,
   quantType,
+  rankFields,
   trainOn,
   vram,
 } from "./fields.ts";
@@ -122,6 +123,13 @@ export const trainDefinition = defineOptions({
         false,
       ),
     },
+    "Several machines": {
+      ...rankFields,
+      shardOptimizer: toggle(
+        "on several ranks, each keeps the optimizer's state of its share of the parameters (for --method full)",
+        false,
+      ),
+    },
     "Memory, device and output": {
       gradientCheckpointing,
       paged,
@@ -162,6 +170,7 @@ export const trainDefinition = defineOptions({
       "resume",
       "gradientCheckpointing",
     ] as const),
+    ...(["distributed", "collectiveTimeout", "shardOptimizer"] as const),
     ...(["paged", "pagedBudget", "vram", "backend", "precision", "threads", "json"] as const),
   ],
   finish(values) {

@@ -41,6 +41,8 @@ export interface FittedModel {
   readonly backend: Backend;
   readonly config: DecoderConfig;
   readonly folder: ModelFolder;
+  /** Processes of this run that share the machine's memory; 1 when absent. */
+  readonly sharedBy?: number;
 }
 
 /** Chunks of logits where memory is short; smaller ones make the head's products slow and save little more. */
@@ -50,7 +52,7 @@ const usableShare = 0.9;
 
 /** The choices for a run whose largest micro-batch is `rows` sequences, or packs, of `sequenceLength` tokens. */
 export async function fitMemory(
-  { backend, config, folder }: FittedModel,
+  { backend, config, folder, sharedBy = 1 }: FittedModel,
   options: TrainOptions,
   sequenceLength: number,
   rows = options.batchSize,
@@ -59,7 +61,7 @@ export async function fitMemory(
   const predict = async (choices: MemoryChoices) => {
     const prediction = await predictMemory(config, {
       recipe: { ...options, trainsTables: options.addTokens !== undefined },
-      ...{ precision: backend.precision, batchSize: rows },
+      ...{ precision: backend.precision, batchSize: rows, accumulates: options.gradientAccumulation > 1 },
       ...{ sequenceLength, checkpointing: choices.gradientCheckpointing },
       ...{ storedDType: storedDTypeOf(folder), logitsChunkBytes: choices.logitsChunkBytes },
     });
@@ -72,7 +74,10 @@ export async function fitMemory(
     const chosen = await predict({ ...asked, gradientCheckpointing });
     if (backend.name === "webgpu") return chosen;
     const { bytes, source } = machineMemory();
-    const limit = { bytes, source };
+    const limit =
+      sharedBy > 1
+        ? { bytes: Math.floor(bytes / sharedBy), source: `${source}, shared by ${sharedBy} ranks` }
+        : { bytes, source };
     return { ...chosen, rssBytes: predictRss(chosen.neededBytes, chosen.prediction.packedBytes), limit };
   }
   // The cheapest first.

@@ -23,6 +23,8 @@ export interface MemoryCase {
   readonly batchSize: number;
   readonly sequenceLength: number;
   readonly checkpointing: boolean;
+  /** Several micro-batches make a step, so that their gradients are summed beside the one that is being made. */
+  readonly accumulates?: boolean;
   /** dtype of the checkpoint's tensors, whose conversion needs room while loading; absent: random weights, as bench makes. */
   readonly storedDType?: DType;
   readonly logitsChunkBytes?: number;
@@ -46,7 +48,8 @@ export async function predictMemory(config: DecoderConfig, run: MemoryCase): Pro
     checkpointing: run.checkpointing,
     logitsChunkBytes: run.logitsChunkBytes,
   });
-  await session.trainStep([fullBatch(run.batchSize, run.sequenceLength)], { learningRate: 1e-4 });
+  const batch = fullBatch(run.batchSize, run.sequenceLength);
+  await session.trainStep(run.accumulates ? [batch, batch] : [batch], { learningRate: 1e-4 });
   return {
     ledger: backend.ledger(),
     packedBytes: backend.packedBytes,

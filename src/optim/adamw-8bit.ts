@@ -103,7 +103,10 @@ function make(
   };
 }
 
-export const adamw8bit = defineOptimizer({ about: "adamw8bit keeps its state in 8 bits" }, make);
+export const adamw8bit = defineOptimizer(
+  { about: "adamw8bit keeps its state in 8 bits", wholeParameters: true },
+  make,
+);
 
 function layout(parameters: Trainables) {
   const { data, entries } = parameters;

@@ -83,6 +83,10 @@ export interface StateTensor {
   readonly name: string;
   readonly tensor: Tensor;
   readonly store: ByteStore;
+  /** Where ranks have parts of it (sharded.ts), on all of them: brings them together, before `store` is read. */
+  collect?(): Promise<void>;
+  /** And hands what rank 0 has written to `store` to the ranks. */
+  spread?(): Promise<void>;
 }
 
 export interface Optimizer {
@@ -112,6 +116,8 @@ export interface OptimizerTraits {
   readonly defaults?: Partial<OptimizerOptions>;
   /** What the default learning rate is multiplied by. */
   readonly rateFactor?: number;
+  /** State is laid out by whole parameters, so that ranks cannot each keep a slice of it. */
+  readonly wholeParameters?: true;
 }
 
 export interface OptimizerFactory extends MakeOptimizer, OptimizerTraits {}

@@ -3,6 +3,7 @@
 import { Tape } from "../autograd/tape.ts";
 import { assemble } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
+import { type Collective, gatherNumbers, single } from "../distributed/collective.ts";
 import type { Decoder } from "../models/decoder.ts";
 import { decodeToF32 } from "../tensor/dtype.ts";
 import { DeviceBatch, defaultLogitsChunkBytes } from "./device-batch.ts";
@@ -14,6 +15,8 @@ export interface EvaluationOptions {
   readonly logitsChunkBytes?: number;
   /** Called after each pass with the samples done so far. */
   readonly onProgress?: (done: number) => void;
+  /** The ranks that share the passes; this process alone when absent. */
+  readonly collective?: Collective;
 }
 
 export interface Evaluation {
@@ -31,27 +34,37 @@ export async function evaluate(
   samples: readonly Sample[],
   options: EvaluationOptions,
 ): Promise<Evaluation> {
-  const sampleLosses: number[] = [];
-  let targetTokens = 0;
-  let tokens = 0;
+  const { collective = single } = options;
+  const groups = groupsOf(samples, options.tokensPerPass);
+  const own: number[] = [];
+  for (const [index, { start, end }] of groups.entries()) {
+    if (index % collective.size !== collective.rank) continue;
+    own.push(...(await lossesOf(decoder, samples.slice(start, end), options)));
+    options.onProgress?.(end);
+  }
+  const everyone = await gatherNumbers(collective, own);
+  const sampleLosses = groups.flatMap(({ start, end }, index) =>
+    everyone[index % collective.size]!.splice(0, end - start),
+  );
+  const targetTokens = samples.reduce((sum, sample) => sum + countTargets(sample), 0);
+  const tokens = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
+  const total = sampleLosses.reduce((sum, loss) => sum + loss, 0);
+  return { loss: targetTokens > 0 ? total / targetTokens : 0, targetTokens, tokens, sampleLosses };
+}
+
+/** Samples [start, end) that go through the model together. */
+function groupsOf(samples: readonly Sample[], tokensPerPass: number): { start: number; end: number }[] {
+  const groups: { start: number; end: number }[] = [];
   for (let start = 0; start < samples.length; ) {
     let end = start;
     let size = 0;
-    while (
-      end < samples.length &&
-      (end === start || size + samples[end]!.ids.length <= options.tokensPerPass)
-    ) {
+    while (end < samples.length && (end === start || size + samples[end]!.ids.length <= tokensPerPass)) {
       size += samples[end++]!.ids.length;
     }
-    const group = samples.slice(start, end);
-    sampleLosses.push(...(await lossesOf(decoder, group, options)));
-    targetTokens += group.reduce((sum, sample) => sum + countTargets(sample), 0);
-    tokens += size;
+    groups.push({ start, end });
     start = end;
-    options.onProgress?.(end);
   }
-  const total = sampleLosses.reduce((sum, loss) => sum + loss, 0);
-  return { loss: targetTokens > 0 ? total / targetTokens : 0, targetTokens, tokens, sampleLosses };
+  return groups;
 }
 
 function countTargets(sample: Sample): number {

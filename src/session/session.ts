@@ -9,6 +9,8 @@ import type { Backend, Tensor } from "../backend/backend.ts";
 import type { Method } from "../config/fields.ts";
 import type { Batch } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
+import { type Collective, gatherNumbers, single } from "../distributed/collective.ts";
+import { type OrderedSum, orderedSum } from "../distributed/ordered-sum.ts";
 import { type AdapterConfig, type LoadedAdapter, newAdapterConfig } from "../formats/peft.ts";
 import { attachLoadedAdapter, attachNewAdapter, type DecoderAdapter } from "../models/adapter.ts";
 import type { Decoder } from "../models/decoder.ts";
@@ -23,6 +25,7 @@ import type { AdapterInit } from "../nn/pissa.ts";
 import { type OptimizerName, optimizerDefaults, optimizers } from "../optim/index.ts";
 import { defaultOptimizerOptions, type Optimizer, type OptimizerOptions } from "../optim/optimizer.ts";
 import type { StateMemory } from "../optim/paging.ts";
+import { sharded } from "../optim/sharded.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { rows, viewOf } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
@@ -70,6 +73,10 @@ export interface SessionOptions {
   readonly checkpointing?: boolean;
   /** Logits that exist at a time, in bytes. */
   readonly logitsChunkBytes?: number;
+  /** The ranks that train together, each on its share of a step's micro-batches; this process alone when absent. */
+  readonly collective?: Collective;
+  /** Each rank keeps the optimizer's state of its slice of the parameters only. */
+  readonly shardOptimizer?: boolean;
 }
 
 /** What a recipe makes trainable on a loaded model. */
@@ -193,6 +200,8 @@ export class Session implements Disposable {
   private readonly decoder: Decoder;
   private readonly ownsTrainable: boolean;
   private readonly gate: UpdateGate;
+  private readonly collective: Collective;
+  private readonly sum: OrderedSum;
   private stats: Tensor | undefined;
   private slots = 0;
   /** Gradients of forwardBackward() that no step() has used yet. */
@@ -213,9 +222,10 @@ export class Session implements Disposable {
     const { parameters, adapter } = trainable ?? makeTrainable(loaded, recipe, options);
     this.parameters = parameters;
     this.adapter = adapter;
+    this.collective = options.collective ?? single;
     try {
-      const constants = { ...optimizerDefaults(recipe.optimizer), ...given(recipe) };
-      this.optimizer = optimizers[recipe.optimizer](this.backend, parameters, constants, options.stateMemory);
+      this.sum = orderedSum(this.backend, parameters.grad, this.collective);
+      this.optimizer = this.makeOptimizer();
     } catch (error) {
       if (this.ownsTrainable) adapter?.free();
       throw error;
@@ -234,7 +244,7 @@ export class Session implements Disposable {
     await this.adapter?.initialize();
     const list = [batches].flat() as Batch[];
     this.statsFor(list.length);
-    this.accumulateAll(list);
+    await this.accumulateAll(list);
     const result = gradientResult(list, await this.readStats(list.length));
     this.finite &&= Number.isFinite(result.loss);
     return result;
@@ -260,7 +270,7 @@ export class Session implements Disposable {
   async startStep(batches: readonly Batch[], options: UpdateOptions): Promise<StartedStep> {
     await this.adapter?.initialize();
     this.statsFor(batches.length + 1);
-    this.accumulateAll(batches);
+    await this.accumulateAll(batches);
     return this.startUpdate(batches, options);
   }
 
@@ -268,7 +278,8 @@ export class Session implements Disposable {
   async evaluate(samples: readonly Sample[], tokensPerPass: number): Promise<Evaluation> {
     await this.adapter?.initialize();
     const { logitsChunkBytes } = this.options;
-    return evaluate(this.decoder, samples, { tokensPerPass, logitsChunkBytes });
+    const { collective } = this;
+    return evaluate(this.decoder, samples, { tokensPerPass, logitsChunkBytes, collective });
   }
 
   [Symbol.dispose](): void {
@@ -276,6 +287,7 @@ export class Session implements Disposable {
     this.stats = undefined;
     this.gate.free();
     this.optimizer.free();
+    this.sum.free();
     if (this.ownsTrainable) this.adapter?.free();
   }
 
@@ -307,15 +319,45 @@ export class Session implements Disposable {
     return { numbers };
   }
 
-  private accumulateAll(batches: readonly Batch[]): void {
+  /** Leaves the gradient of all of them, added in their order, on every rank. */
+  private async accumulateAll(batches: readonly Batch[]): Promise<void> {
     const targetTokens = batches.reduce((sum, batch) => sum + batch.targetTokens, 0);
     this.backend.fill({ y: this.stats!, value: 0 });
-    if (!this.pending) this.parameters.zeroGrad();
+    const taught = withTargets(batches);
+    await this.sum.run(taught.length, this.pending, (index) => {
+      const i = taught[index]!;
+      this.accumulate(batches[i]!, targetTokens, this.passes + i, this.slot(i));
+    });
+    await this.shareLosses(batches, taught);
     this.pending = true;
-    for (const [i, batch] of batches.entries()) {
-      if (batch.targetTokens > 0) this.accumulate(batch, targetTokens, this.passes + i, this.slot(i));
-    }
     this.passes += batches.length;
+  }
+
+  /** Gives every rank the summed losses of all micro-batches, each of which one rank computed. */
+  private async shareLosses(batches: readonly Batch[], taught: readonly number[]): Promise<void> {
+    const { collective, backend } = this;
+    if (collective.size === 1) return;
+    const everyone = await gatherNumbers(collective, await this.readStats(batches.length));
+    for (const [index, i] of taught.entries()) {
+      const sum = everyone[index % collective.size]![i]!;
+      backend.write(this.stats!.buffer, new Uint8Array(Float32Array.of(sum).buffer), i * slotBytes);
+    }
+  }
+
+  private makeOptimizer(): Optimizer {
+    const { backend, parameters, recipe, options, collective } = this;
+    const constants = { ...optimizerDefaults(recipe.optimizer), ...given(recipe) };
+    const make = optimizers[recipe.optimizer];
+    const exchange = options.shardOptimizer ? collective.flat?.(parameters.data.shape[0]!) : undefined;
+    if (!exchange) return make(backend, parameters, constants, options.stateMemory);
+    if (make.wholeParameters) {
+      throw new UserError(
+        `--shard-optimizer does not go with --optimizer ${recipe.optimizer}, whose state is laid out by whole parameters; use adamw, or leave out --shard-optimizer`,
+      );
+    }
+    return sharded(backend, parameters, { collective, exchange }, (own) =>
+      make(backend, own, constants, options.stateMemory),
+    );
   }
 
   /** Adds one micro-batch's gradient, and writes the sum of its losses to `out`. */
@@ -362,6 +404,11 @@ export class Session implements Disposable {
         : view.getFloat32(i * slotBytes, true),
     );
   }
+}
+
+/** Indices of the micro-batches that have a target: only these have a gradient. */
+function withTargets(batches: readonly Batch[]): number[] {
+  return batches.flatMap((batch, i) => (batch.targetTokens > 0 ? [i] : []));
 }
 
 function gradientResult(batches: readonly Batch[], sums: readonly number[]): GradientResult {

@@ -62,7 +62,7 @@ export async function saveCheckpoint(
   out: string,
   backend: Backend,
   parameters: FlatParameters,
-  optimizer: Optimizer,
+  optimizer: Pick<Optimizer, "state">,
   state: RunState,
   keep: number,
   extra?: (folder: string) => Promise<void>,
@@ -80,7 +80,10 @@ export async function saveCheckpoint(
     );
     await writeSafetensors(
       join(temporary, "optimizer.safetensors"),
-      optimizer.state().map(({ name, tensor, store }) => ({ name, ...fileTensor(store, tensor) })),
+      optimizer.state().map(({ name, tensor, store, collect }) => ({
+        name,
+        ...fileTensor(store, tensor, collect),
+      })),
     );
     await extra?.(temporary);
     await writeFileAtomic(join(temporary, "state.json"), `${JSON.stringify(state, null, 1)}\n`);
@@ -192,12 +195,13 @@ async function readSums(path: string): Promise<Map<string, string> | undefined> 
 /** Bytes of a tensor that are on the host at a time. */
 const pieceBytes = 64 * 2 ** 20;
 
-function fileTensor(store: ByteStore, tensor: Tensor) {
+function fileTensor(store: ByteStore, tensor: Tensor, collect?: () => Promise<void>) {
   const sizeBytes = tensorBytes(tensor.shape, tensor.dtype);
   return {
     dtype: toSafetensorsDType(tensor.dtype),
     shape: tensor.shape,
     async *data() {
+      await collect?.();
       for (let begin = 0; begin < sizeBytes; begin += pieceBytes) {
         const length = Math.min(pieceBytes, sizeBytes - begin);
         yield await store.read(tensor.buffer, tensor.byteOffset + begin, length);
@@ -297,7 +301,7 @@ export async function restoreCheckpoint(
 async function restoreFile(path: string, targets: readonly StateTensor[]): Promise<void> {
   const file = await openSafetensors(await openFile(path));
   try {
-    for (const { name, tensor, store } of targets) {
+    for (const { name, tensor, store, spread } of targets) {
       const entry = file.tensors.get(name);
       if (
         !entry ||
@@ -313,6 +317,7 @@ async function restoreFile(path: string, targets: readonly StateTensor[]): Promi
         store.write(tensor.buffer, chunk, offset);
         offset += chunk.byteLength;
       }
+      await spread?.();
     }
   } finally {
     await file.close();

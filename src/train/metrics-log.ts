@@ -17,6 +17,16 @@ export interface KeptMetrics {
 /** A longer record is taken as it is. */
 const checkedCapBytes = 256 * 2 ** 20;
 
+/** What is written to, or on a rank that writes nothing, not. */
+export type Metrics = Pick<MetricsLog, "append" | "sync" | "close" | "sizeBytes">;
+
+export const noLog: Metrics = {
+  sizeBytes: 0,
+  append: async () => {},
+  sync: async () => {},
+  close: async () => {},
+};
+
 export class MetricsLog {
   private constructor(
     private readonly file: FileHandle,

@@ -29,7 +29,7 @@ export async function writeRunRecord(
   const { summary, identity } = facts;
   const record = {
     status: facts.status,
-    lowrank: packageVersion(),
+    lowrank: lowrankVersion(),
     node: process.versions.node,
     options,
     seed: options.seed,
@@ -69,7 +69,7 @@ export function peakRssBytes(): number {
   return process.resourceUsage().maxRSS * 1024;
 }
 
-export function packageVersion(): string {
+export function lowrankVersion(): string {
   const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
   return (JSON.parse(text) as { version: string }).version;
 }

@@ -10,10 +10,13 @@ import { assemble, type Batch } from "../data/assemble.ts";
 import { BatchCursor, BatchPlan } from "../data/batches.ts";
 import { refuseRun } from "../data/preflight.ts";
 import { rowLabel } from "../data/row.ts";
+import { broadcastValue, type Collective, gatherNumbers } from "../distributed/collective.ts";
+import { joinRanks } from "../distributed/join.node.ts";
 import { generateBatch } from "../generate/generate.ts";
 import { greedy } from "../generate/sampler.ts";
 import type { MemoryChoices } from "../memory/fit-memory.ts";
 import { stateMemoryOf } from "../memory/state-memory.ts";
+import type { Optimizer } from "../optim/optimizer.ts";
 import { scheduleFactor } from "../optim/schedule.ts";
 import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
 import { Session, type StartedStep } from "../session/session.ts";
@@ -23,19 +26,34 @@ import { type RunState, restoreCheckpoint, SaveProblem, saveCheckpoint } from ".
 import type { RunTraining } from "./engine.ts";
 import type { EvalEvent, StepEvent, TrainEvent, TrainSummary } from "./events.ts";
 import { longerRunEvent } from "./longer-run.ts";
-import { MetricsLog } from "./metrics-log.ts";
+import { type Metrics, MetricsLog, noLog } from "./metrics-log.ts";
+import {
+  backendOfRank,
+  requireSameOnRanks,
+  requireSameParameters,
+  restoreOnRanks,
+  saveOnRanks,
+} from "./ranks.ts";
 import { prepareRunFolder } from "./run-folder.ts";
 import { identityOf, type RunIdentity, requireSameRun } from "./run-identity.ts";
-import { peakRssBytes, writeRunRecord } from "./run-record.ts";
+import { lowrankVersion, peakRssBytes, writeRunRecord } from "./run-record.ts";
 import { saveResult } from "./save-result.ts";
 import { loadTrainingData, openTrainable, type TrainableModel, type TrainingData } from "./setup.ts";
 
-export const runTraining: RunTraining = async (options, emit, signal) => {
+export const runTraining: RunTraining = async (options, emitHere, signal) => {
+  const collective = await joinRanks(options);
+  // Rank 0 alone tells what happens.
+  const emit = collective.rank === 0 ? emitHere : () => {};
   const warn = (message: string) => emit({ type: "warning", message });
-  const resumed = await prepareRunFolder(options.out, options.resume, warn);
+  const tell = (message: string) => emit({ type: "info", message });
+  if (collective.size > 1) tell(`one run on ${collective.description}`);
+  const resumed = await broadcastValue(
+    collective,
+    collective.rank === 0 ? await prepareRunFolder(options.out, options.resume, warn) : undefined,
+  );
   using backend = await openBackend(options.backend, {
     precision: options.precision,
-    threads: options.threads,
+    ...(await backendOfRank(collective, options, tell, warn)),
   });
   await using trainable = await openTrainable(backend, options, emit);
   emit({
@@ -50,9 +68,10 @@ export const runTraining: RunTraining = async (options, emit, signal) => {
   const { config, folder, text } = trainable.model;
   for (const message of text.notes) emit({ type: "info", message });
   const data = await loadTrainingData(text, options, emit);
-  const checked = await preflightRun({ backend, config, folder, text }, options, data, emit);
+  const sharedBy = collective.local.size;
+  const checked = await preflightRun({ backend, config, folder, text, sharedBy }, options, data, emit);
   refuseRun(checked.findings, options.allow ?? []);
-  const run = new Run(backend, options, checked.memory, trainable, data, emit, warn);
+  const run = new Run(collective, backend, options, checked.memory, trainable, data, emit, warn);
   return await run.execute(resumed, signal);
 };
 
@@ -81,6 +100,7 @@ class Run {
   private tokensThisTime = 0;
 
   constructor(
+    private readonly collective: Collective,
     private readonly backend: Backend,
     private readonly options: TrainOptions,
     private readonly memory: MemoryChoices,
@@ -97,7 +117,13 @@ class Run {
     const stateMemory = stateMemoryOf(backend, memory, options.out);
     const { gradientCheckpointing: checkpointing, logitsChunkBytes } = memory;
     const { loaded } = trainable.model;
-    this.session = new Session(loaded, options, { stateMemory, checkpointing, logitsChunkBytes }, trainable);
+    const { shardOptimizer } = options;
+    this.session = new Session(
+      loaded,
+      options,
+      { stateMemory, checkpointing, logitsChunkBytes, collective, shardOptimizer },
+      trainable,
+    );
     if (stateMemory.pagedBytes > 0) {
       const [paged, kept] = [stateMemory.pagedBytes, backend.ledger().live.optimizer];
       const message = `paging ${inMegabytes(paged)} of optimizer state to ${stateMemory.place}; ${inMegabytes(kept)} stay in ${backend.paging ? "memory" : "the device's memory"}`;
@@ -122,13 +148,17 @@ class Run {
     const { options, trainable, data } = this;
     this.identity = await identityOf(options, trainable, data, this.totalSteps);
     this.state = { ...this.state, identity: this.identity };
+    await requireSameOnRanks(this.collective, this.backend, lowrankVersion(), this.identity);
     if (resumed) await this.resume(resumed);
-    const log = await MetricsLog.open(
-      join(options.out, "metrics.jsonl"),
-      { bytes: this.state.metricsBytes, step: this.state.step },
-      options.timing,
-      this.warn,
-    );
+    const log =
+      this.collective.rank === 0
+        ? await MetricsLog.open(
+            join(options.out, "metrics.jsonl"),
+            { bytes: this.state.metricsBytes, step: this.state.step },
+            options.timing,
+            this.warn,
+          )
+        : noLog;
     try {
       await this.record("running");
       this.tellData();
@@ -145,7 +175,8 @@ class Run {
         const last = step === this.totalSteps;
         const evaluates = options.evalEvery !== undefined && step % options.evalEvery === 0;
         const due = options.saveEvery !== undefined && step % options.saveEvery === 0;
-        const stops = last || evaluates || due || signal.interrupted || this.clockIsDue();
+        const { interrupted, clockIsDue } = await this.agree(signal.interrupted);
+        const stops = last || evaluates || due || interrupted || clockIsDue;
         if (this.backend.runsAhead && !stops) {
           await nextTurn();
           continue;
@@ -154,18 +185,24 @@ class Run {
         flight = undefined;
         if (last && !evaluates) this.state = { ...this.state, metricsBytesBeforeEnd: log.sizeBytes };
         if (last || evaluates) await this.evaluate(log);
-        if (due || (signal.interrupted && !last)) checkpoint = await this.save(log);
-        else if (last ? options.saveEnd : this.clockIsDue())
+        if (due || (interrupted && !last)) checkpoint = await this.save(log);
+        else if (last ? options.saveEnd : clockIsDue)
           checkpoint = (await this.saveUnasked(log, !last)) ?? checkpoint;
-        if (signal.interrupted && !last) {
+        if (interrupted && !last) {
           const summary = this.summary("interrupted", checkpoint);
           await this.record("interrupted", summary);
           return summary;
         }
         await nextTurn();
       }
+      await requireSameParameters(
+        this.collective,
+        this.backend,
+        this.trainable.parameters.data,
+        this.totalSteps,
+      );
       await log.sync();
-      await saveResult(this.trainable, options.out);
+      if (this.collective.rank === 0) await saveResult(this.trainable, options.out);
       const summary = this.summary("done", checkpoint);
       await this.record("done", summary);
       this.emit({ type: "done", summary });
@@ -179,7 +216,11 @@ class Run {
   private async resume({ folder, state }: { folder: string; state: RunState }): Promise<void> {
     const before = requireSameRun(state, JSON.parse(JSON.stringify(this.identity)), folder);
     this.cursor = new BatchCursor(this.plan, state.cursor);
-    await restoreCheckpoint(folder, this.backend, this.trainable.parameters, this.session.optimizer);
+    const { backend, collective, session } = this;
+    const { parameters } = this.trainable;
+    await restoreOnRanks(collective, backend, parameters.data, session.optimizer, () =>
+      restoreCheckpoint(folder, backend, parameters, session.optimizer),
+    );
     const { metricsBytesBeforeEnd, byClock: _, ...rest } = state;
     const metricsBytes = (before !== undefined && metricsBytesBeforeEnd) || state.metricsBytes;
     this.state = { ...rest, version: 2, metricsBytes, identity: this.identity };
@@ -234,7 +275,7 @@ class Run {
   }
 
   /** Waits for a step's numbers, and tells and notes them. */
-  private async settle(flight: Flight, log: MetricsLog): Promise<void> {
+  private async settle(flight: Flight, log: Metrics): Promise<void> {
     const { step, batches, learningRate, after } = flight;
     const result = await flight.numbers();
     if (!result.updated) await this.refuseNonFinite(step, result.losses, batches, log);
@@ -271,7 +312,7 @@ class Run {
     step: number,
     losses: readonly number[],
     batches: readonly Batch[],
-    log: MetricsLog,
+    log: Metrics,
   ): Promise<never> {
     const bad = batches.filter((_, i) => !Number.isFinite(losses[i]));
     const rows = (bad.length > 0 ? bad : batches).flatMap((batch) => batch.rowIds.map(rowLabel));
@@ -284,7 +325,7 @@ class Run {
     );
   }
 
-  private async evaluate(log: MetricsLog): Promise<void> {
+  private async evaluate(log: Metrics): Promise<void> {
     const { options, data, trainable } = this;
     const { step } = this.state;
     const { decoder } = trainable.model.loaded;
@@ -296,7 +337,7 @@ class Run {
       await log.append(event);
       this.state = { ...this.state, evalLoss: loss };
     }
-    if (options.sample !== undefined) {
+    if (options.sample !== undefined && this.collective.rank === 0) {
       const { tokenizer } = trainable.model;
       const promptIds = tokenizer.encode(options.sample);
       const [result] = await generateBatch(decoder, [
@@ -307,46 +348,62 @@ class Run {
     }
   }
 
+  /** What any rank's wish to stop and rank 0's clock come to, the same on all ranks. */
+  private async agree(interrupted: boolean): Promise<{ interrupted: boolean; clockIsDue: boolean }> {
+    const mine = [interrupted ? 1 : 0, this.clockIsDue() ? 1 : 0];
+    const everyone = await gatherNumbers(this.collective, mine);
+    return { interrupted: everyone.some(([wish]) => wish === 1), clockIsDue: everyone[0]![1] === 1 };
+  }
+
   private clockIsDue(): boolean {
     const { saveMinutes } = this.options;
     return saveMinutes > 0 && performance.now() - this.savedAt >= 60_000 * saveMinutes;
   }
 
   /** By the clock, or at the end for a longer run to go on from. That the disk has no room for it ends no run. */
-  private async saveUnasked(log: MetricsLog, byClock: boolean): Promise<string | undefined> {
-    try {
-      return await this.save(log, byClock);
-    } catch (error) {
-      if (!(error instanceof SaveProblem)) throw error;
-      this.savedAt = performance.now();
+  private async saveUnasked(log: Metrics, byClock: boolean): Promise<string | undefined> {
+    const { saved, error } = await this.trySave(log, byClock, (problem) => problem instanceof SaveProblem);
+    if (error instanceof SaveProblem)
       this.warn(`no checkpoint of step ${this.state.step} (${error.reason}); the run goes on without it`);
-      return undefined;
-    }
+    return saved;
   }
 
-  private async save(log: MetricsLog, byClock = false): Promise<string> {
+  private async save(log: Metrics): Promise<string> {
+    const { saved } = await this.trySave(log, false, () => false);
+    return saved!;
+  }
+
+  private async trySave(
+    log: Metrics,
+    byClock: boolean,
+    mayFail: (error: unknown) => boolean,
+  ): Promise<{ readonly saved?: string; readonly error?: unknown }> {
     await log.sync();
-    const { options, trainable } = this;
+    const { options, trainable, backend, collective, session } = this;
     const state = {
       ...this.state,
-      elapsedMs: this.elapsedMs(),
+      elapsedMs: options.timing ? this.elapsedMs() : 0,
       metricsBytes: log.sizeBytes,
       ...(byClock ? { byClock } : {}),
     };
-    const path = await saveCheckpoint(
-      options.out,
-      this.backend,
-      trainable.parameters,
-      this.session.optimizer,
-      state,
-      options.keep,
-      async (folder) => {
-        if (trainable.adapter) await saveResult(trainable, folder);
-      },
-    );
+    await requireSameParameters(collective, backend, trainable.parameters.data, state.step);
+    const save = (optimizer: Pick<Optimizer, "state">) =>
+      saveCheckpoint(
+        options.out,
+        backend,
+        trainable.parameters,
+        optimizer,
+        state,
+        options.keep,
+        async (folder) => {
+          if (trainable.adapter) await saveResult(trainable, folder);
+        },
+      );
+    const result = await saveOnRanks(collective, session.optimizer, save, mayFail);
     this.savedAt = performance.now();
-    this.emit({ type: "checkpoint", step: this.state.step, path });
-    return path;
+    const path = result.saved;
+    if (path !== undefined) this.emit({ type: "checkpoint", step: this.state.step, path });
+    return result;
   }
 
   private elapsedMs(): number {
@@ -354,6 +411,7 @@ class Run {
   }
 
   private async record(status: "running" | "interrupted" | "done", summary?: TrainSummary): Promise<void> {
+    if (this.collective.rank !== 0) return;
     await writeRunRecord(this.options, this.backend, {
       status,
       identity: this.identity,

@@ -6,10 +6,12 @@
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import type { TrainOptions } from "../config/train-options.ts";
 import { keepRows, rowsNamed } from "../data/memory-rows.ts";
+import { ranksLaunched } from "../distributed/join.node.ts";
+import type { PlaceLock } from "../formats/place-lock.ts";
 import { BugError, type ErrorData, errorFromData, errorToData, UserError } from "../util/errors.ts";
 import type { EngineModule } from "./engine.ts";
 import type { TrainEvent, TrainSummary } from "./events.ts";
-import { claimRunFolder } from "./run-folder.ts";
+import { type ClaimHooks, claimRunFolder } from "./run-folder.ts";
 
 /** A run in progress. */
 export interface TrainingRun {
@@ -56,7 +58,7 @@ export function startTraining(
   let killed = false;
   let lost: UserError | undefined;
   const run = async (): Promise<TrainSummary> => {
-    const lock = await claimRunFolder(options.out, options.resume, {
+    const lock = await claim(options, {
       onWait: (message) => emit({ type: "info", message }),
       onLost: (error) => {
         lost = error;
@@ -81,6 +83,12 @@ export function startTraining(
       await worker?.terminate();
     },
   };
+}
+
+/** Of several ranks the first holds the folder for all. */
+async function claim(options: TrainOptions, hooks: ClaimHooks): Promise<PlaceLock> {
+  if ((ranksLaunched(options)?.rank ?? 0) > 0) return { release: () => {} };
+  return await claimRunFolder(options.out, options.resume, hooks);
 }
 
 function startThread(job: Job, emit: (event: TrainEvent) => void): Worker {

@@ -50,6 +50,36 @@ export interface NativeAddon {
   prefetchPaged(address: number, sizeBytes: number): void;
   writePaged(address: number, sizeBytes: number): void;
   evictPaged(address: number, sizeBytes: number): void;
+  /**
+   * Opens the MPI library of this path or name, starts the thread that talks to it and waits for MPI_Init_thread. Once a
+   * process: later calls tell what the first did. Throws with the reason.
+   */
+  mpiStart(path: string): {
+    readonly rank: number;
+    readonly size: number;
+    readonly abi: string;
+    readonly version: string;
+  };
+  /** Appends a job of native/mpi/thread.h, over memory by address; returns its id. */
+  mpiPost(
+    kind: number,
+    own: number,
+    all: number,
+    count: number,
+    ranks: number,
+    first: number,
+    deadlineSeconds: number,
+  ): number;
+  mpiWait(
+    id: number,
+    milliseconds: number,
+  ): { readonly state: number; readonly silent: readonly number[]; readonly problem: string };
+  /** Ends all ranks; returns after at most two seconds. Does nothing before MPI is started and after it was left. */
+  mpiAbort(exitCode: number): void;
+  /** Whether this process is in MPI. */
+  mpiIsUp(): boolean;
+  mpiTraffic(): { readonly bytesSent: number; readonly bytesReceived: number; readonly busySeconds: number };
+  mpiCopy(to: number, from: number, sizeBytes: number): void;
 }
 
 const built = fileURLToPath(new URL("../../../native/build/lowrank.node", import.meta.url));

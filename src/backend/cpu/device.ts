@@ -2,6 +2,7 @@
 // engine's pool, so a program that must stay responsive opens this backend in a worker (train/worker.ts). Not here: how a
 // call is written (write-call.ts, linear-call.ts), the choice of an instruction set (../cpu.ts).
 
+import { type Tensor, tensorBytes } from "../../tensor/tensor.ts";
 import { BugError, UserError } from "../../util/errors.ts";
 import type { Backend, DeviceBuffer, Kernels, Precision } from "../backend.ts";
 import { forEachKernel } from "../contract.ts";
@@ -92,6 +93,11 @@ class CpuDevice implements Omit<Backend, keyof Kernels> {
     this.addon.read(this.within(buffer, offset, sizeBytes), into);
     this.paging.evict({ buffer, byteOffset: offset, shape: [sizeBytes], dtype: "u8" });
     return into;
+  }
+
+  addressOf({ buffer, byteOffset, shape, dtype }: Tensor): number {
+    this.queue.run();
+    return this.within(buffer, byteOffset, tensorBytes(shape, dtype));
   }
 
   settle(): void {
