@@ -2,7 +2,9 @@
 // one JSON document, or one a line, and nothing else); stderr carries the story: notes, warnings, progress, errors.
 // Not here: how numbers look (format.ts), what a command says (one file a command).
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { styleText } from "node:util";
+import { launchOf } from "../distributed/launch.node.ts";
 import { UsageError, UserError } from "../util/errors.ts";
 import { outliveTerminal } from "./signals.ts";
 
@@ -131,7 +133,13 @@ export async function runToExit(command: () => Promise<ExitCode>): Promise<void>
     return code;
   };
   process.on("uncaughtException", (error) => process.exit(fail(error)));
-  const code = await command().catch(fail);
+  const code = await command().catch(async (error) => {
+    // What is wrong with a command line is wrong on every rank that was given it: the first says so.
+    const rank = launchOf()?.rank ?? 0;
+    if (!(error instanceof UsageError) || rank === 0) return fail(error);
+    await sleep(500);
+    return exitCodes.usageError;
+  });
   // Written output first, then an end that no open handle (a device's polling, a socket) can delay.
   await Promise.all([process.stdout, process.stderr].map(flushed));
   process.exit(code);
