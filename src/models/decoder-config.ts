@@ -76,6 +76,8 @@ export interface DecoderConfig {
   /** Multiplies logits; then cap * tanh(logits / cap), where the cap is not 0. */
   readonly logitScale: number;
   readonly logitSoftCap: number;
+  /** Scores of attention become cap * tanh(score / cap) before they are masked, where this is not 0. */
+  readonly attentionSoftCap: number;
   readonly ropes: readonly LayerRope[];
   readonly maxPositions: number;
   /**
@@ -102,7 +104,8 @@ const plainDecoder = {
   ...{ qkvBias: false, outputBias: false, mlpBias: false, fusedQkv: false, fusedGateUp: false },
   ...({ qkNorm: "none", qkNormAfterRope: false, norms: "pre", normShift: 0 } as const),
   ...{ paths: {}, finalNorm: "model.norm" },
-  ...{ embeddingScale: 1, embeddingScaleRounded: false, residualScale: 1, logitScale: 1, logitSoftCap: 0 },
+  ...{ embeddingScale: 1, embeddingScaleRounded: false, residualScale: 1, logitScale: 1 },
+  ...{ logitSoftCap: 0, attentionSoftCap: 0 },
 } as const;
 
 /** `paths` of blocks whose norms stand before and after their parts. */

@@ -4,6 +4,7 @@ import { UserError } from "../util/errors.ts";
 import type { Architecture } from "./architecture.ts";
 import type { DecoderConfig, Json } from "./decoder-config.ts";
 import { exaone4 } from "./exaone4.ts";
+import { gemma2 } from "./gemma2.ts";
 import { gemma3Text } from "./gemma3-text.ts";
 import { granite, graniteMoeHybrid } from "./granite.ts";
 import { hunyuanV1Dense } from "./hunyuan-v1-dense.ts";
@@ -22,6 +23,7 @@ import { textTowerOf, wrappedType, wrapperNames } from "./text-tower.ts";
 
 export const architectures = {
   ...{ llama, mistral, qwen2, qwen3 },
+  gemma2,
   gemma3_text: gemma3Text,
   phi3,
   ministral3,

@@ -76,6 +76,11 @@ MODELS.update({
         sliding_window_pattern=3, tie_word_embeddings=True, final_logit_softcapping=8.0,
         rope_parameters={"full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6},
                          "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}})),
+    # Scores that reach the cap, and a scale that is not the head's.
+    "gemma2": (313, lambda: family(
+        "gemma2", num_hidden_layers=3, head_dim=12, query_pre_attn_scalar=5, sliding_window=6, tie_word_embeddings=True,
+        attn_logit_softcapping=1.5, final_logit_softcapping=8.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4})),
     # Texts of up to 32 tokens turn otherwise than longer ones; 6 of 8 elements of a head turn.
     "phi3-longrope": (302, lambda: family(
         "phi3", tie_word_embeddings=True, original_max_position_embeddings=32,

@@ -75,7 +75,7 @@ export const attention = blockPart({
     if (cache) [k, v] = extendCache(tape, cache, index, k, v, batch.segments);
     const mixed = attend(tape, q, k, v, {
       ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
-      ...{ window, scale: attentionScale },
+      ...{ window, scale: attentionScale, softcap: config.attentionSoftCap },
     });
     return applyLinears(tape, mixed, [parts.o], context, residual)[0]!;
   },
