@@ -44,7 +44,7 @@ KERNEL(productWeight64x64, ProductArguments, 128, 3, 32784) { productBf16<kWeigh
 KERNEL(productWeight64x32, ProductArguments, 128, 3, 24592) { productBf16<kWeight, 64, 32, 16, 32, 4, false>(a); }
 KERNEL(productWeight32x128, ProductArguments, 128, 3, 40976) { productBf16<kWeight, 32, 128, 32, 32, 4, false>(a); }
 
-KERNEL(productForwardCodes128x128, ProductArguments, 128, 2, 50256) { productBf16<kForward, 128, 128, 64, 64, 3, true>(a); }
-KERNEL(productForwardCodes64x64, ProductArguments, 128, 3, 25680) { productBf16<kForward, 64, 64, 32, 32, 3, true>(a); }
-KERNEL(productInputCodes128x128, ProductArguments, 128, 2, 50256) { productBf16<kInput, 128, 128, 64, 64, 3, true>(a); }
-KERNEL(productInputCodes64x64, ProductArguments, 128, 3, 25680) { productBf16<kInput, 64, 64, 32, 32, 3, true>(a); }
+KERNEL(productForwardCodes128x128, ProductArguments, 128, 2, 49216) { productBf16<kForward, 128, 128, 64, 64, 3, true>(a); }
+KERNEL(productForwardCodes64x64, ProductArguments, 128, 3, 24640) { productBf16<kForward, 64, 64, 32, 32, 3, true>(a); }
+KERNEL(productInputCodes128x128, ProductArguments, 128, 2, 49216) { productBf16<kInput, 128, 128, 64, 64, 3, true>(a); }
+KERNEL(productInputCodes64x64, ProductArguments, 128, 3, 24640) { productBf16<kInput, 64, 64, 32, 32, 3, true>(a); }

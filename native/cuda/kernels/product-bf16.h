@@ -83,7 +83,7 @@ struct CodeCarrier {
     const u32 row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
     UNROLL
     for (int i = 0; i < kEach; i++) {
-      const float scale = nested ? table[16 + bytes[i]] * scales[i] + a.nestedOffset : scales[i];
+      const float scale = nested ? a.nestedCodebook[bytes[i]] * scales[i] + a.nestedOffset : scales[i];
       const uint4 eight = decodeEight(words[i], table, scale);
       *reinterpret_cast<uint4*>(tile.at(row + i * kRows, chunk)) = present[i] ? eight : make_uint4(0, 0, 0, 0);
     }
@@ -96,8 +96,7 @@ struct ProductShared {
     OperandTile<BM, FORM == kWeight> a;
     OperandTile<BN, FORM != kForward> b;
   } stages[STAGES];
-  /** The codebook and the nested one. */
-  float table[QUANTISED ? 272 : 4];
+  float codebook[QUANTISED ? 16 : 4];
 };
 
 /** Fragments of 16 rows of A at `row` of the tile, K 16 s to 16 s + 15. */
@@ -143,16 +142,13 @@ FN void productBf16(const ProductArguments& a) {
     auto& stage = shared.stages[slot];
     const u32 t = cursor.term, k0 = cursor.k0;
     loadTile<THREADS>(stage.a, static_cast<const u16*>(a.a[t]), a.lda[t], m0, a.m, k0, a.k[t]);
-    if (QUANTISED && t == 0) carrier.store(a, stage.b, shared.table);
+    if (QUANTISED && t == 0) carrier.store(a, stage.b, shared.codebook);
     else loadTile<THREADS>(stage.b, static_cast<const u16*>(a.b[t]), a.ldb[t], n0, a.n, k0, a.k[t]);
     advance(cursor);
   };
 
   if (QUANTISED) {
-    for (int i = tid; i < 272; i += THREADS) {
-      if (i < 16) shared.table[i] = a.codebook[i];
-      else if (a.nestedCodebook) shared.table[i] = a.nestedCodebook[i - 16];
-    }
+    if (tid < 16) shared.codebook[tid] = a.codebook[tid];
     __syncthreads();
     fetch();
   }

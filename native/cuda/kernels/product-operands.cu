@@ -32,6 +32,7 @@ struct ExpandCodesArguments {
   void* target;
   u32 firstRow, rows, columns, pitch;
   u32 blockSize, nestedBlockSize;
+  u32 blockShift, nestedShift;  // log2 of them, or 64 where they are no powers of two
   float nestedOffset;
 };
 
@@ -68,11 +69,10 @@ FN void loadEight(float (&x)[8], const void* source, u32 type, u64 index, u32 co
 template <typename T>
 FN void packRows(const PackRowsArguments& a) {
   const u32 j = blockIdx.y;
-  const u64 at = static_cast<u64>(blockIdx.x) * 256 + threadIdx.x;
-  const u32 chunks = a.pitch[j] / 8;
-  if (at >= static_cast<u64>(a.targetRows[j]) * chunks) return;
-  const u64 row = at / chunks;
-  const u32 column = static_cast<u32>(at - row * chunks) * 8;
+  const u32 at = blockIdx.x * 256 + threadIdx.x, chunks = a.pitch[j] / 8, row32 = at / chunks;
+  if (row32 >= a.targetRows[j]) return;
+  const u32 column = (at - row32 * chunks) * 8;
+  const u64 row = row32;
   T* to = static_cast<T*>(a.target[j]) + row * a.pitch[j] + column;
   const bool inside = row < a.rows[j] && column < a.columns[j];
   const u64 index = row * a.columns[j] + column;
@@ -118,15 +118,14 @@ FN void expandCodes(const ExpandCodesArguments& a) {
   if (threadIdx.x < 16) table[threadIdx.x] = a.codebook[threadIdx.x];
   if (a.nestedCodebook) nested[threadIdx.x] = a.nestedCodebook[threadIdx.x];
   __syncthreads();
-  const u64 at = static_cast<u64>(blockIdx.x) * 256 + threadIdx.x;
-  const u32 chunks = a.pitch / 8;
-  if (at >= static_cast<u64>(a.rows) * chunks) return;
-  const u64 row = at / chunks;
-  const u32 column = static_cast<u32>(at - row * chunks) * 8;
+  const u32 at = blockIdx.x * 256 + threadIdx.x, chunks = a.pitch / 8, row32 = at / chunks;
+  if (row32 >= a.rows) return;
+  const u32 column = (at - row32 * chunks) * 8;
+  const u64 row = row32;
   auto scaleAt = [&](u64 block) {
     if (!a.nestedCodebook) return static_cast<const float*>(a.absmax)[block];
     const float code = nested[static_cast<const u8*>(a.absmax)[block]];
-    return code * a.nestedAbsmax[block / a.nestedBlockSize] + a.nestedOffset;
+    return code * a.nestedAbsmax[divideBy(block, a.nestedBlockSize, a.nestedShift)] + a.nestedOffset;
   };
   float x[8] = {};
   const u64 first = (a.firstRow + row) * a.columns + column;
@@ -134,7 +133,7 @@ FN void expandCodes(const ExpandCodesArguments& a) {
   if (((a.columns | a.blockSize) & 7) == 0 && (reinterpret_cast<u64>(codes) & 3) == 0) {
     if (column < a.columns) {
       const u32 word = *reinterpret_cast<const u32*>(codes + first / 2);
-      const float scale = scaleAt(first / a.blockSize);
+      const float scale = scaleAt(divideBy(first, a.blockSize, a.blockShift));
       UNROLL
       for (int i = 0; i < 8; i++) x[i] = table[codeOf(word, i)] * scale;
     }
@@ -142,7 +141,7 @@ FN void expandCodes(const ExpandCodesArguments& a) {
     for (u32 i = 0; i < 8 && column + i < a.columns; i++) {
       const u64 element = first + i;
       const u32 pair = codes[element / 2];
-      x[i] = table[element & 1 ? pair & 15u : pair >> 4] * scaleAt(element / a.blockSize);
+      x[i] = table[element & 1 ? pair & 15u : pair >> 4] * scaleAt(divideBy(element, a.blockSize, a.blockShift));
     }
   }
   storeEight(static_cast<T*>(a.target) + row * a.pitch + column, x);

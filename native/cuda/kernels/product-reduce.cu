@@ -23,8 +23,9 @@ KERNEL(productReduce, ProductReduceArguments, 256, 4, 0) {
   const u64 pitch = (a.n + 1) & ~1u, slice = a.m * pitch;
   u32 words[4] = {};
   if (a.threshold) philox(begin / 4, a.stream, a.seed, words);
+  u64 row = total >> 32 ? begin / a.n : static_cast<u32>(begin) / a.n;
+  u32 column = static_cast<u32>(begin - row * a.n);
   for (int i = 0; i < kTogether && begin + i < total; i++) {
-    const u64 index = begin + i, row = index / a.n, column = index - row * a.n;
     const float* from = a.partials + row * pitch + column;
     float value = from[0];
     for (u32 s = 1; s < a.slices; s++) value += from[s * slice];
@@ -37,6 +38,7 @@ KERNEL(productReduce, ProductReduceArguments, 256, 4, 0) {
     if (a.residual) value += a.residual[place];
     if (a.accumulate) value += a.c[place];
     a.c[place] = value;
+    if (++column == a.n) column = 0, row++;
   }
 }
 
@@ -59,12 +61,11 @@ struct ProductReducePartsArguments {
 
 KERNEL(productReduceParts, ProductReducePartsArguments, 256, 4, 0) {
   const u32 p = blockIdx.y;
-  const u64 at = static_cast<u64>(blockIdx.x) * 256 + threadIdx.x;
   const u64 pitch = (a.n + 1) & ~1u, slice = a.m * pitch;
   const u32 width = a.alongRows ? a.n : a.wide[p], rows = a.alongRows ? a.count[p] : a.m;
-  if (at >= static_cast<u64>(rows) * width) return;
-  const u64 row = at / width;
-  const u32 column = static_cast<u32>(at - row * width);
+  const u32 at = blockIdx.x * 256 + threadIdx.x, row32 = at / width, column = at - row32 * width;
+  if (row32 >= rows) return;
+  const u64 row = row32;
   float value = 0;
   const bool inside = a.alongRows || column < a.count[p];
   if (inside) {

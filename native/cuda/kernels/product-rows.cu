@@ -27,6 +27,8 @@ struct ProductRowsArguments {
   u32 kind[4];  // a dtype's code, or 4 for codes
   u32 blockSize[4];
   u32 nestedBlockSize[4];
+  u32 blockShift[4];  // log2 of the sizes, or 64 where they are no powers of two
+  u32 nestedShift[4];
   float nestedOffset[4];
   float scale[4];
   u32 parts, rows, k, pitch;
@@ -61,7 +63,7 @@ FN void finishRow(const ProductRowsArguments& a, u32 p, u32 row, u32 output, flo
 FN float scaleAt(const ProductRowsArguments& a, u32 p, u64 block) {
   if (!a.nestedCodebook[p]) return static_cast<const float*>(a.absmax[p])[block];
   const float code = a.nestedCodebook[p][static_cast<const u8*>(a.absmax[p])[block]];
-  return code * a.nestedAbsmax[p][block / a.nestedBlockSize[p]] + a.nestedOffset[p];
+  return code * a.nestedAbsmax[p][divideBy(block, a.nestedBlockSize[p], a.nestedShift[p])] + a.nestedOffset[p];
 }
 
 /** Adds one step of 16 of K to the sums of 16 outputs and GROUPS times 8 rows. */
@@ -83,21 +85,25 @@ FN void sumCodes(const ProductRowsArguments& a, u32 p, u32 firstOutput, float (&
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
   const u16* x = static_cast<const u16*>(a.x);
   const CodePlanes planes = planesOf(a.codebook[p]);
-  const u32 groups = a.k / 64, blockGroups = a.blockSize[p] / 64;
+  const u32 groups = a.k / 64;
   const u32 outputs[2] = {firstOutput + g, firstOutput + g + 8};
   for (u32 first = warp * 4; first < groups; first += kWarps * 4) {
     uint2 words[4][2];
-    float scales[4][2];
+    float own[2], scales[4][2];
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+      const bool inside = outputs[h] < a.n[p];
+      const u32 group = (inside ? outputs[h] : 0) * groups + first;
+      UNROLL
+      for (u32 q = 0; q < 4; q++)
+        words[q][h] = static_cast<const uint2*>(a.weight[p])[(first + q < groups ? group + q : 0) * 4 + t];
+      // Each of the four lanes of an output finds the scale of one group.
+      own[h] = inside && first + t < groups ? scaleAt(a, p, (group + t) >> (a.blockShift[p] - 6)) : 0.0f;
+    }
     UNROLL
     for (u32 q = 0; q < 4; q++) {
       UNROLL
-      for (int h = 0; h < 2; h++) {
-        const bool valid = first + q < groups && outputs[h] < a.n[p];
-        const u64 group = valid ? static_cast<u64>(outputs[h]) * groups + first + q : 0;
-        words[q][h] = static_cast<const uint2*>(a.weight[p])[group * 4 + t];
-        const u64 block = group / blockGroups;
-        scales[q][h] = valid ? scaleAt(a, p, block) : 0.0f;
-      }
+      for (int h = 0; h < 2; h++) scales[q][h] = __shfl_sync(kWholeWarp, own[h], (lane & 28) + q);
     }
     UNROLL
     for (u32 q = 0; q < 4; q++) {
@@ -208,13 +214,13 @@ KERNEL(productRowsCodes16, ProductRowsArguments, 256, 2, 0) { productRows<kCodes
 FN float weightAt(const ProductRowsArguments& a, u32 p, u64 i) {
   if (a.kind[p] != kCodes) return loadAs(a.weight[p], a.kind[p], i);
   const u32 pair = static_cast<const u8*>(a.weight[p])[i / 2];
-  return a.codebook[p][i & 1 ? pair & 15u : pair >> 4] * scaleAt(a, p, i / a.blockSize[p]);
+  return a.codebook[p][i & 1 ? pair & 15u : pair >> 4] * scaleAt(a, p, divideBy(i, a.blockSize[p], a.blockShift[p]));
 }
 
 /** Eight elements from element i on, which lie under one scale where there are codes, at an address that allows it. */
 FN void eightWeights(const ProductRowsArguments& a, u32 p, u64 i, float (&w)[8]) {
   if (a.kind[p] == kCodes) {
-    const float scale = scaleAt(a, p, i / a.blockSize[p]);
+    const float scale = scaleAt(a, p, divideBy(i, a.blockSize[p], a.blockShift[p]));
     const u32 word = static_cast<const u32*>(a.weight[p])[i / 8];
     UNROLL
     for (int e = 0; e < 8; e++) w[e] = a.codebook[p][codeOf(word, e)] * scale;

@@ -4,6 +4,9 @@
 #pragma once
 #include "../device.h"
 
+/** value / size, by shifting where size is a power of two (shift 64: it is not). */
+FN u64 divideBy(u64 value, u32 size, u32 shift) { return shift < 64 ? value >> shift : value / size; }
+
 /** Code e (0 to 7) of a word of eight. */
 FN u32 codeOf(u32 word, int e) { return word >> (8 * (e >> 1) + (e & 1 ? 0 : 4)) & 15u; }
 

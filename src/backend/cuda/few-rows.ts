@@ -6,7 +6,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { type Adapter, isQuantized, type LinearPart, type Matrix } from "../backend.ts";
 import { dtypeCodes } from "../operand-check.ts";
 import type { CudaGpu } from "./gpu.ts";
-import { Packing, packPlain, type Scratch, withScratchOf } from "./product-operands.ts";
+import { Packing, packPlain, type Scratch, shiftOf, withScratchOf } from "./product-operands.ts";
 import type { Operand } from "./product-types.ts";
 
 /** Rows that the kernels of few rows take. */
@@ -34,7 +34,10 @@ function kernelFor(gpu: CudaGpu, weight: Matrix): RowsKernel {
   if (isQuantized(weight)) {
     const { codes, blockSize } = weight;
     const whole =
-      columns % 64 === 0 && blockSize % 64 === 0 && (codes.buffer.id + codes.byteOffset) % 8 === 0;
+      columns % 64 === 0 &&
+      blockSize >= 64 &&
+      shiftOf(blockSize) < 64 &&
+      (codes.buffer.id + codes.byteOffset) % 8 === 0;
     return whole ? "Codes" : "F32";
   }
   const whole = columns % 8 === 0 && (weight.buffer.id + weight.byteOffset) % 16 === 0;
@@ -88,6 +91,8 @@ function launch(
     kind: parts.map(({ weight }) => (isQuantized(weight) ? codesKind : dtypeCodes[weight.dtype])),
     blockSize: quantized.map((weight) => weight?.blockSize ?? 64),
     nestedBlockSize: quantized.map((weight) => weight?.nested?.blockSize ?? 1),
+    blockShift: quantized.map((weight) => shiftOf(weight?.blockSize ?? 64)),
+    nestedShift: quantized.map((weight) => shiftOf(weight?.nested?.blockSize ?? 1)),
     nestedOffset: quantized.map((weight) => weight?.nested?.offset ?? 0),
     scale: parts.map(({ adapter }) => adapter?.scale ?? 0),
     parts: parts.length,

@@ -210,8 +210,10 @@ function liesAsOperand({ precision }: CudaGpu, dtype: DType, address: number, co
   return dtype === "bf16" && columns % 8 === 0 && address % 16 === 0;
 }
 
-function isPowerOfTwo(value: number): boolean {
-  return value > 0 && Number.isInteger(Math.log2(value));
+/** log2 of a size, by which kernels shift; 64 where it is no power of two. */
+export function shiftOf(size: number): number {
+  const shift = Math.log2(size);
+  return Number.isInteger(shift) ? shift : 64;
 }
 
 /** Whether codes can be decoded by the product itself: whole words in a row, each under one scale found by shifting. */
@@ -221,8 +223,8 @@ export function canFuse(gpu: CudaGpu, matrix: QuantizedMatrix): boolean {
     gpu.precision !== "fp32" &&
     shape[1] % 8 === 0 &&
     blockSize >= 8 &&
-    isPowerOfTwo(blockSize) &&
-    (!nested || isPowerOfTwo(nested.blockSize)) &&
+    shiftOf(blockSize) < 64 &&
+    (!nested || shiftOf(nested.blockSize) < 64) &&
     (codes.buffer.id + codes.byteOffset) % 4 === 0 &&
     (shape[0] * shape[1]) / 8 < 2 ** 32
   );
@@ -271,6 +273,8 @@ export function expandWeight(
       pitch,
       blockSize,
       nestedBlockSize: nested?.blockSize ?? 1,
+      blockShift: shiftOf(blockSize),
+      nestedShift: shiftOf(nested?.blockSize ?? 1),
       nestedOffset: nested?.offset ?? 0,
     },
   );
