@@ -50,15 +50,19 @@ export interface ProductOptions {
   /** For tests: always within, or always before, where that is possible; and by this tile, where there is one. */
   readonly forced?: "fused" | "expanded";
   readonly forcedTile?: Tile;
+  /** Of an expanded weight at a time; 256 MiB when absent. */
+  readonly windowBytes?: number;
 }
 
 export class ProductChoices implements Chooser {
+  readonly windowBytes: number;
   private readonly known: Map<string, Choice>;
   constructor(
     private readonly gpu: CudaGpu,
     private readonly options: ProductOptions = {},
   ) {
     this.known = options.known ?? new Map();
+    this.windowBytes = options.windowBytes ?? 256 * 2 ** 20;
   }
 
   /** The tile of a product that nobody measures. */

@@ -57,6 +57,8 @@ export interface Choice {
 
 /** Who says how products are made. */
 export interface Chooser {
+  /** Bytes of a weight that are expanded at a time. */
+  readonly windowBytes: number;
   tileOf(shape: Shape, terms: readonly Term[]): Tile;
   of(product: WeightProduct): Choice;
 }

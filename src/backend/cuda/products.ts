@@ -179,9 +179,6 @@ export function sumSlices(
   return { address, slices };
 }
 
-/** Bytes of a weight that are expanded at a time. */
-const windowBytes = 256 * 2 ** 20;
-
 export function multiplyWeight(gpu: CudaGpu, product: WeightProduct): void {
   const choice = gpu.products.of(product);
   runWeightProduct(gpu, product, choice);
@@ -190,7 +187,7 @@ export function multiplyWeight(gpu: CudaGpu, product: WeightProduct): void {
 /** Rows of a weight that are expanded at a time: all, but of the largest. */
 export function windowRows(gpu: CudaGpu, weight: Matrix): number {
   const [rows, columns] = weight.shape as readonly [number, number];
-  const fitting = Math.floor(windowBytes / (operandBytes(gpu) * roundUp(columns, 8)));
+  const fitting = Math.floor(gpu.products.windowBytes / (operandBytes(gpu) * roundUp(columns, 8)));
   return fitting >= rows ? rows : Math.max(128, Math.floor(fitting / 128) * 128);
 }
 

@@ -127,6 +127,28 @@ describe.each(shapes)("a layer on %i tokens, %i to %i", (tokens, inputs, outputs
   );
 });
 
+it.each([
+  ["bf16", 1.5e-2],
+  ["fp32", 2e-5],
+] as const)("in %s a weight is expanded in windows", async (precision, tolerance) => {
+  const backend = await open(precision, { forced: "expanded", windowBytes: 1000 });
+  expectNear(await layer(backend, 20, 40, 301), await layer(openReference("f64"), 20, 40, 301), tolerance);
+  backend.close();
+});
+
+it("multiplies by weights of f16, few rows and many", async () => {
+  for (const tokens of [3, 30]) {
+    const results: Float32Array[] = [];
+    for (const backend of [openReference("f64"), await open("fp32", {})]) {
+      const s = new Stage(backend);
+      const [x, y] = [s.random([tokens, 24], 1), s.zeros([tokens, 10])];
+      backend.linear(x, [{ weight: s.random([10, 24], 2, 1, "f16"), y }]);
+      results.push(await s.read(y));
+    }
+    expectNear({ y: results[1]! }, { y: results[0]! }, 2e-5);
+  }
+});
+
 describe("what is measured", () => {
   it("is asked once for every class of products, and never changes a result", async () => {
     const asked: string[] = [];
