@@ -34,6 +34,9 @@ typedef signed char i8;
   T& name = *reinterpret_cast<T*>(dynamicSharedRaw)
 #define UNROLL _Pragma("unroll")
 #define CONSTANT_TABLE __device__ const
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)
+#endif
 
 /** Address within shared memory, as instructions take it. */
 FN u32 sharedAddress(const void* p) { return static_cast<u32>(__cvta_generic_to_shared(p)); }

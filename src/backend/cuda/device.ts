@@ -15,7 +15,9 @@ import { linearKernels } from "./linear.ts";
 import { CudaMemory } from "./memory.ts";
 import { ProductChoices, type ProductOptions } from "./product-choices.ts";
 import type { Chooser } from "./product-types.ts";
+import { reductionKernels } from "./reductions.ts";
 import { rowKernels } from "./rows.ts";
+import { updateKernels } from "./updates.ts";
 
 export interface CardOptions {
   readonly addon: CudaAddon;
@@ -126,6 +128,8 @@ export function openCard(options: CardOptions): Backend {
   };
   const launched: Partial<Kernels> = {
     ...elementKernels(gpu),
+    ...reductionKernels(gpu),
+    ...updateKernels(gpu),
     ...writtenKernels(gpu, { ...rowKernels(gpu), ...columnKernels(gpu), ...attentionKernels(gpu) }),
   };
   const kernels = forEachKernel((name) => launched[name] ?? refused(name)) as unknown as ContractKernels;
