@@ -102,7 +102,7 @@ function embeddedKernels() {
       names.add(name);
       const stem = file.slice(file.indexOf("/") + 1, -".cu".length);
       kernels.push(
-        `  ${name}: { file: "${stem}", arguments: "${struct}", threads: ${threads}, sharedBytes: ${sharedBytes} },\n`,
+        `  ${name}: { file: "${stem}", arguments: "${struct}", threads: ${threads}, sharedBytes: ${sharedBytes}, argumentBytes: ${found.structs.get(struct).sizeBytes} },\n`,
       );
     }
   }
