@@ -36,6 +36,7 @@ typedef signed char i8;
 #define CONSTANT_TABLE __device__ const
 #ifndef INFINITY
 #define INFINITY __int_as_float(0x7f800000)
+#define NAN __int_as_float(0x7fffffff)
 #endif
 
 /** Address within shared memory, as instructions take it. */
