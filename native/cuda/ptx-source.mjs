@@ -1,5 +1,5 @@
 // What a .ptx file was made from: its kernel file and every header that it reaches, as a hash that the file's first line
-// carries. Made by build-ptx.mjs, held by test/cuda/ptx.test.ts.
+// carries. Made by build-ptx.mjs, held by test/native/cuda-ptx.test.ts.
 
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
