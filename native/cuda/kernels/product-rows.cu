@@ -6,8 +6,8 @@
 #include "../device.h"
 
 /**
- * y[p] [rows, n[p]] = x weight[p]^T + bias[p] + residual[p] + scale[p] u[p] b[p]^T, rank[p] 0: no adapter. x is bf16, rows that
- * end in zeros, or f32; `pitch` elements from one to the next. Part p's blocks begin at firstBlock[p].
+ * y[p] [rows, n[p]] = x weight[p]^T + bias[p] + residual[p] + scale[p] u[p] b[p]^T, rank[p] 0: no adapter. x is bf16 or f32
+ * (xType), or f32 in the kernels of f32; `pitch` elements from one to the next. Part p's blocks begin at firstBlock[p].
  */
 struct ProductRowsArguments {
   const void* x;
@@ -31,7 +31,7 @@ struct ProductRowsArguments {
   u32 nestedShift[4];
   float nestedOffset[4];
   float scale[4];
-  u32 parts, rows, k, pitch;
+  u32 parts, rows, k, pitch, xType;
 };
 
 #include "quantized.h"
@@ -66,6 +66,12 @@ FN float scaleAt(const ProductRowsArguments& a, u32 p, u64 block) {
   return code * a.nestedAbsmax[p][divideBy(block, a.nestedBlockSize[p], a.nestedShift[p])] + a.nestedOffset[p];
 }
 
+/** Eight floats as pairs of bf16. */
+FN uint4 packEight(const float* from) {
+  const float4 x = reinterpret_cast<const float4*>(from)[0], y = reinterpret_cast<const float4*>(from)[1];
+  return make_uint4(packBf16(x.x, x.y), packBf16(x.z, x.w), packBf16(y.x, y.y), packBf16(y.z, y.w));
+}
+
 /** Adds one step of 16 of K to the sums of 16 outputs and GROUPS times 8 rows. */
 template <int GROUPS>
 FN void multiplyStep(float (&sums)[GROUPS][4], u32 low0, u32 high0, u32 low1, u32 high1, const u32 (&x)[GROUPS][2]) {
@@ -73,49 +79,57 @@ FN void multiplyStep(float (&sums)[GROUPS][4], u32 low0, u32 high0, u32 low1, u3
   for (int group = 0; group < GROUPS; group++) mmaBf16(sums[group], low0, high0, low1, high1, x[group][0], x[group][1]);
 }
 
-/** Four pairs of a row of x from element `at` on; zeros where the row or the elements are not there. */
-FN uint4 eightOf(const u16* x, u32 pitch, u32 row, u32 rows, u32 at, u32 k) {
-  if (row >= rows || at >= k) return make_uint4(0, 0, 0, 0);
-  return *reinterpret_cast<const uint4*>(x + static_cast<u64>(row) * pitch + at);
+/** Eight elements of a row of x from element `at` on as pairs of bf16; zeros where the row or the elements are not there. */
+FN uint4 eightOf(const ProductRowsArguments& a, u32 row, u32 at) {
+  if (row >= a.rows || at >= a.k) return make_uint4(0, 0, 0, 0);
+  const u64 place = static_cast<u64>(row) * a.pitch + at;
+  if (a.xType == kBf16) return *reinterpret_cast<const uint4*>(static_cast<const u16*>(a.x) + place);
+  return packEight(static_cast<const float*>(a.x) + place);
 }
 
-/** Sums of this warp's steps over codes: groups of 64 elements, one a scale; four groups at once, so that loads overlap. */
+/** A lane's codes of four groups of 64 elements of two outputs, and the scales that it finds for its warp. */
+struct CodesAhead {
+  uint2 words[4][2];
+  float scales[2];
+};
+
+FN void loadCodes(const ProductRowsArguments& a, u32 p, const u32 (&outputs)[2], u32 first, u32 groups, CodesAhead& codes) {
+  const u32 t = threadIdx.x & 3;
+  UNROLL
+  for (int h = 0; h < 2; h++) {
+    const bool inside = outputs[h] < a.n[p];
+    const u32 group = (inside ? outputs[h] : 0) * groups + first;
+    UNROLL
+    for (u32 q = 0; q < 4; q++)
+      codes.words[q][h] = static_cast<const uint2*>(a.weight[p])[(first + q < groups ? group + q : 0) * 4 + t];
+    // Each of the four lanes of an output finds the scale of one group.
+    codes.scales[h] = inside && first + t < groups ? scaleAt(a, p, (group + t) >> (a.blockShift[p] - 6)) : 0.0f;
+  }
+}
+
+/** Sums of this warp's steps over codes, four groups at a time; the next four are under way while these are multiplied. */
 template <int GROUPS>
 FN void sumCodes(const ProductRowsArguments& a, u32 p, u32 firstOutput, float (&sums)[GROUPS][4]) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-  const u16* x = static_cast<const u16*>(a.x);
   const CodePlanes planes = planesOf(a.codebook[p]);
   const u32 groups = a.k / 64;
   const u32 outputs[2] = {firstOutput + g, firstOutput + g + 8};
+  CodesAhead codes, ahead;
+  if (warp * 4 < groups) loadCodes(a, p, outputs, warp * 4, groups, ahead);
   for (u32 first = warp * 4; first < groups; first += kWarps * 4) {
-    uint2 words[4][2];
-    float own[2], scales[4][2];
-    UNROLL
-    for (int h = 0; h < 2; h++) {
-      const bool inside = outputs[h] < a.n[p];
-      const u32 group = (inside ? outputs[h] : 0) * groups + first;
-      UNROLL
-      for (u32 q = 0; q < 4; q++)
-        words[q][h] = static_cast<const uint2*>(a.weight[p])[(first + q < groups ? group + q : 0) * 4 + t];
-      // Each of the four lanes of an output finds the scale of one group.
-      own[h] = inside && first + t < groups ? scaleAt(a, p, (group + t) >> (a.blockShift[p] - 6)) : 0.0f;
-    }
-    UNROLL
-    for (u32 q = 0; q < 4; q++) {
-      UNROLL
-      for (int h = 0; h < 2; h++) scales[q][h] = __shfl_sync(kWholeWarp, own[h], (lane & 28) + q);
-    }
+    codes = ahead;
+    if (first + kWarps * 4 < groups) loadCodes(a, p, outputs, first + kWarps * 4, groups, ahead);
     UNROLL
     for (u32 q = 0; q < 4; q++) {
       float block[GROUPS][4] = {};
       UNROLL
       for (int half = 0; half < 2; half++) {
         u32 low[4], high[4], pairs[GROUPS][4];
-        pickEight(planes, half ? words[q][0].y : words[q][0].x, low);
-        pickEight(planes, half ? words[q][1].y : words[q][1].x, high);
+        pickEight(planes, half ? codes.words[q][0].y : codes.words[q][0].x, low);
+        pickEight(planes, half ? codes.words[q][1].y : codes.words[q][1].x, high);
         UNROLL
         for (int group = 0; group < GROUPS; group++) {
-          const uint4 four = eightOf(x, a.pitch, 8 * group + g, a.rows, (first + q) * 64 + 16 * t + 8 * half, a.k);
+          const uint4 four = eightOf(a, 8 * group + g, (first + q) * 64 + 16 * t + 8 * half);
           pairs[group][0] = four.x, pairs[group][1] = four.y, pairs[group][2] = four.z, pairs[group][3] = four.w;
         }
         UNROLL
@@ -126,10 +140,13 @@ FN void sumCodes(const ProductRowsArguments& a, u32 p, u32 firstOutput, float (&
           multiplyStep<GROUPS>(block, low[2 * s], high[2 * s], low[2 * s + 1], high[2 * s + 1], step);
         }
       }
+      float scales[2];
+      UNROLL
+      for (int h = 0; h < 2; h++) scales[h] = __shfl_sync(kWholeWarp, codes.scales[h], (lane & 28) + q);
       UNROLL
       for (int group = 0; group < GROUPS; group++) {
         UNROLL
-        for (int e = 0; e < 4; e++) sums[group][e] = fmaf(scales[q][e >> 1], block[group][e], sums[group][e]);
+        for (int e = 0; e < 4; e++) sums[group][e] = fmaf(scales[e >> 1], block[group][e], sums[group][e]);
       }
     }
   }
@@ -140,16 +157,13 @@ template <bool PLAIN>
 FN uint4 eightOfWeight(const void* weight, u64 at, bool valid) {
   if (!valid) return make_uint4(0, 0, 0, 0);
   if (!PLAIN) return *reinterpret_cast<const uint4*>(static_cast<const u16*>(weight) + at);
-  const float4* from = reinterpret_cast<const float4*>(static_cast<const float*>(weight) + at);
-  const float4 x = from[0], y = from[1];
-  return make_uint4(packBf16(x.x, x.y), packBf16(x.z, x.w), packBf16(y.x, y.y), packBf16(y.z, y.w));
+  return packEight(static_cast<const float*>(weight) + at);
 }
 
 /** Sums of this warp's steps over a weight of f32 or bf16: groups of 32 elements, four at once. */
 template <bool PLAIN, int GROUPS>
 FN void sumDense(const ProductRowsArguments& a, u32 p, u32 firstOutput, float (&sums)[GROUPS][4]) {
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-  const u16* x = static_cast<const u16*>(a.x);
   const u32 outputs[2] = {firstOutput + g, firstOutput + g + 8};
   for (u32 first = warp * 128; first < a.k; first += kWarps * 128) {
     uint4 words[4][2];
@@ -165,7 +179,7 @@ FN void sumDense(const ProductRowsArguments& a, u32 p, u32 firstOutput, float (&
       uint4 pairs[GROUPS];
       UNROLL
       for (int group = 0; group < GROUPS; group++)
-        pairs[group] = eightOf(x, a.pitch, 8 * group + g, a.rows, first + 32 * q + 8 * t, a.k);
+        pairs[group] = eightOf(a, 8 * group + g, first + 32 * q + 8 * t);
       u32 step[GROUPS][2];
       UNROLL
       for (int group = 0; group < GROUPS; group++) step[group][0] = pairs[group].x, step[group][1] = pairs[group].y;

@@ -6,7 +6,8 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { type Adapter, isQuantized, type LinearPart, type Matrix } from "../backend.ts";
 import { dtypeCodes } from "../operand-check.ts";
 import type { CudaGpu } from "./gpu.ts";
-import { Packing, packPlain, type Scratch, shiftOf, withScratchOf } from "./product-operands.ts";
+import { drops } from "./linear-adapters.ts";
+import { Packing, packPlain, shiftOf, withScratchOf } from "./product-operands.ts";
 import type { Operand } from "./product-types.ts";
 
 /** Rows that the kernels of few rows take. */
@@ -45,9 +46,9 @@ function kernelFor(gpu: CudaGpu, weight: Matrix): RowsKernel {
   return weight.dtype === "f32" ? "Plain" : "Half";
 }
 
-/** x of a launch: in f32, and packed to bf16. */
+/** x of a launch: in f32, and packed to bf16 where that was done. */
 interface Input {
-  readonly plain?: Operand;
+  readonly plain: Operand;
   readonly packed?: Operand;
 }
 
@@ -58,7 +59,8 @@ function launch(
   rows: number,
   parts: readonly RowsPart[],
 ): void {
-  const x = (kernel === "F32" ? input.plain : input.packed)!;
+  const packed = kernel === "F32" ? undefined : input.packed;
+  const x = packed ?? input.plain;
   const outputs = kernel === "F32" ? 8 : 16;
   const quantized = parts.map(({ weight }) => (isQuantized(weight) ? weight : undefined));
   const firstBlock: number[] = [];
@@ -99,6 +101,7 @@ function launch(
     rows,
     k: parts[0]!.weight.shape[1]!,
     pitch: x.pitch,
+    xType: packed ? dtypeCodes.bf16 : dtypeCodes.f32,
   });
 }
 
@@ -115,31 +118,20 @@ function multiplyRows(gpu: CudaGpu, input: Input, rows: number, parts: readonly 
 export function linearFewRows(gpu: CudaGpu, x: Tensor, parts: readonly LinearPart[]): void {
   const [rows, columns] = x.shape as [number, number];
   withScratchOf(gpu, (scratch) => {
+    const address = x.buffer.id + x.byteOffset;
+    const plain = { address, pitch: columns };
+    // One row or two are packed by every block as it reads them: that costs less than a launch.
+    const packs = gpu.precision !== "fp32" && (rows > 2 || columns % 8 !== 0 || address % 16 !== 0);
     const packing = new Packing(gpu, scratch);
-    const packed = gpu.precision === "fp32" ? undefined : packing.rows(x, rows, columns);
-    const adapters = parts.flatMap(({ adapter }) => (adapter ? [adapter] : []));
-    const drops = ({ dropout }: Adapter) => dropout !== undefined && dropout.p > 0;
-    const masked = adapters
-      .filter(drops)
-      .map((adapter) => ({ adapter, input: maskedInput(gpu, scratch, packing, x, adapter) }));
+    const input = { plain, packed: packs ? packing.rows(x, rows, columns) : undefined };
     packing.run();
-    const input = { plain: { address: x.buffer.id + x.byteOffset, pitch: columns }, packed };
+    const adapters = parts.flatMap(({ adapter }) => (adapter ? [adapter] : []));
     const down = ({ a, u }: Adapter): RowsPart => ({ weight: a, y: u });
     multiplyRows(gpu, input, rows, adapters.filter((adapter) => !drops(adapter)).map(down));
-    for (const { adapter, input: own } of masked) multiplyRows(gpu, own, rows, [down(adapter)]);
+    for (const adapter of adapters.filter(drops)) {
+      const masked = packPlain(gpu, scratch, x, rows, columns, adapter.dropout);
+      multiplyRows(gpu, { plain: masked }, rows, [down(adapter)]);
+    }
     multiplyRows(gpu, input, rows, parts);
   });
-}
-
-/** dropout(x) as the kernel for the adapter's A reads it. */
-function maskedInput(
-  gpu: CudaGpu,
-  scratch: Scratch,
-  packing: Packing,
-  x: Tensor,
-  { a, dropout }: Adapter,
-): Input {
-  const [rows, columns] = x.shape as [number, number];
-  if (kernelFor(gpu, a) !== "F32") return { packed: packing.rows(x, rows, columns, { dropout }) };
-  return { plain: packPlain(gpu, scratch, x, rows, columns, dropout) };
 }
