@@ -125,7 +125,7 @@ export class OperandCheck {
         step.types = [...new Set(operand.types.map((type) => (type === "float" ? floatType : type)))];
         step.type = step.types[0]!;
         [step.typeBytes, step.typeCode] = [dtypeBytes[step.type], dtypeCodes[step.type]];
-        const sizes = operand.shape.split(" ").map((text) => this.size(text, sizeNames, operand.optional));
+        const sizes = operand.shape.split(" ").map((text) => this.size(text, sizeNames));
         step.sizes = Int32Array.from(sizes.flat());
         step.rank = sizes.length;
         step.endsInRest = sizes.at(-1)![1] === 1;
@@ -154,7 +154,7 @@ export class OperandCheck {
   }
 
   /** Rule, rest, slot, by and bySlot of a size as the contract writes it. */
-  private size(text: string, sizeNames: string[], mayBeAbsent: boolean): number[] {
+  private size(text: string, sizeNames: string[]): number[] {
     const rest = text.startsWith("*") ? 1 : 0;
     const body = text.slice(rest);
     if (/^\d+$/.test(body)) return [fixed, rest, -1, Number(body), -1];
@@ -178,7 +178,6 @@ export class OperandCheck {
     }
     if (sizeNames.includes(name!)) return [same, rest, this.slot(name!), by, -1];
     invariant(!this.labels.has(name!), `contract: ${this.kernel}: ${name} is an operand and a size`);
-    invariant(!mayBeAbsent, `contract: ${this.kernel}: an operand that may be absent cannot tell ${name}`);
     sizeNames.push(name!);
     return [bind, rest, this.slot(name!), by, -1];
   }
@@ -204,6 +203,9 @@ export class OperandCheck {
       if (!step.optional) this.fail(step, "is missing");
       slots[step.slot] = 0;
       this.buffers[i] = -1;
+      // What it alone would tell is 0.
+      for (let at = 0; at < step.sizes.length; at += sizeLength)
+        if (step.sizes[at] === bind) slots[step.sizes[at + 2]!] = 0;
       return;
     }
     const { dtype, shape, buffer, byteOffset } = tensor;

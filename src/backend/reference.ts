@@ -10,6 +10,7 @@ import { elementwiseKernels } from "./reference/elementwise.ts";
 import { linear, linearBackward } from "./reference/linear.ts";
 import { ReferenceMemory } from "./reference/memory.ts";
 import { quantize4bit } from "./reference/quantized.ts";
+import { recurrentKernels } from "./reference/recurrent.ts";
 import { simpleKernels } from "./reference/simple.ts";
 import { updateKernels } from "./reference/updates.ts";
 
@@ -43,6 +44,7 @@ export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
         ...elementwiseKernels(memory),
         ...updateKernels(memory),
         ...columnKernels(memory),
+        ...recurrentKernels(memory),
         attention: (operands) => attention(memory, operands),
         attentionBackward: (operands) => attentionBackward(memory, operands),
         quantize4bit: (operands) => quantize4bit(memory, operands),

@@ -9,6 +9,7 @@ import * as elementwise from "./elementwise.ts";
 import * as gatedActivation from "./gated-activation.ts";
 import * as linear from "./linear.ts";
 import * as quantize4bit from "./quantize-4bit.ts";
+import * as recurrent from "./recurrent.ts";
 import * as reduce from "./reduce.ts";
 import * as rmsNorm from "./rms-norm.ts";
 import * as rope from "./rope.ts";
@@ -23,6 +24,7 @@ export const kernelSpecs: Readonly<Record<keyof Kernels, KernelSpec>> = {
   ...rmsNorm,
   ...rope,
   ...attention,
+  ...recurrent,
   ...columns,
   ...gatedActivation,
   ...softCap,
