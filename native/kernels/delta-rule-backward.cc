@@ -195,6 +195,8 @@ void chunkBackward(const Place& at, bool first, bool last, bool begins, Scratch&
   if (!first) previousState(at, last, w);
   float sum = 0;
   for (int64_t i = at.length - 1; i >= 0; i--) dg[at.gate(i)] = sum += w.dLog[i];
+  // Before a segment's first token there is nothing that could decay.
+  if (first) dg[at.gate(0)] = 0;
 }
 
 void headBackward(const DeltaRuleArgs& a, const HeadSizes& s, const Segment& segment, int64_t head, int64_t vHead,

@@ -24,6 +24,7 @@ import { Memory } from "./webgpu/memory.ts";
 import { Pipelines } from "./webgpu/pipelines.ts";
 import { vectorRows } from "./webgpu/products.ts";
 import { quantizedKernels } from "./webgpu/quantized.ts";
+import { recurrentKernels } from "./webgpu/recurrent.ts";
 import { rowKernels } from "./webgpu/rows.ts";
 import { TileChoices } from "./webgpu/tile-choices.ts";
 import { type TuningStore, tune } from "./webgpu/tuning.ts";
@@ -98,6 +99,7 @@ export function backendOf(opened: OpenDevice, gpu: Gpu): Backend {
         ...columnKernels(gpu),
         ...attentionKernels(gpu),
         ...quantizedKernels(gpu),
+        ...recurrentKernels(gpu),
         ...updateKernels(gpu),
       },
       "f32",

@@ -13,7 +13,10 @@ interface Stretch {
   readonly continues: boolean;
 }
 
-function stretches(memory: ReferenceMemory, { table, count }: Operands<"causalConv1d">["segments"]): Stretch[] {
+function stretches(
+  memory: ReferenceMemory,
+  { table, count }: Operands<"causalConv1d">["segments"],
+): Stretch[] {
   const rows = memory.ints(table);
   return Array.from({ length: count }, (_, s) => {
     const [start, length, slot, total] = rows.subarray(4 * s, 4 * s + 4) as unknown as number[];
@@ -135,7 +138,10 @@ function unit(x: ArrayLike<number>, start: number, width: number, epsilon: numbe
   let squares = epsilon;
   for (let i = 0; i < width; i++) squares += x[start + i]! ** 2;
   const inverse = 1 / Math.sqrt(squares);
-  return { inverse, values: Float64Array.from({ length: width }, (_, i) => x[start + i]! * inverse * factor) };
+  return {
+    inverse,
+    values: Float64Array.from({ length: width }, (_, i) => x[start + i]! * inverse * factor),
+  };
 }
 
 /** S decays, then learns what it got wrong of v, in place; the error v - S^T k before it is learnt. */
@@ -161,7 +167,12 @@ function gatedDeltaRule(memory: ReferenceMemory, operands: Operands<"gatedDeltaR
   const width = out.shape[2]!;
   const layout = layoutOf({ ...operands, dOut: out, dqkv: qkv, dg: g, dBeta: beta }, width);
   const { vHeads, keyWidth } = layout;
-  const [xs, gs, betas, outs] = [memory.floats(qkv), memory.floats(g), memory.floats(beta), memory.floats(out)];
+  const [xs, gs, betas, outs] = [
+    memory.floats(qkv),
+    memory.floats(g),
+    memory.floats(beta),
+    memory.floats(out),
+  ];
   const states = state && memory.floats(state);
   for (const { start, length, slot, continues } of stretches(memory, segments)) {
     for (let h = 0; h < vHeads; h++) {
@@ -207,7 +218,14 @@ function gatedDeltaRuleBackward(memory: ReferenceMemory, operands: Operands<"gat
         before.push(s.slice());
         const v = layout.v(t, h);
         errors.push(
-          stepState(s, keyOf(t), (j) => xs![v + j]!, Math.exp(gs![t * vHeads + h]!), betas![t * vHeads + h]!, width),
+          stepState(
+            s,
+            keyOf(t),
+            (j) => xs![v + j]!,
+            Math.exp(gs![t * vHeads + h]!),
+            betas![t * vHeads + h]!,
+            width,
+          ),
         );
       }
       const dS = new Float64Array(keyWidth * width);

@@ -11,13 +11,13 @@ import { vectorRows } from "./products.ts";
 /** New queries a segment up to which each gets a workgroup of its own: all that passes of few rows have. */
 const decodeQueries = vectorRows;
 
-/** Attention binds its tensors whole: a segment's keys may lie anywhere in them. */
-function checkSizes(gpu: Gpu, tensors: readonly Tensor[]): void {
+/** Kernels that walk over segments bind their tensors whole: a segment may lie anywhere in them. */
+export function checkSizes(gpu: Gpu, kernel: string, tensors: readonly Tensor[]): void {
   const limit = gpu.commands.bindingLimit;
   for (const tensor of tensors) {
     if (bytesOf(tensor) <= limit - 256) continue;
     throw new UserError(
-      `attention over ${tensor.shape[0]} tokens takes tensors of ${bytesOf(tensor)} bytes, and this GPU binds ${limit} at a time through WebGPU; use fewer tokens a batch`,
+      `${kernel} over ${tensor.shape[0]} tokens takes tensors of ${bytesOf(tensor)} bytes, and this GPU binds ${limit} at a time through WebGPU; use fewer tokens a batch`,
     );
   }
 }
@@ -41,7 +41,7 @@ function attention(gpu: Gpu, operands: Operands<"attention">): void {
   const { q, k, v, segments, scale, window, softcap, sinks, out, lse } = operands;
   const [, heads, width] = q.shape as [number, number, number];
   if (segments.count === 0 || q.shape[0] === 0) return;
-  checkSizes(gpu, [q, k, v]);
+  checkSizes(gpu, "attention", [q, k, v]);
   const few = segments.maxQueries <= decodeQueries;
   if (!few && softcap === 0 && !sinks && matrixAttentionFits(gpu, [q, k, v], segments)) {
     matrixAttention(gpu, [q, k, v], segments, scale, window, out, lse);
@@ -75,7 +75,7 @@ function attentionBackward(gpu: Gpu, operands: Operands<"attentionBackward">): v
   const [tokens, heads, width] = q.shape as [number, number, number];
   const kvHeads = k.shape[1]!;
   if (segments.count === 0 || tokens === 0) return;
-  checkSizes(gpu, [q, k, v]);
+  checkSizes(gpu, "attention", [q, k, v]);
   const rows = tokens * heads;
   withScratch(gpu, 8 * rows, (memory) => {
     const statistics = { buffer: memory, byteOffset: 0, sizeBytes: 8 * rows };

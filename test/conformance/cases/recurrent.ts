@@ -272,10 +272,13 @@ function ruleSpeed(backward: boolean): SpeedCase {
   return {
     name: `${backward ? "gatedDeltaRuleBackward" : "gatedDeltaRule"} 512 heads 16 width 128`,
     flops: ruleFlops(backward ? 2 : 1),
-    prepare(s) {
+    prepare(s): ReturnType<SpeedCase["prepare"]> {
       const { out, ...given } = { ...gated(s, speedRule), segments: whole(s, speedRule.lengths) };
       if (!backward)
-        return { call: () => s.backend.gatedDeltaRule({ ...given, state: undefined, out }), outputs: { out } };
+        return {
+          call: () => s.backend.gatedDeltaRule({ ...given, state: undefined, out }),
+          outputs: { out },
+        };
       const [dqkv, dg, dBeta] = [given.qkv, given.g, given.g].map(({ shape }) => s.zeros(shape)) as [
         Tensor,
         Tensor,
