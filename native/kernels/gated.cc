@@ -45,6 +45,19 @@ struct GeluTanh {
   }
 };
 
+struct Sigmoid {
+  static LOWRANK_INLINE Vec value(Vec x) { return logistic(x).value; }
+  static LOWRANK_INLINE Slope both(Vec x) {
+    const Logistic s = logistic(x);
+    return {s.value, s.value * s.rest};
+  }
+};
+
+struct Identity {
+  static LOWRANK_INLINE Vec value(Vec x) { return x; }
+  static LOWRANK_INLINE Slope both(Vec x) { return {x, broadcast(1.0f)}; }
+};
+
 template <class Act>
 void forward(const float* gate, const float* up, float* y, int64_t n) {
   parallelRange(n, kGrain, [&](int64_t begin, int64_t end, int) {
@@ -73,6 +86,8 @@ void gatedActivation(Activation kind, const float* gate, const float* up, float*
     case Activation::Silu: return forward<Silu>(gate, up, y, n);
     case Activation::Gelu: return forward<Gelu>(gate, up, y, n);
     case Activation::GeluTanh: return forward<GeluTanh>(gate, up, y, n);
+    case Activation::Sigmoid: return forward<Sigmoid>(gate, up, y, n);
+    case Activation::Identity: return forward<Identity>(gate, up, y, n);
   }
 }
 
@@ -82,6 +97,8 @@ void gatedActivationBackward(Activation kind, const float* gate, const float* up
     case Activation::Silu: return backward<Silu>(gate, up, dy, dGate, dUp, n);
     case Activation::Gelu: return backward<Gelu>(gate, up, dy, dGate, dUp, n);
     case Activation::GeluTanh: return backward<GeluTanh>(gate, up, dy, dGate, dUp, n);
+    case Activation::Sigmoid: return backward<Sigmoid>(gate, up, dy, dGate, dUp, n);
+    case Activation::Identity: return backward<Identity>(gate, up, dy, dGate, dUp, n);
   }
 }
 

@@ -23,7 +23,7 @@ export interface Segments {
   readonly maxKeys: number;
 }
 
-export type ActivationKind = "silu" | "gelu" | "geluTanh";
+export type ActivationKind = "silu" | "gelu" | "geluTanh" | "sigmoid" | "identity";
 
 /** Elements that share one scale in 8-bit moments; a tensor's last block may be shorter. */
 export const momentBlockSize = 256;
@@ -92,7 +92,10 @@ const number: NumberOperand = { kind: "number" };
 const flag = { kind: "flag" } as const;
 const segments = { kind: "segments" } as const;
 const numbers = (count: number) => ({ kind: "numbers", count }) as const;
-const activation: ChoiceOperand<ActivationKind> = { kind: "choice", choices: ["silu", "gelu", "geluTanh"] };
+const activation: ChoiceOperand<ActivationKind> = {
+  kind: "choice",
+  choices: ["silu", "gelu", "geluTanh", "sigmoid", "identity"],
+};
 
 const attention = {
   q: float("tq heads headDim"),

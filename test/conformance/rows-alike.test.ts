@@ -199,6 +199,61 @@ for (const { name, open, skip } of conformanceBackends) {
       });
     });
 
+    it("the short convolution and the delta rule, sequences alone and side by side", async () => {
+      await onStage(open, async (s) => {
+        const { few, many, piece } = s.backend.rowsAlike;
+        // Tokens of each segment, its row of the state, and tokens of its sequence up to its end.
+        const one = [1, 2, 77] as const;
+        const long = many
+          ? ([
+              [few + 50, 0, few + 50],
+              [piece, 0, few + 50 + piece],
+            ] as const)
+          : [];
+        const sequences = [[one], long, [[1, 1, 1]], [[3, 3, 40]]].filter((list) => list.length > 0);
+        const [c, taps, vHeads, keyWidth, vDim] = [40, 4, 2, 8, 24] as const;
+        const tokens = sequences.flat().reduce((sum, [length]) => sum + length, 0);
+        const x = s.random([tokens, c], 1);
+        const qkv = s.random([tokens, 2 * keyWidth + vHeads * vDim], 2);
+        const [g, beta] = [s.random([tokens, vHeads], 3, 0.1), s.random([tokens, vHeads], 4)];
+        const w = s.random([c, taps], 5);
+        const run = async (list: readonly (readonly [number, number, number])[], first: number) => {
+          let end = 0;
+          const table = list.flatMap(([length, row, total]) => {
+            end += length;
+            return [end - length, length, row, total];
+          });
+          const segments = {
+            ...{ table: s.ints([list.length, 4], table), count: list.length },
+            ...{ maxQueries: Math.max(...list.map(([n]) => n)), maxKeys: 0 },
+          };
+          const part = (tensor: Tensor) => rows(tensor, first, first + end);
+          const [inputs, states] = [s.random([4, taps, c], 6), s.random([4, vHeads, keyWidth, vDim], 7)];
+          const [y, out] = [s.zeros([end, c]), s.zeros([end, vHeads, vDim])];
+          const silu = true;
+          s.backend.causalConv1d({ x: part(x), w, bias: undefined, segments, silu, state: inputs, y });
+          s.backend.gatedDeltaRule({
+            ...{ qkv: part(qkv), g: part(g), beta: part(beta), segments, kHeads: 1, keyWidth },
+            ...{ scale: 0.3, epsilon: 1e-6, state: states, out },
+          });
+          const rowOf = (tensor: Tensor, row: number) => bitsOf(s, rows(tensor, row, row + 1));
+          const kept = list.flatMap(([, row]) => [rowOf(inputs, row), rowOf(states, row)]);
+          return { y: await bitsOf(s, y), out: await bitsOf(s, out), kept: await Promise.all(kept) };
+        };
+        const together = await run(sequences.flat(), 0);
+        let [first, kept] = [0, 0];
+        for (const list of sequences) {
+          const alone = await run(list, first);
+          const length = list.reduce((sum, [n]) => sum + n, 0);
+          const own = (all: Uint32Array, width: number) => all.slice(first * width, (first + length) * width);
+          expect(alone.y).toEqual(own(together.y, c));
+          expect(alone.out).toEqual(own(together.out, vHeads * vDim));
+          expect(alone.kept).toEqual(together.kept.slice(kept, kept + 2 * list.length));
+          [first, kept] = [first + length, kept + 2 * list.length];
+        }
+      });
+    });
+
     it.each([7, 64, 1301])("norm, activation and rotation of rows of %i", async (width) => {
       await onStage(open, async (s) => {
         const n = 37;
@@ -211,7 +266,7 @@ for (const { name, open, skip } of conformanceBackends) {
           const [norm, rstd] = [s.zeros([end - start, width]), s.zeros([end - start])];
           s.backend.rmsNorm({ x: part, w, shift: 0, epsilon: 1e-5, y: norm, rstd });
           const found = [await bitsOf(s, norm), await bitsOf(s, rstd)];
-          for (const kind of ["silu", "gelu", "geluTanh"] as const) {
+          for (const kind of ["silu", "gelu", "geluTanh", "sigmoid", "identity"] as const) {
             const y = s.zeros([end - start, width]);
             s.backend.gatedActivation({ activation: kind, gate: part, up: rows(up, start, end), y });
             found.push(await bitsOf(s, y));

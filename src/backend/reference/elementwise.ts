@@ -67,6 +67,11 @@ function rope(memory: ReferenceMemory, { x, positions, cos, sin, direction, y }:
 
 /** Value and derivative of an activation. */
 function activate(kind: ActivationKind, x: number): [number, number] {
+  if (kind === "identity") return [x, 1];
+  if (kind === "sigmoid") {
+    const s = 1 / (1 + Math.exp(-x));
+    return [s, s * (1 - s)];
+  }
   if (kind === "silu") {
     const s = 1 / (1 + Math.exp(-x));
     return [x * s, s * (1 + x * (1 - s))];

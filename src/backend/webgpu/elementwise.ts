@@ -10,7 +10,9 @@ import { elementsPerGroup, type Gpu, plain, windows, withScratch } from "./gpu.t
 import type { Variant } from "./pipelines.ts";
 
 const kinds: Partial<Record<DType, number>> = { f32: 0, bf16: 1, f16: 2, f64: 3 };
-const activations: Record<ActivationKind, number> = { silu: 0, gelu: 1, geluTanh: 2 };
+const activations: Record<ActivationKind, number> = {
+  ...{ silu: 0, gelu: 1, geluTanh: 2, sigmoid: 3, identity: 4 },
+};
 
 /** The number that shaders know a floating dtype by. */
 export function kindOf(dtype: DType): number {

@@ -3,7 +3,7 @@
 import { gatedActivation as gatedOp } from "../../../src/autograd/ops/layers.ts";
 import { type Call, casesOf, elementCounts, type KernelSpec, speedOf } from "./case.ts";
 
-const activations = ["silu", "gelu", "geluTanh"] as const;
+const activations = ["silu", "gelu", "geluTanh", "sigmoid", "identity"] as const;
 const calls = elementCounts.flatMap((n) =>
   activations.map((activation) => ({ sizes: { n }, given: { activation }, bound: 6 })),
 );

@@ -41,7 +41,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     sum += w[p.w + channel * p.taps + i] * value;
   }
-  let s = 1.0 / (1.0 + exp(-sum));
+  // The exponent is never positive: exp cannot overflow.
+  let e = exp(-abs(sum));
+  let s = select(1.0, e, sum < 0.0) / (1.0 + e);
   let to = row * p.c + channel;
   if (GRADIENT == 1u) {
     y[p.y + to] = dy[p.dy + to] * s * (1.0 + sum * (1.0 - s));
