@@ -1,11 +1,12 @@
-// Keys and values of the tokens that a batch of growing sequences has seen, one slot of rows a sequence. The
-// decoder hands new keys and values over; attention reads the cache's own memory through segments.
+// Keys and values of the tokens that a batch of growing sequences has seen, one slot of rows a sequence, and the states of
+// layers that keep the same of a sequence however long it is. The decoder hands new keys and values over; attention reads
+// the cache's own memory through segments, and recurrent kernels read and leave states through segments of their own.
 
 import type { Backend, Segments, Tensor } from "../backend/backend.ts";
-import type { KeyValueStore } from "../models/decoder.ts";
+import type { KeyValueStore, LayerState } from "../models/pass.ts";
 import type { DecoderConfig, LayerConfig } from "../models/decoder-config.ts";
 import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
-import { rows, tensorBytes, viewOf } from "../tensor/tensor.ts";
+import { elementCount, rows, tensorBytes, viewOf } from "../tensor/tensor.ts";
 import { invariant, UserError } from "../util/errors.ts";
 
 /** New tokens of one slot in the coming pass: a segment. A slot's segments follow one another. */
@@ -19,14 +20,25 @@ function cachedWidth({ mixer, kvHeads, headWidth }: LayerConfig): number {
   return mixer === "attention" ? kvHeads * headWidth : 0;
 }
 
+/** Shapes of a slot's states in a layer. */
+function stateShapes({ convolution, delta }: LayerConfig) {
+  return {
+    inputs: convolution && [convolution.taps, convolution.channels],
+    matrices: delta && [delta.valueHeads, delta.keyWidth, delta.valueWidth],
+  };
+}
+
 export class KeyValueCache implements KeyValueStore {
   /** By layer; of layers that attend. */
   private readonly keys: readonly (Tensor | undefined)[];
   private readonly values: readonly (Tensor | undefined)[];
+  /** By layer; of layers that walk along sequences. A slot's state is read only by a segment that is not its first. */
+  private readonly states: readonly Omit<LayerState, "segments">[];
   /** Tokens that each slot holds. */
   readonly lengths: number[];
   private rowIndex: Tensor | undefined;
   private table: Tensor | undefined;
+  private stateSegments: Segments | undefined;
 
   constructor(
     private readonly backend: Backend,
@@ -35,22 +47,30 @@ export class KeyValueCache implements KeyValueStore {
     /** Most tokens of one sequence. */
     readonly capacity: number,
   ) {
-    const make = (layer: LayerConfig) => {
-      const width = cachedWidth(layer);
-      if (width === 0) return undefined;
-      const shape = [slots * capacity, width];
+    const make = (shape: readonly number[]) => {
       const buffer = backend.allocate(tensorBytes(shape, backend.floatType), "activations");
       return viewOf(buffer, shape, backend.floatType);
     };
-    this.keys = config.layers.map(make);
-    this.values = config.layers.map(make);
+    const rowsOf = (layer: LayerConfig) => {
+      const width = cachedWidth(layer);
+      return width === 0 ? undefined : make([slots * capacity, width]);
+    };
+    this.keys = config.layers.map(rowsOf);
+    this.values = config.layers.map(rowsOf);
+    this.states = config.layers.map((layer) => {
+      const { inputs, matrices } = stateShapes(layer);
+      return { inputs: inputs && make([slots, ...inputs]), matrices: matrices && make([slots, ...matrices]) };
+    });
     this.lengths = Array<number>(slots).fill(0);
   }
 
   /** Bytes a cache of this size takes. */
   static sizeBytes(backend: Backend, config: DecoderConfig, slots: number, capacity: number): number {
     const width = config.layers.reduce((sum, layer) => sum + cachedWidth(layer), 0);
-    return 2 * slots * capacity * width * dtypeBytes[backend.floatType];
+    const states = config.layers
+      .flatMap((layer) => Object.values(stateShapes(layer)))
+      .reduce((sum, shape) => sum + (shape ? elementCount(shape) : 0), 0);
+    return slots * (2 * capacity * width + states) * dtypeBytes[backend.floatType];
   }
 
   /** Prepares the next pass: where its tokens go, and what they may attend to. */
@@ -58,6 +78,7 @@ export class KeyValueCache implements KeyValueStore {
     const targets: number[] = [];
     const starts: number[] = [];
     const table: number[] = [];
+    const stateTable: number[] = [];
     let maxQueries = 0;
     let maxKeys = 0;
     for (const { slot, count } of tokens) {
@@ -68,6 +89,7 @@ export class KeyValueCache implements KeyValueStore {
         );
       }
       table.push(targets.length, count, slot * this.capacity, start + count);
+      stateTable.push(targets.length, count, slot, start + count);
       for (let i = 0; i < count; i++) targets.push(slot * this.capacity + start + i);
       starts.push(start);
       this.lengths[slot] = start + count;
@@ -77,10 +99,10 @@ export class KeyValueCache implements KeyValueStore {
     this.end();
     this.rowIndex = this.upload(targets, [targets.length]);
     this.table = this.upload(table, [tokens.length, 4]);
-    return {
-      segments: { table: this.table, count: tokens.length, maxQueries, maxKeys },
-      starts,
-    };
+    const counts = { count: tokens.length, maxQueries, maxKeys };
+    if (this.states.some(({ inputs }) => inputs))
+      this.stateSegments = { table: this.upload(stateTable, [tokens.length, 4]), ...counts };
+    return { segments: { table: this.table, ...counts }, starts };
   }
 
   extend(layer: number, k: Tensor, v: Tensor): { k: Tensor; v: Tensor } {
@@ -91,6 +113,12 @@ export class KeyValueCache implements KeyValueStore {
     this.backend.scatterRows({ x: rows(k, 0, own), index: this.rowIndex, y: keys });
     this.backend.scatterRows({ x: rows(v, 0, own), index: this.rowIndex, y: values });
     return { k: keys, v: values };
+  }
+
+  state(layer: number): LayerState {
+    const [state, segments] = [this.states[layer], this.stateSegments];
+    invariant(state && segments, "a layer's state used before begin()");
+    return { ...state, segments };
   }
 
   /** Forgets a slot's sequence. */
@@ -107,12 +135,15 @@ export class KeyValueCache implements KeyValueStore {
   private end(): void {
     if (this.rowIndex) this.backend.free(this.rowIndex.buffer);
     if (this.table) this.backend.free(this.table.buffer);
+    if (this.stateSegments) this.backend.free(this.stateSegments.table.buffer);
     this.rowIndex = undefined;
     this.table = undefined;
+    this.stateSegments = undefined;
   }
 
   free(): void {
     this.end();
-    for (const tensor of [...this.keys, ...this.values]) if (tensor) this.backend.free(tensor.buffer);
+    const states = this.states.flatMap(({ inputs, matrices }) => [inputs, matrices]);
+    for (const tensor of [...this.keys, ...this.values, ...states]) if (tensor) this.backend.free(tensor.buffer);
   }
 }

@@ -23,6 +23,25 @@ export interface LayerConfig {
   readonly attentionScale: number;
   /** Which of the configuration's RoPEs turns queries and keys; absent: none does. */
   readonly rope?: number;
+  /** Of a mixer with a short convolution, and of one by the delta rule. */
+  readonly convolution?: ConvolutionConfig;
+  readonly delta?: DeltaConfig;
+}
+
+export interface ConvolutionConfig {
+  readonly channels: number;
+  /** Tokens that it sees, the present one included. */
+  readonly taps: number;
+  /** It and the projections around it. */
+  readonly bias: boolean;
+}
+
+/** Heads of linear attention: a key head serves valueHeads / keyHeads value heads. */
+export interface DeltaConfig {
+  readonly keyHeads: number;
+  readonly keyWidth: number;
+  readonly valueHeads: number;
+  readonly valueWidth: number;
 }
 
 /** A text model inside one of more than text; see text-tower.ts. */
@@ -53,6 +72,8 @@ export interface DecoderConfig {
   readonly qkvBias: boolean;
   readonly outputBias: boolean;
   readonly mlpBias: boolean;
+  /** q's rows are, head by head, queries and a gate: attention's output is multiplied by the gate's sigmoid. */
+  readonly gatedAttention: boolean;
   /** q, k and v, or gate and up, are the rows of one matrix. */
   readonly fusedQkv: boolean;
   readonly fusedGateUp: boolean;
@@ -102,6 +123,7 @@ const activations: Readonly<Record<string, ActivationKind>> = {
 /** What most architectures of the family have not; a file that says nothing of it gets this. */
 const plainDecoder = {
   ...{ qkvBias: false, outputBias: false, mlpBias: false, fusedQkv: false, fusedGateUp: false },
+  gatedAttention: false,
   ...({ qkNorm: "none", qkNormAfterRope: false, norms: "pre", normShift: 0 } as const),
   ...{ paths: {}, finalNorm: "model.norm" },
   ...{ embeddingScale: 1, embeddingScaleRounded: false, residualScale: 1, logitScale: 1 },

@@ -19,6 +19,8 @@ export interface WeightSpec {
   readonly rotatedHeads?: number;
   /** A norm's, which the configuration's normShift is added to. */
   readonly shifted?: boolean;
+  /** Its name in GGUF is the whole of it. */
+  readonly bare?: boolean;
 }
 
 export const embeddingName = "model.embed_tokens";
@@ -44,13 +46,14 @@ export function storedName(config: DecoderConfig, name: string, has: (name: stri
 function layerSpecs(config: DecoderConfig, layer: number): WeightSpec[] {
   const of = config.layers[layer]!;
   return blockWeights(config, of).flatMap((named) => {
-    const [part, { gguf, kind, shape, bias, rotatedHeads, shifted }] = named;
+    const [part, { gguf, kind, shape, bias, rotatedHeads, shifted, bare }] = named;
     const name = blockPath(config, layer, named);
     const heads = rotatedHeads && of.rope !== undefined ? rotatedHeads(config, of) : undefined;
     const common = { layer, part, gguf, ...(heads ? { rotatedHeads: heads } : {}) };
     const weight: WeightSpec = {
-      ...{ name: `${name}.weight`, shape: shape(config, of), kind, ...common },
+      ...{ name: bare ? name : `${name}.weight`, shape: shape(config, of), kind, ...common },
       ...(shifted ? { shifted } : {}),
+      ...(bare ? { bare } : {}),
     };
     if (!bias?.(config, of)) return [weight];
     return [weight, { name: `${name}.bias`, shape: weight.shape.slice(0, 1), kind: "vector", ...common }];

@@ -25,7 +25,9 @@ export function stepFlops(config: DecoderConfig, shape: StepShape): number {
   // Scores and mixing, forward, over the visible half of each square.
   const attention = config.layers.reduce((sum, layer) => {
     const pairs = layer.mixer === "attention" ? visiblePairs(layer, shape) : 0;
-    return sum + 4 * config.heads * layer.headWidth * pairs;
+    // The delta rule reads, writes and is asked of a matrix a head for each token.
+    const { valueHeads = 0, keyWidth = 0, valueWidth = 0 } = layer.delta ?? {};
+    return sum + 4 * config.heads * layer.headWidth * pairs + 6 * tokens * valueHeads * keyWidth * valueWidth;
   }, 0);
   const forward = 2 * tokens * (linear + shape.adapterParameters) + attention;
   const inputGradient = 2 * tokens * (linear + shape.adapterParameters) + 2.5 * attention;

@@ -9,6 +9,7 @@ import { gemma3Text } from "./gemma3-text.ts";
 import { granite, graniteMoeHybrid } from "./granite.ts";
 import { hunyuanV1Dense } from "./hunyuan-v1-dense.ts";
 import { refusalOf } from "./left-out.ts";
+import { lfm2 } from "./lfm2.ts";
 import { llama } from "./llama.ts";
 import { ministral3 } from "./ministral3.ts";
 import { mistral } from "./mistral.ts";
@@ -17,6 +18,7 @@ import { olmo3 } from "./olmo3.ts";
 import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
+import { qwen35Text } from "./qwen3-5-text.ts";
 import { seedOss } from "./seed-oss.ts";
 import { smollm3 } from "./smollm3.ts";
 import { textTowerOf, wrappedType, wrapperNames } from "./text-tower.ts";
@@ -35,6 +37,8 @@ export const architectures = {
   exaone4,
   seed_oss: seedOss,
   hunyuan_v1_dense: hunyuanV1Dense,
+  qwen3_5_text: qwen35Text,
+  lfm2,
 } satisfies Record<string, Architecture>;
 
 /** The architecture of a configuration. */

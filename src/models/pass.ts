@@ -22,6 +22,17 @@ export interface TokenBatch {
 export interface KeyValueStore {
   /** Stores this layer's new keys and values [T, G*D] and returns all that queries may attend to. */
   extend(layer: number, k: Tensor, v: Tensor): { k: Tensor; v: Tensor };
+  /** What this layer keeps of a sequence however long it is. */
+  state(layer: number): LayerState;
+}
+
+/** State of a layer that walks along a sequence; segments name its rows. */
+export interface LayerState {
+  readonly segments: Segments;
+  /** Its convolution's last inputs: [slots, taps, channels]. */
+  readonly inputs?: Tensor;
+  /** Its heads' matrices: [slots, value heads, key width, value width]. */
+  readonly matrices?: Tensor;
 }
 
 export interface ForwardOptions {

@@ -8,8 +8,9 @@ import type { DecoderConfig, TextTower } from "./decoder-config.ts";
 interface Wrapper extends Pick<TextTower, "modulePrefix"> {
   /** model_type of a text_config that does not say. */
   readonly usualText: string;
-  /** Whose tie flag counts, where both have one: transformers' wrappers go by their own. */
+  /** Whose tie flag counts, where both have one: transformers' wrappers go by their own, its text classes by theirs. */
   readonly tiedByWrapper: boolean;
+
   /** What the whole computes otherwise than its text tower by itself. */
   readonly change?: Partial<DecoderConfig>;
 }
@@ -20,6 +21,8 @@ const wrappers: Readonly<Record<string, Wrapper>> = {
   // Its head has no soft cap, whatever text_config says.
   gemma3: { ...languageModel, usualText: "gemma3_text", change: { logitSoftCap: 0 } },
   mistral3: { ...languageModel, usualText: "mistral" },
+  // AutoModelForCausalLM, which PEFT's users open it by, gives the text model alone, with its own names.
+  qwen3_5: { modulePrefix: "model.", tiedByWrapper: false, usualText: "qwen3_5_text" },
 };
 
 export const wrapperNames = Object.keys(wrappers);
@@ -37,8 +40,12 @@ export function textTowerOf(json: Json): TowerConfig | undefined {
   const text = json.text_config;
   if (!Object.hasOwn(wrappers, name) || typeof text !== "object" || text === null) return undefined;
   const { modulePrefix, usualText, tiedByWrapper, change } = wrappers[name]!;
-  const own: Json = { model_type: usualText, ...text };
-  const tied = tiedByWrapper ? { tie_word_embeddings: json.tie_word_embeddings ?? true } : {};
+  const { tie_word_embeddings: tiesWhole } = json;
+  const own: Json = {
+    ...{ model_type: usualText, ...text },
+    ...(tiedByWrapper || tiesWhole === undefined ? {} : { tie_word_embeddings: tiesWhole, ...text }),
+  };
+  const tied = tiedByWrapper ? { tie_word_embeddings: tiesWhole ?? true } : {};
   return { json: { ...own, ...tied }, change: { ...change, tower: { wrapper: name, modulePrefix } } };
 }
 

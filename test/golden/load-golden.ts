@@ -152,12 +152,18 @@ export function formulaTensor(
 export function goldenWeights(golden: Pick<ModelGolden, "seed" | "tensors">): Map<string, Float32Array> {
   const weights = new Map<string, Float32Array>();
   golden.tensors.forEach(({ name, shape }, stream) => {
-    const matrix = shape.length === 2;
-    const bound = matrix ? (name.includes("embed_tokens") ? 0.5 : 0.25) : 0.1;
-    const center = matrix || name.endsWith("bias") ? 0 : 1;
+    const { bound, center } = formulaOf(name, shape);
     weights.set(name, formulaTensor(golden.seed, stream, shape, bound, center));
   });
   return weights;
+}
+
+/** The stretch that a weight's elements lie in. */
+function formulaOf(name: string, shape: readonly number[]): { bound: number; center: number } {
+  if (shape.length === 2) return { bound: name.includes("embed_tokens") ? 0.5 : 0.25, center: 0 };
+  if (shape.length === 3) return { bound: 0.5, center: 0 };
+  if (name.endsWith("A_log")) return { bound: 1, center: -2 };
+  return { bound: 0.1, center: name.endsWith("bias") ? 0 : 1 };
 }
 
 /** Streams of adapter tensors start here; A and B alike are unit * 0.25. */

@@ -5,10 +5,12 @@ float64. RoPE tables stay float32, as in every engine compared.
 """
 import contextlib
 import torch
+from transformers.models.lfm2 import modeling_lfm2
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
+from transformers.models.qwen3_5 import modeling_qwen3_5
 
 
 class Float64Torch:
@@ -20,11 +22,14 @@ class Float64Torch:
 
 @contextlib.contextmanager
 def float64_arithmetic():
-    modules = [modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3]
+    modules = [modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3, modeling_qwen3_5,
+               modeling_lfm2]
     for module in modules:
         module.torch = Float64Torch()
+    single, torch.Tensor.float = torch.Tensor.float, torch.Tensor.double
     try:
         yield
     finally:
+        torch.Tensor.float = single
         for module in modules:
             module.torch = torch

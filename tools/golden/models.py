@@ -181,7 +181,7 @@ def golden(name):
     seed, _ = MODELS[name]
     model = build(name)
     vocab = model.config.vocab_size
-    length = 32 if name == "llama-dynamic" else 40
+    length = {"llama-dynamic": 32, "qwen3-5": 150}.get(name, 40)
     sample = sequence(seed, 2000, length, vocab, 4)
     packed, batches = packed_sequences(seed, vocab), training_batches(seed, vocab)
     with torch.no_grad():

@@ -5,6 +5,8 @@ A model's tensors, sorted by name, are numbered from 0; tensor n is stream n of 
   other matrices  unit * 0.25     (hidden 48: projections keep unit scale, attention is not flat)
   norm weights    1 + unit * 0.1
   biases          unit * 0.1
+  convolutions    unit * 0.5
+  A_log           unit - 2        (so that the delta rule remembers more than a token)
 Adapter tensors under PEFT's saved names (`...q_proj.lora_A.weight`), sorted, are streams 1000 + n, bound 0.25,
 A and B alike: a zero B would leave half of the gradients zero.
 """
@@ -39,6 +41,10 @@ SMALL = dict(
 
 def family(model_type, **changes):
     return AutoConfig.for_model(model_type, **{**copy.deepcopy(SMALL), **changes})
+
+
+def lfm2(**changes):
+    return family("lfm2", norm_eps=1e-5, **changes)
 
 
 MODELS = {
@@ -118,6 +124,23 @@ MODELS.update({
         rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 50.0, "factor": 1.0})),
 })
 
+MODELS.update({
+    # Two value heads a key head, keys and values of different widths; its long sequence spans chunks of the delta rule.
+    "qwen3-5": (321, lambda: family(
+        "qwen3_5_text", num_hidden_layers=3, max_position_embeddings=256, head_dim=16,
+        layer_types=["linear_attention", "linear_attention", "full_attention"],
+        linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=12)),
+    "qwen3-5-bias-tied": (333, lambda: family(
+        "qwen3_5_text", num_hidden_layers=3, attention_bias=True, tie_word_embeddings=True, head_dim=12,
+        linear_conv_kernel_dim=3, layer_types=["full_attention", "linear_attention", "full_attention"],
+        linear_num_key_heads=3, linear_num_value_heads=3, linear_key_head_dim=10, linear_value_head_dim=6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5})),
+    "lfm2": (323, lambda: lfm2(num_hidden_layers=3, layer_types=["conv", "full_attention", "conv"], block_multiple_of=8)),
+    "lfm2-bias": (324, lambda: lfm2(
+        num_hidden_layers=3, full_attn_idxs=[0], conv_bias=True, conv_L_cache=5, block_auto_adjust_ff_dim=False,
+        tie_word_embeddings=False)),
+})
+
 # Not a golden of its own: rows are multiples of 64, as bitsandbytes' CPU decoder needs them (see qlora.py).
 UNLISTED = {
     "llama-rows-64": (111, lambda: shape(LlamaConfig, hidden_size=64, intermediate_size=128, num_key_value_heads=2)),
@@ -127,6 +150,10 @@ UNLISTED = {
 def weight(name: str, size: tuple, seed: int, stream: int) -> np.ndarray:
     if len(size) == 2:
         return uniform(seed, stream, size, 0.5 if "embed_tokens" in name else 0.25)
+    if len(size) == 3:  # kernels of convolutions
+        return uniform(seed, stream, size, 0.5)
+    if name.endswith("A_log"):
+        return uniform(seed, stream, size, 1.0, -2.0)
     if name.endswith("bias"):
         return uniform(seed, stream, size, 0.1)
     return uniform(seed, stream, size, 0.1, 1.0)
@@ -184,7 +211,7 @@ def old_spelling(config: dict) -> dict:
     old["torch_dtype"] = old.pop("dtype", None) or "float32"
     if "partial_rotary_factor" in rope:
         old["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
-    if old["model_type"] != "granitemoehybrid":
+    if old["model_type"] not in ("granitemoehybrid", "qwen3_5_text", "lfm2"):
         old.pop("layer_types", None)
     # The first releases wrote neither; both follow from the other sizes.
     if old.get("head_dim") == old["hidden_size"] // old["num_attention_heads"]:

@@ -4,6 +4,7 @@
 
 import type { Backend, Dropout, Matrix, Tensor } from "../../backend/backend.ts";
 import { tensorBytes, viewOf } from "../../tensor/tensor.ts";
+import { reshape } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
 import type { Parameter, Tape, Value } from "../tape.ts";
 
@@ -150,15 +151,19 @@ export function splitByDropout(tape: Tape, x: Value, mask: Dropout): { kept: Val
   return { kept, rest };
 }
 
-/** Columns of x [T, sum of widths] as values of their own, in order. */
-export function splitColumns(tape: Tape, x: Value, widths: readonly number[]): Value[] {
+/**
+ * Columns of x [T, sum of widths] as values of their own, in order; with `heads`, of each head of x [T, heads * sum of
+ * widths], and then parts have the heads side by side.
+ */
+export function splitColumns(tape: Tape, x: Value, widths: readonly number[], heads = 1): Value[] {
   const { backend } = tape;
   const [tokens, width] = x.shape as [number, number];
   invariant(
-    widths.reduce((sum, each) => sum + each, 0) === width,
-    `columns ${widths} of a value [${x.shape}]`,
+    heads * widths.reduce((sum, each) => sum + each, 0) === width,
+    `columns ${widths} of ${heads} heads of a value [${x.shape}]`,
   );
-  const parts = widths.map((each) => tape.value([tokens, each], x.needsGrad));
+  const parts = widths.map((each) => tape.value([tokens, heads * each], x.needsGrad));
+  const byHead = (tensor: Tensor) => reshape(tensor, [tokens * heads, tensor.shape[1]! / heads]);
   const starts = widths.map((_, i) => widths.slice(0, i).reduce((sum, each) => sum + each, 0));
   tape.record({
     name: "splitColumns",
@@ -166,7 +171,10 @@ export function splitColumns(tape: Tape, x: Value, widths: readonly number[]): V
     outputs: parts,
     forward() {
       for (const [i, part] of parts.entries())
-        backend.copyColumns({ x: x.data, from: starts[i]!, y: part.data, to: 0, count: widths[i]! });
+        backend.copyColumns({
+          ...{ x: byHead(x.data), from: starts[i]!, y: byHead(part.data), to: 0 },
+          count: widths[i]!,
+        });
     },
     backward: x.needsGrad
       ? () => {
@@ -174,7 +182,11 @@ export function splitColumns(tape: Tape, x: Value, widths: readonly number[]): V
           const dx = tape.allocateTensor(x.shape, "activations");
           if (parts.some(({ grad }) => !grad)) backend.fill({ y: dx, value: 0 });
           for (const [i, { grad }] of parts.entries())
-            if (grad) backend.copyColumns({ x: grad, from: 0, y: dx, to: starts[i]!, count: widths[i]! });
+            if (grad)
+              backend.copyColumns({
+                ...{ x: byHead(grad), from: 0, y: byHead(dx), to: starts[i]! },
+                count: widths[i]!,
+              });
           if (x.grad) {
             backend.addInPlace({ x: dx, y: x.grad });
             backend.free(dx.buffer);

@@ -2,6 +2,7 @@
 // In generation they go on from a state that their caller keeps (generate/). Not here: the norms and gates around them.
 
 import type { Segments, Tensor } from "../../backend/backend.ts";
+import { reshape } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
 import type { Parameter, Tape, Value } from "../tape.ts";
 
@@ -12,7 +13,7 @@ export interface RecurrentState {
 }
 
 export interface ConvolutionSpec {
-  /** [C, taps]. */
+  /** [C, 1, taps], as torch keeps it. */
   readonly weight: Parameter;
   readonly bias?: Parameter;
   /** x * sigmoid(x) of the result. */
@@ -22,6 +23,9 @@ export interface ConvolutionSpec {
   readonly state?: RecurrentState;
 }
 
+/** A kernel [C, 1, taps] as [C, taps]. */
+const byChannel = (kernel: Tensor) => reshape(kernel, [kernel.shape[0]!, kernel.shape.at(-1)!]);
+
 /** Depthwise causal convolution of x [T, C] within each segment. */
 export function causalConv1d(tape: Tape, x: Value, spec: ConvolutionSpec): Value {
   const { weight, bias, silu, state } = spec;
@@ -30,7 +34,7 @@ export function causalConv1d(tape: Tape, x: Value, spec: ConvolutionSpec): Value
   const trains = weight.grad !== undefined || bias?.grad !== undefined;
   const y = tape.value(x.shape, x.needsGrad || trains);
   const shared = () => ({
-    ...{ x: x.data, w: weight.tensor, bias: bias?.tensor, silu },
+    ...{ x: x.data, w: byChannel(weight.tensor), bias: bias?.tensor, silu },
     segments: state?.segments ?? spec.segments,
   });
   tape.record({
@@ -47,7 +51,7 @@ export function causalConv1d(tape: Tape, x: Value, spec: ConvolutionSpec): Value
             ...shared(),
             dy: y.grad,
             dx: dx?.tensor,
-            dw: weight.grad,
+            dw: weight.grad && byChannel(weight.grad),
             dBias: bias?.grad,
           });
           dx?.finish();

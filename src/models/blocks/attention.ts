@@ -4,6 +4,7 @@
 
 import { attention as attend, rope } from "../../autograd/ops/attention.ts";
 import { splitColumns } from "../../autograd/ops/columns.ts";
+import { gatedActivation } from "../../autograd/ops/layers.ts";
 import { type Tape, Value } from "../../autograd/tape.ts";
 import type { Segments } from "../../backend/backend.ts";
 import { applyLinears } from "../../nn/apply.ts";
@@ -18,7 +19,7 @@ const width = (config: DecoderConfig) => config.width;
 
 const weights = {
   q: {
-    ...linear("self_attn.q_proj", "attn_q", queries, width),
+    ...linear("self_attn.q_proj", "attn_q", (c, l) => (c.gatedAttention ? 2 : 1) * queries(c, l), width),
     bias: (c) => c.qkvBias,
     present: (c) => !c.fusedQkv,
     rotatedHeads: (c) => c.heads,
@@ -64,6 +65,9 @@ export const attention = blockPart({
     const { context, cache } = options;
     const { headWidth, kvHeads, window, attentionScale } = layer;
     let [q, k, v] = projections(pass, x, parts);
+    let gate: Value | undefined;
+    if (config.gatedAttention)
+      [q, gate] = splitColumns(tape, q, [headWidth, headWidth], config.heads) as [Value, Value];
     const normed = (value: Value, weight: Parts["qNorm"]) => (weight ? norm(pass, value, weight) : value);
     if (!config.qkNormAfterRope) [q, k] = [normed(q, parts.qNorm), normed(k, parts.kNorm)];
     const tables = layer.rope === undefined ? undefined : batch.tables[layer.rope];
@@ -77,7 +81,8 @@ export const attention = blockPart({
       ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
       ...{ window, scale: attentionScale, softcap: config.attentionSoftCap },
     });
-    return applyLinears(tape, mixed, [parts.o], context, residual)[0]!;
+    const gated = gate ? gatedActivation(tape, "sigmoid", gate, mixed) : mixed;
+    return applyLinears(tape, gated, [parts.o], context, residual)[0]!;
   },
   activations(config, layer) {
     const [q, k] = [queries(config, layer), keys(config, layer)];
@@ -87,7 +92,9 @@ export const attention = blockPart({
       2 * k +
       (config.qkNorm === "none" ? 0 : q + k) +
       config.heads +
-      (config.fusedQkv ? q + 2 * k : 0)
+      (config.fusedQkv ? q + 2 * k : 0) +
+      // The gate, and the gated output.
+      (config.gatedAttention ? 2 * q : 0)
     );
   },
 });

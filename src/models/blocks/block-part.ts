@@ -25,6 +25,8 @@ export interface BlockWeight {
   readonly rotatedHeads?: Of<number>;
   /** A norm's weight, which the configuration's normShift is added to. */
   readonly shifted?: true;
+  /** Its names, in GGUF too, have no ".weight" behind them. */
+  readonly bare?: true;
 }
 
 /** By part, in the order of a pass. */

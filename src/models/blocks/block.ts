@@ -71,10 +71,10 @@ export function makeBlock(config: DecoderConfig, weights: DecoderWeights, index:
   invariant(layer, `a decoder of ${config.layers.length} layers has no layer ${index}`);
   const parts: Parts = {};
   for (const named of blockWeights(config, layer)) {
-    const [part, { kind, shape, bias }] = named;
+    const [part, { kind, shape, bias, bare }] = named;
     const name = blockPath(config, index, named);
     if (kind === "vector") {
-      parts[part] = weights.parameter(`${name}.weight`);
+      parts[part] = weights.parameter(bare ? name : `${name}.weight`);
       continue;
     }
     const [outputs, inputs] = shape(config, layer) as [number, number];

@@ -5,9 +5,15 @@ import { invariant } from "../../util/errors.ts";
 import type { LayerConfig } from "../decoder-config.ts";
 import { attention } from "./attention.ts";
 import type { BlockPart, WeightTable } from "./block-part.ts";
+import { deltaRule } from "./delta-rule.ts";
 import { gatedMlp } from "./gated-mlp.ts";
+import { shortConvolution } from "./short-convolution.ts";
 
-export const mixers: Readonly<Record<string, BlockPart>> = { attention: partOf(attention) };
+export const mixers: Readonly<Record<string, BlockPart>> = {
+  attention: partOf(attention),
+  deltaRule: partOf(deltaRule),
+  shortConvolution: partOf(shortConvolution),
+};
 export const mlps: Readonly<Record<string, BlockPart>> = { dense: partOf(gatedMlp) };
 
 /** The kinds that a layer's configuration names. */

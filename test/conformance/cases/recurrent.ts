@@ -179,7 +179,7 @@ export const causalConv1d: KernelSpec = {
   gradients: [false, true].map((silu) => ({
     name: `causalConv1d${silu ? ", silu" : ""}`,
     inputs: [[7, 3]],
-    parameters: [[3, 4], [3]],
+    parameters: [[3, 1, 4], [3]],
     build: (s, tape, [x], [weight, bias]) =>
       causalConv1dOp(tape, x!, { weight: weight!, bias, silu, segments: whole(s, gradientSegments) }),
   })),
