@@ -17,6 +17,10 @@ export interface GgufArchitecture {
   readonly splitsGateUp?: boolean;
   /** It has attention windows; else every layer sees everything. */
   readonly windows?: boolean;
+  /** The final norm's name there, where it is not output_norm. */
+  readonly finalNorm?: string;
+  /** Layers that do not attend are said to have no key/value heads. */
+  readonly headsOfMixers?: boolean;
   /** It has LongRoPE's factors, and turns a share of each head. */
   readonly longRope?: boolean;
   /** Keys below `<name>.` besides the usual ones. UserError for a variant that it computes in another way. */

@@ -1,7 +1,7 @@
 // LFM2: gated short convolutions as mixers of most layers, attention with normed heads in the rest, tied. Its MLP's width
 // is worked out of another number.
 
-import type { Architecture } from "./architecture.ts";
+import { type Architecture, refuseInGguf } from "./architecture.ts";
 import { ConfigReader, eachLayer, type Json, readCommon, readLayerTypes } from "./decoder-config.ts";
 
 /** Most tokens that a convolution's kernel sees. */
@@ -9,6 +9,19 @@ const mostTaps = 64;
 
 export const lfm2: Architecture = {
   modelType: "lfm2",
+  gguf: {
+    name: "lfm2",
+    interleaves: false,
+    finalNorm: "token_embd_norm",
+    headsOfMixers: true,
+    metadata({ layers, vocabularySize }) {
+      const convolution = layers.find((layer) => layer.convolution)?.convolution;
+      refuseInGguf("lfm2", "has no short convolutions", !convolution);
+      refuseInGguf("lfm2", "has biases in its short convolutions", convolution!.bias);
+      const u32 = (value: number) => ({ type: "u32", value }) as const;
+      return { "shortconv.l_cache": u32(convolution!.taps), vocab_size: u32(vocabularySize) };
+    },
+  },
   readConfig(json) {
     const read = new ConfigReader(json);
     const common = readCommon(

@@ -3,7 +3,7 @@
 // text-tower.ts's.
 
 import { UserError } from "../util/errors.ts";
-import type { Architecture } from "./architecture.ts";
+import { type Architecture, type GgufArchitecture, refuseInGguf } from "./architecture.ts";
 import {
   ConfigReader,
   type DecoderConfig,
@@ -18,8 +18,43 @@ import {
 /** Most tokens that a convolution's kernel sees. */
 const mostTaps = 64;
 
+const gguf: GgufArchitecture = {
+  name: "qwen35",
+  interleaves: false,
+  parts: { mlpNorm: "post_attention_norm" },
+  metadata(config) {
+    const refuse = (what: string, refused: boolean) => refuseInGguf("qwen35", what, refused);
+    const { layers, ropes, qkvBias } = config;
+    const linear = layers.find(({ delta }) => delta);
+    const interval = 1 + layers.findIndex(({ mixer }) => mixer === "attention") || layers.length + 1;
+    const regular = layers.every(
+      ({ mixer }, i) => (mixer === "attention") === ((i + 1) % interval === 0),
+    );
+    refuse("has attention in other layers than every so many", !regular || !linear);
+    refuse("has biases in its attention", qkvBias);
+    const { keyHeads, keyWidth, valueHeads, valueWidth } = linear!.delta!;
+    refuse("has keys and values of different widths in its linear attention", keyWidth !== valueWidth);
+    const u32 = (value: number) => ({ type: "u32", value }) as const;
+    const rope = ropes[0]!;
+    const pairs = (rope.rope.rotaryWidth ?? rope.headWidth) / 2;
+    // Which of a picture's axes turns a pair: every third one each; a text's tokens have the same place on all.
+    const sections = [0, 1, 2].map((axis) => Math.ceil((pairs - axis) / 3));
+    return {
+      "ssm.conv_kernel": u32(linear!.convolution!.taps),
+      "ssm.state_size": u32(keyWidth),
+      "ssm.group_count": u32(keyHeads),
+      "ssm.time_step_rank": u32(valueHeads),
+      "ssm.inner_size": u32(valueHeads * valueWidth),
+      full_attention_interval: u32(interval),
+      "rope.dimension_count": u32(2 * pairs),
+      "rope.dimension_sections": { type: "array", of: "i32", value: [...sections, 0] },
+    };
+  },
+};
+
 export const qwen35Text: Architecture = {
   modelType: "qwen3_5_text",
+  gguf,
   readConfig: readHybrid,
 };
 

@@ -11,6 +11,7 @@ import type { DecoderConfig } from "../models/decoder-config.ts";
 import { embeddingName, headName, weightSpecs } from "../models/decoder-weights.ts";
 import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { UserError } from "../util/errors.ts";
+import { orderColumns, orderRows } from "./gguf-delta.ts";
 import { ggufArchitecture, ggufPieces, interleavedRows, interleaveRows } from "./gguf-names.ts";
 
 export type AdapterTensorType = Extract<GgufTensorType, "f32" | "f16" | "bf16">;
@@ -64,13 +65,14 @@ export function ggufAdapter(
     const spec = specs.get(`${module}.weight`)!;
     const turned = interleavedRows(config, spec);
     const outputs = b.shape[0]!;
-    const ordered = turned.rows > 0 ? interleaveRows(folded, turned, rank) : folded;
+    const whole = turned.rows > 0 ? interleaveRows(folded, turned, rank) : folded;
+    const ordered = orderRows(config, spec, whole, rank);
     const add = (name: string, suffix: string, shape: readonly number[], values: Float32Array) => {
       const data = () => encodeGguf(values, about.type);
       tensors.push({ name: `${name}.${suffix}`, type: about.type, shape, data });
     };
     for (const { name, begin, end } of ggufPieces(config, spec)) {
-      add(name, "lora_a", a.shape, a.values);
+      add(name, "lora_a", a.shape, orderColumns(config, spec, a.values));
       const [first, last] = [begin * rank, Math.min(end, outputs) * rank];
       add(name, "lora_b", [Math.min(end, outputs) - begin, rank], ordered.subarray(first, last));
     }

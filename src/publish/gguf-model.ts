@@ -11,6 +11,7 @@ import type { WeightSource } from "../models/load-model.ts";
 import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
+import { orderColumns, rowRanges, transformed } from "./gguf-delta.ts";
 import { ggufArchitecture, ggufPieces, interleavedRows, interleaveRows } from "./gguf-names.ts";
 import { ropeMetadata, ropeTensors } from "./gguf-rope.ts";
 
@@ -52,7 +53,9 @@ export function modelMetadata(
   u32(key("embedding_length"), config.width);
   perLayer("feed_forward_length", (layer) => layer.mlpWidth);
   u32(key("attention.head_count"), config.heads);
-  perLayer("attention.head_count_kv", (layer) => layer.kvHeads);
+  perLayer("attention.head_count_kv", ({ mixer, kvHeads }) =>
+    like.headsOfMixers && mixer !== "attention" ? 0 : kvHeads,
+  );
   const { headWidth } = config.layers[0]!;
   u32(key("attention.key_length"), headWidth);
   u32(key("attention.value_length"), headWidth);
@@ -93,7 +96,8 @@ export function modelTensors(
   const tensors: GgufTensorToWrite[] = weightSpecs(config).flatMap((spec) =>
     ggufPieces(config, spec).map(({ name, begin, end }) => {
       const tensorType = typeFor(spec, type);
-      const shape = [end - begin, ...spec.shape.slice(1)];
+      // Kernels of convolutions are matrices there.
+      const shape = [end - begin, ...spec.shape.slice(1).filter((size, i) => i > 0 || size > 1)];
       return {
         name,
         type: tensorType,
@@ -110,7 +114,7 @@ export function modelTensors(
  * have 8 in a q4_0 file.
  */
 function typeFor({ shape, kind }: WeightSpec, type: GgufTensorType): GgufTensorType {
-  if (shape.length === 1) return "f32";
+  if (kind === "vector") return "f32";
   if (type !== "q8_0" && type !== "q4_0") return type;
   if (shape[1]! % 32 !== 0) return "f16";
   return kind === "linear" ? type : "q8_0";
@@ -124,13 +128,26 @@ async function* piecesOf(
   firstRow: number,
   endRow: number,
 ): AsyncGenerator<Uint8Array> {
+  const whole = endRow - firstRow === spec.shape[0];
+  const ranges = whole ? rowRanges(config, spec) : [{ begin: firstRow, end: endRow }];
+  for (const { begin, end } of ranges) yield* rowsOf(config, source, spec, type, begin, end);
+}
+
+async function* rowsOf(
+  config: DecoderConfig,
+  source: WeightSource,
+  spec: WeightSpec,
+  type: GgufTensorType,
+  firstRow: number,
+  endRow: number,
+): AsyncGenerator<Uint8Array> {
   const found = source.find(spec.name);
   if (!found || elementCount(found.shape) !== elementCount(spec.shape)) {
     throw new UserError(
       `${source.path}: tensor "${spec.name}" ${found ? `has shape [${found.shape}]` : "is missing"}; config.json asks for [${spec.shape}]`,
     );
   }
-  const width = spec.shape.length === 1 ? 1 : spec.shape[1]!;
+  const width = elementCount(spec.shape.slice(1));
   const turned = interleavedRows(config, spec);
   // Whole heads where rows are interleaved; whole rows always.
   const unit = turned.headWidth * width;
@@ -140,7 +157,8 @@ async function* piecesOf(
   const size = dtypeBytes[found.dtype];
   for (let start = firstRow * width; start < total; start += step) {
     const count = Math.min(step, total - start);
-    const values = decodeToF32(await source.read(spec.name, start * size, count * size), found.dtype);
+    const stored = decodeToF32(await source.read(spec.name, start * size, count * size), found.dtype);
+    const values = orderColumns(config, spec, transformed(spec, stored));
     const most = type === "f32" || type === "bf16" ? Number.MAX_VALUE : largestF16;
     if (!values.every((value) => Math.abs(value) <= most)) {
       throw new UserError(

@@ -30,15 +30,16 @@ export function ggufArchitecture(config: DecoderConfig): GgufArchitecture {
 }
 
 /** model.layers.3.mlp.up_proj.weight -> blk.3.ffn_up.weight */
-export function ggufName(config: DecoderConfig, { name, layer, part, gguf }: WeightSpec): string {
+export function ggufName(config: DecoderConfig, { name, layer, part, gguf, bare }: WeightSpec): string {
   const kind = name.slice(name.lastIndexOf(".") + 1);
+  const like = architectureOf(config)?.gguf;
   if (layer !== undefined) {
-    const own = architectureOf(config)?.gguf?.parts?.[part!] ?? gguf;
-    if (own) return `blk.${layer}.${own}.${kind}`;
+    const own = like?.parts?.[part!] ?? gguf;
+    if (own) return `blk.${layer}.${bare ? own : `${own}.${kind}`}`;
   }
   const others: Readonly<Record<string, string>> = {
     [embeddingName]: "token_embd",
-    [config.finalNorm]: "output_norm",
+    [config.finalNorm]: like?.finalNorm ?? "output_norm",
     [headName]: "output",
   };
   const other = others[name.slice(0, name.lastIndexOf("."))];

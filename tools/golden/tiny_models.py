@@ -126,17 +126,16 @@ MODELS.update({
 
 MODELS.update({
     # Two value heads a key head, keys and values of different widths; its long sequence spans chunks of the delta rule.
-    "qwen3-5": (321, lambda: family(
-        "qwen3_5_text", num_hidden_layers=3, max_position_embeddings=256, head_dim=16,
-        layer_types=["linear_attention", "linear_attention", "full_attention"],
+    "qwen3-5": (324, lambda: family(
+        "qwen3_5_text", max_position_embeddings=256, head_dim=16, layer_types=["linear_attention", "full_attention"],
         linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=12)),
     "qwen3-5-bias-tied": (333, lambda: family(
         "qwen3_5_text", num_hidden_layers=3, attention_bias=True, tie_word_embeddings=True, head_dim=12,
         linear_conv_kernel_dim=3, layer_types=["full_attention", "linear_attention", "full_attention"],
         linear_num_key_heads=3, linear_num_value_heads=3, linear_key_head_dim=10, linear_value_head_dim=6,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5})),
-    "lfm2": (323, lambda: lfm2(num_hidden_layers=3, layer_types=["conv", "full_attention", "conv"], block_multiple_of=8)),
-    "lfm2-bias": (324, lambda: lfm2(
+    "lfm2": (325, lambda: lfm2(num_hidden_layers=3, layer_types=["conv", "full_attention", "conv"], block_multiple_of=8)),
+    "lfm2-bias": (326, lambda: lfm2(
         num_hidden_layers=3, full_attn_idxs=[0], conv_bias=True, conv_L_cache=5, block_auto_adjust_ff_dim=False,
         tie_word_embeddings=False)),
 })
