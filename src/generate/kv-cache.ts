@@ -3,8 +3,8 @@
 // the cache's own memory through segments, and recurrent kernels read and leave states through segments of their own.
 
 import type { Backend, Segments, Tensor } from "../backend/backend.ts";
-import type { KeyValueStore, LayerState } from "../models/pass.ts";
 import type { DecoderConfig, LayerConfig } from "../models/decoder-config.ts";
+import type { KeyValueStore, LayerState } from "../models/pass.ts";
 import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount, rows, tensorBytes, viewOf } from "../tensor/tensor.ts";
 import { invariant, UserError } from "../util/errors.ts";
@@ -144,6 +144,7 @@ export class KeyValueCache implements KeyValueStore {
   free(): void {
     this.end();
     const states = this.states.flatMap(({ inputs, matrices }) => [inputs, matrices]);
-    for (const tensor of [...this.keys, ...this.values, ...states]) if (tensor) this.backend.free(tensor.buffer);
+    for (const tensor of [...this.keys, ...this.values, ...states])
+      if (tensor) this.backend.free(tensor.buffer);
   }
 }

@@ -2,6 +2,7 @@
 // share is decoder.ts; the registry is index.ts.
 
 import type { GgufValue } from "../formats/gguf.ts";
+import { UserError } from "../util/errors.ts";
 import type { DecoderConfig, Json } from "./decoder-config.ts";
 
 /** An architecture as llama.cpp has it. */
@@ -33,4 +34,12 @@ export interface Architecture {
   /** Absent: llama.cpp has it not at all. */
   readonly gguf?: GgufArchitecture;
   readConfig(json: Json): DecoderConfig;
+}
+
+/** Refuses what llama.cpp's architecture of this name has no word for. */
+export function refuseInGguf(name: string, what: string, refused: boolean): void {
+  if (!refused) return;
+  throw new UserError(
+    `this model ${what}, which llama.cpp's ${name} models do not; it cannot be exported to GGUF`,
+  );
 }

@@ -27,9 +27,7 @@ const gguf: GgufArchitecture = {
     const { layers, ropes, qkvBias } = config;
     const linear = layers.find(({ delta }) => delta);
     const interval = 1 + layers.findIndex(({ mixer }) => mixer === "attention") || layers.length + 1;
-    const regular = layers.every(
-      ({ mixer }, i) => (mixer === "attention") === ((i + 1) % interval === 0),
-    );
+    const regular = layers.every(({ mixer }, i) => (mixer === "attention") === ((i + 1) % interval === 0));
     refuse("has attention in other layers than every so many", !regular || !linear);
     refuse("has biases in its attention", qkvBias);
     const { keyHeads, keyWidth, valueHeads, valueWidth } = linear!.delta!;

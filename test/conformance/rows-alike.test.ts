@@ -203,21 +203,21 @@ for (const { name, open, skip } of conformanceBackends) {
       await onStage(open, async (s) => {
         const { few, many, piece } = s.backend.rowsAlike;
         // Tokens of each segment, its row of the state, and tokens of its sequence up to its end.
-        const one = [1, 2, 77] as const;
-        const long = many
-          ? ([
+        type Piece = readonly [tokens: number, row: number, end: number];
+        const prompt: Piece[] = many
+          ? [
               [few + 50, 0, few + 50],
               [piece, 0, few + 50 + piece],
-            ] as const)
-          : [];
-        const sequences = [[one], long, [[1, 1, 1]], [[3, 3, 40]]].filter((list) => list.length > 0);
+            ]
+          : [[few, 0, few]];
+        const sequences: Piece[][] = [[[1, 2, 77]], prompt, [[1, 1, 1]], [[3, 3, 40]]];
         const [c, taps, vHeads, keyWidth, vDim] = [40, 4, 2, 8, 24] as const;
         const tokens = sequences.flat().reduce((sum, [length]) => sum + length, 0);
         const x = s.random([tokens, c], 1);
         const qkv = s.random([tokens, 2 * keyWidth + vHeads * vDim], 2);
         const [g, beta] = [s.random([tokens, vHeads], 3, 0.1), s.random([tokens, vHeads], 4)];
         const w = s.random([c, taps], 5);
-        const run = async (list: readonly (readonly [number, number, number])[], first: number) => {
+        const run = async (list: readonly Piece[], first: number) => {
           let end = 0;
           const table = list.flatMap(([length, row, total]) => {
             end += length;

@@ -122,6 +122,8 @@ const activations: Record<ActivationKind, (x: number) => number> = {
   // erfc by its continued fraction from the tail inwards (x < -2), else 1 + erf by its series.
   gelu: (x) => x * normalCumulative(x),
   geluTanh: (x) => x / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+  sigmoid: (x) => 1 / (1 + Math.exp(-x)),
+  identity: (x) => x,
 };
 
 function normalCumulative(x: number): number {

@@ -3,8 +3,7 @@
 // layer has what (nn/adapter-kinds/).
 
 import type { Backend, Dropout, Matrix, Tensor } from "../../backend/backend.ts";
-import { tensorBytes, viewOf } from "../../tensor/tensor.ts";
-import { reshape } from "../../tensor/tensor.ts";
+import { reshape, tensorBytes, viewOf } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
 import type { Parameter, Tape, Value } from "../tape.ts";
 

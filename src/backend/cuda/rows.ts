@@ -8,7 +8,9 @@ import { addColumnSums } from "./columns.ts";
 import type { CudaGpu } from "./gpu.ts";
 
 /** As activate() in gated-activation.cu. */
-export const activationCodes: Record<ActivationKind, number> = { silu: 0, gelu: 1, geluTanh: 2 };
+export const activationCodes: Record<ActivationKind, number> = {
+  ...{ silu: 0, gelu: 1, geluTanh: 2, identity: 3, sigmoid: 4 },
+};
 
 /** Rows up to this width get a warp each, eight a block of them; longer ones a block. */
 const shortRow = 1024;

@@ -61,8 +61,6 @@ export const deltaRule = blockPart({
   },
   activations(config, layer) {
     // The projections and their convolution, the gates and what they are made of, the rule's result, its norm, the product.
-    return (
-      2 * channels(config, layer) + 5 * heads(config, layer) + 4 * values(config, layer)
-    );
+    return 2 * channels(config, layer) + 5 * heads(config, layer) + 4 * values(config, layer);
   },
 });
