@@ -23,7 +23,7 @@ export interface Segments {
   readonly maxKeys: number;
 }
 
-export type ActivationKind = "silu" | "gelu" | "geluTanh" | "sigmoid" | "identity";
+export type ActivationKind = "silu" | "gelu" | "geluTanh" | "identity" | "sigmoid";
 
 /** Elements that share one scale in 8-bit moments; a tensor's last block may be shorter. */
 export const momentBlockSize = 256;
@@ -94,7 +94,7 @@ const segments = { kind: "segments" } as const;
 const numbers = (count: number) => ({ kind: "numbers", count }) as const;
 const activation: ChoiceOperand<ActivationKind> = {
   kind: "choice",
-  choices: ["silu", "gelu", "geluTanh", "sigmoid", "identity"],
+  choices: ["silu", "gelu", "geluTanh", "identity", "sigmoid"],
 };
 
 const attention = {

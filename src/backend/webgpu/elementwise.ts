@@ -11,7 +11,7 @@ import type { Variant } from "./pipelines.ts";
 
 const kinds: Partial<Record<DType, number>> = { f32: 0, bf16: 1, f16: 2, f64: 3 };
 const activations: Record<ActivationKind, number> = {
-  ...{ silu: 0, gelu: 1, geluTanh: 2, sigmoid: 3, identity: 4 },
+  ...{ silu: 0, gelu: 1, geluTanh: 2, identity: 3, sigmoid: 4 },
 };
 
 /** The number that shaders know a floating dtype by. */

@@ -1,4 +1,4 @@
-// Value and slope of the gate's activation. ACTIVATION: 0 silu, 1 gelu (exact), 2 geluTanh, 3 sigmoid, 4 identity.
+// Value and slope of the gate's activation. ACTIVATION: 0 silu, 1 gelu (exact), 2 geluTanh, 3 identity, 4 sigmoid.
 
 /// Complementary error function of t >= 0 over exp(-t^2): Chebyshev fit, relative error below 1.2e-7.
 /// Press et al., "Numerical Recipes", section 6.2.
@@ -31,11 +31,11 @@ fn activate(x: f32) -> vec2f {
     let below = normalBelow(x);
     return vec2f(x * below, below + x * exp(-0.5 * x * x) * 0.3989422804014327);
   }
-  if (ACTIVATION == 3u) {
+  if (ACTIVATION == 3u) { return vec2f(x, 1.0); }
+  if (ACTIVATION == 4u) {
     let s = logistic(x);
     return vec2f(s, s * (1.0 - s));
   }
-  if (ACTIVATION == 4u) { return vec2f(x, 1.0); }
   // tanh(z) = 2 logistic(2z) - 1
   let c = 0.7978845608028654;
   let z = c * (x + 0.044715 * x * x * x);
