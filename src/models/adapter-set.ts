@@ -12,7 +12,7 @@ import { invariant, UserError } from "../util/errors.ts";
 import { planAdapter, scaleOf, transposed } from "./adapter-plan.ts";
 import type { Decoder } from "./decoder.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
-import { embeddingName, headName } from "./decoder-weights.ts";
+import { embeddingName, headName, weightSpecs } from "./decoder-weights.ts";
 
 export interface AdapterSet extends Pick<AdapterRows, "layers" | "replaced" | "embedding"> {
   /** Token ids that a request with this adapter may hold, and be answered with. */
@@ -86,6 +86,12 @@ export function adapterParts(
     put(`${table}.lora_b`, transposed(plan.embedding.a));
   }
   const replaced = new Map([...plan.fixed, ...plan.replaced]);
+  const shared = weightSpecs(config).find((spec) => spec.shared && replaced.has(spec.name));
+  if (shared) {
+    throw new UserError(
+      `adapter: it replaces "${shared.name}" whole, which requests of one pass share; merge it, or open it with the model (--adapter)`,
+    );
+  }
   for (const [name, tensor] of replaced) put(name, tensor);
   return {
     kind: adapter.config.kind,

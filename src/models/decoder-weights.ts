@@ -21,6 +21,8 @@ export interface WeightSpec {
   readonly shifted?: boolean;
   /** Its name in GGUF is the whole of it. */
   readonly bare?: boolean;
+  /** One for all rows of a pass. */
+  readonly shared?: boolean;
 }
 
 export const embeddingName = "model.embed_tokens";
@@ -46,7 +48,7 @@ export function storedName(config: DecoderConfig, name: string, has: (name: stri
 function layerSpecs(config: DecoderConfig, layer: number): WeightSpec[] {
   const of = config.layers[layer]!;
   return blockWeights(config, of).flatMap((named) => {
-    const [part, { gguf, kind, shape, bias, rotatedHeads, shifted, bare }] = named;
+    const [part, { gguf, kind, shape, bias, rotatedHeads, shifted, bare, shared }] = named;
     const name = blockPath(config, layer, named);
     const heads = rotatedHeads && of.rope !== undefined ? rotatedHeads(config, of) : undefined;
     const common = { layer, part, gguf, ...(heads ? { rotatedHeads: heads } : {}) };
@@ -54,6 +56,7 @@ function layerSpecs(config: DecoderConfig, layer: number): WeightSpec[] {
       ...{ name: bare ? name : `${name}.weight`, shape: shape(config, of), kind, ...common },
       ...(shifted ? { shifted } : {}),
       ...(bare ? { bare } : {}),
+      ...(shared ? { shared } : {}),
     };
     if (!bias?.(config, of)) return [weight];
     return [weight, { name: `${name}.bias`, shape: weight.shape.slice(0, 1), kind: "vector", ...common }];

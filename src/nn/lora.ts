@@ -45,10 +45,13 @@ export function attachAdapters(
     ? (spec: ParameterSpec) => (isAnchor(spec.name) ? anchorGroup : (options.groupOf?.(spec) ?? oneGroup))
     : options.groupOf;
   const chosen = layers.filter((layer) => options.choices.has(layer.name));
+  // A projection of a few numbers a token takes whatever rank the others have, as in PEFT; what begins as the weight's own
+  // singular vectors cannot.
+  const roomiest = chosen.reduce((most, { inputs, outputs }) => Math.max(most, Math.min(inputs, outputs)), 0);
   for (const layer of chosen) {
     const { rank } = options.choices.get(layer.name)!;
     const largest = Math.min(layer.inputs, layer.outputs);
-    if (rank > largest) {
+    if (rank > (anchored ? largest : roomiest)) {
       throw new UserError(
         `rank ${rank} is larger than ${layer.name} [${layer.outputs}, ${layer.inputs}] allows; use a rank of at most ${largest}, or leave that layer out of the targets`,
       );

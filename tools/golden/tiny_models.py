@@ -125,10 +125,10 @@ MODELS.update({
 })
 
 MODELS.update({
-    # Two value heads a key head, keys and values of different widths; its long sequence spans chunks of the delta rule.
-    "qwen3-5": (324, lambda: family(
+    # Two value heads a key head; its long sequence spans chunks of the delta rule.
+    "qwen3-5": (323, lambda: family(
         "qwen3_5_text", max_position_embeddings=256, head_dim=16, layer_types=["linear_attention", "full_attention"],
-        linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=12)),
+        linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16)),
     "qwen3-5-bias-tied": (333, lambda: family(
         "qwen3_5_text", num_hidden_layers=3, attention_bias=True, tie_word_embeddings=True, head_dim=12,
         linear_conv_kernel_dim=3, layer_types=["full_attention", "linear_attention", "full_attention"],

@@ -27,6 +27,8 @@ export interface BlockWeight {
   readonly shifted?: true;
   /** Its names, in GGUF too, have no ".weight" behind them. */
   readonly bare?: true;
+  /** One for all rows of a pass: requests cannot bring one of their own. */
+  readonly shared?: true;
 }
 
 /** By part, in the order of a pass. */

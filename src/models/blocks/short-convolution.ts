@@ -25,6 +25,7 @@ export const shortConvolution = blockPart({
       gguf: "shortconv.conv",
       kind: "vector",
       shape: (_, layer) => [of(layer).channels, 1, of(layer).taps],
+      shared: true,
     },
     convBias: {
       path: "conv.conv.bias",
@@ -32,6 +33,7 @@ export const shortConvolution = blockPart({
       kind: "vector",
       shape: (_, layer) => [of(layer).channels],
       bare: true,
+      shared: true,
       present: bias,
     },
     outProj: { ...linear("conv.out_proj", "shortconv.out_proj", width, width), bias },
