@@ -22,6 +22,8 @@ export interface GgufArchitecture {
   readonly finalNorm?: string;
   /** Layers that do not attend are said to have no key/value heads. */
   readonly headsOfMixers?: boolean;
+  /** It has no head but one of its own: a tied one is written as a copy. */
+  readonly needsHead?: boolean;
   /** It has LongRoPE's factors, and turns a share of each head. */
   readonly longRope?: boolean;
   /** Keys below `<name>.` besides the usual ones. UserError for a variant that it computes in another way. */

@@ -2,7 +2,7 @@
 // sees everything, each kind with a RoPE of its own, GELU, embedded tokens times sqrt(C).
 
 import { UserError } from "../util/errors.ts";
-import type { Architecture } from "./architecture.ts";
+import { type Architecture, refuseInGguf } from "./architecture.ts";
 import {
   ConfigReader,
   eachLayer,
@@ -27,6 +27,25 @@ export const gemma3Text: Architecture = {
     interleaves: false,
     activations: ["geluTanh"],
     windows: true,
+    metadata(config) {
+      const { layers, ropes, width, heads } = config;
+      const refuse = (what: string, refused: boolean) => refuseInGguf("gemma3", what, refused);
+      const { headWidth, attentionScale } = layers[0]!;
+      // The largest size has a scale of its own there.
+      const usual = layers.length === 62 ? width / heads : headWidth;
+      refuse("scales scores by another number than its heads' width", attentionScale !== usual ** -0.5);
+      refuse("has biases in attention", config.qkvBias);
+      refuse("caps its logits", config.logitSoftCap !== 0);
+      const sliding = layers.filter(({ window }) => window > 0);
+      const regular = layers.every(({ window }, i) => window > 0 === ((i + 1) % 6 !== 0));
+      refuse("has its windows on other layers than five of six", !regular);
+      const local = ropes[1]!.rope;
+      refuse("turns its windowed layers otherwise than plainly", local.type !== "default");
+      return {
+        "attention.sliding_window": { type: "u32", value: sliding[0]?.window ?? config.maxPositions },
+        "rope.freq_base_swa": { type: "f32", value: local.theta },
+      };
+    },
   },
   readConfig(json) {
     const given = { ...defaults, ...json };

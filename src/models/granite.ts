@@ -9,7 +9,9 @@ const gguf: GgufArchitecture = {
   name: "granite",
   interleaves: true,
   splitsGateUp: true,
-  metadata: ({ embeddingScale, residualScale, logitScale, layers }) => ({
+  metadata: ({ embeddingScale, residualScale, logitScale, layers, ropes }) => ({
+    // Granite's switch for whether anything turns.
+    ...(ropes.length > 0 ? {} : { "rope.scaling.finetuned": { type: "bool", value: false } }),
     "attention.scale": { type: "f32", value: layers[0]!.attentionScale },
     embedding_scale: { type: "f32", value: embeddingScale },
     residual_scale: { type: "f32", value: residualScale },

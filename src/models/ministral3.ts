@@ -1,7 +1,14 @@
 // Ministral 3: Mistral with YaRN, whose queries grow with their position beyond the original context.
 
-import type { Architecture } from "./architecture.ts";
-import { ConfigReader, eachLayer, type Json, readCommon, readWindow } from "./decoder-config.ts";
+import { type Architecture, refuseInGguf } from "./architecture.ts";
+import {
+  ConfigReader,
+  eachLayer,
+  type Json,
+  type LayerRope,
+  readCommon,
+  readWindow,
+} from "./decoder-config.ts";
 
 const defaults = { num_key_value_heads: 8, head_dim: 128 };
 
@@ -12,12 +19,27 @@ const usualRope = {
 
 export const ministral3: Architecture = {
   modelType: "ministral3",
-  gguf: { name: "mistral3", interleaves: true },
+  gguf: {
+    name: "mistral3",
+    interleaves: true,
+    metadata({ ropes }) {
+      const [{ rope }] = ropes as [LayerRope];
+      const { queryScale } = rope;
+      refuseInGguf("mistral3", "has a RoPE other than YaRN", rope.type !== "yarn");
+      const scale = queryScale?.beta ?? 0;
+      refuseInGguf(
+        "mistral3",
+        "lets queries grow from another position than YaRN's original length",
+        scale !== 0 && rope.type === "yarn" && queryScale!.originalMaxPositions !== rope.originalMaxPositions,
+      );
+      return { "attention.temperature_scale": { type: "f32", value: scale } };
+    },
+  },
   readConfig(json) {
     const given: Json = { ...defaults, ...json, rope_parameters: json.rope_parameters ?? usualRope };
     const common = readCommon(given, { theta: 10000, tied: false, maxPositions: 262_144, normEpsilon: 1e-5 });
     const window = readWindow(given);
-    const [{ rope, headWidth }] = common.ropes as [(typeof common.ropes)[number]];
+    const [{ rope, headWidth }] = common.ropes as [LayerRope];
     const scaling = (given.rope_scaling ?? given.rope_parameters) as Json;
     const beta = new ConfigReader(scaling).number("llama_4_scaling_beta", 0);
     const originalMaxPositions = new ConfigReader({ ...scaling, ...own(given) }).integer(

@@ -1,7 +1,7 @@
 // Phi-3, 3.5, 4 and 4-mini: q, k and v are rows of one projection, gate and up of another; LongRoPE, a share of each head
 // that turns, and one window for all layers where config.json says so.
 
-import type { Architecture } from "./architecture.ts";
+import { type Architecture, refuseInGguf } from "./architecture.ts";
 import { eachLayer, type Json, type LayerRope, readCommon, readWindow } from "./decoder-config.ts";
 
 /** Where config.json names no length: the class has one, and it is stronger than what stands in the RoPE's object. */
@@ -16,7 +16,21 @@ function withLongRope(json: Json, key: string): Json {
 
 export const phi3: Architecture = {
   modelType: "phi3",
-  gguf: { name: "phi3", interleaves: false, windows: true, longRope: true },
+  gguf: {
+    name: "phi3",
+    interleaves: false,
+    longRope: true,
+    metadata({ layers, heads, width }) {
+      const { headWidth, window } = layers[0]!;
+      refuseInGguf(
+        "phi3",
+        "has heads that are wider or narrower than the model",
+        heads * headWidth !== width,
+      );
+      // 0 marks Phi-4, and later releases of llama.cpp read windows that this one leaves out.
+      return { "attention.sliding_window": { type: "u32", value: window } };
+    },
+  },
   readConfig(json) {
     const given = { ...defaults, ...json };
     const renamed = { ...withLongRope(given, "rope_scaling"), ...withLongRope(given, "rope_parameters") };

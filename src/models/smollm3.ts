@@ -1,14 +1,27 @@
 // SmolLM3: LLaMA whose every fourth layer turns nothing (NoPE).
 
 import { UserError } from "../util/errors.ts";
-import type { Architecture } from "./architecture.ts";
+import { type Architecture, refuseInGguf } from "./architecture.ts";
 import { ConfigReader, eachLayer, readCommon, readLayerTypes, readWindow } from "./decoder-config.ts";
 
 const defaults = { num_key_value_heads: 4 };
 
 export const smollm3: Architecture = {
   modelType: "smollm3",
-  gguf: { name: "smollm3", interleaves: true },
+  gguf: {
+    name: "smollm3",
+    interleaves: true,
+    metadata({ layers, ropes, outputBias, mlpBias }) {
+      const refuse = (what: string, refused: boolean) => refuseInGguf("smollm3", what, refused);
+      refuse(
+        "turns other layers than three of four",
+        layers.some(({ rope }, i) => (rope === undefined) !== ((i + 1) % 4 === 0)),
+      );
+      refuse("has biases on what attention and MLP make", outputBias || mlpBias);
+      refuse("has LLaMA 3's RoPE", ropes[0]!.rope.type === "llama3");
+      return {};
+    },
+  },
   readConfig(json) {
     const given = { ...defaults, ...json };
     const read = new ConfigReader(given);

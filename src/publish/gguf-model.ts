@@ -106,7 +106,12 @@ export function modelTensors(
       };
     }),
   );
-  return [...tensors, ...ropeTensors(config, ggufArchitecture(config))];
+  const { needsHead, ...like } = ggufArchitecture(config);
+  if (needsHead && config.tied) {
+    const [embedding] = tensors as [GgufTensorToWrite];
+    tensors.push({ ...embedding, name: "output.weight" });
+  }
+  return [...tensors, ...ropeTensors(config, like)];
 }
 
 /**

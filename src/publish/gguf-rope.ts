@@ -64,7 +64,9 @@ export function ropeMetadata(
       if (rope.betaSlow !== 1) f32("scaling.yarn_beta_slow", rope.betaSlow);
       const usual = rope.factor <= 1 ? 1 : 0.1 * Math.log(rope.factor) + 1;
       const given = rope.attentionFactor / usual;
-      if (Math.fround(given) !== 1) f32("scaling.attn_factor", given);
+      // Both sides of the ratio are 1 in Ministral 3, whose converter writes them so.
+      if (architecture === "mistral3" && rope.attentionFactor === 1) f32("scaling.yarn_log_multiplier", 1);
+      else if (Math.fround(given) !== 1) f32("scaling.attn_factor", given);
       break;
     }
     case "longrope":
