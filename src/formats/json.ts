@@ -4,6 +4,7 @@
 import { UserError } from "../util/errors.ts";
 import { isNestedBeyond, NESTING_CAP } from "../util/nesting.ts";
 import type { ByteSource } from "./byte-source.ts";
+import { noteWholeFloats, stringifyLike } from "./whole-floats.ts";
 
 export type JsonObject = { readonly [key: string]: unknown };
 
@@ -39,6 +40,7 @@ export function parseJson(bytes: Uint8Array, where: string): unknown {
   }
   if (isNestedBeyond(value))
     throw new UserError(`${where}: lists and objects stand in each other more than ${NESTING_CAP} times.`);
+  noteWholeFloats(text, value);
   return value;
 }
 
@@ -122,7 +124,10 @@ const floatKeys = [
 ];
 const wholeFloat = new RegExp(`^( *"(?:${floatKeys.join("|")})": -?\\d+)(,?)$`, "gm");
 
-/** Indented JSON with a final newline. JavaScript has lost the ".0" of whole floats; those of `floatKeys` get it back. */
-export function jsonText(value: JsonObject): string {
-  return `${JSON.stringify(value, null, 2).replace(wholeFloat, "$1.0$2")}\n`;
+/**
+ * Indented JSON with a final newline. JavaScript has lost the ".0" of whole floats; those of `floatKeys` get it back, and
+ * those that the file has where `like` was read from.
+ */
+export function jsonText(value: JsonObject, like: JsonObject = value): string {
+  return `${stringifyLike(value, like).replace(wholeFloat, "$1.0$2")}\n`;
 }

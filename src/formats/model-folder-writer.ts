@@ -20,6 +20,8 @@ export const SHARD_BYTES = 5e9;
 
 export interface ModelToWrite {
   readonly config: JsonObject;
+  /** The configuration, as it was read, whose spelling of numbers is kept. */
+  readonly configLike?: JsonObject;
   readonly generationConfig?: JsonObject;
   /** Shards are filled in this order; each tensor's data() is called once, when it is written. */
   readonly tensors: readonly TensorToWrite[];
@@ -35,7 +37,7 @@ export async function writeModelFolder(
   const names = shardNames(shards.length);
   for (const [i, shard] of shards.entries()) await writeSafetensors(join(path, names[i]!), shard);
   if (shards.length > 1) await writeFileAtomic(join(path, INDEX_FILE), jsonText(indexOf(shards, names)));
-  await writeFileAtomic(join(path, CONFIG_FILE), jsonText(model.config));
+  await writeFileAtomic(join(path, CONFIG_FILE), jsonText(model.config, model.configLike));
   if (model.generationConfig) {
     await writeFileAtomic(join(path, GENERATION_CONFIG_FILE), jsonText(model.generationConfig));
   }

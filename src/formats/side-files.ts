@@ -85,7 +85,7 @@ export async function editJsonFile(
   const before = await readJsonFile(path);
   if (before === undefined && absent === undefined) return;
   const after = edit(before ?? absent!);
-  if (JSON.stringify(after) !== JSON.stringify(before)) await writeFileAtomic(path, jsonText(after));
+  if (JSON.stringify(after) !== JSON.stringify(before)) await writeFileAtomic(path, jsonText(after, before));
 }
 
 /** The object in a JSON file, or undefined where there is no such file. */

@@ -134,6 +134,7 @@ export async function mergeFolder(
     const dtype = options.dtype === "auto" ? storedDType(config, source) : options.dtype;
     await writeModelFolder(staged.path, {
       config: mergedConfig(base.config, merged, dtype),
+      configLike: base.config,
       tensors: [...tensorsOf(merged, dtype, base), ...otherTowers(base, config)],
     });
     await copySideFiles(options.model, staged.path);

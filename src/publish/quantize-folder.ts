@@ -303,7 +303,7 @@ class FolderQuantizer {
         skipModules: this.modelConfig.tower ? this.denseModules() : undefined,
       }),
     };
-    await writeFileAtomic(join(path, CONFIG_FILE), jsonText(config));
+    await writeFileAtomic(join(path, CONFIG_FILE), jsonText(config, folder.config));
     await copySideFiles(options.model, path);
   }
 

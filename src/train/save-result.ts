@@ -43,6 +43,7 @@ export async function saveResult(
   const config = added ? withTextValues(tied, { vocab_size: model.config.vocabularySize }) : tied;
   await writeModelFolder(out, {
     config,
+    configLike: folder.config,
     generationConfig: folder.generationConfig,
     tensors: [...tensors, ...otherTowers(folder, model.config)],
   });

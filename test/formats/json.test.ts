@@ -19,6 +19,19 @@ describe("JSON of configs", () => {
     expect(JSON.parse(text)).toEqual(value);
   });
 
+  it("spells whole floats as the file that it was read from, wherever they stand", () => {
+    const source =
+      '{"cap": 30.0, "list": [1, 2.0, {"x": 1e3}], "deep": {"a\\"b": {"limit": [0.0, 5]}}, "n": 7}';
+    const read = parseJson(bytes(source), "c.json") as Record<string, unknown>;
+    const changed = { ...read, n: 8, added: 3, list: [1, 2, { x: 1000 }], gone: undefined, none: [] };
+    const text = jsonText(changed, read);
+    expect(JSON.parse(text)).toEqual(changed);
+    expect(text.match(/-?\d[\d.]*/g)).toEqual(["30.0", "1", "2.0", "1000.0", "0.0", "5", "8", "3"]);
+    expect(text).toBe(`${text.trimEnd()}\n`);
+    // Of what was not read from a file, as JSON.stringify writes it.
+    expect(jsonText(changed)).toBe(`${JSON.stringify(changed, null, 2)}\n`);
+  });
+
   it.each([
     ['{"a": 1,\n "b": x}', /line 2 column 7: unexpected "x"/],
     ['{"a": 1,\n}', /line 2 column 1: unexpected "}"/],

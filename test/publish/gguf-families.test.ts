@@ -24,14 +24,20 @@ import { scratchFolder, writeRandomAdapter } from "./tiny-model.ts";
 const root = scratchFolder();
 let backend: Backend;
 beforeAll(async () => {
-  backend = await openBackend("cpu", { precision: "fp32" }).catch(() => openBackend("reference"));
+  backend = await openBackend("cpu", { precision: "fp32", threads: 1 }).catch(() => openBackend("reference"));
 });
 afterAll(() => backend.close());
 
 type Config = Readonly<Record<string, unknown>>;
 
 const shape = {
-  ...{ vocab_size: 264, hidden_size: 64, intermediate_size: 96, num_attention_heads: 4, num_key_value_heads: 2 },
+  ...{
+    vocab_size: 264,
+    hidden_size: 64,
+    intermediate_size: 96,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+  },
   ...{ max_position_embeddings: 256, rms_norm_eps: 1e-5, bos_token_id: 0, eos_token_id: 1, dtype: "float32" },
 };
 const yarn = { rope_type: "yarn", factor: 4, original_max_position_embeddings: 16 };
@@ -62,7 +68,12 @@ const models: Readonly<Record<string, Config>> = {
     ...{ embedding_multiplier: 3, logits_scaling: 2, residual_multiplier: 0.4, attention_multiplier: 0.2 },
   },
   "granite-hybrid": {
-    ...{ model_type: "granitemoehybrid", num_hidden_layers: 2, num_local_experts: 0, embedding_multiplier: 2 },
+    ...{
+      model_type: "granitemoehybrid",
+      num_hidden_layers: 2,
+      num_local_experts: 0,
+      embedding_multiplier: 2,
+    },
     ...{ shared_intermediate_size: 96, layer_types: ["attention", "attention"], attention_multiplier: 0.3 },
     ...{ residual_multiplier: 0.5, logits_scaling: 4, tie_word_embeddings: true },
   },
@@ -192,16 +203,19 @@ describe.skipIf(!llama.present)(`llama.cpp (${llama.reason})`, () => {
     }
   }
 
-  it.each(Object.keys(models))("%s: greedy text and log-probabilities, adapted and merged too", async (name) => {
-    // llama.cpp's GELU is a table of f16 numbers.
-    const bound = name === "gemma3" ? 1e-1 : 1e-2;
-    const model = writeModel(name);
-    const { out } = await exported(model);
-    expect(await compare(model, out)).toBeLessThan(bound);
-    const adapter = await writeRandomAdapter(join(root, `${name}-adapter`), model, {}, 0.05);
-    const merged = await exported(model, { adapter });
-    expect(await compare(model, merged.out, { adapter })).toBeLessThan(bound);
-    const lora = await exported(model, { adapter, adapterOnly: true });
-    expect(await compare(model, out, { adapter, lora: lora.out })).toBeLessThan(bound);
-  });
+  it.each(Object.keys(models))(
+    "%s: greedy text and log-probabilities, adapted and merged too",
+    async (name) => {
+      // llama.cpp's GELU is a table of f16 numbers.
+      const bound = name === "gemma3" ? 1e-1 : 1e-2;
+      const model = writeModel(name);
+      const { out } = await exported(model);
+      expect(await compare(model, out)).toBeLessThan(bound);
+      const adapter = await writeRandomAdapter(join(root, `${name}-adapter`), model, {}, 0.05);
+      const merged = await exported(model, { adapter });
+      expect(await compare(model, merged.out, { adapter })).toBeLessThan(bound);
+      const lora = await exported(model, { adapter, adapterOnly: true });
+      expect(await compare(model, out, { adapter, lora: lora.out })).toBeLessThan(bound);
+    },
+  );
 });

@@ -51,7 +51,8 @@ export async function openLlama(gguf: string, lora?: string): Promise<LlamaRun> 
     gpu: false,
     build: "never",
     skipDownload: true,
-    maxThreads: 2,
+    // Tiny models: a second thread would only wait for its turn.
+    maxThreads: 1,
     logLevel: LlamaLogLevel.error,
   });
   const model = await engine.loadModel({ modelPath: gguf });
