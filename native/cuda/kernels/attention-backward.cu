@@ -21,12 +21,12 @@ struct AttentionBackwardArguments {
   float scale, softcap;
 };
 
-KERNEL(attentionBackwardQuery64, AttentionBackwardArguments, 128, 1, 29184) { backwardByQuery<64, 32, 4, 1>(a); }
-KERNEL(attentionBackwardQuery128, AttentionBackwardArguments, 128, 1, 57856) { backwardByQuery<128, 32, 4, 1>(a); }
+KERNEL(attentionBackwardQuery64, AttentionBackwardArguments, 128, 4, 29184) { backwardByQuery<64, 32, 4, 1>(a); }
+KERNEL(attentionBackwardQuery128, AttentionBackwardArguments, 128, 3, 57856) { backwardByQuery<128, 32, 4, 1>(a); }
 KERNEL(attentionBackwardQuery256, AttentionBackwardArguments, 128, 1, 90368) { backwardByQuery<256, 16, 4, 1>(a); }
 KERNEL(attentionBackwardQuery512, AttentionBackwardArguments, 128, 1, 82176) { backwardByQuery<512, 16, 1, 4>(a); }
-KERNEL(attentionBackwardKey64, AttentionBackwardArguments, 128, 1, 34048) { backwardByKey<64, 32, 4, 1>(a); }
-KERNEL(attentionBackwardKey128, AttentionBackwardArguments, 128, 1, 66816) { backwardByKey<128, 32, 4, 1>(a); }
+KERNEL(attentionBackwardKey64, AttentionBackwardArguments, 128, 3, 34048) { backwardByKey<64, 32, 4, 1>(a); }
+KERNEL(attentionBackwardKey128, AttentionBackwardArguments, 128, 2, 66816) { backwardByKey<128, 32, 4, 1>(a); }
 KERNEL(attentionBackwardKey256, AttentionBackwardArguments, 128, 1, 66176) { backwardByKey<256, 16, 2, 2>(a); }
 KERNEL(attentionBackwardKey512, AttentionBackwardArguments, 128, 1, 98944) { backwardByKey<512, 16, 1, 4>(a); }
 KERNEL(attentionExactQuery, AttentionBackwardArguments, 256, 1, 35840) { exactByQuery<2>(a); }

@@ -191,30 +191,46 @@ KERNEL(attentionDecode8, AttentionDecodeArguments, 256, 1, 86016) { decodePart<8
 KERNEL(attentionDecodeAny, AttentionDecodeArguments, 256, 1, 75776) { decodePart<4, 1>(a); }
 static_assert(sizeof(DecodeShared<1>) == 68096 && sizeof(DecodeShared<4>) == 75776 && sizeof(DecodeShared<8>) == 86016);
 
-/** blockIdx: x = segment, y = head, z = query. */
-KERNEL(attentionCombine, AttentionCombineArguments, 128, 1, 0) {
+constexpr int kCombineThreads = 512;
+
+/** blockIdx: x = segment, y = head, z = query. Threads share the columns, and groups of threads the parts. */
+KERNEL(attentionCombine, AttentionCombineArguments, 512, 1, 0) {
+  SHARED_ARRAY(float, weights, kCombineThreads);
+  SHARED_ARRAY(float, sums, kCombineThreads);
   const Segment segment = segmentAt(a.table, blockIdx.x);
-  const int query = blockIdx.z, head = blockIdx.y, width = (int)a.width;
+  const int query = blockIdx.z, head = blockIdx.y, width = (int)a.width, tid = threadIdx.x;
   if (query >= segment.qLength) return;
-  const int position = segment.before + query;
-  const int partKeys = (int)a.partKeys;
+  const int position = segment.before + query, partKeys = (int)a.partKeys;
   const int first = firstKeyOf(position, (int)a.window) / partKeys, end = position / partKeys + 1;
-  const u64 row = (u64)(segment.qStart + query) * a.heads + head;
-  const float* parts = a.parts + row * a.partsEach * (width + 2);
+  const u64 row = (u64)(segment.qStart + query) * a.heads + head, size = a.width + 2;
+  const float* parts = a.parts + row * a.partsEach * size;
   float top = a.sinks ? a.sinks[head] : kHidden;
-  for (int part = first; part < end; part++) top = fmaxf(top, parts[(u64)part * (width + 2) + width]);
-  float total = a.sinks ? expf(a.sinks[head] - top) : 0.0f;
-  for (int part = first; part < end; part++) {
-    const float* from = parts + (u64)part * (width + 2) + width;
-    total = fmaf(expf(from[0] - top), from[1], total);
-  }
-  for (int d = threadIdx.x; d < width; d += 128) {
-    float sum = 0;
-    for (int part = first; part < end; part++) {
-      const float* from = parts + (u64)part * (width + 2);
-      sum = fmaf(expf(from[width] - top), from[d], sum);
+  for (int part = first + tid; part < end; part += kCombineThreads) top = fmaxf(top, parts[part * size + width]);
+  top = blockMaximum<kCombineThreads>(top);
+  float total = a.sinks && tid == 0 ? expf(a.sinks[head] - top) : 0.0f, sum = 0;
+  const int groups = kCombineThreads / width, group = tid / width, column = tid % width;
+  for (int start = first; start < end; start += kCombineThreads) {
+    const int count = smaller(kCombineThreads, end - start);
+    if (tid < count) {
+      const float* own = parts + (start + tid) * size + width;
+      const float weight = expf(own[0] - top);
+      weights[tid] = weight;
+      total = fmaf(weight, own[1], total);
     }
-    a.out[row * a.width + d] = sum / total;
+    __syncthreads();
+    if (group < groups) {
+      for (int part = group; part < count; part += groups)
+        sum = fmaf(weights[part], parts[(start + part) * size + column], sum);
+    }
+    __syncthreads();
   }
-  if (threadIdx.x == 0) a.lse[row] = top + logf(total);
+  total = blockSum<kCombineThreads>(total);
+  sums[tid] = sum;
+  __syncthreads();
+  if (tid < width) {
+    sum = 0;
+    for (int other = 0; other < groups; other++) sum += sums[other * width + tid];
+    a.out[row * a.width + tid] = sum / total;
+  }
+  if (tid == 0) a.lse[row] = top + logf(total);
 }

@@ -19,8 +19,8 @@ struct AttentionArguments {
   float scale, softcap;
 };
 
-KERNEL(attention64, AttentionArguments, 128, 1, 25600) { attentionTile<64, 64, 4, 1>(a); }
-KERNEL(attention128, AttentionArguments, 128, 1, 50176) { attentionTile<128, 64, 4, 1>(a); }
+KERNEL(attention64, AttentionArguments, 128, 4, 25600) { attentionTile<64, 64, 4, 1>(a); }
+KERNEL(attention128, AttentionArguments, 128, 3, 50176) { attentionTile<128, 64, 4, 1>(a); }
 KERNEL(attention256, AttentionArguments, 128, 1, 66048) { attentionTile<256, 32, 4, 1>(a); }
 KERNEL(attention512, AttentionArguments, 128, 1, 65792) { attentionTile<512, 16, 2, 2>(a); }
 KERNEL(attentionExact, AttentionArguments, 256, 1, 35840) { exactTile<2>(a); }
