@@ -15,6 +15,7 @@ import { linearKernels } from "./linear.ts";
 import { CudaMemory } from "./memory.ts";
 import { ProductChoices, type ProductOptions } from "./product-choices.ts";
 import type { Chooser } from "./product-types.ts";
+import { recurrentKernels } from "./recurrent.ts";
 import { reductionKernels } from "./reductions.ts";
 import { rowKernels } from "./rows.ts";
 import { updateKernels } from "./updates.ts";
@@ -130,7 +131,12 @@ export function openCard(options: CardOptions): Backend {
     ...elementKernels(gpu),
     ...reductionKernels(gpu),
     ...updateKernels(gpu),
-    ...writtenKernels(gpu, { ...rowKernels(gpu), ...columnKernels(gpu), ...attentionKernels(gpu) }),
+    ...writtenKernels(gpu, {
+      ...rowKernels(gpu),
+      ...columnKernels(gpu),
+      ...attentionKernels(gpu),
+      ...recurrentKernels(gpu),
+    }),
   };
   const kernels = forEachKernel((name) => launched[name] ?? refused(name)) as unknown as ContractKernels;
   return Object.assign(device, kernels, linearKernels(gpu));
