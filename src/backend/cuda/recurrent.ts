@@ -61,7 +61,10 @@ function causalConv1dBackward(gpu: CudaGpu, operands: Operands<"causalConv1dBack
     const values = { x, d, table, dw, dBias, count, channels, taps };
     gpu.launch("causalConvWeights", [Math.ceil(channels / 32), taps + 1], values);
   };
-  if (!silu) return finish(dy);
+  if (!silu) {
+    finish(dy);
+    return;
+  }
   withScratch(gpu, 4 * elementCount(x.shape), (memory) => {
     const d = scratchTensor(memory, x.shape);
     convolve(gpu, operands, undefined, dy, d);
