@@ -8,8 +8,12 @@ import { denseAsItLies } from "./product-operands.ts";
 import type { Choice, Chooser, Form, Shape, Term, Tile, WeightProduct } from "./product-types.ts";
 import { f32Tiles, fusedTiles, fuses, sidesOf, tilesOf } from "./products.ts";
 
-/** Measures a product on the card; undefined where nothing is measured. */
-export type MeasureChoice = (gpu: CudaGpu, product: WeightProduct, candidates: readonly Choice[]) => Choice;
+/** Measures a product on the card; undefined where it cannot be measured now. */
+export type MeasureChoice = (
+  gpu: CudaGpu,
+  product: WeightProduct,
+  candidates: readonly Choice[],
+) => Choice | undefined;
 
 /** Speed of a processor busy with a tile, relative to the best; by counting instructions, for no card has been asked. */
 const rates: Record<Tile, number> = {
@@ -77,15 +81,16 @@ export class ProductChoices implements Chooser {
     const shape = { form, m: rows, n: form === "forward" ? outputs : inputs };
     const canFuse = options.forced !== "expanded" && fuses(gpu, product);
     const mustFuse = canFuse && options.forced === "fused";
-    if (!options.measure) {
+    const estimate = (): Choice => {
       const fused = mustFuse || (canFuse && rows <= fusedRows);
       return { fused, tile: this.quickest(shape, this.tiles(form, fused)) };
-    }
+    };
+    if (!options.measure) return estimate();
     const key = choiceKey(gpu, product);
     const candidates = this.candidates(form, canFuse);
     const kept = known.get(key);
     if (kept && candidates.some(({ fused, tile }) => fused === kept.fused && tile === kept.tile)) return kept;
-    const found = options.measure(gpu, product, candidates);
+    const found = options.measure(gpu, product, candidates) ?? estimate();
     known.set(key, found);
     return found;
   }

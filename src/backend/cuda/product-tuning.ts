@@ -1,12 +1,13 @@
 // Measures how a product with a weight is fastest on this card, the first time that one of its class is asked for, and keeps the
-// answers by card in lowrank's cache: results go to scratch memory, so nothing is changed. Never on the emulator, whose clock
+// answers by card in lowrank's cache. Nothing is changed that the product itself would not overwrite. Never on the emulator, whose clock
 // says nothing of a card. Not here: what is chosen between (product-choices.ts).
 
+import { UserError } from "../../util/errors.ts";
 import type { TuningStore } from "../webgpu/tuning.ts";
 import type { CudaCard } from "./addon.ts";
 import type { CudaGpu } from "./gpu.ts";
 import { choiceKey, type MeasureChoice } from "./product-choices.ts";
-import { withScratchOf } from "./product-operands.ts";
+import { type Scratch, withScratchOf } from "./product-operands.ts";
 import type { Choice, Tile, WeightProduct } from "./product-types.ts";
 import { runWeightProduct, tilesOf } from "./products.ts";
 
@@ -60,6 +61,7 @@ export async function openTuning(
   let writing = Promise.resolve();
   const measure: MeasureChoice = (gpu, product, candidates) => {
     const found = fastest(gpu, product, candidates, now);
+    if (!found) return undefined;
     const key = choiceKey(gpu, product);
     writing = writing.then(async () => {
       // Another process may have written in the meantime.
@@ -74,33 +76,47 @@ export async function openTuning(
   return { known, measure };
 }
 
-/** The candidate that takes least time; where two agree within the clock, the first. */
-export function fastest(
+/**
+ * The candidate that takes least time; where two agree within the clock, the first. Undefined where the card has no memory
+ * left to try them: what is being run may still fit by the smallest of them.
+ */
+function fastest(
   gpu: CudaGpu,
   product: WeightProduct,
   candidates: readonly Choice[],
   now: () => number,
-): Choice {
-  const columns = product.form === "forward" ? product.weight.shape[0]! : product.weight.shape[1]!;
-  return withScratchOf(gpu, (scratch) => {
-    const result = { c: scratch.take(4 * product.rows * columns), ldc: columns };
-    const trial = { ...product, result };
-    const timed = (choice: Choice, repeats: number) => {
-      const start = now();
-      for (let i = 0; i < repeats; i++) runWeightProduct(gpu, trial, choice);
-      gpu.settle();
-      return now() - start;
-    };
-    let best = candidates[0]!;
-    let bestMs = Number.POSITIVE_INFINITY;
+): Choice | undefined {
+  const timed = (trial: WeightProduct, choice: Choice, repeats: number) => {
+    const start = now();
+    for (let i = 0; i < repeats; i++) runWeightProduct(gpu, trial, choice);
     gpu.settle();
-    for (const choice of candidates) {
-      timed(choice, 1); // loads and compiles
-      const once = Math.max(timed(choice, 2) / 2, 1e-3);
-      const repeats = Math.min(mostRepeats, Math.max(2, Math.ceil(enoughMs / once)));
-      const ms = Math.min(timed(choice, repeats), timed(choice, repeats)) / repeats;
-      if (ms < bestMs) [best, bestMs] = [choice, ms];
-    }
-    return best;
-  });
+    return now() - start;
+  };
+  try {
+    return withScratchOf(gpu, (scratch) => {
+      const trial = trialOf(product, scratch);
+      let best = candidates[0]!;
+      let bestMs = Number.POSITIVE_INFINITY;
+      gpu.settle();
+      for (const choice of candidates) {
+        timed(trial, choice, 1); // loads and compiles
+        const once = Math.max(timed(trial, choice, 2) / 2, 1e-3);
+        const repeats = Math.min(mostRepeats, Math.max(2, Math.ceil(enoughMs / once)));
+        const ms = Math.min(timed(trial, choice, repeats), timed(trial, choice, repeats)) / repeats;
+        if (ms < bestMs) [best, bestMs] = [choice, ms];
+      }
+      return best;
+    });
+  } catch (error) {
+    if (error instanceof UserError) return undefined;
+    throw error;
+  }
+}
+
+/** The product where running it any number of times does no harm: in its own place, which it overwrites, or in scratch memory. */
+function trialOf(product: WeightProduct, scratch: Scratch): WeightProduct {
+  const { form, rows, weight, result } = product;
+  if (!result.accumulate && result.residual !== result.c) return product;
+  const columns = form === "forward" ? weight.shape[0]! : weight.shape[1]!;
+  return { ...product, result: { c: scratch.take(4 * rows * columns), ldc: columns } };
 }

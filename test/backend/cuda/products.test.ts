@@ -193,6 +193,14 @@ describe("what is measured", () => {
     second.close();
   });
 
+  it("is estimated where nothing can be measured", async () => {
+    const full = await open("bf16", { measure: () => undefined });
+    const plain = await open("bf16", {});
+    expect(await layer(full, 40, 72, 40)).toEqual(await layer(plain, 40, 72, 40));
+    full.close();
+    plain.close();
+  });
+
   it("reads nothing of what is not a choice", () => {
     const choice: Choice = { fused: true, tile: "64x64" };
     const text = JSON.stringify({
