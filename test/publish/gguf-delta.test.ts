@@ -125,7 +125,8 @@ describe.skipIf(!llama.present)(`llama.cpp (${llama.reason})`, () => {
     const path = join(model, "config.json");
     const config = JSON.parse(readFileSync(path, "utf8"));
     writeFileSync(path, JSON.stringify({ ...config, max_position_embeddings: 256 }));
-    const { out } = await exported(name);
+    const { out, file } = await exported(name);
+    await file.close();
     const opened = await openModel(backend, model);
     const other = await openLlama(out);
     const prompt = Array.from({ length: 90 }, (_, i) => 3 + ((i * 37) % 200));
