@@ -26,87 +26,90 @@ beforeAll(async () => {
 });
 afterAll(() => backend.close());
 
-describe.each(["llama-gqa-tied-llama3", "mistral-window", "qwen2-tied", "qwen3"])("engine: %s", (name) => {
-  const folder = writeTinyModel(join(root, name), name);
-  let model: OpenedModel;
-  const adapters: AdapterSet[] = [];
-  const alone: number[][] = [];
-  const prompts = [[5, 6, 7], [80, 81, 82, 83, 84, 85, 86, 87, 88], [9], [70, 40, 10, 99]];
-  const request = (i: number) => ({
-    promptIds: prompts[i % prompts.length]!,
-    maxNewTokens: 12,
-    stopIds: [],
-    sampling: greedy,
-    adapter: [undefined, ...adapters][i % 3],
-  });
+describe.each(["llama-gqa-tied-llama3", "mistral-window", "qwen2-tied", "qwen3", "qwen3-5", "lfm2"])(
+  "engine: %s",
+  (name) => {
+    const folder = writeTinyModel(join(root, name), name);
+    let model: OpenedModel;
+    const adapters: AdapterSet[] = [];
+    const alone: number[][] = [];
+    const prompts = [[5, 6, 7], [80, 81, 82, 83, 84, 85, 86, 87, 88], [9], [70, 40, 10, 99]];
+    const request = (i: number) => ({
+      promptIds: prompts[i % prompts.length]!,
+      maxNewTokens: 12,
+      stopIds: [],
+      sampling: greedy,
+      adapter: [undefined, ...adapters][i % 3],
+    });
 
-  beforeAll(async () => {
-    // Each answer as the command line would give it: the adapter attached, nothing else in the batch.
-    const paths = [undefined];
-    for (const seed of [1, 2]) {
-      const given = seed === 1 ? { rslora: true } : { rank: 2, targets: ["q_proj", "down_proj"] };
-      paths.push(
-        (await writeRandomAdapter(join(root, `${name}-${seed}`), folder, given, 0.3, seed)) as never,
-      );
-    }
-    for (let i = 0; i < 12; i++) {
-      const attached = await openModel(backend, folder, { adapter: paths[i % 3] });
-      const { adapter: _, ...plain } = request(i);
-      const [result] = await generateBatch(attached.loaded.decoder, [plain]);
-      alone.push(result!.tokenIds);
-      await attached.close();
-    }
-    model = await openModel(backend, folder);
-    for (const path of paths.slice(1))
-      adapters.push(loadAdapterSet(model.loaded.decoder, await readAdapter(path as never)));
-  });
-  afterAll(async () => {
-    for (const adapter of adapters) adapter.free();
-    await model.close();
-  });
+    beforeAll(async () => {
+      // Each answer as the command line would give it: the adapter attached, nothing else in the batch.
+      const paths = [undefined];
+      for (const seed of [1, 2]) {
+        const given = seed === 1 ? { rslora: true } : { rank: 2, targets: ["q_proj", "down_proj"] };
+        paths.push(
+          (await writeRandomAdapter(join(root, `${name}-${seed}`), folder, given, 0.3, seed)) as never,
+        );
+      }
+      for (let i = 0; i < 12; i++) {
+        const attached = await openModel(backend, folder, { adapter: paths[i % 3] });
+        const { adapter: _, ...plain } = request(i);
+        const [result] = await generateBatch(attached.loaded.decoder, [plain]);
+        alone.push(result!.tokenIds);
+        await attached.close();
+      }
+      model = await openModel(backend, folder);
+      for (const path of paths.slice(1))
+        adapters.push(loadAdapterSet(model.loaded.decoder, await readAdapter(path as never)));
+    });
+    afterAll(async () => {
+      for (const adapter of adapters) adapter.free();
+      await model.close();
+    });
 
-  it("two adapters and the base at once answer as alone, prompts cut over passes", async () => {
-    expect(new Set(alone.map(String)).size).toBeGreaterThan(6);
-    for (const tokensPerPass of [2048, 3]) {
-      const engine = new GenerationEngine(model.loaded.decoder, { slots: 5, capacity: 32, tokensPerPass });
-      const results = await Promise.all(Array.from({ length: 12 }, (_, i) => engine.generate(request(i))));
-      expect(results.map((result) => result.tokenIds)).toEqual(alone);
-      expect([engine.running, engine.waiting]).toEqual([0, 0]);
+    it("two adapters and the base at once answer as alone, prompts cut over passes", async () => {
+      expect(new Set(alone.map(String)).size).toBeGreaterThan(6);
+      for (const tokensPerPass of [2048, 3]) {
+        const engine = new GenerationEngine(model.loaded.decoder, { slots: 5, capacity: 32, tokensPerPass });
+        const results = await Promise.all(Array.from({ length: 12 }, (_, i) => engine.generate(request(i))));
+        expect(results.map((result) => result.tokenIds)).toEqual(alone);
+        expect([engine.running, engine.waiting]).toEqual([0, 0]);
+        await engine.close();
+      }
+    });
+
+    it("requests that come late, stop or vanish leave the others alone and no memory behind", async () => {
+      await engineOnce(); // tables of positions stay with the decoder
+      const before = backend.liveBytes;
+      await engineOnce();
+      expect(backend.liveBytes).toBe(before);
+    });
+
+    async function engineOnce(): Promise<void> {
+      const engine = new GenerationEngine(model.loaded.decoder, { slots: 3, capacity: 32 });
+      const random = new Random(7);
+      const all = Array.from({ length: 40 }, async (_, i) => {
+        await new Promise((resolve) => setTimeout(resolve, random.nextInt(20)));
+        const vanishes = i % 4 === 3;
+        const signal = { aborted: false };
+        let seen = 0;
+        const result = await engine.generate({
+          ...request(i % 12),
+          signal,
+          onToken: () => {
+            if (vanishes && ++seen > i % 7) signal.aborted = true;
+            return undefined;
+          },
+        });
+        const expected = alone[i % 12]!;
+        expect(result.tokenIds).toEqual(vanishes ? expected.slice(0, result.tokenIds.length) : expected);
+        if (vanishes) expect(result.tokenIds.length).toBeLessThan(expected.length);
+      });
+      await Promise.all(all);
       await engine.close();
     }
-  });
-
-  it("requests that come late, stop or vanish leave the others alone and no memory behind", async () => {
-    await engineOnce(); // tables of positions stay with the decoder
-    const before = backend.liveBytes;
-    await engineOnce();
-    expect(backend.liveBytes).toBe(before);
-  });
-
-  async function engineOnce(): Promise<void> {
-    const engine = new GenerationEngine(model.loaded.decoder, { slots: 3, capacity: 32 });
-    const random = new Random(7);
-    const all = Array.from({ length: 40 }, async (_, i) => {
-      await new Promise((resolve) => setTimeout(resolve, random.nextInt(20)));
-      const vanishes = i % 4 === 3;
-      const signal = { aborted: false };
-      let seen = 0;
-      const result = await engine.generate({
-        ...request(i % 12),
-        signal,
-        onToken: () => {
-          if (vanishes && ++seen > i % 7) signal.aborted = true;
-          return undefined;
-        },
-      });
-      const expected = alone[i % 12]!;
-      expect(result.tokenIds).toEqual(vanishes ? expected.slice(0, result.tokenIds.length) : expected);
-      if (vanishes) expect(result.tokenIds.length).toBeLessThan(expected.length);
-    });
-    await Promise.all(all);
-    await engine.close();
-  }
-});
+  },
+);
 
 describe("engine", () => {
   it("refuses what cannot run and gives log-probabilities where asked", async () => {

@@ -18,7 +18,7 @@ const lengths = [1, 7, 16, 17, 40, 63, 81, 150];
 const requestCount = 24;
 const capacity = 170;
 
-const models = ["llama-gqa-tied-llama3", "mistral-window"].map((name) => {
+const models = ["llama-gqa-tied-llama3", "lfm2", "mistral-window", "qwen3-5"].map((name) => {
   const folder = writeTinyModel(join(root, name), name);
   const adapters = [1, 2].map((seed) =>
     writeRandomAdapter(
@@ -37,7 +37,7 @@ const tested = conformanceBackends.filter(({ name }) => !/f64|webgpu (f16|matrix
 
 for (const { name: backendName, open, skip } of tested) {
   describe.skipIf(skip !== "")(`same answers: ${backendName}`, () => {
-    it.each(backendName.startsWith("webgpu") ? models.slice(1) : models)(
+    it.each(backendName.startsWith("webgpu") ? models.slice(2) : models)(
       "$name",
       async ({ folder, adapters: paths }) => {
         const backend = await open();
