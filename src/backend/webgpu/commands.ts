@@ -1,11 +1,13 @@
 // Sending work to the GPU: kernels are recorded into one command encoder with their parameters in one uniform buffer, and
-// submitted when either is full or somebody reads. Bind groups are cached, for a step binds the same buffers as the last.
+// submitted when either is full or somebody reads. Bind groups are found again, for a step binds the same buffers as the last
+// (bind-groups.ts).
 // Not here: what the kernels are and mean.
 
 import { type DType, dtypeBytes } from "../../tensor/dtype.ts";
 import { type Tensor, tensorBytes } from "../../tensor/tensor.ts";
 import { BugError, invariant } from "../../util/errors.ts";
 import type { DeviceBuffer } from "../backend.ts";
+import { BindGroups } from "./bind-groups.ts";
 import { noteActivity } from "./dawn.ts";
 import type { Failure } from "./device.ts";
 import type { Block, GpuMemory, Memory } from "./memory.ts";
@@ -22,7 +24,8 @@ export interface Operand {
 
 /** Launches recorded before they are submitted by themselves, so that the GPU starts while the CPU records. */
 const launchesPerSubmit = 512;
-const cachedBindGroups = 8192;
+/** More than any kernel binds. */
+const mostBindings = 16;
 const maxReadBuffers = 4;
 
 const bitsView = new DataView(new ArrayBuffer(4));
@@ -55,22 +58,28 @@ export class Commands {
   onLaunch: ((pipeline: Pipeline, operands: readonly Operand[]) => void) | undefined;
   private encoder: GPUCommandEncoder | undefined;
   private pass: GPUComputePassEncoder | undefined;
+  /** What the pass has set. */
+  private current: GPUComputePipeline | undefined;
   private launches = 0;
   /** Number of the batch being recorded; blocks remember the last that used them. */
   private batch = 1;
   private readonly stride: number;
   private readonly params: Uint32Array;
   private readonly uniforms: GPUBuffer;
-  /** The least recently used first. */
-  private readonly bindGroups = new Map<
-    string,
-    { readonly group: GPUBindGroup; readonly blocks: Set<number> }
-  >();
-  private readonly keysOfBlock = new Map<number, Set<string>>();
-  private readonly layoutIds = new Map<GPUBindGroupLayout, number>();
+  private readonly bindGroups: BindGroups;
+  /** Of the launch being recorded, by operand. */
+  private readonly blocks: Block[] = [];
+  private readonly ids = new Int32Array(mostBindings);
+  private readonly starts = new Float64Array(mostBindings);
+  private readonly bounds = new Float64Array(mostBindings);
   private readonly readBuffers: GPUBuffer[] = [];
   private readonly placeholder: GpuMemory;
   private readonly wholeBinding: number;
+  /** A device's limits are looked up across a border in Dawn, so they are kept. */
+  private readonly storageAlignment: number;
+  private readonly uniformAlignment: number;
+  private readonly mostGroups: number;
+  private readonly dynamicOffset = [0];
 
   constructor(
     private readonly device: GPUDevice,
@@ -81,13 +90,17 @@ export class Commands {
     readonly bindingLimit = device.limits.maxStorageBufferBindingSize,
   ) {
     this.wholeBinding = Math.floor(bindingLimit / 256) * 256;
-    this.stride = Math.max(paramsBytes, device.limits.minUniformBufferOffsetAlignment);
+    this.storageAlignment = device.limits.minStorageBufferOffsetAlignment;
+    this.uniformAlignment = device.limits.minUniformBufferOffsetAlignment;
+    this.mostGroups = device.limits.maxComputeWorkgroupsPerDimension;
+    this.stride = Math.max(paramsBytes, this.uniformAlignment);
     this.params = new Uint32Array((launchesPerSubmit * this.stride) / 4);
     // GPUBufferUsage: COPY_DST | UNIFORM.
     this.uniforms = device.createBuffer({ size: this.params.byteLength, usage: 8 | 64 });
     this.placeholder = memory.scratch(256);
     memory.onPressure = () => this.flush();
-    memory.onDestroy = (block) => this.forget(block);
+    this.bindGroups = new BindGroups(device, this.uniforms);
+    memory.onDestroy = (block) => this.bindGroups.forget(block);
   }
 
   /** What an absent optional operand binds: read, but its values are never used. */
@@ -109,66 +122,76 @@ export class Commands {
     if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
     if (this.launches === launchesPerSubmit) this.flush();
     this.onLaunch?.(pipeline, operands);
-    const scratch: GpuMemory[] = [];
-    const bound = this.withoutAliases(pipeline, operands, scratch);
-    const at = (this.launches * this.stride) / 4;
-    const bindGroup = this.bind(pipeline, bound, at);
-    this.params.set(params, at + pipeline.offsetWords);
+    invariant(operands.length === pipeline.bindings.length, `${pipeline.label}: ${operands.length} operands`);
     invariant((pipeline.offsetWords + params.length) * 4 <= paramsBytes, `${pipeline.label}: parameters`);
+    const copies = this.findBlocks(pipeline, operands) ? this.copiesOf(pipeline, operands) : undefined;
+    const bindGroup = this.bind(pipeline, copies ?? operands);
+    const at = (this.launches * this.stride) / 4 + pipeline.offsetWords;
+    for (let i = 0; i < params.length; i++) this.params[at + i] = params[i]!;
     this.pass ??= this.openEncoder().beginComputePass();
-    this.pass.setPipeline(pipeline.pipeline);
-    this.pass.setBindGroup(0, bindGroup, [this.launches * this.stride]);
+    if (this.current !== pipeline.pipeline) this.pass.setPipeline(pipeline.pipeline);
+    this.current = pipeline.pipeline;
+    this.dynamicOffset[0] = this.launches * this.stride;
+    this.pass.setBindGroup(0, bindGroup, this.dynamicOffset);
     this.pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
     this.launches++;
-    for (const memory of scratch) this.memory.free(memory);
+    if (copies) {
+      for (const [i, copy] of copies.entries()) if (copy !== operands[i]) this.memory.free(copy.buffer);
+    }
   }
 
   private gridOf(groups: number): [number, number, number] {
-    const limit = this.device.limits.maxComputeWorkgroupsPerDimension;
+    const limit = this.mostGroups;
     if (groups <= limit) return [groups, 1, 1];
     const rows = Math.ceil(groups / limit);
     return [Math.ceil(groups / rows), rows, 1];
   }
 
+  /** Notes the operands' blocks; true when one that is read is also written. */
+  private findBlocks(pipeline: Pipeline, operands: readonly Operand[]): boolean {
+    const { blocks } = this;
+    const { bindings } = pipeline;
+    const count = operands.length;
+    for (let i = 0; i < count; i++) blocks[i] = this.memory.of(operands[i]!.buffer).block;
+    for (let i = 0; i < count; i++) {
+      if (bindings[i] !== "write") continue;
+      for (let j = 0; j < count; j++) if (blocks[j] === blocks[i] && bindings[j] !== "write") return true;
+    }
+    return false;
+  }
+
   /** WebGPU forbids reading a buffer that the same kernel writes, so such an operand is copied first. */
-  private withoutAliases(
-    pipeline: Pipeline,
-    operands: readonly Operand[],
-    scratch: GpuMemory[],
-  ): readonly Operand[] {
-    const written = operands
-      .filter((_, i) => pipeline.bindings[i] === "write")
-      .map((o) => this.memory.of(o.buffer).block);
-    return operands.map((o, i) => {
-      if (pipeline.bindings[i] === "write" || !written.includes(this.memory.of(o.buffer).block)) return o;
-      const copy = this.memory.scratch(o.sizeBytes);
-      scratch.push(copy);
+  private copiesOf(pipeline: Pipeline, operands: readonly Operand[]): readonly Operand[] {
+    const { bindings } = pipeline;
+    const written = new Set(this.blocks.filter((_, i) => i < operands.length && bindings[i] === "write"));
+    const copies = operands.map((o, i) => {
+      if (bindings[i] === "write" || !written.has(this.memory.of(o.buffer).block)) return o;
       invariant(o.byteOffset % 4 === 0, `${pipeline.label}: an aliased operand off a word`);
+      const copy = this.memory.scratch(o.sizeBytes);
       this.copy(o.buffer, o.byteOffset, copy, 0, Math.ceil(o.sizeBytes / 4) * 4);
       return { ...o, buffer: copy, byteOffset: 0 };
     });
+    this.findBlocks(pipeline, copies);
+    return copies;
   }
 
-  /** The bind group of the operands; writes their offsets to the parameters at word `at`. */
-  private bind(pipeline: Pipeline, operands: readonly Operand[], at: number): GPUBindGroup {
-    invariant(operands.length === pipeline.bindings.length, `${pipeline.label}: ${operands.length} operands`);
-    const { minStorageBufferOffsetAlignment, minUniformBufferOffsetAlignment } = this.device.limits;
-    let layoutId = this.layoutIds.get(pipeline.layout);
-    if (layoutId === undefined) this.layoutIds.set(pipeline.layout, (layoutId = this.layoutIds.size));
-    let key = String(layoutId);
-    let slot = at;
-    const ranges = operands.map((o, i) => {
-      const { block } = this.memory.of(o.buffer);
+  /** The bind group of the operands, whose blocks are known; writes their offsets to the launch's parameters. */
+  private bind(pipeline: Pipeline, operands: readonly Operand[]): GPUBindGroup {
+    const { blocks, ids, starts, bounds } = this;
+    const count = operands.length;
+    let slot = (this.launches * this.stride) / 4;
+    for (let i = 0; i < count; i++) {
+      const { byteOffset, sizeBytes, unit = pipeline.units[i]! } = operands[i]!;
+      const block = blocks[i]!;
       const uniform = pipeline.bindings[i] === "uniform";
-      const alignment = uniform ? minUniformBufferOffsetAlignment : minStorageBufferOffsetAlignment;
-      const start = Math.floor(o.byteOffset / alignment) * alignment;
-      const size = Math.ceil((o.byteOffset + o.sizeBytes - start) / 16) * 16;
+      const start = byteOffset - (byteOffset % (uniform ? this.uniformAlignment : this.storageAlignment));
+      const size = Math.ceil((byteOffset + sizeBytes - start) / 16) * 16;
       // Binding all that follows lets batches of different lengths share bind groups; two ranges of one buffer must not
       // overlap, though.
-      const alone =
-        !uniform && operands.every((other, j) => j === i || this.memory.of(other.buffer).block !== block);
-      const bound = alone ? Math.min(block.capacity - start, this.wholeBinding) : size;
-      const offset = (o.byteOffset - start) / (o.unit ?? pipeline.units[i]!);
+      let alone = !uniform;
+      for (let j = 0; j < count && alone; j++) alone = j === i || blocks[j] !== block;
+      const bound = Math.max(16, alone ? Math.min(block.capacity - start, this.wholeBinding) : size);
+      const offset = (byteOffset - start) / unit;
       invariant(start + size <= block.capacity, `${pipeline.label}: operand ${i} ends outside its buffer`);
       invariant(Number.isInteger(offset), `${pipeline.label}: operand ${i} starts between elements`);
       if (uniform) invariant(offset === 0, `${pipeline.label}: a uniform operand off its alignment`);
@@ -179,49 +202,11 @@ export class Commands {
         );
       }
       block.batch = this.batch;
-      key += `|${block.id}:${start}:${bound}`;
-      return { block, start, size: Math.max(16, bound) };
-    });
-    const cached = this.bindGroups.get(key);
-    if (cached) {
-      this.bindGroups.delete(key);
-      this.bindGroups.set(key, cached);
-      return cached.group;
+      ids[i] = this.bindGroups.rangeOf(block, start, bound);
+      starts[i] = start;
+      bounds[i] = bound;
     }
-    if (this.bindGroups.size >= cachedBindGroups) this.drop(this.bindGroups.keys().next().value!);
-    const group = this.device.createBindGroup({
-      layout: pipeline.layout,
-      entries: [
-        { binding: 0, resource: { buffer: this.uniforms, size: paramsBytes } },
-        ...ranges.map(({ block, start, size }, i) => ({
-          binding: i + 1,
-          resource: { buffer: block.gpu, offset: start, size },
-        })),
-      ],
-    });
-    const blocks = new Set(ranges.map(({ block }) => block.id));
-    this.bindGroups.set(key, { group, blocks });
-    for (const id of blocks) {
-      const keys = this.keysOfBlock.get(id);
-      if (keys) keys.add(key);
-      else this.keysOfBlock.set(id, new Set([key]));
-    }
-    return group;
-  }
-
-  /** Forgets one bind group. */
-  private drop(key: string): void {
-    for (const id of this.bindGroups.get(key)!.blocks) {
-      const keys = this.keysOfBlock.get(id)!;
-      keys.delete(key);
-      if (keys.size === 0) this.keysOfBlock.delete(id);
-    }
-    this.bindGroups.delete(key);
-  }
-
-  /** Forgets the bind groups of a block that is about to be destroyed. */
-  private forget(block: Block): void {
-    for (const key of [...(this.keysOfBlock.get(block.id) ?? [])]) this.drop(key);
+    return this.bindGroups.find(pipeline.layout, ids, count, blocks, starts, bounds);
   }
 
   private openEncoder(): GPUCommandEncoder {
@@ -232,6 +217,7 @@ export class Commands {
   private closePass(): void {
     this.pass?.end();
     this.pass = undefined;
+    this.current = undefined;
   }
 
   /** Copies bytes between buffers; offsets and length are multiples of four. */

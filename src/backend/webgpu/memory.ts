@@ -36,8 +36,12 @@ const spareBytes = 64 * 2 ** 20;
 
 export class Memory {
   readonly ledger = new Ledger();
-  /** Freed blocks by capacity, the last freed first to be used; and all of them, the oldest first to be destroyed. */
+  /**
+   * Freed blocks by capacity, the last one the first to be used: that with the lowest number, whatever order they were
+   * freed in. So a step that allocates as the step before did gets the same blocks, and bind groups are found again.
+   */
   private readonly pool = new Map<number, Block[]>();
+  /** All of them, the one freed longest ago first to be destroyed. */
   private readonly pooled = new Set<Block>();
   private pooledBytes = 0;
   private usedBytes = 0;
@@ -103,7 +107,7 @@ export class Memory {
     if (memory.category) this.ledger.remove(memory.category, memory.sizeBytes);
     const { block } = memory;
     const free = this.pool.get(block.capacity);
-    if (free) free.push(block);
+    if (free) insert(free, block);
     else this.pool.set(block.capacity, [block]);
     this.pooled.add(block);
     this.pooledBytes += block.capacity;
@@ -137,6 +141,17 @@ export class Memory {
       block.gpu.destroy();
     }
   }
+}
+
+/** Into a list that descends by number. */
+function insert(blocks: Block[], block: Block): void {
+  let [low, high] = [0, blocks.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (blocks[middle]!.id > block.id) low = middle + 1;
+    else high = middle;
+  }
+  blocks.splice(low, 0, block);
 }
 
 /** What makes a buffer smaller. */
