@@ -10,6 +10,8 @@ writeCudaKernels();
 export const base = {
   testTimeout: 120_000,
   hookTimeout: 120_000,
+  // WebGPU checks what kernels do with memory; outside the tests it does not.
+  env: { LOWRANK_WEBGPU_CHECKS: "1" },
   // Two workers at most: the native kernels use every core themselves.
   maxWorkers: 2,
 };
@@ -33,7 +35,7 @@ export default defineConfig({
             "test/backend/cuda/*.test.ts",
           ],
           globalSetup: "test/conformance/cuda-emulator.ts",
-          env: { LOWRANK_TEST_CUDA: "1" },
+          env: { ...base.env, LOWRANK_TEST_CUDA: "1" },
         },
       },
     ],

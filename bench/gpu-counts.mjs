@@ -87,6 +87,8 @@ async function count(config, options, tier, behind) {
     for (const { sizeBytes } of operands) family.operandBytes += sizeBytes;
   };
   const steps = options.warmup + options.steps;
+  const cpuMs = [];
+  let cpuBefore = process.cpuUsage();
   let [done, before, after] = [0];
   const { stepsMs, ...result } = await benchShape(
     backendOf(opened, gpu),
@@ -94,6 +96,9 @@ async function count(config, options, tier, behind) {
     { ...options, steps: options.steps + 2 },
     (message) => {
       // When a step is heard of, the next is recorded and the one after it is not: from one message to the next is a step.
+      const { user, system } = process.cpuUsage(cpuBefore);
+      cpuBefore = process.cpuUsage();
+      if (message.startsWith("step ")) cpuMs.push((user + system) / 1000);
       if (!message.startsWith("step ")) return;
       done++;
       if (done === steps) before = { ...counts };
@@ -104,6 +109,7 @@ async function count(config, options, tier, behind) {
   return {
     result,
     hostMs: median(stepsMs.slice(0, -2)),
+    cpuMs: median(cpuMs.slice(options.warmup, options.warmup + options.steps)),
     step: Object.fromEntries(Object.keys(counts).map((key) => [key, after[key] - before[key]])),
     families: [...families.values()].sort((a, b) => b.operandBytes - a.operandBytes),
     poolBytes: gpu.memory.heldBytes,
@@ -124,7 +130,7 @@ async function main() {
     return;
   }
   const config = await configOf(options.model);
-  const { step, result, families, hostMs, poolBytes } = await count(config, options, own.tier);
+  const { step, result, families, hostMs, cpuMs, poolBytes } = await count(config, options, own.tier);
   const dawn = own.dawn ? await count(config, options, own.tier, await nullDevice()) : undefined;
   const document = {
     ...{ method: options.method, tier: own.tier },
@@ -135,7 +141,8 @@ async function main() {
     operandBytes: families.reduce((sum, family) => sum + family.operandBytes, 0),
     submits: step.submits,
     hostMs,
-    ...(dawn ? { dawnHostMs: dawn.hostMs } : {}),
+    cpuMs,
+    ...(dawn ? { dawnHostMs: dawn.hostMs, dawnCpuMs: dawn.cpuMs } : {}),
     ...{ writes: step.writes, copies: step.copies, passes: step.passes, maps: step.maps },
     ...{ newBuffers: step.buffers, newPipelines: step.pipelines },
     ...{ peakBytes: result.peakBytes, poolBytes },

@@ -4,15 +4,17 @@
 
 import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
 import { checkedKernels } from "./operand-check.ts";
+import { lookForAdapter } from "./webgpu/adapters.ts";
 import { attentionKernels } from "./webgpu/attention.ts";
 import { columnKernels } from "./webgpu/columns.ts";
 import { Commands } from "./webgpu/commands.ts";
-import { type DawnOptions, findGpu, mayHaveGpu } from "./webgpu/dawn.ts";
+import { type DawnOptions, mayHaveGpu } from "./webgpu/dawn.ts";
 import {
   adapterName,
   isSoftware,
   type MatrixShape,
   matrixShape,
+  nextTier,
   type OpenDevice,
   openDevice,
   type Tier,
@@ -48,16 +50,10 @@ let whyNot = "";
 
 /** The adapter of this machine, or null; reason() then says why. */
 export async function findAdapter(dawn?: DawnOptions): Promise<GPUAdapter | null> {
-  const found = await findGpu(dawn);
-  if (!found.gpu) {
-    whyNot = found.reason;
-    return null;
-  }
-  const adapter = await found.gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter)
-    whyNot =
-      "WebGPU found no graphics adapter; it needs a GPU's driver with Vulkan, Metal or Direct3D 12: install the driver (on Linux also the Vulkan loader, libvulkan1), or use --backend cpu";
-  return adapter;
+  const found = await lookForAdapter(dawn);
+  if (found.adapter) return found.adapter;
+  whyNot = found.reason;
+  return null;
 }
 
 /** Whether this machine has a GPU for WebGPU; a CPU posing as one does not count, for the CPU backend is faster. */
@@ -82,7 +78,7 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
 export function partsOn(opened: OpenDevice, bindingLimit?: number): Gpu {
   const { device, failure, tier, matrix } = opened;
   const memory = new Memory(device, failure);
-  const pipelines = new Pipelines(device);
+  const pipelines = new Pipelines(device, matrix?.controls && matrix.subgroupSize);
   const commands = new Commands(device, memory, pipelines, failure, bindingLimit);
   return { commands, memory, pipelines, tier, matrix, limits: device.limits, tiles: new TileChoices() };
 }
@@ -141,6 +137,10 @@ export interface AdapterDescription {
   /** A CPU posing as a GPU. */
   readonly software: boolean;
   readonly tiers: readonly Tier[];
+  /** The best of them: what precision fp16 runs in. */
+  readonly tier: Tier;
+  /** The tier above, and what is missing for it. */
+  readonly nextTier?: { readonly tier: Tier; readonly missing: string };
   readonly matrix?: MatrixShape;
   readonly features: readonly string[];
   readonly limits: Readonly<Record<string, number>>;
@@ -149,7 +149,10 @@ export interface AdapterDescription {
 /** What this machine offers WebGPU, for people; undefined when it offers nothing. */
 export async function describeAdapter(): Promise<AdapterDescription | undefined> {
   const adapter = await findAdapter();
-  if (!adapter) return undefined;
+  return adapter ? descriptionOf(adapter) : undefined;
+}
+
+export function descriptionOf(adapter: GPUAdapter): AdapterDescription {
   const limits: Record<string, number> = {};
   for (const key in adapter.limits) {
     const value = adapter.limits[key as keyof GPUSupportedLimits];
@@ -157,10 +160,15 @@ export async function describeAdapter(): Promise<AdapterDescription | undefined>
   }
   const matrix = matrixShape(adapter);
   const half = adapter.features.has("shader-f16");
+  const tiers: Tier[] = ["f32"];
+  if (half) tiers.push("f16");
+  if (matrix) tiers.push("matrix");
   return {
     name: adapterName(adapter),
     software: isSoftware(adapter),
-    tiers: ["f32", ...(half ? (["f16"] as const) : []), ...(half && matrix ? (["matrix"] as const) : [])],
+    tiers,
+    tier: tiers.at(-1)!,
+    nextTier: nextTier(adapter),
     matrix,
     features: [...adapter.features].sort(),
     limits,

@@ -48,12 +48,14 @@ async function describeCpu(): Promise<CpuDescription> {
   }
 }
 
-function adapterLines({ name, software, tiers, matrix, limits }: AdapterDescription): string[] {
+export function adapterLines(adapter: AdapterDescription): string[] {
+  const { name, software, tiers, tier, nextTier, matrix, limits } = adapter;
   const shape = matrix ? ` (${matrix.m}x${matrix.n}x${matrix.k}, subgroups of ${matrix.subgroupSize})` : "";
   const bytes = (limit: string) => formatBytes(limits[limit]!);
   return [
     `webgpu  ${name}${software ? ", in software" : ""}`,
-    `        tiers ${tiers.join(", ")}${shape}`,
+    `        tier ${tier}${shape}${tiers.length > 1 ? `, of ${tiers.join(", ")}` : ""}`,
+    ...(nextTier ? [`        not ${nextTier.tier}: it lacks ${nextTier.missing}`] : []),
     `        buffers up to ${bytes("maxBufferSize")}, ${bytes("maxStorageBufferBindingSize")} of one bound at a time,`,
     `        ${bytes("maxComputeWorkgroupStorageSize")} of workgroup memory, ${limits.maxComputeInvocationsPerWorkgroup} lanes a workgroup`,
   ];

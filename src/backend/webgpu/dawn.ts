@@ -11,14 +11,25 @@ interface DawnModule {
 }
 
 /** Unsafe APIs: subgroup matrices. f16 on NVIDIA: Dawn withholds shader-f16 there otherwise. */
-const defaultOptions: DawnOptions = ["enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia"];
+const needed = "allow_unsafe_apis,vulkan_enable_f16_on_nvidia";
+/**
+ * What Dawn checks of every call and every access to memory. Kernels and launches are held to it in the tests
+ * (LOWRANK_WEBGPU_CHECKS=1); at work it would only cost time.
+ */
+const withoutChecks = "skip_validation,disable_robustness";
+
+/** Dawn's options unless somebody gives others. */
+export function defaultOptions(): DawnOptions {
+  const checks = globalThis.process?.env?.LOWRANK_WEBGPU_CHECKS === "1";
+  return [`enable-dawn-features=${checks ? needed : `${needed},${withoutChecks}`}`];
+}
 
 const pinned = Symbol.for("lowrank.webgpu");
 const instances = new Map<string, GPU>();
 
 /** The browser's GPU or Dawn's; undefined with a reason when there is neither. */
 export async function findGpu(
-  options: DawnOptions = defaultOptions,
+  options: DawnOptions = defaultOptions(),
 ): Promise<{ gpu: GPU; reason?: undefined } | { gpu?: undefined; reason: string }> {
   const isNode = typeof process !== "undefined" && process.versions?.node !== undefined;
   if (!isNode) {

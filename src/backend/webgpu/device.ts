@@ -29,6 +29,8 @@ export interface MatrixShape {
   readonly n: number;
   readonly k: number;
   readonly subgroupSize: number;
+  /** The device makes subgroups of other sizes too, unless a shader asks for one. */
+  readonly controls?: true;
 }
 
 /** What Chromium's experimental feature adds to an adapter's info. */
@@ -43,6 +45,7 @@ interface ExperimentalInfo {
 }
 
 const matrixFeature = "chromium-experimental-subgroup-matrix";
+const sizeFeature = "subgroup-size-control";
 
 /** Larger is better in the first list, smaller in the second. */
 const raisedLimits = [
@@ -67,19 +70,58 @@ export function isSoftware(adapter: GPUAdapter): boolean {
 
 /** The subgroup matrix shape that the products use: f16 inputs, f32 sums, the largest offered. */
 export function matrixShape(adapter: GPUAdapter): MatrixShape | undefined {
-  if (!adapter.features.has(matrixFeature as GPUFeatureName) || !adapter.features.has("subgroups"))
-    return undefined;
-  const { subgroupMinSize, subgroupMaxSize } = adapter.info;
-  // One size only: which lanes hold a matrix must be known when the shader is written.
-  if (!subgroupMinSize || subgroupMinSize !== subgroupMaxSize) return undefined;
-  const configs = (adapter.info as GPUAdapterInfo & ExperimentalInfo).subgroupMatrixConfigs ?? [];
-  const usable = [...configs].filter(
-    (c) =>
-      c.componentType === "f16" && c.resultComponentType === "f32" && c.M <= 16 && c.N <= 16 && c.K <= 16,
+  const offer = matrixOffer(adapter);
+  return "missing" in offer ? undefined : offer;
+}
+
+const mostSide = 16;
+/** Taken where a device can make subgroups of several sizes: what matrices of AMD's and Intel's are fastest with. */
+const preferredSubgroup = 32;
+
+/** Subgroup matrices for the products, or what is missing for them. */
+export function matrixOffer(adapter: GPUAdapter): MatrixShape | { readonly missing: string } {
+  const { features } = adapter;
+  const missing = ["shader-f16", "subgroups", matrixFeature].filter(
+    (name) => !features.has(name as GPUFeatureName),
   );
-  usable.sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K);
-  const best = usable[0];
-  return best && { m: best.M, n: best.N, k: best.K, subgroupSize: subgroupMaxSize };
+  if (missing.length > 0) return { missing: `${missing.join(", ")} ${whyNot(missing.at(-1)!)}` };
+  const { subgroupMinSize: least, subgroupMaxSize: most } = adapter.info;
+  if (!least || !most) return { missing: "a size of subgroups, which the adapter does not tell" };
+  // Which lanes hold a matrix must be known when the shader is written.
+  const controls = least !== most;
+  if (controls && !features.has(sizeFeature as GPUFeatureName))
+    return { missing: `${sizeFeature}, as subgroups may have ${least} to ${most} lanes here` };
+  const subgroupSize = controls ? Math.min(most, Math.max(least, preferredSubgroup)) : most;
+  const configs = (adapter.info as GPUAdapterInfo & ExperimentalInfo).subgroupMatrixConfigs ?? [];
+  const usable = configs.filter(
+    (c) =>
+      c.componentType === "f16" && c.resultComponentType === "f32" && Math.max(c.M, c.N, c.K) <= mostSide,
+  );
+  const [best] = [...usable].sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K);
+  if (!best) {
+    const offered = configs.map((c) => `${c.componentType} to ${c.resultComponentType} ${c.M}x${c.N}x${c.K}`);
+    return {
+      missing: `matrices of f16 summed in f32, at most ${mostSide} wide; offered are ${offered.join(", ") || "none"}`,
+    };
+  }
+  return { m: best.M, n: best.N, k: best.K, subgroupSize, ...(controls ? { controls: true as const } : {}) };
+}
+
+/** Where a feature usually comes from, for people who can do something about it. */
+function whyNot(feature: string): string {
+  if (feature === "shader-f16")
+    return "(16-bit floats in shaders): the driver or WebGPU's build withholds it";
+  if (feature === matrixFeature)
+    return "(tensor cores): it comes with VK_KHR_cooperative_matrix of a recent Vulkan driver, in a browser with its flag for unsafe WebGPU";
+  return "";
+}
+
+/** What keeps an adapter from the tier above its best; undefined in the best. */
+export function nextTier(adapter: GPUAdapter): { readonly tier: Tier; readonly missing: string } | undefined {
+  if (!adapter.features.has("shader-f16"))
+    return { tier: "f16", missing: `shader-f16 ${whyNot("shader-f16")}` };
+  const offer = matrixOffer(adapter);
+  return "missing" in offer ? { tier: "matrix", missing: offer.missing } : undefined;
 }
 
 /** The fastest tier an adapter offers, or the one asked for; a UserError where it cannot be had. */
@@ -115,6 +157,7 @@ export async function openDevice(
   const requiredFeatures: GPUFeatureName[] = [];
   if (tier !== "f32") requiredFeatures.push("shader-f16");
   if (tier === "matrix") requiredFeatures.push("subgroups", matrixFeature as GPUFeatureName);
+  if (tier === "matrix" && matrix?.controls) requiredFeatures.push(sizeFeature as GPUFeatureName);
   if (adapter.features.has("timestamp-query")) requiredFeatures.push("timestamp-query");
   const requiredLimits: Record<string, number> = {};
   for (const name of [...raisedLimits, ...loweredLimits]) requiredLimits[name] = adapter.limits[name];

@@ -31,10 +31,17 @@ export interface Pipeline {
   readonly offsetWords: number;
 }
 
-/** The shader text of a variant. */
-export function shaderText(variant: Variant): string {
+const matrixExtension = "chromium_experimental_subgroup_matrix";
+
+/** The shader text of a variant; on subgroup matrices in subgroups of `subgroupSize` lanes where that must be asked for. */
+export function shaderText(variant: Variant, subgroupSize?: number): string {
+  const { extensions = [] } = variant;
+  if (subgroupSize !== undefined && extensions.includes(matrixExtension)) {
+    const controlled = { ...variant, extensions: [...extensions, "subgroup_size_control"] };
+    return shaderText(controlled).replace("@compute", `@compute @subgroup_size(${subgroupSize})`);
+  }
   const lines = [
-    ...(variant.extensions ?? []).map((name) => `enable ${name};`),
+    ...extensions.map((name) => `enable ${name};`),
     ...Object.entries(variant.aliases ?? {}).map(([name, type]) => `alias ${name} = ${type};`),
     ...Object.entries(variant.constants ?? {}).map(([name, value]) => `const ${name} = ${value}u;`),
     ...variant.files.map((file) => shaderSources[file]),
@@ -77,7 +84,11 @@ export const paramsBytes = 128;
 export class Pipelines {
   private readonly compiled = new Map<string, Pipeline>();
   private readonly layouts = new Map<string, GPUBindGroupLayout>();
-  constructor(private readonly device: GPUDevice) {}
+  constructor(
+    private readonly device: GPUDevice,
+    /** Of kernels on subgroup matrices, where it must be asked for. */
+    private readonly subgroupSize?: number,
+  ) {}
 
   /** The pipeline called `label`, compiled at its first use. */
   get(label: string, variant: () => Variant): Pipeline {
@@ -90,7 +101,7 @@ export class Pipelines {
   }
 
   private compile(label: string, variant: Variant): Pipeline {
-    const code = shaderText(variant);
+    const code = shaderText(variant, this.subgroupSize);
     const { kinds, units } = bindingsOf(code);
     const layout = this.layoutOf(kinds);
     const pipeline = this.device.createComputePipeline({
