@@ -149,6 +149,11 @@ export interface Backend extends Kernels {
   readonly peakBytes: number;
   /** Live and peak bytes by category. */
   ledger(): LedgerReport;
+  /**
+   * A device that tells of memory of its own: what it has for this backend in all, and the most that this backend has taken of
+   * it so far, gaps between blocks and kernels' own included.
+   */
+  deviceMemory?(): { readonly availableBytes: number; readonly heldBytes: number };
   /** Fresh memory, contents undefined. Throws UserError when the device has none left. */
   allocate(sizeBytes: number, category: MemoryCategory): DeviceBuffer;
   write(buffer: DeviceBuffer, data: Uint8Array, offset?: number): void;

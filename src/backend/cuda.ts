@@ -16,6 +16,8 @@ import { openTuningFile } from "./webgpu/tuning-file.node.ts";
 const leastDriver = 12_040;
 const leastCompute = 8;
 
+const [noAddon, noDriver] = ["it needs the native addon", "there is no NVIDIA driver here"];
+
 let whyNot = "";
 
 /** The addon's face of the driver and what it found; undefined where there is none or no card that will do: reason() says why. */
@@ -25,7 +27,7 @@ function findCard(): { addon: CudaAddon; probe: CudaProbe; index: number; card: 
     addon = loadNativeAddon().cuda;
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
-    whyNot = `it needs the native addon: ${error.message}`;
+    whyNot = `${noAddon}: ${error.message}`;
     return undefined;
   }
   const probe = addon.probe(chosenLibrary());
@@ -37,7 +39,7 @@ function findCard(): { addon: CudaAddon; probe: CudaProbe; index: number; card: 
 /** One sentence; empty when the card at `index` will do. */
 function problemOf({ problem, driverVersion, cards }: CudaProbe, index: number): string {
   if (problem === "absent")
-    return "there is no NVIDIA driver here (libcuda.so.1, nvcuda.dll on Windows): install the display driver, or use --backend webgpu or cpu";
+    return `${noDriver} (libcuda.so.1, nvcuda.dll on Windows): install the display driver, or use --backend webgpu or cpu`;
   if (problem.startsWith("symbol "))
     return `this NVIDIA driver is too old, it lacks ${problem.slice(7)}: install version 550 or later, or use --backend webgpu`;
   if (problem.startsWith("init "))
@@ -97,6 +99,12 @@ async function tunedProducts(card: CudaCard): Promise<ProductOptions | undefined
   return store && openTuning(tunedCard(card), store);
 }
 
+/** A word on why "auto" took another backend: for a GPU whatever the reason, for the CPU only where there is a driver. */
+export function whyNoCard(tookGpu: boolean): string {
+  if (whyNot.startsWith(noDriver)) return tookGpu ? "CUDA has no NVIDIA driver here" : "";
+  return whyNot === "" || whyNot.startsWith(noAddon) ? "" : `not CUDA: ${whyNot.split(/[:;]/)[0]}`;
+}
+
 export const cuda: BackendFactory = {
   name: "cuda",
   open: (options) => openCuda(options),
@@ -114,7 +122,7 @@ export interface CudaDescription {
 /** What this machine offers the CUDA backend, for people. */
 export function describeCuda(): CudaDescription {
   const found = findCard();
-  if (!found && whyNot.startsWith("it needs the native addon"))
+  if (!found && whyNot.startsWith(noAddon))
     return { driverVersion: "", emulated: false, problem: whyNot, cards: [] };
   const probe = found?.probe ?? loadNativeAddon().cuda.probe(chosenLibrary());
   return {

@@ -13,10 +13,25 @@ export const backends = {
 
 export type BackendName = keyof typeof backends | "auto";
 
-/** What "auto" stands for here: WebGPU where there is a GPU and it has the precision asked for, else the CPU. */
-async function automatic({ precision }: BackendOptions): Promise<string> {
-  if (precision === "bf16") return "cpu";
-  return (await (await import("./webgpu.ts")).hasHardwareGpu()) ? "webgpu" : "cpu";
+/** As options name them. */
+export const backendNames = ["auto", ...(Object.keys(backends) as (keyof typeof backends)[])] as const;
+
+/** What "auto" takes here, and a word on what it would rather have taken; empty when that is all there is to say. */
+export interface AutomaticChoice {
+  readonly name: keyof typeof backends;
+  readonly word: string;
+}
+
+/**
+ * CUDA where there is a card for it, WebGPU where there is another GPU (or the driver is not one for CUDA), else the CPU; of
+ * these the first that has the precision asked for.
+ */
+export async function automatic({ precision }: BackendOptions = {}): Promise<AutomaticChoice> {
+  // A browser has no drivers to ask.
+  const cuda = globalThis.process?.versions?.node ? await import("./cuda.ts") : undefined;
+  if (precision !== "fp16" && cuda?.hasCard()) return { name: "cuda", word: "" };
+  const gpu = precision !== "bf16" && (await (await import("./webgpu.ts")).hasHardwareGpu());
+  return { name: gpu ? "webgpu" : "cpu", word: cuda?.whyNoCard(gpu) ?? "" };
 }
 
 /** Under LOWRANK_TRACE=1 a backend that times its kernels (trace.ts). */
@@ -32,7 +47,8 @@ export type OpenedBackend = Backend & Disposable;
 
 /** Opens a backend by name. UserError says why it cannot run here. */
 export async function openBackend(name: string, options: BackendOptions = {}): Promise<OpenedBackend> {
-  const chosen = name === "auto" ? await automatic(options) : name;
+  const choice = name === "auto" ? await automatic(options) : { name, word: "" };
+  const chosen = choice.name;
   if (!Object.hasOwn(backends, chosen)) {
     throw new UserError(
       `backend "${name}" is not available; available are auto, ${Object.keys(backends).join(", ")}`,
@@ -41,6 +57,7 @@ export async function openBackend(name: string, options: BackendOptions = {}): P
   const factory = await backends[chosen as keyof typeof backends]();
   const backend = await factory.open(options);
   if (backend) {
+    if (choice.word !== "") Object.assign(backend, { description: `${backend.description} (${choice.word})` });
     const opened = await trace(backend);
     return Object.assign(opened, { [Symbol.dispose]: () => opened.close() });
   }

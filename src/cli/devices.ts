@@ -1,6 +1,7 @@
 // `lowrank devices`: which backends this machine can run, what each offers, and which one "auto" takes.
 
-import { openBackend } from "../backend/index.ts";
+import { type CudaDescription, describeCuda } from "../backend/cuda.ts";
+import { automatic, openBackend } from "../backend/index.ts";
 import { type AdapterDescription, describeAdapter, webgpu } from "../backend/webgpu.ts";
 import { devicesDefinition } from "../config/devices-options.ts";
 import { UserError } from "../util/errors.ts";
@@ -11,11 +12,13 @@ import { exitCodes } from "./terminal.ts";
 export const command = defineCommand(devicesDefinition, async (_options, terminal) => {
   const cpu = await describeCpu();
   const adapter = await describeAdapter();
-  const automatic = adapter && !adapter.software ? "webgpu" : "cpu";
+  const cuda = describeCuda();
+  const { name: chosen } = await automatic();
   if (terminal.json) {
     terminal.document({
-      auto: automatic,
+      auto: chosen,
       cpu,
+      cuda: cuda.problem === "" ? cudaDocument(cuda) : { missing: cuda.problem },
       webgpu: adapter ?? { missing: webgpu.reason!() },
     });
     return exitCodes.done;
@@ -23,8 +26,9 @@ export const command = defineCommand(devicesDefinition, async (_options, termina
   terminal.print(
     [
       `cpu     ${cpu.description ?? `not here: ${cpu.missing}`}`,
+      ...cudaLines(cuda),
       ...(adapter ? adapterLines(adapter) : [`webgpu  not here: ${webgpu.reason!()}`]),
-      `auto    ${automatic}${adapter?.software ? "; the CPU backend is faster than a GPU in software" : ""}`,
+      `auto    ${chosen}${chosen === "cpu" && adapter?.software ? "; the CPU backend is faster than a GPU in software" : ""}`,
     ].join("\n"),
   );
   return exitCodes.done;
@@ -46,6 +50,26 @@ async function describeCpu(): Promise<CpuDescription> {
     if (error instanceof UserError) return { missing: error.message };
     throw error;
   }
+}
+
+function cudaDocument({ driverVersion, emulated, cards }: CudaDescription): object {
+  return {
+    driverVersion,
+    software: emulated,
+    cards: cards.map(({ name, memoryBytes, computeMajor, computeMinor, processors }) => ({
+      ...{ name, memoryBytes, processors },
+      compute: `${computeMajor}.${computeMinor}`,
+    })),
+  };
+}
+
+function cudaLines({ problem, driverVersion, emulated, cards }: CudaDescription): string[] {
+  if (problem !== "") return [`cuda    not here: ${problem}`];
+  const lines = cards.map(
+    ({ name, memoryBytes, computeMajor, computeMinor, processors }) =>
+      `${name}${emulated ? ", in software" : ""}, ${formatBytes(memoryBytes)}, compute capability ${computeMajor}.${computeMinor}, ${processors} processors`,
+  );
+  return lines.map((line, i) => `${i === 0 ? "cuda  " : "      "}  ${line}, driver of CUDA ${driverVersion}`);
 }
 
 export function adapterLines(adapter: AdapterDescription): string[] {

@@ -1,6 +1,7 @@
 // Fields that several commands share, so that --rank means, defaults and reads the same everywhere. Not here: how
 // fields work (define.ts), or the fields of one command alone (train-options.ts and its siblings).
 
+import { backendNames } from "../backend/index.ts";
 import { adapterKindNames } from "../nn/adapter-kinds/index.ts";
 import { adapterInits } from "../nn/pissa.ts";
 import { defaultsText, optimizerNames, optimizers } from "../optim/index.ts";
@@ -179,7 +180,7 @@ export const rankFields = {
 
 /** Where it runs, and how it reports. */
 export const deviceFields = {
-  backend: choice(["auto", "cpu", "webgpu", "reference"], "device", { default: "auto" }),
+  backend: choice(backendNames, "device", { default: "auto" }),
   precision: choice(["auto", "fp32", "bf16", "fp16"], "arithmetic of matrix products", { default: "auto" }),
   threads: whole("CPU threads", { min: 0, max: 4096, default: 0, defaultText: "0, one for each core" }),
   seed: whole("seed of everything random", { default: 0 }),

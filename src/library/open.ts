@@ -3,7 +3,7 @@
 // calls; train() has one of its own. Not here: sessions (session.ts), runs with folders (train.ts).
 
 import type { Backend } from "../backend/backend.ts";
-import { openBackend } from "../backend/index.ts";
+import { type BackendName, openBackend } from "../backend/index.ts";
 import type { InputOf } from "../config/define.ts";
 import { evalDefinition, type MetricName } from "../config/eval-options.ts";
 import type { deviceFields, Method } from "../config/fields.ts";
@@ -33,7 +33,7 @@ export interface OpenInput {
   readonly method?: Method;
   /** Values of a base in 4 bits, with method "qlora"; nf4 unless given. */
   readonly quantType?: QuantizerName;
-  readonly backend?: "auto" | "cpu" | "webgpu" | "reference";
+  readonly backend?: BackendName;
   readonly precision?: "auto" | "fp32" | "bf16" | "fp16";
   /** CPU threads; 0 is one for each core. */
   readonly threads?: number;

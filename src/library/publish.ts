@@ -2,7 +2,7 @@
 // The work is publish/'s; the command line prints what these return.
 
 import type { Backend } from "../backend/backend.ts";
-import { openBackend } from "../backend/index.ts";
+import { type BackendName, openBackend } from "../backend/index.ts";
 import type { InputOf, OptionsDefinition } from "../config/define.ts";
 import { exportDefinition } from "../config/export-options.ts";
 import { mergeDefinition } from "../config/merge-options.ts";
@@ -86,7 +86,7 @@ const ignore = () => {};
 
 /** In fp32, whatever the arithmetic of the model: what leaves is computed as exactly as it can be. */
 async function onDevice<
-  Options extends { readonly backend: "auto" | "cpu" | "webgpu" | "reference"; readonly threads: number },
+  Options extends { readonly backend: BackendName; readonly threads: number },
   Result,
 >(
   definition: OptionsDefinition<Options>,

@@ -33,6 +33,8 @@ export interface MemoryCheck extends MemoryChoices {
   readonly neededBytes: number;
   /** Resident memory of the process at its peak, where the device's memory is the machine's. */
   readonly rssBytes?: number;
+  /** What a card is asked for at the most, where it is one: gaps between blocks and products' scratch included. */
+  readonly deviceBytes?: number;
   /** What there is, and of what; absent where a device does not tell and --vram was not given. */
   readonly limit?: { readonly bytes: number; readonly source: string };
 }
@@ -58,20 +60,27 @@ export async function fitMemory(
   rows = options.batchSize,
 ): Promise<MemoryCheck> {
   const { vram, paged } = options;
+  const card = backend.deviceMemory?.();
   const predict = async (choices: MemoryChoices) => {
     const prediction = await predictMemory(config, {
       recipe: { ...options, trainsTables: options.addTokens !== undefined },
       ...{ precision: backend.precision, batchSize: rows, accumulates: options.gradientAccumulation > 1 },
       ...{ sequenceLength, checkpointing: choices.gradientCheckpointing },
       ...{ storedDType: storedDTypeOf(folder), logitsChunkBytes: choices.logitsChunkBytes },
+      onCard: card !== undefined,
     });
-    return { ...choices, prediction, neededBytes: neededBytes(prediction, choices.paged) };
+    const needed = neededBytes(prediction, choices.paged);
+    if (!card) return { ...choices, prediction, neededBytes: needed };
+    const saved = prediction.ledger.peakBytes - needed;
+    const deviceBytes = prediction.deviceBytes! - saved;
+    return { ...choices, prediction, neededBytes: deviceBytes, deviceBytes };
   };
   const asked = { paged, logitsChunkBytes: defaultLogitsChunkBytes, pagedBudget: options.pagedBudget };
   if (vram === undefined) {
     const kept = activationBytes(config, rows * sequenceLength, false);
     const gradientCheckpointing = chooseCheckpointing(options.gradientCheckpointing, backend, kept);
     const chosen = await predict({ ...asked, gradientCheckpointing });
+    if (card) return { ...chosen, limit: { bytes: card.availableBytes, source: "free on the card" } };
     if (backend.name === "webgpu") return chosen;
     const { bytes, source } = machineMemory();
     const limit =
@@ -97,7 +106,7 @@ export async function fitMemory(
     ...chosen,
     pagedBudget: chosen.paged ? (chosen.pagedBudget ?? left) : undefined,
     rssBytes:
-      backend.name === "webgpu" ? undefined : predictRss(chosen.neededBytes, chosen.prediction.packedBytes),
+      card || backend.name === "webgpu" ? undefined : predictRss(chosen.neededBytes, chosen.prediction.packedBytes),
     limit: { bytes: vram, source: "--vram" },
   };
 }
@@ -123,13 +132,16 @@ function storedDTypeOf(folder: ModelFolder): DType | undefined {
 export function memoryFindings({
   neededBytes,
   rssBytes,
+  deviceBytes,
   limit,
   gradientCheckpointing,
 }: MemoryCheck): Finding[] {
   if (!limit) return [];
   // --vram speaks of the device's own bytes; on a CPU the whole process must fit in the machine.
-  const needed = limit.source === "--vram" ? neededBytes : (rssBytes ?? 0);
-  if (needed <= usableShare * limit.bytes) return [];
+  const needed = limit.source === "--vram" ? neededBytes : (deviceBytes ?? rssBytes ?? 0);
+  // What a card is asked for is known to the page, and nobody else's programs come and go as on a machine.
+  const usable = deviceBytes === undefined ? usableShare : 0.98;
+  if (needed <= usable * limit.bytes) return [];
   const gb = (bytes: number) =>
     bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(1)} MB`;
   const less = gradientCheckpointing ? "" : ", --gradient-checkpointing on";

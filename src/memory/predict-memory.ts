@@ -5,6 +5,7 @@
 
 import type { Backend, LedgerReport, Precision } from "../backend/backend.ts";
 import { openCounting } from "../backend/counting.ts";
+import { openCountedCard } from "../backend/cuda/counted.ts";
 import { type Batch, NO_TARGET } from "../data/assemble.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
@@ -28,10 +29,14 @@ export interface MemoryCase {
   /** dtype of the checkpoint's tensors, whose conversion needs room while loading; absent: random weights, as bench makes. */
   readonly storedDType?: DType;
   readonly logitsChunkBytes?: number;
+  /** Counts what the CUDA backend takes of a card besides: see deviceBytes. */
+  readonly onCard?: boolean;
 }
 
 export interface MemoryPrediction {
   readonly ledger: LedgerReport;
+  /** What the card gives, all in all; absent where no card was asked about. */
+  readonly deviceBytes?: number;
   /** Beside the ledger, on the CPU backend: the largest operand that a product packs. */
   readonly packedBytes: number;
   readonly trainableParameters: number;
@@ -41,7 +46,8 @@ export interface MemoryPrediction {
 
 /** The ledger at the end of one whole step on full sequences whose every token is a target: the most that a run needs. */
 export async function predictMemory(config: DecoderConfig, run: MemoryCase): Promise<MemoryPrediction> {
-  const backend = openCounting(run.precision);
+  const counting = run.onCard ? undefined : openCounting(run.precision);
+  const backend = counting ?? openCountedCard(run.precision);
   const loaded = await load(backend, config, run);
   // Not freed: the ledger is read while everything lives, and nothing of it is real.
   const session = new Session(loaded, run.recipe, {
@@ -52,7 +58,8 @@ export async function predictMemory(config: DecoderConfig, run: MemoryCase): Pro
   await session.trainStep(run.accumulates ? [batch, batch] : [batch], { learningRate: 1e-4 });
   return {
     ledger: backend.ledger(),
-    packedBytes: backend.packedBytes,
+    deviceBytes: backend.deviceMemory?.().heldBytes,
+    packedBytes: counting?.packedBytes ?? 0,
     trainableParameters: session.parameters.count,
     baseParameters: loaded.totalParameters,
   };

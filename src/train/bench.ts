@@ -9,6 +9,7 @@ import type { BenchOptions } from "../config/bench-options.ts";
 import { assemble } from "../data/assemble.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
+import { predictMemory } from "../memory/predict-memory.ts";
 import { chooseCheckpointing, stateMemoryOf } from "../memory/state-memory.ts";
 import { activationBytes } from "../models/activation-bytes.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
@@ -42,6 +43,9 @@ export interface BenchResult {
   readonly peakGflops: number | null;
   readonly peakFraction: number | null;
   readonly peakBytes: number;
+  /** All that was taken of a card, and what that was predicted to be; absent where no card tells. */
+  readonly deviceBytes?: number;
+  readonly predictedDeviceBytes?: number;
   readonly peakRssBytes: number;
   readonly memory: LedgerReport;
   readonly trainableParameters: number;
@@ -210,12 +214,29 @@ async function timeSteps(
     peakGflops,
     peakFraction: peakGflops === null ? null : gflops / peakGflops,
     peakBytes,
+    ...(await deviceFigures(backend, config, options, checkpointing)),
     peakRssBytes: rss,
     memory,
     trainableParameters: parameters.count,
     totalParameters: loaded.totalParameters + (adapter ? parameters.count : 0),
     loss,
   };
+}
+
+/** What the steps took of a card, gaps and scratch included, and what that was predicted to be. */
+async function deviceFigures(
+  backend: Backend,
+  config: DecoderConfig,
+  options: BenchOptions,
+  checkpointing: boolean,
+): Promise<Pick<BenchResult, "deviceBytes" | "predictedDeviceBytes">> {
+  if (!backend.deviceMemory) return {};
+  const { precision } = backend;
+  const { batchSize, sequenceLength } = options;
+  const predicted = await predictMemory(config, {
+    ...{ recipe: options, precision, batchSize, sequenceLength, checkpointing, onCard: true },
+  });
+  return { deviceBytes: backend.deviceMemory().heldBytes, predictedDeviceBytes: predicted.deviceBytes };
 }
 
 function randomBatch(config: DecoderConfig, sequences: number, length: number, random: Random) {

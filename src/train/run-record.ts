@@ -49,6 +49,7 @@ export async function writeRunRecord(
     trainableParameters: summary?.trainableParameters,
     totalParameters: summary?.totalParameters,
     peakBytes: backend.peakBytes,
+    deviceBytes: backend.deviceMemory?.().heldBytes,
     peakRssBytes: peakRssBytes(),
     memory: backend.ledger(),
     wallMs: summary?.elapsedMs,

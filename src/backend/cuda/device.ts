@@ -35,6 +35,7 @@ export interface CardOptions {
 class CudaDevice implements Omit<Backend, keyof Kernels> {
   readonly name = "cuda";
   readonly floatType = "f32";
+  readonly runsAhead = true;
   readonly rowsAlike = { few: 16, many: false, piece: 512 };
   readonly description: string;
   readonly precision: Precision;
@@ -71,6 +72,11 @@ class CudaDevice implements Omit<Backend, keyof Kernels> {
   }
   ledger(): LedgerReport {
     return this.memory.ledger.report();
+  }
+  deviceMemory(): { availableBytes: number; heldBytes: number } {
+    const { freeBytes } = guarded(() => this.addon.status(this.commands.card));
+    const { heldBytes } = this.memory;
+    return { availableBytes: freeBytes + heldBytes, heldBytes };
   }
   allocate(sizeBytes: number, category: MemoryCategory): DeviceBuffer {
     return this.memory.allocate(sizeBytes, category);
