@@ -57,7 +57,8 @@ export async function openBackend(name: string, options: BackendOptions = {}): P
   const factory = await backends[chosen as keyof typeof backends]();
   const backend = await factory.open(options);
   if (backend) {
-    if (choice.word !== "") Object.assign(backend, { description: `${backend.description} (${choice.word})` });
+    if (choice.word !== "")
+      Object.assign(backend, { description: `${backend.description} (${choice.word})` });
     const opened = await trace(backend);
     return Object.assign(opened, { [Symbol.dispose]: () => opened.close() });
   }

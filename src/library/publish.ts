@@ -85,10 +85,7 @@ export function quantizeWith(
 const ignore = () => {};
 
 /** In fp32, whatever the arithmetic of the model: what leaves is computed as exactly as it can be. */
-async function onDevice<
-  Options extends { readonly backend: BackendName; readonly threads: number },
-  Result,
->(
+async function onDevice<Options extends { readonly backend: BackendName; readonly threads: number }, Result>(
   definition: OptionsDefinition<Options>,
   options: Readonly<Options>,
   { onWarning, onNote }: Hooks,

@@ -106,7 +106,9 @@ export async function fitMemory(
     ...chosen,
     pagedBudget: chosen.paged ? (chosen.pagedBudget ?? left) : undefined,
     rssBytes:
-      card || backend.name === "webgpu" ? undefined : predictRss(chosen.neededBytes, chosen.prediction.packedBytes),
+      card || backend.name === "webgpu"
+        ? undefined
+        : predictRss(chosen.neededBytes, chosen.prediction.packedBytes),
     limit: { bytes: vram, source: "--vram" },
   };
 }
