@@ -302,7 +302,7 @@ void serve() {
       result.state = State::Failed;
       result.problem = problem;
     }
-    s.busy.store(s.busy.load() + now() - began);
+    if (job.kind == Kind::SumInOrder) s.busy.store(s.busy.load() + now() - began);
     lock.lock();
     s.results[id] = result;
     if (job.kind == Kind::Finalize) s.finalized = true;

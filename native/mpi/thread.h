@@ -51,6 +51,7 @@ void abortAll(int code);
 constexpr int64_t kSliceUnit = 32768;
 void sliceOf(int64_t count, int rank, int size, int64_t& begin, int64_t& end);
 
+/** Bytes of everything, and the seconds of SumInOrder, waiting for other ranks included. */
 struct Traffic {
   double bytesSent, bytesReceived, busySeconds;
 };

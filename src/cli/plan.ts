@@ -54,6 +54,31 @@ function tellPlan(plan: Plan, terminal: Terminal): void {
     terminal.print(`  largest for ${title}: ${most}`);
   }
   tellEstimates(plan, terminal);
+  tellRanks(plan, terminal);
+}
+
+function tellRanks({ ranks, methods }: Plan, terminal: Terminal): void {
+  if (!ranks) return;
+  const several = ranks.microBatches === 1 ? "micro-batch" : "micro-batches";
+  terminal.print(
+    `\n${terminal.style("bold", "Several ranks")} over ${ranks.network}, ${ranks.microBatches} ${several} of each in a step`,
+  );
+  const rows = methods.flatMap(({ name, title }) =>
+    ranks.methods[name]!.map((row) => [
+      title,
+      String(row.ranks),
+      formatBytes(row.memoryBytes),
+      formatBytes(row.shardedMemoryBytes),
+      bytesOrDash(row.bytesPerStep),
+      row.ranks === 1 ? "-" : formatDuration(1000 * row.exchangeSeconds),
+      row.efficiency === undefined ? "" : `${(100 * row.efficiency).toFixed(1)}%`,
+      row.tokensPerSecond === undefined ? "" : formatRate(row.tokensPerSecond),
+      row.breaksFirst ?? "",
+    ]),
+  );
+  const titles = ["method", "ranks", "memory", "in shares", "sent a step", "exchange", "efficiency"];
+  terminal.print(formatTable([...titles, "tokens/s", "breaks first"], rows));
+  for (const assumption of ranks.assumptions) terminal.print(`  - ${assumption}`);
 }
 
 function limitText({ limit }: Plan): string {

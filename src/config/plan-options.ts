@@ -1,6 +1,7 @@
 // The options of `lowrank plan`: the shape, the limit to stay within, the work to price. Not here: how anything is
 // counted (plan/).
 
+import { UsageError } from "../util/errors.ts";
 import {
   choice,
   configName,
@@ -63,9 +64,21 @@ export const planDefinition = defineOptions({
       probe: toggle("time a few real steps on random weights of this shape, here", false),
       explain: toggle("print the derivation line by line, published figures beside ours", false),
     },
+    "Several machines": {
+      ranks: whole("ranks that train together over MPI; with --network", { min: 1, max: 2 ** 20 }),
+      network: text("rate of the network between them, such as 10Gbit; with --ranks", {
+        placeholder: "RATE",
+      }),
+      microBatches: whole("micro-batches of each rank in a step", { min: 1, max: 2 ** 24, default: 1 }),
+    },
     "Device and output": deviceFields,
   },
   alternatives: [["tokens", "data"]],
+  finish(values) {
+    if ((values.ranks === undefined) !== (values.network === undefined))
+      throw new UsageError("--ranks and --network go together: how many ranks, and what lies between them");
+    return values;
+  },
   examples: [
     "lowrank plan --model config.json --gpu rtx4090 --tokens 10000000",
     "lowrank plan --model config.json --explain",

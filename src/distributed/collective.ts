@@ -19,8 +19,20 @@ export interface Collective {
   barrier(): Promise<void>;
   /** Flat f32 buffers of `count` elements, exchanged by slices; absent where there is one rank. */
   flat?(count: number): FlatExchange;
+  /** What exchanges took so far; absent where there is one rank. */
+  traffic?(): Traffic;
   /** Ends all ranks with this exit code. Returns only where there is one. */
   abort(exitCode: number): void;
+}
+
+export interface Traffic {
+  readonly bytesSent: number;
+  /** Of exchanging and adding micro-batches' gradients, beside whatever else happened. */
+  readonly exchangeSeconds: number;
+  /** Of these, those in which nothing else happened. */
+  readonly waitedSeconds: number;
+  /** Of handing round what was added, in which nothing else can happen. */
+  readonly shareSeconds: number;
 }
 
 /** Exchanges of one flat buffer's slices. Addresses are of the host's memory. Close frees what it holds. */

@@ -3,8 +3,8 @@
 
 import { hostname } from "node:os";
 import { loadNativeAddon, type NativeAddon } from "../backend/cpu/addon.node.ts";
-import { BugError, UserError } from "../util/errors.ts";
-import type { Collective, FlatExchange, HostMemory } from "./collective.ts";
+import { UserError } from "../util/errors.ts";
+import type { Collective, FlatExchange, HostMemory, Traffic } from "./collective.ts";
 import { type Launch, libraryCandidates } from "./launch.node.ts";
 
 /** As native/mpi/thread.h's Kind. */
@@ -63,6 +63,7 @@ export class MpiCollective implements Collective {
   readonly size: number;
   readonly local: { readonly rank: number; readonly size: number };
   private hosts: readonly string[] = [];
+  private readonly waitedMs = { sum: 0, share: 0 };
 
   constructor(
     private readonly addon: NativeAddon,
@@ -129,9 +130,21 @@ export class MpiCollective implements Collective {
     this.run(kinds.finalize, 0, 0, 0);
   }
 
-  /** Bytes that went over, and the seconds that it took, beside whatever else happened. */
-  traffic(): { readonly bytesSent: number; readonly bytesReceived: number; readonly busySeconds: number } {
-    return this.addon.mpiTraffic();
+  traffic(): Traffic {
+    const { bytesSent, busySeconds } = this.addon.mpiTraffic();
+    return {
+      bytesSent,
+      exchangeSeconds: busySeconds,
+      waitedSeconds: this.waitedMs.sum / 1000,
+      shareSeconds: this.waitedMs.share / 1000,
+    };
+  }
+
+  /** Waits for an exchange of a flat buffer, and notes how long. */
+  waitForExchange(kind: "sum" | "share", id: number): void {
+    const start = performance.now();
+    this.wait(id);
+    this.waitedMs[kind] += performance.now() - start;
   }
 
   post(kind: keyof typeof kinds, own: number, all: number, count: number, ranks = 0, first = false): number {
@@ -263,7 +276,7 @@ class MpiFlatExchange implements FlatExchange {
 
   share(at = this.staging.address): void {
     this.settle();
-    this.collective.wait(this.collective.post("share", at, 0, this.count));
+    this.collective.waitForExchange("share", this.collective.post("share", at, 0, this.count));
   }
 
   close(): void {
@@ -277,14 +290,8 @@ class MpiFlatExchange implements FlatExchange {
     if (this.pending === undefined) return;
     const id = this.pending;
     this.pending = undefined;
-    this.collective.wait(id);
+    this.collective.waitForExchange("sum", id);
   }
-}
-
-/** The collective as `train` uses it, checked to be one of MPI's. BugError otherwise. */
-export function asMpi(collective: Collective): MpiCollective {
-  if (!(collective instanceof MpiCollective)) throw new BugError("not a collective of MPI");
-  return collective;
 }
 
 /** Leaves MPI with all other ranks, after which this process may end with any exit code. Nothing where it never joined. */

@@ -10,6 +10,7 @@ import { UserError } from "../util/errors.ts";
 import { findGpu, type Gpu, type GpuTable, readGpuTable } from "./gpus.ts";
 import { type MethodPlan, planMethod, plannedMethods } from "./memory-plan.ts";
 import { type ProbeResult, probe } from "./probe.ts";
+import { messageSeconds, networkRate, networkShare, type RanksRow, ranksTable } from "./ranks.ts";
 import { type ModelShape, readShape, type TrainableRow, trainableTable } from "./shape.ts";
 import { type Budget, type Estimate, estimateOnGpu, flopsPerToken, withBudget } from "./time-cost.ts";
 
@@ -37,6 +38,14 @@ export interface Plan {
   readonly probe?: ProbeResult;
   /** By the names of `methods`. */
   readonly estimates: Readonly<Record<string, readonly Estimate[]>>;
+  /** By the names of `methods`: several ranks over the network that was given. */
+  readonly ranks?: {
+    readonly asked: number;
+    readonly network: string;
+    readonly microBatches: number;
+    readonly assumptions: readonly string[];
+    readonly methods: Readonly<Record<string, readonly RanksRow[]>>;
+  };
 }
 
 /** The options with nothing left to default. */
@@ -127,6 +136,33 @@ export async function makePlan(
     work,
     probe: measured,
     estimates,
+    ranks: planRanks(options, methods, estimates, work),
+  };
+}
+
+function planRanks(
+  options: ResolvedPlanOptions,
+  methods: readonly MethodPlan[],
+  estimates: Plan["estimates"],
+  work: Plan["work"],
+): Plan["ranks"] {
+  const { ranks, network, microBatches } = options;
+  if (ranks === undefined || network === undefined) return undefined;
+  const given = {
+    ...{ ranks, microBatches, tokens: work?.tokens },
+    networkBytesPerSecond: networkRate(network),
+    tokensPerMicroBatch: options.batchSize * options.sequenceLength,
+  };
+  return {
+    ...{ asked: ranks, network, microBatches },
+    assumptions: [
+      `${100 * networkShare}% of the network's rate is reached, both ways at once, and a message takes ${1e6 * messageSeconds} us beside its bytes (assumed)`,
+      "an exchange runs behind the next micro-batch of its step; the last, and the sharing of the sum, do not",
+      "all ranks are as fast as the one whose rate was measured or stated",
+    ],
+    methods: Object.fromEntries(
+      methods.map((method) => [method.name, ranksTable(method, estimates[method.name]?.[0], given)]),
+    ),
   };
 }
 

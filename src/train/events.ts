@@ -2,6 +2,7 @@
 // a file unchanged. "train" and "eval" events are the lines of metrics.jsonl as they stand. Not here: who prints
 // them (cli/train.ts) or stores them (run.ts).
 
+import type { Traffic } from "../distributed/collective.ts";
 import type { CheckReport } from "./check-report.ts";
 
 export type TrainEvent =
@@ -83,5 +84,7 @@ export interface TrainSummary {
   readonly peakBytes: number;
   readonly peakRssBytes: number;
   /** The newest checkpoint, where there is one. */
+  /** Of several ranks, this one's figures of exchanging. */
+  readonly ranks?: { readonly size: number; readonly description: string } & Traffic;
   readonly checkpoint?: string;
 }

@@ -443,6 +443,10 @@ class Run {
       device: this.backend.description,
       peakBytes: this.backend.peakBytes,
       peakRssBytes: peakRssBytes(),
+      ranks: this.collective.traffic && {
+        ...{ size: this.collective.size, description: this.collective.description },
+        ...this.collective.traffic(),
+      },
       checkpoint,
     };
   }
