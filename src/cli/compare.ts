@@ -8,11 +8,12 @@ import type { TrainEvent } from "../train/events.ts";
 import { defineCommand } from "./command.ts";
 import { formatTable } from "./format.ts";
 import { type Progress, trackProgress } from "./progress.ts";
+import { onRanks } from "./ranks.ts";
 import { onStop } from "./signals.ts";
 import { type ExitCode, exitCodes, exitNow, type Terminal } from "./terminal.ts";
 
 export const command = defineCommand(compareDefinition, (options, terminal) =>
-  compareAndTell(options, terminal),
+  onRanks(options, terminal, (own) => compareAndTell(options, own)),
 );
 
 async function compareAndTell(options: CompareOptions, terminal: Terminal): Promise<ExitCode> {

@@ -2,32 +2,41 @@
 // how anything is measured (measure/measure.ts).
 
 import { open } from "node:fs/promises";
-import { evalDefinition } from "../config/eval-options.ts";
+import { type EvalOptions, evalDefinition } from "../config/eval-options.ts";
+import { joinRanks } from "../distributed/join.node.ts";
 import { writeAtomically } from "../formats/atomic-file.ts";
 import type { TextPrediction } from "../measure/evaluate-text.ts";
 import { type Measurement, measure } from "../measure/measure.ts";
+import { backendOfRank } from "../train/ranks.ts";
 import { UserError } from "../util/errors.ts";
 import { defineCommand } from "./command.ts";
 import { formatDuration, formatTable } from "./format.ts";
 import { withModel } from "./open-for.ts";
-import { exitCodes, type Terminal } from "./terminal.ts";
+import { onRanks } from "./ranks.ts";
+import { type ExitCode, exitCodes, type Terminal } from "./terminal.ts";
 
-export const command = defineCommand(evalDefinition, async (options, terminal) => {
+export const command = defineCommand(evalDefinition, (options, terminal) =>
+  onRanks(options, terminal, (own) => evaluateAndTell(options, own)),
+);
+
+async function evaluateAndTell(options: EvalOptions, terminal: Terminal): Promise<ExitCode> {
   const startedAt = performance.now();
-  if (options.predictions !== undefined) await refuseUnwritable(options.predictions);
-  return withModel(options, terminal, async (model, backend) => {
+  const collective = await joinRanks(options);
+  const writes = options.predictions !== undefined && collective.rank === 0;
+  if (writes) await refuseUnwritable(options.predictions!);
+  const device = await backendOfRank(collective, options, terminal.note, terminal.warn);
+  return withModel({ ...options, ...device }, terminal, async (model, backend) => {
     terminal.note(`model: ${model.config.modelType} on ${backend.description}`);
     const measurement = await measure(
       model,
       { ...options, wantsPredictions: options.predictions !== undefined },
-      { warn: terminal.warn, progress: tellProgress(terminal) },
+      { warn: terminal.warn, progress: tellProgress(terminal), collective },
     ).finally(() => terminal.status(""));
-    if (options.predictions !== undefined)
-      await writePredictions(options.predictions, measurement.predictions ?? []);
+    if (writes) await writePredictions(options.predictions!, measurement.predictions ?? []);
     tell(measurement, performance.now() - startedAt, terminal);
     return exitCodes.done;
   });
-});
+}
 
 function tell({ rows, tokens, scores, predictions }: Measurement, elapsedMs: number, terminal: Terminal) {
   const generated = predictions && {

@@ -12,7 +12,8 @@ interface ModelOptions {
   readonly chatTemplate?: string;
   readonly backend: string;
   readonly precision: "auto" | "fp32" | "bf16" | "fp16";
-  readonly threads: number;
+  readonly threads?: number;
+  readonly isa?: string;
 }
 
 export async function withModel<T>(
@@ -20,8 +21,8 @@ export async function withModel<T>(
   terminal: Terminal,
   use: (model: OpenedModel, backend: Backend) => Promise<T>,
 ): Promise<T> {
-  const { adapter, chatTemplate, precision, threads } = options;
-  using backend = await openBackend(options.backend, { precision, threads });
+  const { adapter, chatTemplate, precision, threads, isa } = options;
+  using backend = await openBackend(options.backend, { precision, threads, isa });
   await using model = await openModel(backend, locateModel(options.model), {
     adapter,
     text: { chatTemplate },

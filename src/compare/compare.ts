@@ -7,6 +7,8 @@ import type { CompareOptions } from "../config/compare-options.ts";
 import type { Method } from "../config/fields.ts";
 import { resolveOptions } from "../config/resolve.ts";
 import { trainDefinition } from "../config/train-options.ts";
+import type { Collective } from "../distributed/collective.ts";
+import { joinRanks } from "../distributed/join.node.ts";
 import { makeFolder } from "../formats/make-folder.ts";
 import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
 import { FOLDER_LOCK, lockPlace } from "../formats/place-lock.ts";
@@ -51,6 +53,10 @@ export async function compare(
   hooks: CompareHooks,
 ): Promise<Comparison> {
   const quality = qualityName(options.metrics, options.quality);
+  const collective = await joinRanks(options);
+  if (collective.rank > 0) {
+    return await new Comparing(options, interruption, hooks, quality, collective).run();
+  }
   const base = join(options.out, "base");
   const made = (error: NodeJS.ErrnoException) => {
     throw new UserError(`--out ${options.out}: the folder cannot be made (${error.code})`);
@@ -63,7 +69,7 @@ export async function compare(
   });
   try {
     await makeFolder(base).catch(made);
-    const comparison = await new Comparing(options, interruption, hooks, quality).run();
+    const comparison = await new Comparing(options, interruption, hooks, quality, collective).run();
     await hooks.finish?.(comparison);
     return comparison;
   } finally {
@@ -86,6 +92,7 @@ export class Comparing {
     readonly interruption: Interruption,
     private readonly hooks: CompareHooks,
     readonly quality: string,
+    private readonly collective: Collective,
   ) {}
 
   async run(): Promise<Comparison> {
@@ -134,7 +141,12 @@ export class Comparing {
   private async addBase(): Promise<void> {
     const folder = join(this.options.out, "base");
     this.hooks.tell("measuring the base model");
-    const quality = await scoreOne(this.options, { method: "base", folder }, this.hooks.tell);
+    const quality = await scoreOne(
+      this.options,
+      { method: "base", folder },
+      this.hooks.tell,
+      this.collective,
+    );
     this.base = quality;
     this.rows.push({
       ...{
@@ -169,7 +181,7 @@ export class Comparing {
     this.runs.add(runName(spec));
     hooks.tell(`run ${this.runs.size}: ${runName(spec)}`);
     try {
-      const run = await trainOne(options, spec, interruption, hooks.event, hooks.engine);
+      const run = await trainOne(options, spec, interruption, hooks.event, this.collective, hooks.engine);
       if (!run) return undefined;
       hooks.tell(`  validation loss ${run.validationLoss.toFixed(4)}`);
       return { learningRate, loss: run.validationLoss, run };
@@ -192,7 +204,12 @@ export class Comparing {
       );
     }
     if (!this.settled.has(method)) this.settled.set(method, best.learningRate);
-    const quality = await scoreOne(this.options, { method, folder: run.folder }, this.hooks.tell);
+    const quality = await scoreOne(
+      this.options,
+      { method, folder: run.folder },
+      this.hooks.tell,
+      this.collective,
+    );
     if (method === "full") this.full = quality;
     // The base was measured before there was anything to compare it with.
     if (method === "full" && this.base) this.rows[0] = { ...this.rows[0]!, ...this.scored(this.base) };

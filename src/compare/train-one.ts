@@ -9,6 +9,7 @@ import type { Method } from "../config/fields.ts";
 import { resolveOptions } from "../config/resolve.ts";
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
 import { openDataFile } from "../data/read-rows.node.ts";
+import { broadcastValue, type Collective, gatherValues } from "../distributed/collective.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { startTraining, type TrainingRun } from "../train/worker.ts";
 
@@ -47,9 +48,11 @@ export function runName({ method, rank, learningRate }: RunSpec): string {
 /** The options that `lowrank train` would have for this run. */
 export function trainOptionsOf(options: CompareOptions, spec: RunSpec): TrainOptions {
   const { model, data, allow, epochs, maxSteps, backend, precision, threads } = options;
+  const { distributed, collectiveTimeout } = options;
   return resolveOptions(trainDefinition, {
     ...sharedRecipe(options),
     ...{ model, data, allow, epochs, maxSteps, backend, precision, threads },
+    ...{ distributed, collectiveTimeout },
     out: join(options.out, "runs", runName(spec)),
     method: spec.method,
     learningRate: spec.learningRate,
@@ -68,28 +71,35 @@ function sharedRecipe(options: CompareOptions): Readonly<Record<string, unknown>
   return Object.fromEntries(keys.filter((key) => key in given).map((key) => [key, given[key]]));
 }
 
-/** Trains, or reads what an earlier call trained; undefined when it was interrupted. */
+/** Trains, or reads what an earlier call trained; undefined when it was interrupted. Rank 0 reads for all ranks. */
 export async function trainOne(
   options: CompareOptions,
   spec: RunSpec,
   interruption: Interruption,
   emit: (event: TrainEvent) => void,
+  collective: Collective,
   engine?: string,
 ): Promise<TrainedRun | undefined> {
   const wanted = trainOptionsOf(options, spec);
-  const finished = await readFinished(wanted, spec);
+  const onFirst = async <T>(read: () => Promise<T>): Promise<T> =>
+    broadcastValue(collective, collective.rank === 0 ? await read() : (undefined as T));
+  const finished = await onFirst(() => readFinished(wanted, spec));
   if (finished) return finished;
-  if (interruption.requested) return undefined;
-  const started = existsSync(wanted.out);
-  // A run that was stopped before it wrote anything to continue from starts again, and so does another that is done.
-  const checkpoints = await readdir(join(wanted.out, "checkpoints")).catch(() => []);
-  const resume = started && checkpoints.length > 0 && !(await isDone(wanted.out));
-  if (started && !resume) await rm(wanted.out, { recursive: true });
+  const wishes = await gatherValues(collective, interruption.requested);
+  if (wishes.includes(true)) return undefined;
+  const resume = await onFirst(async () => {
+    const started = existsSync(wanted.out);
+    // A run that was stopped before it wrote anything to continue from starts again, and so does another that is done.
+    const checkpoints = await readdir(join(wanted.out, "checkpoints")).catch(() => []);
+    const resumes = started && checkpoints.length > 0 && !(await isDone(wanted.out));
+    if (started && !resumes) await rm(wanted.out, { recursive: true });
+    return resumes;
+  });
   const run = startTraining({ ...wanted, resume }, emit, engine);
   interruption.current = run;
   try {
     const summary = await run.finished;
-    return summary.status === "done" ? await readFinished(wanted, spec) : undefined;
+    return summary.status === "done" ? await onFirst(() => readFinished(wanted, spec)) : undefined;
   } finally {
     interruption.current = undefined;
   }
@@ -132,7 +142,7 @@ async function isDone(folder: string): Promise<boolean> {
 }
 
 /** Options that do not change what a run comes to. */
-const idleOptions = ["resume", "saveMinutes", "saveEnd"];
+const idleOptions = ["resume", "saveMinutes", "saveEnd", "distributed", "collectiveTimeout"];
 
 function sameRun(recorded: Readonly<Record<string, unknown>>, wanted: TrainOptions): boolean {
   const plain = JSON.parse(JSON.stringify({ ...wanted, resume: false })) as Record<string, unknown>;

@@ -27,6 +27,7 @@ import {
   overLength,
   padToken,
   quantType,
+  rankFields,
   trainOn,
 } from "./fields.ts";
 
@@ -98,6 +99,7 @@ export const compareDefinition = defineOptions({
       }),
       price: real("US dollars for an hour of this machine", { min: 0 }),
     },
+    "Several machines": rankFields,
     "Device and output": deviceFields,
   },
   alternatives: [["epochs", "maxSteps"]],

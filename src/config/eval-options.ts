@@ -9,6 +9,7 @@ import {
   maxNewTokens,
   modelFields,
   overLength,
+  rankFields,
   trainOn,
 } from "./fields.ts";
 
@@ -33,6 +34,7 @@ export const evalDefinition = defineOptions({
       overLength,
       ...batchFields,
     },
+    "Several machines": rankFields,
     "Device and output": deviceFields,
   },
   examples: ["lowrank eval --model tiny --adapter runs/first --data test.jsonl --metrics perplexity,rouge"],

@@ -5,6 +5,7 @@
 import type { ExampleRow } from "../data/index.ts";
 import { type Rendering, renderPrompt } from "../data/render.ts";
 import type { RowId } from "../data/row.ts";
+import { type Collective, gatherValues, single } from "../distributed/collective.ts";
 import { generateBatch } from "../generate/generate.ts";
 import { KeyValueCache } from "../generate/kv-cache.ts";
 import { greedy } from "../generate/sampler.ts";
@@ -27,6 +28,8 @@ export interface TextPrediction extends TextPrompt {
   readonly tokenIds: readonly number[];
   readonly finishReason: "stop" | "length";
 }
+
+type Answer = Pick<TextPrediction, "prediction" | "tokenIds" | "finishReason">;
 
 /** The prompts of rows, in the order in which they first appear, and the number of rows with nothing to answer. */
 export function groupPrompts(
@@ -53,6 +56,8 @@ export function groupPrompts(
 
 export interface PredictOptions {
   readonly maxNewTokens: number;
+  /** The ranks that share the prompts; this process alone when absent. */
+  readonly collective?: Collective;
   readonly onProgress?: (done: number, total: number) => void;
 }
 
@@ -68,18 +73,20 @@ export async function predictTexts(
   decoder: Decoder,
   tokenizer: Tokenizer,
   prompts: readonly TextPrompt[],
-  { maxNewTokens, onProgress }: PredictOptions,
+  { maxNewTokens, onProgress, collective = single }: PredictOptions,
 ): Promise<TextPrediction[]> {
-  const predictions: TextPrediction[] = new Array(prompts.length);
+  const own: [index: number, answer: Answer][] = [];
   // The longest first: what does not fit in memory fails at once.
   const order = prompts.map((_, i) => i).sort((a, b) => prompts[b]!.ids.length - prompts[a]!.ids.length);
   let done = 0;
-  for (let start = 0; start < order.length; ) {
+  for (let start = 0, turn = 0; start < order.length; turn++) {
     const longest = prompts[order[start]!]!.ids.length;
     const slotBytes = KeyValueCache.sizeBytes(decoder.backend, decoder.config, 1, longest + maxNewTokens);
     const fitting = Math.min(cacheBudgetBytes / slotBytes, passTokens / longest);
     const slots = Math.max(1, Math.min(mostSlots, Math.floor(fitting)));
     const group = order.slice(start, start + slots * promptsPerSlot);
+    start += group.length;
+    if (turn % collective.size !== collective.rank) continue;
     const requests = group.map((index) => ({
       promptIds: prompts[index]!.ids,
       maxNewTokens,
@@ -90,12 +97,14 @@ export async function predictTexts(
       slots,
       onFinished(i, { tokenIds, finishReason }) {
         const prediction = tokenizer.decode(tokenIds, { skipSpecialTokens: true });
-        predictions[group[i]!] = { ...prompts[group[i]!]!, prediction, tokenIds, finishReason };
+        own.push([group[i]!, { prediction, tokenIds: [...tokenIds], finishReason }]);
         onProgress?.(++done, prompts.length);
       },
     });
-    start += group.length;
   }
+  const predictions: TextPrediction[] = new Array(prompts.length);
+  for (const [index, answer] of (await gatherValues(collective, own)).flat())
+    predictions[index] = { ...prompts[index]!, ...answer };
   return predictions;
 }
 

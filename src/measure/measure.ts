@@ -8,6 +8,7 @@ import { warningsOf } from "../data/dataset-report.ts";
 import { toExamples } from "../data/index.ts";
 import { readRows } from "../data/read-rows.node.ts";
 import type { Rendering, Sample } from "../data/render.ts";
+import type { Collective } from "../distributed/collective.ts";
 import type { TextMetricName } from "../metrics/index.ts";
 import { perplexityOf } from "../metrics/perplexity.ts";
 import type { OpenedModel } from "../models/open-model.ts";
@@ -38,6 +39,8 @@ export interface Measurement {
 
 export interface MeasureHooks {
   readonly warn?: (message: string) => void;
+  /** The ranks that share the work; this process alone when absent. All get the whole measurement. */
+  readonly collective?: Collective;
   readonly progress?: (what: "loss" | "answers", done: number, total: number) => void;
 }
 
@@ -81,6 +84,7 @@ async function measureLoss(
 ): Promise<{ scores: Record<string, number>; losses: NonNullable<Measurement["losses"]> }> {
   const evaluation = await evaluate(model.loaded.decoder, samples, {
     tokensPerPass: options.batchSize * options.sequenceLength,
+    collective: hooks.collective,
     onProgress: (done) => hooks.progress?.("loss", done, samples.length),
   });
   const { perplexity, bytePerplexity, loss } = perplexityOf({
@@ -134,6 +138,7 @@ async function answer(
   }
   return predictTexts(model.loaded.decoder, model.tokenizer, prompts, {
     maxNewTokens: options.maxNewTokens,
+    collective: hooks.collective,
     onProgress: (done, total) => hooks.progress?.("answers", done, total),
   });
 }

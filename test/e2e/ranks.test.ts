@@ -243,6 +243,31 @@ for (const mpi of installed) {
       expect(JSON.parse(stdout).steps).toBe(steps);
     });
 
+    it("measures the same, losses and answers, on any number of ranks", () => {
+      const args = [
+        "eval",
+        "--model",
+        "tiny",
+        "--data",
+        data,
+        "--backend",
+        "cpu",
+        "--threads",
+        "1",
+        "--json",
+      ];
+      const measured = [...args, "--metrics", "perplexity,rouge", "--max-new-tokens", "6"];
+      const predictions = (name: string) => ["--predictions", join(folder, `${mpi.name} ${name}.jsonl`)];
+      const one = JSON.parse(succeed(...measured, ...predictions("one")).stdout);
+      const run = onRanks(mpi, 3, [...measured, ...predictions("three")]);
+      expect(run.code, run.stderr).toBe(0);
+      expect({ ...JSON.parse(run.stdout), elapsedMs: 0 }).toEqual({ ...one, elapsedMs: 0 });
+      const [left, right] = ["one", "three"].map((name) =>
+        readFileSync(join(folder, `${mpi.name} ${name}.jsonl`), "utf8"),
+      );
+      expect(left).toBe(right);
+    });
+
     it.runIf(installed.length > 1)("refuses the library of another MPI, which would train alone", () => {
       const out = `${mpi.name} mismatch`;
       const run = onRanks(mpi, 2, trainArgs(out), { LOWRANK_MPI: mpi.otherLibrary });
@@ -252,6 +277,19 @@ for (const mpi of installed) {
     });
   });
 }
+
+it.runIf(installed.length > 0)("compares the same on two ranks", () => {
+  const args = (out: string) => [
+    ...["compare", "--model", "tiny", "--data", data, "--eval-data", data, "--out", join(folder, out)],
+    ...["--methods", "lora", "--max-steps", "2", "--gradient-accumulation", "2", "--learning-rates", "1e-3"],
+    ...["--backend", "cpu", "--threads", "1", "--json"],
+  ];
+  const one = JSON.parse(succeed(...args("compare one")).stdout);
+  const run = onRanks(installed[0]!, 2, args("compare two"));
+  expect(run.code, run.stderr).toBe(0);
+  const scores = ({ rows }: { rows: { scores: unknown }[] }) => rows.map((row) => row.scores);
+  expect(scores(JSON.parse(run.stdout))).toEqual(scores(one));
+});
 
 it.runIf(installed.length > 0)("says what is missing where no library can be opened", () => {
   const { code, stderr } = onRanks(installed[0]!, 2, trainArgs("no library"), {
