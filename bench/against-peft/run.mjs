@@ -5,7 +5,7 @@
 //   node bench/against-peft/run.mjs --python .venv/bin/python --configs DIR [--cases 135m-256,1b-512] [--steps N] [--json]
 //
 // Needs a Python with torch, transformers and peft (bitsandbytes for the qlora cases), and a folder of config.json
-// files named smollm_135m.json and tinyllama_1b_chat_v1.0.json. A development tool: nothing a user runs needs it.
+// files named smollm_135m.json, tinyllama_1b_chat_v1.0.json and qwen3.5_0.8b.json, those that the cases ask for. A development tool: nothing a user runs needs it.
 
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -55,6 +55,14 @@ const cases = {
     precision: "bf16",
     method: "qlora",
     steps: 12,
+  },
+  "qwen3.5-512": {
+    config: "qwen3.5_0.8b.json",
+    batch: 1,
+    length: 512,
+    precision: "bf16",
+    method: "lora",
+    steps: 4,
   },
   "1b-512-qlora": {
     config: "tinyllama_1b_chat_v1.0.json",

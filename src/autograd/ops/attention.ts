@@ -3,6 +3,7 @@
 import type { Segments, Tensor } from "../../backend/backend.ts";
 import { invariant } from "../../util/errors.ts";
 import type { Parameter, Tape, Value } from "../tape.ts";
+import { gradTarget } from "./grad-target.ts";
 
 export interface RopeTables {
   readonly cos: Tensor; // [P, D/2]
@@ -96,17 +97,4 @@ export function attention(tape: Tape, q: Value, k: Value, v: Value, spec: Attent
       : undefined,
   });
   return out;
-}
-
-/** Memory the kernel may overwrite for a value's gradient, and what to do with it afterwards. */
-function gradTarget(tape: Tape, value: Value): { tensor: Tensor; finish(): void } {
-  if (value.needsGrad && !value.grad) return { tensor: tape.gradOf(value).tensor, finish: () => {} };
-  const tensor = tape.allocateTensor(value.shape, "activations");
-  return {
-    tensor,
-    finish() {
-      if (value.grad) tape.backend.addInPlace({ x: tensor, y: value.grad });
-      tape.backend.free(tensor.buffer);
-    },
-  };
 }

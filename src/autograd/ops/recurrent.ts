@@ -5,6 +5,7 @@ import type { Segments, Tensor } from "../../backend/backend.ts";
 import { reshape } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
 import type { Parameter, Tape, Value } from "../tape.ts";
+import { gradTarget } from "./grad-target.ts";
 
 /** Segments whose kStart is a row of `state`, as the recurrent kernels of the contract read them. */
 export interface RecurrentState {
@@ -46,7 +47,7 @@ export function causalConv1d(tape: Tape, x: Value, spec: ConvolutionSpec): Value
     backward: y.needsGrad
       ? () => {
           if (!y.grad) return;
-          const dx = x.needsGrad ? overwritten(tape, x) : undefined;
+          const dx = x.needsGrad ? gradTarget(tape, x) : undefined;
           backend.causalConv1dBackward({
             ...shared(),
             dy: y.grad,
@@ -83,7 +84,7 @@ export function deltaGates(
     backward: needsGrad
       ? () => {
           if (!g.grad || !beta.grad) return;
-          const [da, db] = [overwritten(tape, a), overwritten(tape, b)];
+          const [da, db] = [gradTarget(tape, a), gradTarget(tape, b)];
           backend.deltaGatesBackward({
             ...shared(),
             ...{ dg: g.grad, dBeta: beta.grad, da: da.tensor, db: db.tensor },
@@ -139,7 +140,7 @@ export function gatedDeltaRule(tape: Tape, qkv: Value, g: Value, beta: Value, sp
     backward: needsGrad
       ? () => {
           if (!out.grad) return;
-          const grads = [qkv, g, beta].map((value) => overwritten(tape, value));
+          const grads = [qkv, g, beta].map((value) => gradTarget(tape, value));
           const [dqkv, dg, dBeta] = grads.map(({ tensor }) => tensor) as [Tensor, Tensor, Tensor];
           backend.gatedDeltaRuleBackward({ ...shared(), dOut: byHeads(out.grad), dqkv, dg, dBeta });
           for (const grad of grads) grad.finish();
@@ -147,17 +148,4 @@ export function gatedDeltaRule(tape: Tape, qkv: Value, g: Value, beta: Value, sp
       : undefined,
   });
   return out;
-}
-
-/** Memory the kernel may overwrite for a value's gradient, and what to do with it afterwards. */
-function overwritten(tape: Tape, value: Value): { tensor: Tensor; finish(): void } {
-  if (value.needsGrad && !value.grad) return { tensor: tape.gradOf(value).tensor, finish: () => {} };
-  const tensor = tape.allocateTensor(value.shape, "activations");
-  return {
-    tensor,
-    finish() {
-      if (value.grad) tape.backend.addInPlace({ x: tensor, y: value.grad });
-      tape.backend.free(tensor.buffer);
-    },
-  };
 }
