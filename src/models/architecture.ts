@@ -24,6 +24,8 @@ export interface GgufArchitecture {
   readonly headsOfMixers?: boolean;
   /** It has no head but one of its own: a tied one is written as a copy. */
   readonly needsHead?: boolean;
+  /** It takes divisors of the plain frequencies, as LLaMA 3's scaling needs. */
+  readonly ropeFactors?: boolean;
   /** It has LongRoPE's factors, and turns a share of each head. */
   readonly longRope?: boolean;
   /** Keys below `<name>.` besides the usual ones. UserError for a variant that it computes in another way. */

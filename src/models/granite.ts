@@ -9,6 +9,7 @@ const gguf: GgufArchitecture = {
   name: "granite",
   interleaves: true,
   splitsGateUp: true,
+  ropeFactors: true,
   metadata: ({ embeddingScale, residualScale, logitScale, layers, ropes }) => ({
     // Granite's switch for whether anything turns.
     ...(ropes.length > 0 ? {} : { "rope.scaling.finetuned": { type: "bool", value: false } }),

@@ -1,10 +1,18 @@
 // Hunyuan (dense): RMSNorm on heads of q and k after the rotation, whose base may be stretched once for all (alpha).
 
-import type { Architecture } from "./architecture.ts";
+import { type Architecture, refuseInGguf } from "./architecture.ts";
 import { ConfigReader, type Json, readCommon } from "./decoder-config.ts";
 
 export const hunyuanV1Dense: Architecture = {
   modelType: "hunyuan_v1_dense",
+  gguf: {
+    name: "hunyuan-dense",
+    interleaves: false,
+    metadata({ qkvBias }) {
+      refuseInGguf("hunyuan-dense", "has biases in attention", qkvBias);
+      return {};
+    },
+  },
   readConfig(json) {
     const read = new ConfigReader(json);
     const bias = read.flag("attention_bias", false);

@@ -5,7 +5,7 @@ import { ConfigReader, readCommon } from "./decoder-config.ts";
 
 export const llama: Architecture = {
   modelType: "llama",
-  gguf: { name: "llama", interleaves: true },
+  gguf: { name: "llama", interleaves: true, ropeFactors: true },
   readConfig(json) {
     const read = new ConfigReader(json);
     const common = readCommon(json, { theta: 10000, tied: false, maxPositions: 2048, normEpsilon: 1e-6 });

@@ -11,14 +11,13 @@ export const smollm3: Architecture = {
   gguf: {
     name: "smollm3",
     interleaves: true,
-    metadata({ layers, ropes, outputBias, mlpBias }) {
+    metadata({ layers, outputBias, mlpBias }) {
       const refuse = (what: string, refused: boolean) => refuseInGguf("smollm3", what, refused);
       refuse(
         "turns other layers than three of four",
         layers.some(({ rope }, i) => (rope === undefined) !== ((i + 1) % 4 === 0)),
       );
       refuse("has biases on what attention and MLP make", outputBias || mlpBias);
-      refuse("has LLaMA 3's RoPE", ropes[0]!.rope.type === "llama3");
       return {};
     },
   },

@@ -76,7 +76,7 @@ export function ropeMetadata(
       break;
     case "llama3":
     case "proportional":
-      if (architecture !== "llama") refuse(`is of type "${rope.type}"`);
+      if (!like.ropeFactors) refuse(`is of type "${rope.type}"`);
   }
   return metadata;
 }

@@ -111,7 +111,8 @@ function addSpecialTokens(
   const id = (key: string, value: number | undefined) => {
     if (value !== undefined) metadata.set(`tokenizer.ggml.${key}_token_id`, { type: "u32", value });
   };
-  const named = modelConfig?.bos_token_id;
+  const text = modelConfig?.text_config;
+  const named = modelConfig?.bos_token_id ?? (isJsonObject(text) ? text.bos_token_id : undefined);
   const isId = typeof named === "number" && Number.isInteger(named) && named >= 0 && named < vocabularySize;
   id("bos", tokenizer.bosId ?? (isId ? named : undefined));
   id("eos", tokenizer.eosId);

@@ -52,7 +52,11 @@ export function readSpecialTokens(files: TokenizerFiles, vocabulary: Vocabulary)
     eosIds.add(id);
   }
   for (const id of idList(field(files.generationConfig, "eos_token_id"))) eosIds.add(id);
-  if (eosIds.size === 0) for (const id of idList(field(files.modelConfig, "eos_token_id"))) eosIds.add(id);
+  const { modelConfig } = files;
+  // A model of more than text says it of its text tower.
+  const ofModel =
+    field(modelConfig, "eos_token_id") ?? field(field(modelConfig, "text_config"), "eos_token_id");
+  if (eosIds.size === 0) for (const id of idList(ofModel)) eosIds.add(id);
   for (const id of eosIds) if (vocabulary.tokenOf(id) === undefined) eosIds.delete(id);
   if (eosIds.size === 0) {
     throw new UserError(

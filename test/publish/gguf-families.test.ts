@@ -15,6 +15,7 @@ import { readModelConfig } from "../../src/models/index.ts";
 import { openModel } from "../../src/models/open-model.ts";
 import { tokenLogits } from "../../src/models/token-logits.ts";
 import { exportGguf } from "../../src/publish/export-gguf.ts";
+import { ggufArchitecture } from "../../src/publish/gguf-names.ts";
 import { decodeToF32 } from "../../src/tensor/dtype.ts";
 import { writeModelFolder } from "../golden/load-golden.ts";
 import { byteTokenizerFiles } from "../text/byte-tokenizer.ts";
@@ -78,6 +79,19 @@ const models: Readonly<Record<string, Config>> = {
     ...{ residual_multiplier: 0.5, logits_scaling: 4, tie_word_embeddings: true },
   },
   smollm3: { model_type: "smollm3", num_hidden_layers: 4 },
+  exaone4: {
+    ...{ model_type: "exaone4", num_hidden_layers: 2, sliding_window: null },
+    layer_types: ["full_attention", "full_attention"],
+    rope_parameters: {
+      ...{ rope_type: "llama3", rope_theta: 1e4, factor: 8, low_freq_factor: 1, high_freq_factor: 4 },
+      original_max_position_embeddings: 32,
+    },
+  },
+  seed_oss: { model_type: "seed_oss", num_hidden_layers: 2, head_dim: 32 },
+  hunyuan: {
+    ...{ model_type: "hunyuan_v1_dense", num_hidden_layers: 2, head_dim: 32, tie_word_embeddings: true },
+    rope_parameters: { rope_type: "dynamic", rope_theta: 1e4, alpha: 50, factor: 1 },
+  },
   olmo2: { model_type: "olmo2", num_hidden_layers: 2, tie_word_embeddings: true },
   olmo3: {
     ...{ model_type: "olmo3", num_hidden_layers: 4, sliding_window: 12 },
@@ -166,13 +180,16 @@ describe("GGUF of newer families", () => {
     ["olmo3", { layer_types: Array(4).fill("full_attention") }, "three of four"],
     ["olmo2", { head_dim: 8 }, "wider or narrower"],
     ["smollm3", { attention_bias: true }, "biases"],
+    ["exaone4", { sliding_window: 8, layer_types: undefined }, "64 layers"],
+    ["seed_oss", { attention_out_bias: true }, "biases"],
+    ["hunyuan", { attention_bias: true }, "biases"],
   ] as const)("refuses %s with %j", async (name, change, why) => {
     await expect(exported(writeModel(name, change))).rejects.toThrow(why);
   });
 
-  it("refuses by name what llama.cpp's like is not written for", async () => {
-    const model = writeModel("granite", { model_type: "seed_oss", head_dim: 16 });
-    await expect(exported(model)).rejects.toThrow('model_type "seed_oss" cannot be exported to GGUF');
+  it("refuses by name what llama.cpp's like is not written for", () => {
+    const config = { ...readModelConfig({ ...shape, ...models.granite }), modelType: "unheard_of" };
+    expect(() => ggufArchitecture(config)).toThrow('model_type "unheard_of" cannot be exported to GGUF');
   });
 });
 
