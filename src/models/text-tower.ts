@@ -2,6 +2,7 @@
 // text_config, and its weights and modules lie below a prefix. What is trained, answers and is exported is the text tower;
 // the rest is carried along untouched. The prefixes of weights in files are formats/model-folder.ts's.
 
+import { UserError } from "../util/errors.ts";
 import type { Json } from "./config-reader.ts";
 import type { DecoderConfig, TextTower } from "./decoder-config.ts";
 
@@ -37,8 +38,14 @@ export interface TowerConfig {
 /** The text tower of a config.json; undefined where it is no wrapper of ours. */
 export function textTowerOf(json: Json): TowerConfig | undefined {
   const name = String(json.model_type);
-  const text = json.text_config;
-  if (!Object.hasOwn(wrappers, name) || typeof text !== "object" || text === null) return undefined;
+  if (!Object.hasOwn(wrappers, name)) return undefined;
+  // What a file leaves out is as the class has it.
+  const text = json.text_config ?? {};
+  if (typeof text !== "object" || Array.isArray(text)) {
+    throw new UserError(
+      `config.json: text_config should be an object, found ${JSON.stringify(text).slice(0, 80)}`,
+    );
+  }
   const { modulePrefix, usualText, tiedByWrapper, change } = wrappers[name]!;
   const { tie_word_embeddings: tiesWhole } = json;
   const own: Json = {

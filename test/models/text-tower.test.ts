@@ -143,6 +143,8 @@ describe("a text tower", () => {
     expect(readModelConfig({ ...whole, tie_word_embeddings: false }).tied).toBe(false);
     const untied = withTieFlag(whole, { ...readModelConfig(whole), tied: false });
     expect(readModelConfig(untied).tied).toBe(false);
+    // What neither says is as the classes have it.
+    expect(readModelConfig({ model_type: "gemma3" })).toMatchObject({ width: 2304, vocabularySize: 262_208 });
     expect(withTextValues(whole, { vocab_size: 300 })).toMatchObject({ text_config: { vocab_size: 300 } });
     expect(withTextValues({ model_type: "llama" }, { vocab_size: 300 })).toEqual({
       ...{ model_type: "llama", vocab_size: 300 },
@@ -178,6 +180,7 @@ describe("models that are left out", () => {
       'a wrapper for more than text around "llama"',
     );
     expect(refusal({ model_type: "gemma3", text_config: { model_type: "mamba" } })).toThrow("Mamba");
+    expect(refusal({ model_type: "gemma3", text_config: [] })).toThrow("text_config should be an object");
   });
 
   it("of a family are refused by what they have", () => {
