@@ -2,7 +2,8 @@
 
 import { expect, it } from "vitest";
 import { readModelConfig } from "../../src/models/index.ts";
-import { parseTargets } from "../../src/models/target-names.ts";
+import { lastParts, parseTargets } from "../../src/models/target-names.ts";
+import { linearLayers, trainableTable } from "../../src/plan/shape.ts";
 
 const config = {
   ...{ model_type: "llama", vocab_size: 96, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1 },
@@ -17,6 +18,24 @@ it.each(["__proto__", "constructor", "toString", "relu6"])(
     );
   },
 );
+
+it("attention is what the model has of it, and what is one matrix is one target", () => {
+  const phi3 = readModelConfig({ ...config, model_type: "phi3" });
+  const names = linearLayers(phi3).map(({ name }) => name);
+  expect(names.slice(0, 4)).toEqual(
+    ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"].map(
+      (path) => `model.layers.0.${path}`,
+    ),
+  );
+  expect(parseTargets("attention", lastParts(names))).toEqual(["qkv_proj", "o_proj"]);
+  expect(parseTargets("qkv,gate_up", [])).toEqual(["qkv_proj", "gate_up_proj"]);
+  // One A for all of q, k and v: rank * (in + out), out being 32 + 32 + 32.
+  const rows = trainableTable(phi3, [2]);
+  expect(rows.map(({ targets }) => targets)).toEqual([
+    ...["qkv", "o", "gate_up", "down", "attention", "all-linear"],
+  ]);
+  expect(rows[0]!.parameters).toEqual({ 2: 2 * (32 + 96) });
+});
 
 it("a target called like a property of every object is a name", () => {
   expect(parseTargets("constructor,q", [])).toEqual(["constructor", "q_proj"]);
