@@ -223,17 +223,18 @@ export function readRopesFor(
   json: Json,
   config: DecoderConfig,
   thetas: LayerTypeThetas,
-): Pick<DecoderConfig, "ropes"> & { ropeOf(type: keyof LayerTypeThetas): number } {
+): Pick<DecoderConfig, "ropes" | "notes"> & { ropeOf(type: keyof LayerTypeThetas): number } {
   const { maxPositions } = config;
   const { headWidth } = config.layers[0]!;
+  const notes = [...config.notes];
   const { full_attention: full, sliding_attention: sliding } = readRopesByType(
     json,
     { headWidth, maxPositions },
     thetas,
-    () => {},
+    (note) => notes.push(note),
   );
   const ropes = [full, sliding].map((rope) => ({ rope, headWidth }));
-  return { ropes, ropeOf: (type) => (type === "full_attention" ? 0 : 1) };
+  return { ropes, notes, ropeOf: (type) => (type === "full_attention" ? 0 : 1) };
 }
 
 /** sliding_window; 0 where it is null or absent. */

@@ -65,7 +65,7 @@ export const gemma3Text: Architecture = {
       readLayerTypes(given, count, ["full_attention", "sliding_attention"]) ??
       common.layers.map((_, i) => ((i + 1) % pattern === 0 ? "full_attention" : "sliding_attention"));
     const window = readWindow(given);
-    const { ropes, ropeOf } = readRopesFor(given, common, {
+    const { ropes, notes, ropeOf } = readRopesFor(given, common, {
       full_attention: read.number("rope_theta", 1e6),
       sliding_attention: read.number("rope_local_base_freq", 1e4),
     });
@@ -78,6 +78,7 @@ export const gemma3Text: Architecture = {
       ...{ embeddingScale: Math.sqrt(common.width), embeddingScaleRounded: true },
       logitSoftCap: read.positiveOrNothing("final_logit_softcapping"),
       ropes,
+      notes,
       layers: eachLayer(common, (i) => ({
         window: types[i] === "sliding_attention" ? window : 0,
         rope: ropeOf(types[i]!),

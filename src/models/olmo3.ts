@@ -47,13 +47,14 @@ export const olmo3: Architecture = {
       common.layers.map((_, i) => ((i + 1) % 4 === 0 ? "full_attention" : "sliding_attention"));
     const window = readWindow(given);
     // A theta outside the objects is the full layers' alone, in transformers too.
-    const { ropes, ropeOf } = readRopesFor(given, common, {
+    const { ropes, notes, ropeOf } = readRopesFor(given, common, {
       full_attention: new ConfigReader(given).number("rope_theta", usualTheta),
       sliding_attention: usualTheta,
     });
     return {
       ...common,
       ropes,
+      notes,
       layers: eachLayer(common, (i) => ({
         window: types[i] === "sliding_attention" ? window : 0,
         rope: ropeOf(types[i]!),

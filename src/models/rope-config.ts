@@ -47,7 +47,13 @@ export function readRopesByType(
   // Their lengths and thetas stand in the objects, or are the usual ones.
   const rest = { ...json, rope_theta: undefined, original_max_position_embeddings: undefined };
   const of = (type: keyof LayerTypeThetas) => {
-    const given = { ...objectOrNothing(nested, type), ...(type === "full_attention" ? scaling : {}) };
+    const own = { ...objectOrNothing(nested, type), ...(type === "full_attention" ? scaling : {}) };
+    if (own.truncate !== undefined && own.truncate !== nested.truncate) {
+      note(
+        `config.json: truncate of the RoPE of ${type} is not used: with a RoPE for each layer type it counts beside them only, in transformers too`,
+      );
+    }
+    const given = { ...own, truncate: nested.truncate };
     return readRopeObject(rest, given, { ...shape, theta: thetas[type] }, note);
   };
   return { full_attention: of("full_attention"), sliding_attention: of("sliding_attention") };

@@ -108,6 +108,18 @@ describe("refusals", () => {
     expect(notes({ rope_scaling: dynamic })[0]).toContain("original_max_position_embeddings is not used");
   });
 
+  it("rounds YaRN's ramp, with a RoPE for each layer type, as what stands beside them says", () => {
+    const yarn = { rope_type: "yarn", factor: 4, original_max_position_embeddings: 32 };
+    const read = (parameters: Config) =>
+      readModelConfig({ ...base, rope_scaling: undefined, model_type: "olmo3", rope_parameters: parameters });
+    const inside = read({ full_attention: { ...yarn, truncate: false } });
+    expect(inside.ropes[0]!.rope).toMatchObject({ type: "yarn", truncate: true });
+    expect(inside.notes[0]).toContain("truncate of the RoPE of full_attention is not used");
+    const beside = read({ full_attention: yarn, truncate: false });
+    expect(beside.ropes[0]!.rope).toMatchObject({ type: "yarn", truncate: false });
+    expect(beside.notes).toEqual([]);
+  });
+
   it("turns a part of each head where a scaling and partial_rotary_factor come together", () => {
     const [{ rope }] = readModelConfig({
       ...base,
