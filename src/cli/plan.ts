@@ -81,7 +81,13 @@ function tellRanks({ ranks, methods }: Plan, terminal: Terminal): void {
   for (const assumption of ranks.assumptions) terminal.print(`  - ${assumption}`);
 }
 
-function limitText({ limit }: Plan): string {
+function limitText({ limit, methods }: Plan): string {
+  const onCard = methods[0]?.variants[0]?.deviceBytes !== undefined;
+  const what = onCard ? ", as the CUDA backend asks for it, gaps and scratch included" : "";
+  return what + limitOnly(limit);
+}
+
+function limitOnly(limit: Plan["limit"]): string {
   return limit ? `; + fits in ${formatBytes(limit.bytes)} (${limit.source}), - does not` : "";
 }
 
@@ -112,8 +118,8 @@ function variantTable({ methods, limit }: Plan): string {
   const rows = titles.map((title, i) => [
     title,
     ...methods.map(({ variants }) => {
-      const { peakBytes, fits } = variants[i]!;
-      return `${formatBytes(peakBytes)}${limit ? (fits ? " +" : " -") : ""}`;
+      const { peakBytes, deviceBytes, fits } = variants[i]!;
+      return `${formatBytes(deviceBytes ?? peakBytes)}${limit ? (fits ? " +" : " -") : ""}`;
     }),
   ]);
   return formatTable(["activations, optimizer", ...methods.map(({ title }) => title)], rows);

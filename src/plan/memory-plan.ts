@@ -31,6 +31,8 @@ export interface MemoryVariant {
   /** What the device must hold at once. */
   readonly peakBytes: number;
   readonly ledger: LedgerReport;
+  /** What the CUDA backend asks a card for: peakBytes with gaps between blocks and products' scratch; absent off cards. */
+  readonly deviceBytes?: number;
   /** Absent when no limit was given. */
   readonly fits?: boolean;
 }
@@ -51,6 +53,8 @@ export interface MemoryOptions {
   readonly sequenceLength: number;
   readonly paged: boolean;
   readonly limitBytes?: number;
+  /** The limit is an NVIDIA card's: what the CUDA backend asks of it is held against it. */
+  readonly onCard?: boolean;
 }
 
 /** The whole plan of one method. */
@@ -68,14 +72,17 @@ export async function planMethod(
         caseOf(shape, planned, { ...options, recipe: { ...options.recipe, optimizer }, checkpointing }),
       );
       for (const paged of [false, true]) {
-        const peakBytes = last.ledger.peakBytes - (paged ? last.ledger.atPeak.optimizer : 0);
+        const saved = paged ? last.ledger.atPeak.optimizer : 0;
+        const peakBytes = last.ledger.peakBytes - saved;
+        const deviceBytes = last.deviceBytes === undefined ? undefined : last.deviceBytes - saved;
         variants.push({
           checkpointing,
           optimizer,
           paged,
           peakBytes,
           ledger: last.ledger,
-          ...(options.limitBytes === undefined ? {} : { fits: peakBytes <= options.limitBytes }),
+          ...(deviceBytes === undefined ? {} : { deviceBytes }),
+          ...(options.limitBytes === undefined ? {} : { fits: (deviceBytes ?? peakBytes) <= options.limitBytes }),
         });
       }
     }
@@ -100,7 +107,7 @@ function caseOf(
     recipe: { ...recipe, method: planned.method },
     precision: planned.precision,
     storedDType: shape.storedDType,
-    ...{ batchSize, sequenceLength, checkpointing },
+    ...{ batchSize, sequenceLength, checkpointing, onCard: options.onCard },
   };
 }
 
@@ -110,8 +117,8 @@ const mostTokens = 2 ** 20;
 async function largestThatFit(shape: ModelShape, planned: PlannedMethod, options: MemoryOptions) {
   const peak = async (batchSize: number, sequenceLength: number) => {
     const run = caseOf(shape, planned, { ...options, batchSize, sequenceLength, checkpointing: true });
-    const { ledger } = await predictMemory(shape.config, run);
-    return ledger.peakBytes - (options.paged ? ledger.atPeak.optimizer : 0);
+    const { ledger, deviceBytes } = await predictMemory(shape.config, run);
+    return (deviceBytes ?? ledger.peakBytes) - (options.paged ? ledger.atPeak.optimizer : 0);
   };
   const limit = options.limitBytes!;
   const longest = Math.min(mostTokens, shape.config.maxPositions);

@@ -88,7 +88,8 @@ export async function makePlan(
   );
   const methods: MethodPlan[] = [];
   for (const planned of chosen) {
-    methods.push(await planMethod(shape, planned, { ...options, recipe: options, limitBytes: limit?.bytes }));
+    const onCard = options.backend === "cuda" || (options.backend === "auto" && gpu?.title.startsWith("NVIDIA"));
+    methods.push(await planMethod(shape, planned, { ...options, recipe: options, limitBytes: limit?.bytes, onCard }));
   }
   const work = await workOf(options);
   const measured = options.probe ? await runProbe(options, shape, methods, memoryBytes, tell) : undefined;
