@@ -1,7 +1,7 @@
 // Speed of the CUDA backend's products on a card, at LLaMA-2 7B's shapes: 4-bit weights (nested scales) and bf16 ones, forward and
 // with respect to the input, by every tile, decoded within the product or expanded before it; and few rows, as decoding
 // has them. Each is first held against double precision in some entries. Run after `npm run build`:
-//   npm run bench -- cuda-products [--tokens 1024] [--shapes 4096x4096,11008x4096] [--seconds 0.3] [--json]
+//   npm run bench -- cuda-products [--tokens 1024] [--shapes 4096x4096,11008x4096] [--seconds 0.3] [--json | --json-lines]
 // On the tests' emulator (LOWRANK_CUDA_LIBRARY) it checks and its times mean nothing.
 
 import { parseArgs } from "node:util";
@@ -15,6 +15,7 @@ const { values: options } = parseArgs({
     shapes: { type: "string", default: "4096x4096,11008x4096,4096x11008" },
     seconds: { type: "string", default: "0.3" },
     json: { type: "boolean", default: false },
+    "json-lines": { type: "boolean", default: false },
   },
 });
 const checkedEntries = 200;
@@ -140,7 +141,8 @@ function bestSeconds(backend, call) {
 const results = [];
 function report(result) {
   results.push(result);
-  if (options.json) return;
+  if (options["json-lines"]) console.log(JSON.stringify(result));
+  if (options.json || options["json-lines"]) return;
   const { kind, shape, form, rows, way, ms, error } = result;
   const speed = result.tflops
     ? `${result.tflops.toFixed(1)} TFLOP/s`
@@ -197,6 +199,6 @@ for (const shape of options.shapes.split(",")) {
   }
 }
 if (options.json) console.log(JSON.stringify({ device: backend.description, results }, null, 2));
-else console.log(backend.description);
+else if (!options["json-lines"]) console.log(backend.description);
 backend.close();
 process.exitCode = wrong > 0 ? 1 : 0;

@@ -82,7 +82,9 @@ export async function planMethod(
           peakBytes,
           ledger: last.ledger,
           ...(deviceBytes === undefined ? {} : { deviceBytes }),
-          ...(options.limitBytes === undefined ? {} : { fits: (deviceBytes ?? peakBytes) <= options.limitBytes }),
+          ...(options.limitBytes === undefined
+            ? {}
+            : { fits: (deviceBytes ?? peakBytes) <= options.limitBytes }),
         });
       }
     }

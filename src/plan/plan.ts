@@ -88,8 +88,11 @@ export async function makePlan(
   );
   const methods: MethodPlan[] = [];
   for (const planned of chosen) {
-    const onCard = options.backend === "cuda" || (options.backend === "auto" && gpu?.title.startsWith("NVIDIA"));
-    methods.push(await planMethod(shape, planned, { ...options, recipe: options, limitBytes: limit?.bytes, onCard }));
+    const onCard =
+      options.backend === "cuda" || (options.backend === "auto" && gpu?.title.startsWith("NVIDIA"));
+    methods.push(
+      await planMethod(shape, planned, { ...options, recipe: options, limitBytes: limit?.bytes, onCard }),
+    );
   }
   const work = await workOf(options);
   const measured = options.probe ? await runProbe(options, shape, methods, memoryBytes, tell) : undefined;
