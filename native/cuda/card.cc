@@ -133,19 +133,15 @@ Handle Card::event() {
   return event;
 }
 
-/** Where `bytes` may be written in the ring: what was uploaded from there has arrived. */
+/** Where `bytes` may be written in the ring. At its end everything that was uploaded from it is waited for. */
 size_t Card::stagingRoom(size_t bytes) {
-  const size_t begin = stagingHead_ + bytes > kStagingBytes ? 0 : stagingHead_;
-  // The ring is used in order, so the oldest uploads are those ahead; past its end all of the rest are waited for.
-  while (!uploads_.empty()) {
-    const Upload& oldest = uploads_.front();
-    const bool ahead = begin == 0 && stagingHead_ != 0 ? true : oldest.end > begin;
-    if (!ahead) break;
-    check(driver.waitForEvent(oldest.event), "waiting for a copy");
-    spareEvents_.push_back(oldest.event);
-    uploads_.pop_front();
+  if (stagingHead_ + bytes <= kStagingBytes) return stagingHead_;
+  for (const Upload& upload : uploads_) {
+    check(driver.waitForEvent(upload.event), "waiting for a copy");
+    spareEvents_.push_back(upload.event);
   }
-  return begin;
+  uploads_.clear();
+  return 0;
 }
 
 void Card::write(Address to, const void* data, size_t bytes) {
@@ -160,7 +156,7 @@ void Card::write(Address to, const void* data, size_t bytes) {
   check(driver.copyToDevice(to, staging_->data() + at, bytes, stream), "copying to the card");
   const Handle done = event();
   check(driver.recordEvent(done, stream), "copying to the card");
-  uploads_.push_back({at + rounded, done});
+  uploads_.push_back({done});
   stagingHead_ = at + rounded;
 }
 

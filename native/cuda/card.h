@@ -2,7 +2,6 @@
 // copied to and fro. All of it is called by the thread that opened it. Not here: launches (commands.h), what
 // JavaScript sees (face.cc), who owns which block of memory (src/backend/cuda/memory.ts).
 #pragma once
-#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -88,7 +87,6 @@ class Card {
     std::vector<std::pair<MemoryHandle, size_t>> parts;
   };
   struct Upload {
-    size_t end;
     Handle event;
   };
   Handle event();
@@ -100,7 +98,7 @@ class Card {
   std::vector<Function> functions_;
   std::unique_ptr<PinnedMemory> staging_;
   size_t stagingHead_ = 0;
-  std::deque<Upload> uploads_;
+  std::vector<Upload> uploads_;
   std::vector<Handle> spareEvents_;
   std::vector<std::unique_ptr<PinnedMemory>> spareReads_;
   std::unique_ptr<Replays> replays_;

@@ -62,6 +62,7 @@ struct KernelNode {  // CUDA_KERNEL_NODE_PARAMS, the first version, which cuGrap
   F(init, cuInit, (unsigned flags))                                                                                     \
   F(driverVersion, cuDriverGetVersion, (int* version))                                                                  \
   F(deviceCount, cuDeviceGetCount, (int* count))                                                                        \
+  F(device, cuDeviceGet, (Device * device, int index))                                                                  \
   F(deviceName, cuDeviceGetName, (char* name, int length, Device device))                                               \
   F(deviceMemory, cuDeviceTotalMem_v2, (size_t * bytes, Device device))                                                 \
   F(deviceAttribute, cuDeviceGetAttribute, (int* value, int attribute, Device device))                                  \

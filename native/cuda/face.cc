@@ -118,17 +118,19 @@ napi_value probe(const Call& call) {
   for (int i = 0; i < count; i++) {
     char name[256] = "";
     size_t bytes = 0;
-    driver->deviceName(name, sizeof name, i);
-    driver->deviceMemory(&bytes, i);
+    Device device = 0;
+    driver->device(&device, i);
+    driver->deviceName(name, sizeof name, device);
+    driver->deviceMemory(&bytes, device);
     napi_value card;
     napi_create_object(env, &card);
     set(env, card, "name", text(env, name));
     set(env, card, "memoryBytes", number(env, static_cast<double>(bytes)));
-    set(env, card, "computeMajor", number(env, attribute(*driver, i, kComputeMajor)));
-    set(env, card, "computeMinor", number(env, attribute(*driver, i, kComputeMinor)));
-    set(env, card, "processors", number(env, attribute(*driver, i, kProcessors)));
-    set(env, card, "mostSharedBytes", number(env, attribute(*driver, i, kMostSharedOptIn)));
-    set(env, card, "mapsMemory", boolean(env, attribute(*driver, i, kVirtualMemory) != 0));
+    set(env, card, "computeMajor", number(env, attribute(*driver, device, kComputeMajor)));
+    set(env, card, "computeMinor", number(env, attribute(*driver, device, kComputeMinor)));
+    set(env, card, "processors", number(env, attribute(*driver, device, kProcessors)));
+    set(env, card, "mostSharedBytes", number(env, attribute(*driver, device, kMostSharedOptIn)));
+    set(env, card, "mapsMemory", boolean(env, attribute(*driver, device, kVirtualMemory) != 0));
     napi_set_element(env, cards, static_cast<uint32_t>(i), card);
   }
   return result;
@@ -138,7 +140,9 @@ napi_value open(const Call& call) {
   const char* problem = "";
   const Driver* driver = openDriver(nullptr, problem);
   if (!driver) throw Failure{0, problem};
-  auto* shared = new Shared(std::make_shared<Card>(*driver, static_cast<Device>(call.number(0))));
+  Device device = 0;
+  if (const Result result = driver->device(&device, static_cast<int>(call.number(0)))) raise(*driver, result, "finding the card");
+  auto* shared = new Shared(std::make_shared<Card>(*driver, device));
   napi_value result;
   napi_create_external(
       call.env, shared, [](napi_env, void* data, void*) { delete static_cast<Shared*>(data); }, nullptr, &result);

@@ -89,7 +89,7 @@ export async function openCuda({
     ...{ addon, index, card, emulated, precision },
     products: products ?? (emulated ? undefined : await tunedProducts(card)),
     description: `${card.name}, ${precision} products${emulated ? ", in software" : ""}`,
-    ptxOf: emulated ? () => new Uint8Array(1) : readPtx,
+    ptxOf: emulated ? () => "" : readPtx,
   });
 }
 

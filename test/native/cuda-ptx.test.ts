@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { kernelFiles, ptxPath, sourceHash, statedHash } from "../../native/cuda/ptx-source.mjs";
 import { cudaKernels } from "../../src/backend/cuda/kernels.ts";
+import { kernelsOf } from "../../src/backend/cuda/ptx.ts";
 
 const again = "run `node native/cuda/build-ptx.mjs`";
 const registers = fileURLToPath(new URL("../../native/cuda/ptx/registers.txt", import.meta.url));
@@ -32,6 +33,18 @@ describe.each(kernelFiles())("%s.ptx", (file) => {
         text,
       );
       expect(Number(found?.[1]), name).toBe(argumentBytes);
+    }
+  });
+
+  it("is taken apart kernel by kernel, each with what it names", () => {
+    const apart = kernelsOf(readFileSync(ptxPath(file), "utf8"), file);
+    expect([...apart.keys()].sort()).toEqual(kernels.map(({ name }) => name).sort());
+    for (const text of apart.values()) {
+      expect(text.match(/\.entry /g)).toHaveLength(1);
+      expect(text.match(/\.(version|target|address_size) /g)).toHaveLength(3);
+      // Names of variables begin with _Z or are the dynamic shared memory; none may be used and not declared.
+      for (const [name] of text.matchAll(/\b(?:_Z\w+|dynamicSharedRaw)\b/g))
+        expect(text).toMatch(new RegExp(`^\\s*\\.(?:global|shared|extern|const) .*\\b${name}\\b`, "m"));
     }
   });
 

@@ -120,6 +120,7 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 EXPORT Result cuInit(unsigned) { return 0; }
 EXPORT Result cuDriverGetVersion(int* version) { return *version = static_cast<int>(setting("LOWRANK_EMULATED_DRIVER", 12040)), 0; }
 EXPORT Result cuDeviceGetCount(int* count) { return *count = static_cast<int>(setting("LOWRANK_EMULATED_CARDS", 1)), 0; }
+EXPORT Result cuDeviceGet(Device* device, int index) { return *device = index, 0; }
 EXPORT Result cuDeviceGetName(char* name, int length, Device) { return std::snprintf(name, static_cast<size_t>(length), "CUDA emulator"), 0; }
 EXPORT Result cuDeviceTotalMem_v2(size_t* bytes, Device) { return *bytes = static_cast<size_t>(setting("LOWRANK_EMULATED_MEMORY", 8l << 30)), 0; }
 EXPORT Result cuDeviceGetAttribute(int* value, int attribute, Device) {

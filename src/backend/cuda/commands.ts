@@ -39,13 +39,12 @@ export class Commands {
   private launches = 0;
   private limit = firstRun;
   private readonly loaded = new Map<CudaKernel, Loaded>();
-  private readonly modules = new Map<string, number>();
 
   constructor(
     private readonly addon: CudaAddon,
     readonly card: CardHandle,
-    /** PTX of native/cuda/kernels/<file>.cu. */
-    private readonly ptxOf: (file: string) => Uint8Array,
+    /** PTX of a kernel of native/cuda/kernels/<file>.cu. */
+    private readonly ptxOf: (file: string, kernel: string) => string,
   ) {}
 
   /** Enqueues a kernel over `grid` blocks; none at all is no launch. */
@@ -127,15 +126,11 @@ export class Commands {
     if (!Object.hasOwn(cudaKernels, kernel))
       throw new BugError(`native/cuda/kernels has no kernel ${kernel}`);
     const { file, arguments: struct, threads, sharedBytes } = cudaKernels[kernel];
-    let module = this.modules.get(file);
-    if (module === undefined) {
-      module = guarded(() => this.addon.loadModule(this.card, this.ptxOf(file)));
-      this.modules.set(file, module);
-    }
-    const inModule = module;
+    const text = new TextEncoder().encode(this.ptxOf(file, kernel));
+    const module = guarded(() => this.addon.loadModule(this.card, text));
     const layout: Layout = layouts[struct];
     const known = {
-      index: guarded(() => this.addon.findFunction(this.card, inModule, kernel, threads, sharedBytes)),
+      index: guarded(() => this.addon.findFunction(this.card, module, kernel, threads, sharedBytes)),
       layout,
       words: 2 * Math.ceil((headWords + layout.sizeBytes / 4) / 2),
     };

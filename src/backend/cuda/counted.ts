@@ -55,7 +55,7 @@ export function openCountedCard(precision: Precision): Backend {
     emulated: false,
     precision: precision === "fp16" ? "bf16" : precision,
     description: `counts what a card is asked for, ${precision} products`,
-    ptxOf: () => new Uint8Array(0),
+    ptxOf: () => "",
   });
   return Object.assign(backend, { holdsNothing: true as const });
 }

@@ -27,7 +27,8 @@ export interface CardOptions {
   readonly emulated: boolean;
   readonly precision: Precision;
   readonly description: string;
-  ptxOf(file: string): Uint8Array;
+  /** PTX of one kernel. */
+  ptxOf(file: string, kernel: string): string;
   /** How products are made; estimated where absent. */
   readonly products?: ProductOptions;
 }
