@@ -61,7 +61,7 @@ function tellRanks({ ranks, methods }: Plan, terminal: Terminal): void {
   if (!ranks) return;
   const several = ranks.microBatches === 1 ? "micro-batch" : "micro-batches";
   terminal.print(
-    `\n${terminal.style("bold", "Several ranks")} over ${ranks.network}, ${ranks.microBatches} ${several} of each in a step`,
+    `\n${terminal.style("bold", "Several ranks")}${ranks.network === undefined ? "" : ` over ${ranks.network}`}, ${ranks.microBatches} ${several} of each in a step`,
   );
   const rows = methods.flatMap(({ name, title }) =>
     ranks.methods[name]!.map((row) => [
@@ -70,7 +70,7 @@ function tellRanks({ ranks, methods }: Plan, terminal: Terminal): void {
       formatBytes(row.memoryBytes),
       formatBytes(row.shardedMemoryBytes),
       bytesOrDash(row.bytesPerStep),
-      row.ranks === 1 ? "-" : formatDuration(1000 * row.exchangeSeconds),
+      row.ranks === 1 || row.exchangeSeconds === undefined ? "-" : formatDuration(1000 * row.exchangeSeconds),
       row.efficiency === undefined ? "" : `${(100 * row.efficiency).toFixed(1)}%`,
       row.tokensPerSecond === undefined ? "" : formatRate(row.tokensPerSecond),
       row.breaksFirst ?? "",

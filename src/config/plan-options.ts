@@ -65,8 +65,8 @@ export const planDefinition = defineOptions({
       explain: toggle("print the derivation line by line, published figures beside ours", false),
     },
     "Several machines": {
-      ranks: whole("ranks that train together over MPI; with --network", { min: 1, max: 2 ** 20 }),
-      network: text("rate of the network between them, such as 10Gbit; with --ranks", {
+      ranks: whole("ranks that train together over MPI", { min: 1, max: 2 ** 20 }),
+      network: text("rate of the network between them, such as 10Gbit, for seconds and efficiency", {
         placeholder: "RATE",
       }),
       microBatches: whole("micro-batches of each rank in a step", { min: 1, max: 2 ** 24, default: 1 }),
@@ -75,8 +75,8 @@ export const planDefinition = defineOptions({
   },
   alternatives: [["tokens", "data"]],
   finish(values) {
-    if ((values.ranks === undefined) !== (values.network === undefined))
-      throw new UsageError("--ranks and --network go together: how many ranks, and what lies between them");
+    if (values.network !== undefined && values.ranks === undefined)
+      throw new UsageError("--network lies between ranks: say how many with --ranks N");
     return values;
   },
   examples: [

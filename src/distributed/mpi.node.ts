@@ -233,7 +233,8 @@ const sliceUnit = 32_768;
 class MpiFlatExchange implements FlatExchange {
   readonly begin: number;
   readonly end: number;
-  private readonly sum: HostMemory;
+  /** The own slice of the sum, where there is one. */
+  private slice: HostMemory | undefined;
   private whole: HostMemory | undefined;
   private pending: number | undefined;
 
@@ -247,7 +248,11 @@ class MpiFlatExchange implements FlatExchange {
     const edge = (of: number) => Math.min(count, Math.floor((units * of) / size) * sliceUnit);
     this.begin = edge(rank);
     this.end = edge(rank + 1);
-    this.sum = collective.memory(4 * (this.end - this.begin));
+  }
+
+  private get sum(): HostMemory {
+    this.slice ??= this.collective.memory(4 * (this.end - this.begin));
+    return this.slice;
   }
 
   get staging(): HostMemory {
@@ -257,7 +262,7 @@ class MpiFlatExchange implements FlatExchange {
   }
 
   get stagedBytes(): number {
-    return 4 * (this.end - this.begin) + (this.whole ? 4 * this.count : 0);
+    return (this.slice ? 4 * (this.end - this.begin) : 0) + (this.whole ? 4 * this.count : 0);
   }
 
   stage(from: number): void {
@@ -281,9 +286,9 @@ class MpiFlatExchange implements FlatExchange {
 
   close(): void {
     this.settle();
-    this.collective.free(this.sum, 4 * (this.end - this.begin));
+    if (this.slice) this.collective.free(this.slice, 4 * (this.end - this.begin));
     if (this.whole) this.collective.free(this.whole, 4 * this.count);
-    this.whole = undefined;
+    this.slice = this.whole = undefined;
   }
 
   private settle(): void {

@@ -74,7 +74,10 @@ export function sharded(
       await shareSlices(backend, data, exchange, false);
     },
     state: () => inner.state().map(whole),
-    free: () => inner.free(),
+    free() {
+      inner.free();
+      exchange.close();
+    },
   };
 }
 

@@ -41,7 +41,7 @@ export interface Plan {
   /** By the names of `methods`: several ranks over the network that was given. */
   readonly ranks?: {
     readonly asked: number;
-    readonly network: string;
+    readonly network?: string;
     readonly microBatches: number;
     readonly assumptions: readonly string[];
     readonly methods: Readonly<Record<string, readonly RanksRow[]>>;
@@ -144,6 +144,12 @@ export async function makePlan(
   };
 }
 
+const rankAssumptions = [
+  `${100 * networkShare}% of the network's rate is reached, both ways at once, and a message takes ${1e6 * messageSeconds} us beside its bytes (assumed)`,
+  "an exchange runs behind the next micro-batch of its step; the last, and the sharing of the sum, do not",
+  "all ranks are as fast as the one whose rate was measured or stated",
+];
+
 function planRanks(
   options: ResolvedPlanOptions,
   methods: readonly MethodPlan[],
@@ -151,19 +157,15 @@ function planRanks(
   work: Plan["work"],
 ): Plan["ranks"] {
   const { ranks, network, microBatches } = options;
-  if (ranks === undefined || network === undefined) return undefined;
+  if (ranks === undefined) return undefined;
   const given = {
     ...{ ranks, microBatches, tokens: work?.tokens },
-    networkBytesPerSecond: networkRate(network),
+    networkBytesPerSecond: network === undefined ? undefined : networkRate(network),
     tokensPerMicroBatch: options.batchSize * options.sequenceLength,
   };
   return {
     ...{ asked: ranks, network, microBatches },
-    assumptions: [
-      `${100 * networkShare}% of the network's rate is reached, both ways at once, and a message takes ${1e6 * messageSeconds} us beside its bytes (assumed)`,
-      "an exchange runs behind the next micro-batch of its step; the last, and the sharing of the sum, do not",
-      "all ranks are as fast as the one whose rate was measured or stated",
-    ],
+    assumptions: network === undefined ? [] : rankAssumptions,
     methods: Object.fromEntries(
       methods.map((method) => [method.name, ranksTable(method, estimates[method.name]?.[0], given)]),
     ),

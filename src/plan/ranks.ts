@@ -16,8 +16,8 @@ const sliceUnit = 32_768;
 export interface RanksWork {
   /** Asked for; the table has others beside it. */
   readonly ranks: number;
-  /** Bytes a second that a rank sends and receives at the same time. */
-  readonly networkBytesPerSecond: number;
+  /** Bytes a second that a rank sends and receives at the same time; absent: nothing is said of time. */
+  readonly networkBytesPerSecond?: number;
   /** Of each rank in a step. */
   readonly microBatches: number;
   readonly tokensPerMicroBatch: number;
@@ -33,9 +33,9 @@ export interface RanksRow {
   readonly shardedMemoryBytes: number;
   /** That a rank sends in a step, and receives. */
   readonly bytesPerStep: number;
-  /** Of one exchange of a gradient. */
-  readonly exchangeSeconds: number;
-  /** Of a step, in which exchanges of a round run behind the next; absent without a rate. */
+  /** Of one exchange of a gradient; absent without a network. */
+  readonly exchangeSeconds?: number;
+  /** Of a step, in which exchanges of a round run behind the next; absent without a rate or a network. */
   readonly stepSeconds?: number;
   /** Computing's share of the step. */
   readonly efficiency?: number;
@@ -57,16 +57,16 @@ function rowOf(method: MethodPlan, estimate: Estimate | undefined, work: RanksWo
   const { microBatches, networkBytesPerSecond, tokensPerMicroBatch } = work;
   const gradient = 4 * method.trainableParameters;
   const sent = (gradient * (ranks - 1)) / ranks;
-  const wire = sent / (networkShare * networkBytesPerSecond);
+  const wire = networkBytesPerSecond && sent / (networkShare * networkBytesPerSecond);
   const messages = (ranks - 1) * messageSeconds;
-  const exchangeSeconds = ranks === 1 ? 0 : wire + messages;
+  const exchangeSeconds = ranks === 1 ? 0 : wire && wire + messages;
   const variant = method.variants.find(({ checkpointing }) => checkpointing)!;
   const host = ranks === 1 ? 0 : gradient / ranks + (microBatches > 1 ? gradient : 0);
   const state = variant.ledger.atPeak.optimizer;
   const tokensPerStep = ranks * microBatches * tokensPerMicroBatch;
   const micro = estimate && tokensPerMicroBatch / estimate.tokensPerSecond;
   const stepSeconds =
-    micro === undefined
+    micro === undefined || exchangeSeconds === undefined
       ? undefined
       : microBatches * micro +
         (microBatches - 1) * Math.max(0, exchangeSeconds - micro) +
@@ -86,7 +86,7 @@ function rowOf(method: MethodPlan, estimate: Estimate | undefined, work: RanksWo
   };
 
   function breaks(): string | undefined {
-    if (efficiency !== undefined && efficiency < 0.8) return messages > wire ? "messages" : "network";
+    if (efficiency !== undefined && efficiency < 0.8) return messages > (wire ?? 0) ? "messages" : "network";
     if (work.tokens !== undefined && work.tokens / tokensPerStep < 100) return "data";
     if (gradient / 4 / sliceUnit < ranks) return "slices";
     return undefined;

@@ -31,6 +31,12 @@ it("names what gives way first", () => {
   expect(little.find(({ ranks }) => ranks === 8)!.breaksFirst).toBe("data");
 });
 
+it("says of memory and bytes without a network", () => {
+  const row = ranksTable(method, estimate, { ...work, networkBytesPerSecond: undefined }).at(-1)!;
+  expect(row).toMatchObject({ ranks: 1024, exchangeSeconds: undefined, efficiency: undefined });
+  expect(row.bytesPerStep).toBeGreaterThan(0);
+});
+
 it("reads rates", () => {
   expect(networkRate("10Gbit")).toBe(1.25e9);
   expect(networkRate("100 Mbit/s")).toBe(12.5e6);
