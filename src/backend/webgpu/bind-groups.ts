@@ -17,24 +17,16 @@ interface Entry {
   lastUse: number;
   /** Another one of this hash. */
   next: Entry | undefined;
-}
-
-/** A range of a block, as numbers that are found by it. */
-interface Ranges {
-  start: number;
-  bound: number;
-  /** Of the range that was asked for last. */
-  id: number;
-  /** By start and length, once there is more than one. */
-  readonly others: Map<number, Map<number, number>>;
+  /** What was asked for after it the last time: as a rule what is asked for this time. */
+  follower: Entry | undefined;
 }
 
 export class BindGroups {
   private readonly byHash = new Map<number, Entry>();
   private size = 0;
   private uses = 0;
+  private previous: Entry | undefined;
   private lastRange = 0;
-  private readonly ranges = new WeakMap<Block, Ranges>();
   private readonly ofBlock = new Map<Block, Set<Entry>>();
   private readonly layouts = new Map<GPUBindGroupLayout, number>();
 
@@ -45,18 +37,16 @@ export class BindGroups {
 
   /** The number of bytes [start, start + bound) of a block. */
   rangeOf(block: Block, start: number, bound: number): number {
-    let ranges = this.ranges.get(block);
-    if (!ranges) {
-      ranges = { start, bound, id: ++this.lastRange, others: new Map() };
-      this.ranges.set(block, ranges);
-      ranges.others.set(start, new Map([[bound, ranges.id]]));
-    }
-    if (ranges.start === start && ranges.bound === bound) return ranges.id;
-    let lengths = ranges.others.get(start);
-    if (!lengths) ranges.others.set(start, (lengths = new Map()));
+    const { ranges } = block;
+    if (ranges !== undefined && ranges.start === start && ranges.bound === bound) return ranges.id;
+    const { all } = (block.ranges ??= { start, bound, id: 0, all: new Map() });
+    let lengths = all.get(start);
+    if (!lengths) all.set(start, (lengths = new Map()));
     let id = lengths.get(bound);
     if (id === undefined) lengths.set(bound, (id = ++this.lastRange));
-    [ranges.start, ranges.bound, ranges.id] = [start, bound, id];
+    block.ranges.start = start;
+    block.ranges.bound = bound;
+    block.ranges.id = id;
     return id;
   }
 
@@ -71,18 +61,18 @@ export class BindGroups {
   ): GPUBindGroup {
     let layoutId = this.layouts.get(layout);
     if (layoutId === undefined) this.layouts.set(layout, (layoutId = this.layouts.size));
+    const guess = this.previous?.follower;
+    if (guess !== undefined && isOf(guess, layoutId, ids, count)) return this.use(guess);
     let hash = layoutId;
     for (let i = 0; i < count; i++) hash = (Math.imul(hash, 0x2c9277b5) + ids[i]!) | 0;
     for (let entry = this.byHash.get(hash); entry; entry = entry.next) {
-      if (!isOf(entry, layoutId, ids, count)) continue;
-      entry.lastUse = ++this.uses;
-      return entry.group;
+      if (isOf(entry, layoutId, ids, count)) return this.use(entry);
     }
     if (this.size >= mostGroups) this.dropOldest();
     const key = Int32Array.of(layoutId, ...ids.subarray(0, count));
     const entry: Entry = {
-      ...{ hash, key, blocks: [...new Set(blocks.slice(0, count))], lastUse: ++this.uses },
-      next: this.byHash.get(hash),
+      ...{ hash, key, blocks: [...new Set(blocks.slice(0, count))], lastUse: 0 },
+      ...{ next: this.byHash.get(hash), follower: undefined },
       group: this.device.createBindGroup({
         layout,
         entries: [
@@ -101,6 +91,13 @@ export class BindGroups {
       if (entries) entries.add(entry);
       else this.ofBlock.set(block, new Set([entry]));
     }
+    return this.use(entry);
+  }
+
+  private use(entry: Entry): GPUBindGroup {
+    if (this.previous) this.previous.follower = entry;
+    this.previous = entry;
+    entry.lastUse = ++this.uses;
     return entry.group;
   }
 
@@ -110,6 +107,8 @@ export class BindGroups {
   }
 
   private drop(entry: Entry): void {
+    // A dropped group may still stand as somebody's follower; its key must not be found there.
+    entry.key.fill(-1);
     for (const block of entry.blocks) {
       const entries = this.ofBlock.get(block)!;
       entries.delete(entry);

@@ -14,6 +14,18 @@ export interface Block {
   readonly capacity: number;
   /** The command batch that last used it; see commands.ts. */
   batch: number;
+  /** Numbers of its ranges; bind-groups.ts's. */
+  ranges?: BlockRanges;
+}
+
+/** Ranges of a block that were bound, by number. */
+export interface BlockRanges {
+  /** The one that was asked for last. */
+  start: number;
+  bound: number;
+  id: number;
+  /** All of them, by start and length. */
+  readonly all: Map<number, Map<number, number>>;
 }
 
 /** What allocate() hands out. */

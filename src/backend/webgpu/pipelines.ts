@@ -81,8 +81,18 @@ export function bindingsOf(text: string): { kinds: BindingKind[]; units: number[
 /** Bytes of the parameters that every kernel's binding 0 may see. */
 export const paramsBytes = 128;
 
+/** A part of what a pipeline is asked for by. */
+type KeyPart = string | number | boolean;
+
+/** Pipelines by the parts of their keys, one level a part: looking one up joins no text. */
+interface KeyNode {
+  readonly more: Map<KeyPart, KeyNode>;
+  pipeline: Pipeline | undefined;
+}
+
 export class Pipelines {
   private readonly compiled = new Map<string, Pipeline>();
+  private readonly byKey: KeyNode = { more: new Map(), pipeline: undefined };
   private readonly layouts = new Map<string, GPUBindGroupLayout>();
   constructor(
     private readonly device: GPUDevice,
@@ -90,8 +100,17 @@ export class Pipelines {
     private readonly subgroupSize?: number,
   ) {}
 
-  /** The pipeline called `label`, compiled at its first use. */
-  get(label: string, variant: () => Variant): Pipeline {
+  /** The pipeline called `label`, or by the parts of one, compiled at its first use. */
+  get(label: string | readonly KeyPart[], variant: () => Variant): Pipeline {
+    if (typeof label !== "string") {
+      let node = this.byKey;
+      for (let i = 0; i < label.length; i++) {
+        let next = node.more.get(label[i]!);
+        if (!next) node.more.set(label[i]!, (next = { more: new Map(), pipeline: undefined }));
+        node = next;
+      }
+      return (node.pipeline ??= this.get(label.join(" "), variant));
+    }
     let pipeline = this.compiled.get(label);
     if (!pipeline) {
       pipeline = this.compile(label, variant());
