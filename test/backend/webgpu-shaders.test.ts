@@ -1,10 +1,14 @@
 // Every shader of every tier compiles: the kernel cases run on Dawn's null backend, which checks shaders, bindings and
-// limits (the least that WebGPU allows) and computes nothing. Needs npm `webgpu`, but no GPU.
+// limits (the least that WebGPU allows) and computes nothing; and, for what only larger devices choose (tiles, tuned or not,
+// matrices of other shapes), on a device that counts, whose shaders the null backend reads. Needs npm `webgpu`, but no GPU.
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
-import type { Tier } from "../../src/backend/webgpu/device.ts";
-import { openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
+import { countingDevice, openedCounting } from "../../src/backend/webgpu/counting-device.ts";
+import type { MatrixShape, Tier } from "../../src/backend/webgpu/device.ts";
+import { TileChoices, tunedSides } from "../../src/backend/webgpu/tile-choices.ts";
+import { tileCount } from "../../src/backend/webgpu/tiles.ts";
+import { backendOf, findAdapter, openWebGpu, partsOn, webgpu } from "../../src/backend/webgpu.ts";
 import { kernelCases } from "../conformance/cases/index.ts";
 import { Stage } from "../conformance/stage.ts";
 
@@ -77,3 +81,64 @@ for (const tier of ["f32", "f16", "matrix"] satisfies Tier[]) {
     );
   });
 }
+
+/** Matrices as NVIDIA's, AMD's and Intel's drivers offer them. */
+const shapes: readonly MatrixShape[] = [
+  { m: 16, n: 16, k: 16, subgroupSize: 32 },
+  { m: 16, n: 8, k: 16, subgroupSize: 32 },
+  { m: 16, n: 16, k: 16, subgroupSize: 64, controls: true },
+  { m: 8, n: 16, k: 16, subgroupSize: 16, controls: true },
+];
+const large = [
+  ...(["f32", "f16"] as const).map((tier) => ({ name: tier, tier, shape: undefined })),
+  ...shapes.map((shape) => ({
+    name: `matrix ${shape.m}x${shape.n}x${shape.k}, subgroups of ${shape.subgroupSize}`,
+    tier: "matrix" as const,
+    shape,
+  })),
+];
+
+describe.skipIf(skip)("shaders of large devices", () => {
+  it.each(large)("compile with every tile: $name", async ({ tier, shape }) => {
+    const adapter = (await findAdapter(dawn))!;
+    const features = [
+      "shader-f16",
+      "subgroups",
+      "subgroup-size-control",
+      "chromium-experimental-subgroup-matrix",
+    ];
+    const reader = await adapter.requestDevice({ requiredFeatures: features as GPUFeatureName[] });
+    const { device } = countingDevice();
+    const modules = new Map<string, GPUShaderModule>();
+    device.createShaderModule = ({ code }) => {
+      if (!modules.has(code)) modules.set(code, reader.createShaderModule({ code }));
+      return {} as GPUShaderModule;
+    };
+    const opened = { ...openedCounting(device, tier), matrix: shape };
+    const gpu = partsOn(opened);
+    const backend = backendOf(opened, gpu);
+    const places = Math.max(tileCount("gemm"), tileCount("gemm-matrix"));
+    for (let place = -1; place < places; place++) {
+      const kernels = ["gemm", "gemm-matrix"] as const;
+      const chosen = kernels.flatMap((kernel) =>
+        tunedSides.map((side) => [TileChoices.key(kernel, side), place] as const),
+      );
+      gpu.tiles = new TileChoices(place < 0 ? undefined : new Map(chosen));
+      for (const { product, run } of kernelCases) {
+        if (place >= 0 && !product) continue; // tiles are the products
+        const stage = new Stage(backend, false);
+        await run(stage);
+        stage.free();
+      }
+    }
+    expect(modules.size).toBeGreaterThan(60);
+    const problems = [];
+    for (const [code, module] of modules) {
+      const { messages } = await module.getCompilationInfo();
+      for (const { type, message, lineNum } of messages)
+        if (type === "error") problems.push(`${message} in ${code.split("\n")[lineNum - 1]}`);
+    }
+    expect(problems).toEqual([]);
+    reader.destroy();
+  });
+});
