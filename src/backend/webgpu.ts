@@ -78,7 +78,7 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
 export function partsOn(opened: OpenDevice, bindingLimit?: number): Gpu {
   const { device, failure, tier, matrix } = opened;
   const memory = new Memory(device, failure);
-  const pipelines = new Pipelines(device, matrix?.controls && matrix.subgroupSize);
+  const pipelines = new Pipelines(device, failure, matrix?.controls && matrix.subgroupSize);
   const commands = new Commands(device, memory, pipelines, failure, bindingLimit);
   return { commands, memory, pipelines, tier, matrix, limits: device.limits, tiles: new TileChoices() };
 }

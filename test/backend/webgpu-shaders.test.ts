@@ -5,7 +5,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
 import { countingDevice, openedCounting } from "../../src/backend/webgpu/counting-device.ts";
-import type { MatrixShape, Tier } from "../../src/backend/webgpu/device.ts";
+import { withoutChecks } from "../../src/backend/webgpu/dawn.ts";
+import { type MatrixShape, openDevice, type Tier } from "../../src/backend/webgpu/device.ts";
+import { Pipelines } from "../../src/backend/webgpu/pipelines.ts";
 import { TileChoices, tunedSides } from "../../src/backend/webgpu/tile-choices.ts";
 import { tileCount } from "../../src/backend/webgpu/tiles.ts";
 import { backendOf, findAdapter, openWebGpu, partsOn, webgpu } from "../../src/backend/webgpu.ts";
@@ -140,5 +142,27 @@ describe.skipIf(skip)("shaders of large devices", () => {
     }
     expect(problems).toEqual([]);
     reader.destroy();
+  });
+});
+
+describe.skipIf(skip)("without Dawn's checks, as at work", () => {
+  const options = ["backend=null", `enable-dawn-features=allow_unsafe_apis,${withoutChecks}`];
+
+  it("memory that is not there is one sentence", async () => {
+    const backend = (await openWebGpu({ precision: "fp32", dawn: options }))!;
+    const fill = () => {
+      for (let i = 0; i < 64; i++) backend.allocate(2 ** 26, "activations");
+    };
+    expect(fill).toThrow(/the GPU is out of memory .*--resume/);
+    backend.close();
+  });
+
+  it("a shader that is refused is told of and not used", async () => {
+    const { device, failure } = await openDevice((await findAdapter(options))!, "fp32");
+    const pipelines = new Pipelines(device, failure);
+    const wrong = () => pipelines.get("wrong", () => ({ files: ["fill"], aliases: { Wrong: "nonsense" } }));
+    expect(wrong).toThrow(/refused a command.*nonsense/s);
+    failure.close();
+    device.destroy();
   });
 });

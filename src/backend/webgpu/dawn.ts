@@ -16,7 +16,7 @@ const needed = "allow_unsafe_apis,vulkan_enable_f16_on_nvidia";
  * What Dawn checks of every call and every access to memory. Kernels and launches are held to it in the tests
  * (LOWRANK_WEBGPU_CHECKS=1); at work it would only cost time.
  */
-const withoutChecks = "skip_validation,disable_robustness";
+export const withoutChecks = "skip_validation,disable_robustness";
 
 /** Dawn's options unless somebody gives others. */
 export function defaultOptions(): DawnOptions {

@@ -105,12 +105,10 @@ export class Memory {
       );
     }
     this.trim();
-    return {
-      id: this.nextBlock++,
-      gpu: this.device.createBuffer({ size: capacity, usage }),
-      capacity,
-      batch: 0,
-    };
+    const gpu = this.device.createBuffer({ size: capacity, usage });
+    // Dawn tells of what went wrong within the call; without its checks nothing may be done with such a buffer.
+    this.failure.check();
+    return { id: this.nextBlock++, gpu, capacity, batch: 0 };
   }
 
   free(buffer: DeviceBuffer): void {

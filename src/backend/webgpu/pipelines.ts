@@ -3,6 +3,7 @@
 // parameters mean (the files that launch it), queues and bind groups (commands.ts).
 
 import { invariant } from "../../util/errors.ts";
+import type { Failure } from "./device.ts";
 import { type ShaderSource, shaderSources } from "./shaders.ts";
 
 /** One specialisation of a kernel. */
@@ -96,6 +97,7 @@ export class Pipelines {
   private readonly layouts = new Map<string, GPUBindGroupLayout>();
   constructor(
     private readonly device: GPUDevice,
+    private readonly failure: Pick<Failure, "check">,
     /** Of kernels on subgroup matrices, where it must be asked for. */
     private readonly subgroupSize?: number,
   ) {}
@@ -123,11 +125,15 @@ export class Pipelines {
     const code = shaderText(variant, this.subgroupSize);
     const { kinds, units } = bindingsOf(code);
     const layout = this.layoutOf(kinds);
+    const module = this.device.createShaderModule({ label, code });
+    // As in memory.ts: what was refused must not be used.
+    this.failure.check();
     const pipeline = this.device.createComputePipeline({
       label,
       layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-      compute: { module: this.device.createShaderModule({ label, code }) },
+      compute: { module },
     });
+    this.failure.check();
     const storage = kinds.filter((kind) => kind !== "uniform").length;
     return { label, pipeline, layout, bindings: kinds, units, offsetWords: variant.offsetWords ?? storage };
   }
