@@ -1,50 +1,99 @@
-// Linear layers with low-rank adapters, forward and backward, as matrix products. A frozen weight costs its product with
-// dy and nothing else.
+// Linear layers with low-rank adapters, forward and backward, as matrix products. What layers share is done once: their input
+// is packed and multiplied by all their A's in one launch, B joins the main product as further elements along K, and all
+// gradients of factors are one launch (adapter-gradients.ts). A frozen weight costs its product with dy and nothing else.
+// Few rows, dropout and tensors larger than a binding take plain products one after another (plain-linear.ts).
 
 import type { Tensor } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
 import type { Adapter, Kernels, LinearGradPart, LinearPart } from "../backend.ts";
-import type { Gpu } from "./gpu.ts";
-import { withScratch } from "./gpu.ts";
-import { multiply } from "./products.ts";
+import { adapterGradients } from "./adapter-gradients.ts";
+import { type Operand, operand } from "./commands.ts";
+import { type Gpu, withScratch } from "./gpu.ts";
+import { mostProjections, packedLayout, packedRowsIn, projectRows } from "./packed-rows.ts";
+import { addPlainAdapter, plainAdapterBackward, plainU } from "./plain-linear.ts";
+import { isWhole, multiply, type Product, readsPacked, vectorRows } from "./products.ts";
 import { addColumnSums } from "./rows.ts";
 
-function maskOf(adapter: Adapter, on: 1 | 2 | 3) {
-  return adapter.dropout && adapter.dropout.p > 0 ? { on, dropout: adapter.dropout } : undefined;
+function hasDropout({ dropout }: Adapter): boolean {
+  return dropout !== undefined && dropout.p > 0;
 }
 
-function linearPart(gpu: Gpu, x: Tensor, part: LinearPart): void {
+/** A layer's main product, without its adapter. */
+function productOf(x: Tensor, { weight, bias, residual, y }: LinearPart): Product {
   const [tokens, inputs] = x.shape as [number, number];
-  const outputs = part.weight.shape[0]!;
-  invariant(part.weight.shape[1] === inputs, `linear: weight [${part.weight.shape}] on input [${x.shape}]`);
-  const { y, residual, adapter } = part;
+  const [outputs, columns] = weight.shape as [number, number];
+  invariant(columns === inputs, `linear: weight [${weight.shape}] on input [${x.shape}]`);
   const inPlace = residual?.buffer === y.buffer && residual.byteOffset === y.byteOffset;
-  multiply(gpu, {
-    m: tokens,
-    n: outputs,
-    k: inputs,
-    a: x,
-    b: part.weight,
-    c: y,
-    bias: part.bias,
+  return {
+    ...{ m: tokens, n: outputs, k: inputs, a: x, b: weight, c: y, bias },
     residual: inPlace ? undefined : residual,
     accumulate: inPlace,
+  };
+}
+
+/** A product with an adapter's step; undefined where it cannot take one. */
+function withStep(gpu: Gpu, product: Product, adapter: Product["adapter"]): Product | undefined {
+  if (product.bias && product.residual) return undefined;
+  const joined = { ...product, adapter };
+  return isWhole(gpu, joined) ? joined : undefined;
+}
+
+function linear(gpu: Gpu, x: Tensor, parts: readonly LinearPart[]): void {
+  const [tokens, inputs] = x.shape as [number, number];
+  const products = parts.map((part) => productOf(x, part));
+  if (tokens <= vectorRows || !products.every((product) => isWhole(gpu, product))) {
+    for (const [i, { adapter, y }] of parts.entries()) {
+      multiply(gpu, products[i]!);
+      if (!adapter) continue;
+      plainU(gpu, x, adapter);
+      addPlainAdapter(gpu, adapter, y);
+    }
+    return;
+  }
+  const adapters = parts.flatMap(({ adapter }) => (adapter ? [adapter] : []));
+  for (const adapter of adapters) if (hasDropout(adapter)) plainU(gpu, x, adapter);
+  const packs = products.some((product) => readsPacked(gpu, product));
+  withScratch(gpu, packs ? packedLayout(tokens, inputs).sizeBytes : 16, (memory) => {
+    const sizeBytes = packedLayout(tokens, inputs).sizeBytes;
+    const packed = packs ? { buffer: memory, byteOffset: 0, sizeBytes } : undefined;
+    project(
+      gpu,
+      x,
+      adapters.filter((adapter) => !hasDropout(adapter)),
+      packed,
+    );
+    for (const [i, { adapter, y }] of parts.entries()) {
+      const rows = packed && packedRowsIn(packed, tokens, inputs);
+      const product = readsPacked(gpu, products[i]!) ? { ...products[i]!, packed: rows } : products[i]!;
+      const rank = adapter?.a.shape[0] ?? 0;
+      const step = adapter && {
+        ...{ u: operand(adapter.u), ldu: rank, rank, factor: adapter.b, scale: adapter.scale },
+      };
+      const joined = withStep(gpu, product, step);
+      multiply(gpu, joined ?? product);
+      if (adapter && !joined) addPlainAdapter(gpu, adapter, y);
+    }
   });
-  if (!adapter) return;
-  const rank = adapter.a.shape[0]!;
-  const mask = maskOf(adapter, 1);
-  multiply(gpu, { m: tokens, n: rank, k: inputs, a: x, b: adapter.a, c: adapter.u, mask });
-  const { scale } = adapter;
-  multiply(gpu, {
-    m: tokens,
-    n: outputs,
-    k: rank,
-    a: adapter.u,
-    b: adapter.b,
-    c: y,
-    accumulate: true,
-    scale,
-  });
+}
+
+/** u = x A^T of every adapter, and x packed where there is room for it. */
+function project(gpu: Gpu, x: Tensor, adapters: readonly Adapter[], packed: Operand | undefined): void {
+  const [rows, columns] = x.shape as [number, number];
+  for (let first = 0; first === 0 ? packed || adapters.length > 0 : first < adapters.length; ) {
+    const some = adapters.slice(first, first + mostProjections);
+    projectRows(gpu, {
+      ...{ source: operand(x), rows, columns, pitch: columns, scale: 1 },
+      packed: first === 0 ? packed : undefined,
+      projections: some.map(({ a, u }) => ({ factor: a, by: "a", u: operand(u), ldu: a.shape[0]! })),
+    });
+    first += mostProjections;
+  }
+}
+
+/** The product dx (+)= dy W. */
+function inputGradient(dy: Tensor, { weight }: LinearGradPart, dx: Tensor, accumulate: boolean): Product {
+  const [outputs, inputs] = weight.shape as [number, number];
+  return { m: dy.shape[0]!, n: inputs, k: outputs, a: dy, b: weight, bTransposed: true, c: dx, accumulate };
 }
 
 function linearBackward(
@@ -54,110 +103,97 @@ function linearBackward(
   dx: Tensor | undefined,
   accumulate: boolean,
 ): void {
+  const tokens = parts[0]?.dy.shape[0] ?? 0;
+  if (tokens === 0) return;
   let adds = accumulate;
-  for (const part of parts) {
-    const { weight, dy, adapter, dWeight, dBias } = part;
-    const [outputs, inputs] = weight.shape as [number, number];
-    const tokens = dy.shape[0]!;
-    if (tokens === 0) continue;
-    if (dx) {
-      multiply(gpu, {
-        m: tokens,
-        n: inputs,
-        k: outputs,
-        a: dy,
-        b: weight,
-        bTransposed: true,
-        c: dx,
-        accumulate: adds,
-      });
-      adds = true;
-    }
+  for (let first = 0; first < parts.length; first += mostProjections) {
+    backwardOf(gpu, x, parts.slice(first, first + mostProjections), dx, adds);
+    adds = true;
+  }
+  for (const { weight, dy, dWeight, dBias } of parts) {
     if (dWeight) {
       invariant(x, "linearBackward: dWeight needs x");
+      const [outputs, inputs] = weight.shape as [number, number];
       multiply(gpu, {
-        m: outputs,
-        n: inputs,
-        k: tokens,
-        a: dy,
-        aTransposed: true,
-        b: x,
-        bTransposed: true,
-        c: dWeight,
-        accumulate: true,
+        ...{ m: outputs, n: inputs, k: tokens, a: dy, b: x, c: dWeight },
+        ...{ aTransposed: true, bTransposed: true, accumulate: true },
       });
     }
     if (dBias) addColumnSums(gpu, dy, dBias);
-    if (adapter) adapterBackward(gpu, x, dy, adapter, dx);
   }
 }
 
-/** du = scale dy B; dB += scale dy^T u; dA += du^T dropout(x); dx += dropout'(du A). */
-function adapterBackward(
+/**
+ * For at most mostProjections layers: du = scale dy B; dx (+)= dy W + dropout'(du A); dB += scale dy^T u; dA += du^T dropout(x).
+ */
+function backwardOf(
   gpu: Gpu,
   x: Tensor | undefined,
-  dy: Tensor,
-  adapter: NonNullable<LinearGradPart["adapter"]>,
+  parts: readonly LinearGradPart[],
   dx: Tensor | undefined,
+  accumulate: boolean,
 ): void {
-  const [tokens, outputs] = dy.shape as [number, number];
-  const [rank, inputs] = adapter.a.shape as [number, number];
-  const { scale, dA, dB } = adapter;
-  if (dB) {
-    const [a, b] = [dy, adapter.u];
-    multiply(gpu, {
-      m: outputs,
-      n: rank,
-      k: tokens,
-      a,
-      aTransposed: true,
-      b,
-      bTransposed: true,
-      c: dB,
-      accumulate: true,
-      scale,
+  const tokens = parts[0]!.dy.shape[0]!;
+  const inputs = parts[0]!.weight.shape[1]!;
+  const joins = ({ adapter }: LinearGradPart) => adapter !== undefined && !hasDropout(adapter);
+  const products = parts.map((part, i) => dx && inputGradient(part.dy, part, dx, accumulate || i > 0));
+  const whole = products.every((product) => !product || isWhole(gpu, product));
+  const ranks = parts.map((part) => (whole && joins(part) ? part.adapter!.a.shape[0]! : 0));
+  const ldu = ranks.reduce((sum, rank) => sum + rank, 0);
+  const packs = whole && products.some((product) => product && readsPacked(gpu, product));
+  const layouts = parts.map(({ dy }) => packedLayout(tokens, dy.shape[1]!));
+  const packedBytes = packs ? layouts.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) : 0;
+  withScratch(gpu, packedBytes, (packedMemory) => {
+    withScratch(gpu, 4 * tokens * ldu, (duMemory) => {
+      let packedAt = 0;
+      let column = 0;
+      for (const [i, part] of parts.entries()) {
+        const { dy, adapter } = part;
+        const { sizeBytes } = layouts[i]!;
+        const rank = ranks[i]!;
+        const outputs = dy.shape[1]!;
+        const packed = packs ? { buffer: packedMemory, byteOffset: packedAt, sizeBytes } : undefined;
+        const du = {
+          ...{ buffer: duMemory, byteOffset: 4 * column, sizeBytes: 4 * (tokens * ldu - column) },
+        };
+        if (packed || rank > 0) {
+          projectRows(gpu, {
+            ...{ source: operand(dy), rows: tokens, columns: outputs, pitch: outputs, packed },
+            scale: adapter?.scale ?? 1,
+            projections: rank > 0 ? [{ factor: adapter!.b, by: "b", u: du, ldu }] : [],
+          });
+        }
+        const product = products[i];
+        if (product) {
+          const rows =
+            packed && readsPacked(gpu, product) ? packedRowsIn(packed, tokens, outputs) : undefined;
+          const step = rank > 0 ? { u: du, ldu, rank, factor: adapter!.a, scale: 1 } : undefined;
+          multiply(gpu, { ...product, packed: rows, adapter: step });
+        }
+        if (adapter && rank === 0) plainAdapterBackward(gpu, x, dy, adapter, dx);
+        packedAt += sizeBytes;
+        column += rank;
+      }
+      if (ldu === 0) return;
+      const du = { buffer: duMemory, byteOffset: 0, sizeBytes: 4 * tokens * ldu };
+      const packed = packs ? { buffer: packedMemory, byteOffset: 0, sizeBytes: packedBytes } : undefined;
+      adapterGradients(gpu, {
+        x,
+        inputs,
+        tokens,
+        du,
+        ldu,
+        parts: parts.map((part, i) => ({ ...part, rank: ranks[i]! })),
+        packed,
+      });
     });
-  }
-  if (!dA && !dx) return;
-  withScratch(gpu, 4 * tokens * rank, (memory) => {
-    const du: Tensor = { buffer: memory, byteOffset: 0, shape: [tokens, rank], dtype: "f32" };
-    multiply(gpu, { m: tokens, n: rank, k: outputs, a: dy, b: adapter.b, bTransposed: true, c: du, scale });
-    if (dA) {
-      invariant(x, "linearBackward: dA needs x");
-      multiply(gpu, {
-        m: rank,
-        n: inputs,
-        k: tokens,
-        a: du,
-        aTransposed: true,
-        b: x,
-        bTransposed: true,
-        c: dA,
-        accumulate: true,
-        mask: maskOf(adapter, 2),
-      });
-    }
-    if (dx) {
-      multiply(gpu, {
-        m: tokens,
-        n: inputs,
-        k: rank,
-        a: du,
-        b: adapter.a,
-        bTransposed: true,
-        c: dx,
-        accumulate: true,
-        mask: maskOf(adapter, 3),
-      });
-    }
   });
 }
 
 export function linearKernels(gpu: Gpu): Pick<Kernels, "linear" | "linearBackward"> {
   return {
     linear(x, parts) {
-      if (x.shape[0] === 0) return;
-      for (const part of parts) linearPart(gpu, x, part);
+      if (x.shape[0] !== 0) linear(gpu, x, parts);
     },
     linearBackward: (x, parts, dx, accumulate) => linearBackward(gpu, x, parts, dx, accumulate),
   };

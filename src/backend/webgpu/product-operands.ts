@@ -96,12 +96,14 @@ function quantizedForm(b: QuantizedMatrix, row0: number, rows: number): Form {
     return {
       files: ["scales-plain", "operand-b-quantized"],
       operands: [codes, whole(b.absmax, 4), whole(b.codebook, 4)],
-      name: "quantized",
+      constants: { BLOCK: b.blockSize },
+      name: `quantized ${b.blockSize}`,
       half: true,
     };
   }
   return {
     files: ["scales-nested", "operand-b-quantized"],
+    constants: { BLOCK: b.blockSize, NESTED_BLOCK: b.nested.blockSize },
     operands: [
       codes,
       whole(b.absmax, 1),
@@ -109,7 +111,7 @@ function quantizedForm(b: QuantizedMatrix, row0: number, rows: number): Form {
       whole(b.codebook, 4),
       whole(b.nested.codebook, 4),
     ],
-    name: "quantized-nested",
+    name: `quantized-nested ${b.blockSize} ${b.nested.blockSize}`,
     half: true,
   };
 }
@@ -117,4 +119,18 @@ function quantizedForm(b: QuantizedMatrix, row0: number, rows: number): Form {
 /** Operand B, in rows [row0, row0 + rows) and columns [column0, column0 + columns) of how it is stored. */
 export function formOfB(b: Matrix, row0: number, rows: number, column0: number, columns: number): Form {
   return isQuantized(b) ? quantizedForm(b, row0, rows) : denseForm(b, "b", row0, rows, column0, columns);
+}
+
+/** formOfB for gemm-matrix.wgsl, which reads eight elements at a time. */
+export function matrixFormOfB(b: Matrix, row0: number, rows: number, column0: number, columns: number): Form {
+  const form = formOfB(b, row0, rows, column0, columns);
+  const aligned = [b.shape[1]!, column0, columns].every((count) => count % 8 === 0);
+  if (isQuantized(b) && aligned && b.blockSize % 8 === 0) {
+    return { ...form, files: [...form.files, "matrix-b-quantized"], name: `${form.name} eight` };
+  }
+  if (!isQuantized(b) && b.dtype === "f16" && aligned && b.byteOffset % 16 === 0) {
+    const operands = [part(b, row0, rows, column0, columns, 16)];
+    return { files: ["matrix-b-half"], operands, name: "f16 eight", half: true };
+  }
+  return { ...form, files: [...form.files, "matrix-b-any"], name: `${form.name} any` };
 }

@@ -4,14 +4,14 @@
 
 import { dtypeBytes } from "../../tensor/dtype.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { BugError } from "../../util/errors.ts";
+import { BugError, invariant } from "../../util/errors.ts";
 import { type Dropout, isQuantized, type Matrix } from "../backend.ts";
 import { f32, type Operand } from "./commands.ts";
 import { philoxRounds } from "./elementwise.ts";
 import { type Gpu, windows, withScratch } from "./gpu.ts";
-import { matrixConstants, withPackedRows } from "./packed-rows.ts";
+import { matrixConstants, type PackedRows, withPackedRows } from "./packed-rows.ts";
 import type { Variant } from "./pipelines.ts";
-import { denseForm, type Form, formOfB, part } from "./product-operands.ts";
+import { denseForm, type Form, formOfB, matrixFormOfB, part } from "./product-operands.ts";
 import type { ShaderSource } from "./shaders.ts";
 import { chooseMatrixTile, chooseTile, splitsOf } from "./tiles.ts";
 
@@ -33,6 +33,20 @@ export interface Product {
   readonly residual?: Tensor;
   /** Dropout's mask, on A's elements (1), B's (2) or the product's (3). */
   readonly mask?: { readonly on: 1 | 2 | 3; readonly dropout: Dropout };
+  /** A, packed before, for products on subgroup matrices. Like an adapter, only for products that isWhole(). */
+  readonly packed?: PackedRows;
+  readonly adapter?: AdapterStep;
+}
+
+/** Further elements along K: the product gains scale u F. At most one of bias and residual stands beside it. */
+export interface AdapterStep {
+  /** f32, row t of it `ldu` elements after row t - 1. */
+  readonly u: Operand;
+  readonly ldu: number;
+  readonly rank: number;
+  /** f32 [n, rank], or [rank, n] when B is transposed. */
+  readonly factor: Tensor;
+  readonly scale: number;
 }
 
 /** Part of a product that binds whole operands. */
@@ -54,6 +68,20 @@ export function multiply(gpu: Gpu, p: Product): void {
   for (const window of windowsOf(gpu, p)) multiplyWindow(gpu, p, window);
 }
 
+/** Whether every operand of a product fits a binding. */
+export function isWhole(gpu: Gpu, p: Product): boolean {
+  const [first] = windowsOf(gpu, p);
+  const room = gpu.commands.bindingLimit - 256;
+  const { adapter } = p;
+  const fits = !adapter || 4 * adapter.rank * Math.max(p.m, p.n) <= room;
+  return fits && first?.m === p.m && first.n === p.n && first.k === p.k;
+}
+
+/** Whether a product that isWhole() is made on subgroup matrices, and so reads packed rows. */
+export function readsPacked(gpu: Gpu, p: Product): boolean {
+  return !p.mask && chooseMatrixTile(gpu, p) !== undefined;
+}
+
 /** Windows in which every operand fits a binding: rows of A, B and C, whichever dimension those are. */
 function* windowsOf(gpu: Gpu, p: Product): Generator<Window> {
   const bRowBytes = isQuantized(p.b) ? p.b.shape[1] / 2 : p.b.shape[1]! * dtypeBytes[p.b.dtype];
@@ -71,7 +99,6 @@ function* windowsOf(gpu: Gpu, p: Product): Generator<Window> {
 function multiplyWindow(gpu: Gpu, p: Product, w: Window): void {
   const [bRow0, bRows] = p.bTransposed ? [w.k0, w.k] : [w.n0, w.n];
   const [bColumn0, bColumns] = p.bTransposed ? [w.n0, w.n] : [w.k0, w.k];
-  const b = formOfB(p.b, bRow0, bRows, bColumn0, bColumns);
   const [aRow0, aRows] = p.aTransposed ? [w.k0, w.k] : [w.m0, w.m];
   const [aColumn0, aColumns] = p.aTransposed ? [w.m0, w.m] : [w.k0, w.k];
   const matrixTile = p.mask ? undefined : chooseMatrixTile(gpu, w);
@@ -81,14 +108,17 @@ function multiplyWindow(gpu: Gpu, p: Product, w: Window): void {
       p.aTransposed && !isQuantized(p.b) ? part(p.b, bRow0, bRows, bColumn0, bColumns, 4) : undefined;
     const source = part(p.a, aRow0, aRows, aColumn0, aColumns, 4);
     const shape = { rows: aRows, columns: aColumns, pitch: p.a.shape[1]! };
-    withPackedRows(gpu, source, shape, common, (packed) => {
-      const constants = matrixConstants(gpu, matrixTile);
-      runTiled(gpu, p, w, { kernel: "gemm-matrix", a: packed, b, tile: matrixTile, constants });
-    });
+    const b = matrixFormOfB(p.b, bRow0, bRows, bColumn0, bColumns);
+    const constants = matrixConstants(gpu, matrixTile);
+    const run = (a: PackedRows) =>
+      runTiled(gpu, p, w, { kernel: "gemm-matrix", a, b, tile: matrixTile, constants });
+    if (p.packed) run(p.packed);
+    else withPackedRows(gpu, source, shape, common, run);
     return;
   }
+  const b = formOfB(p.b, bRow0, bRows, bColumn0, bColumns);
   const a = denseForm(p.a, "a", aRow0, aRows, aColumn0, aColumns);
-  if (w.m <= vectorRows && !p.aTransposed && !p.bTransposed && p.mask?.on !== 2) {
+  if (w.m <= vectorRows && !p.aTransposed && !p.bTransposed && p.mask?.on !== 2 && !p.adapter) {
     runVector(gpu, p, w, a, b);
     return;
   }
@@ -96,32 +126,55 @@ function multiplyWindow(gpu: Gpu, p: Product, w: Window): void {
   runTiled(gpu, p, w, { kernel: "gemm", a, b, tile: { BM, BN, BK }, constants: { TM, TN } });
 }
 
-/** C, bias and residual of a window, read four elements at a time where rows allow it; and the epilogue's flags. */
+/** C, the addends and the adapter of a window, C's rows four elements at a time where that is possible; the epilogue's flags. */
 function resultOf(gpu: Gpu, p: Product, w: Window) {
   const quads = [p.c, p.bias, p.residual].every((t) => !t || t.byteOffset % 16 === 0) && p.n % 4 === 0;
   const unit = quads ? 16 : 4;
   const { nothing } = gpu.commands;
-  const bias: Operand = p.bias
-    ? { buffer: p.bias.buffer, byteOffset: p.bias.byteOffset + 4 * w.n0, sizeBytes: 4 * w.n, unit }
-    : nothing;
-  const residual = p.residual ? part(p.residual, w.m0, w.m, w.n0, w.n, unit) : nothing;
-  // Later windows along K add to what the first has made, and only the first brings bias and residual.
+  const { bias, residual, adapter } = p;
+  invariant(!(bias && residual && adapter), "a product with a bias, a residual and an adapter");
+  const biasPart: Operand | undefined = bias && {
+    ...{ buffer: bias.buffer, byteOffset: bias.byteOffset + 4 * w.n0, sizeBytes: 4 * w.n, unit },
+  };
+  const residualPart = residual && part(residual, w.m0, w.m, w.n0, w.n, unit);
+  // Later windows along K add to what the first has made, and only the first brings addends.
   const accumulate = p.accumulate || w.k0 > 0;
-  const flags = (p.bias && w.k0 === 0 ? 1 : 0) | (p.residual && w.k0 === 0 ? 2 : 0) | (accumulate ? 4 : 0);
-  return { quads, unit, operands: [part(p.c, w.m0, w.m, w.n0, w.n, unit), bias, residual], flags };
+  const addends = w.k0 > 0 ? 0 : (bias ? 1 : 0) | (residual ? (bias ? 8 : 2) : 0);
+  const { factor } = adapter ?? {};
+  const adapterParts = factor && [adapter!.u, part(factor, 0, factor.shape[0]!, 0, factor.shape[1]!, 4)];
+  return {
+    quads,
+    c: part(p.c, w.m0, w.m, w.n0, w.n, unit),
+    addend: biasPart ?? residualPart ?? nothing,
+    second: adapterParts ?? [(bias && residualPart) || nothing, nothing],
+    flags: addends | (accumulate ? 4 : 0),
+  };
+}
+
+/** What a kernel's epilogue is made of. */
+function epilogueOf(quads: boolean, adapter: boolean): Pick<Variant, "files" | "aliases"> {
+  return {
+    files: [adapter ? "adapter" : "no-adapter", quads ? "epilogue-vec4" : "epilogue"],
+    aliases: { Addend: quads ? "vec4f" : "f32" },
+  };
 }
 
 function runVector(gpu: Gpu, p: Product, w: Window, a: Form, b: Form): void {
   const rows = w.m <= 1 ? 1 : w.m <= 2 ? 2 : w.m <= 4 ? 4 : 8;
-  const { quads, unit, operands, flags } = resultOf(gpu, p, w);
+  const { quads, c, addend, second, flags } = resultOf(gpu, p, w);
   const maskOn = p.mask?.on ?? 0;
-  const pipeline = gpu.pipelines.get(`gemv ${rows} ${a.name} ${b.name} ${maskOn} ${unit}`, () => ({
-    files: ["product-params", ...maskFiles(maskOn), ...a.files, ...b.files, epilogueFile(quads), "gemv"],
-    constants: { ...b.constants, ROWS: rows, DROPOUT: maskOn },
-    offsetWords,
-  }));
+  const pipeline = gpu.pipelines.get(`gemv ${rows} ${a.name} ${b.name} ${maskOn} ${quads}`, () => {
+    const epilogue = epilogueOf(quads, false);
+    return {
+      ...epilogue,
+      files: ["product-params", ...maskFiles(maskOn), ...a.files, ...b.files, ...epilogue.files, "gemv"],
+      constants: { ...b.constants, ROWS: rows, DROPOUT: maskOn },
+      offsetWords,
+    };
+  });
   const params = paramsOf(p, w, { flags, lda: p.a.shape[1]! });
-  gpu.commands.launch(pipeline, [...a.operands, ...operands, ...b.operands], params, Math.ceil(w.n / 4));
+  const operands = [...a.operands, c, addend, ...second, ...b.operands];
+  gpu.commands.launch(pipeline, operands, params, Math.ceil(w.n / 4));
 }
 
 /** A tiled kernel with its operands in the forms it reads. */
@@ -135,6 +188,7 @@ interface TiledKernel {
 
 function runTiled(gpu: Gpu, p: Product, w: Window, { kernel, a, b, tile, constants }: TiledKernel): void {
   const result = resultOf(gpu, p, w);
+  const { quads, c, addend, second } = result;
   const maskOn = p.mask?.on ?? 0;
   const splits = splitsOf(gpu, w, tile);
   // A mask on the product waits until the slices are added.
@@ -146,22 +200,17 @@ function runTiled(gpu: Gpu, p: Product, w: Window, { kernel, a, b, tile, constan
     A_MODE: p.aTransposed ? 1 : 0,
     B_MODE: p.bTransposed ? 1 : 0,
     DROPOUT: mask,
+    ADAPTER: p.adapter ? 1 : 0,
   };
-  const label = [kernel, ...Object.values(specialised), a.name, b.name, result.unit].join(" ");
+  const label = [kernel, ...Object.values(specialised), a.name, b.name, quads].join(" ");
   const pipeline = gpu.pipelines.get(label, (): Variant => {
     const halfTile = kernel === "gemm" && gpu.tier !== "f32" && b.half;
     const matrixExtensions = ["f16", "subgroups", "chromium_experimental_subgroup_matrix"];
+    const { files, aliases } = epilogueOf(quads, p.adapter !== undefined);
     return {
-      files: [
-        "product-params",
-        ...maskFiles(mask),
-        ...a.files,
-        ...b.files,
-        epilogueFile(result.quads),
-        kernel,
-      ],
+      files: ["product-params", ...maskFiles(mask), ...a.files, ...b.files, ...files, kernel],
       constants: { ...specialised, ...b.constants },
-      aliases: kernel === "gemm" ? { TileB: halfTile ? "f16" : "f32" } : {},
+      aliases: { ...aliases, ...(kernel === "gemm" ? { TileB: halfTile ? "f16" : "f32" } : {}) },
       extensions: kernel === "gemm-matrix" ? matrixExtensions : halfTile ? ["f16"] : [],
       offsetWords,
     };
@@ -169,7 +218,7 @@ function runTiled(gpu: Gpu, p: Product, w: Window, { kernel, a, b, tile, constan
   const common = { lda: a.lda ?? p.a.shape[1]!, firstRow: a.firstRow };
   const grid = [Math.ceil(w.m / tile.BM), Math.ceil(w.n / tile.BN)] as const;
   if (splits <= 1) {
-    const operands = [...a.operands, ...result.operands, ...b.operands];
+    const operands = [...a.operands, c, addend, ...second, ...b.operands];
     gpu.commands.launch(pipeline, operands, paramsOf(p, w, { ...common, flags: result.flags }), [...grid, 1]);
     return;
   }
@@ -177,35 +226,31 @@ function runTiled(gpu: Gpu, p: Product, w: Window, { kernel, a, b, tile, constan
   const slices = Math.ceil(w.k / perSplit);
   const splitStride = w.m * w.n;
   withScratch(gpu, 4 * slices * splitStride, (memory) => {
-    const partials = {
-      buffer: memory,
-      byteOffset: 0,
-      sizeBytes: 4 * slices * splitStride,
-      unit: result.unit,
-    };
+    const partials = { buffer: memory, byteOffset: 0, sizeBytes: 4 * slices * splitStride, unit: c.unit };
     const { nothing } = gpu.commands;
-    const operands = [...a.operands, partials, nothing, nothing, ...b.operands];
+    const own = p.adapter ? second : [nothing, nothing];
+    const operands = [...a.operands, partials, nothing, ...own, ...b.operands];
     const slice = { ...common, flags: 0, scale: 1, perSplit, splitStride };
     gpu.commands.launch(pipeline, operands, paramsOf(p, w, slice), [...grid, slices]);
     const late = maskOn === 3 ? 3 : 0;
-    const finish = gpu.pipelines.get(`reduce-splits ${late} ${result.unit}`, () => ({
-      files: ["product-params", ...maskFiles(late), epilogueFile(result.quads), "reduce-splits"],
-      constants: { DROPOUT: late },
-      offsetWords,
-    }));
+    const finish = gpu.pipelines.get(`reduce-splits ${late} ${quads}`, () => {
+      const epilogue = epilogueOf(quads, false);
+      return {
+        ...epilogue,
+        files: ["product-params", ...maskFiles(late), ...epilogue.files, "reduce-splits"],
+        constants: { DROPOUT: late },
+        offsetWords,
+      };
+    });
     const params = paramsOf(p, { ...w, k: slices }, { lda: 0, flags: result.flags, splitStride });
-    const quads = w.m * Math.ceil(w.n / 4);
-    const reduced = [{ ...partials, unit: 4 }, ...result.operands];
-    gpu.commands.launch(finish, reduced, params, Math.ceil(quads / 64));
+    const groups = Math.ceil((w.m * Math.ceil(w.n / 4)) / 64);
+    const lateSecond = p.adapter ? [nothing, nothing] : second;
+    gpu.commands.launch(finish, [{ ...partials, unit: 4 }, c, addend, ...lateSecond], params, groups);
   });
 }
 
-/** Words of offsets at the start of the products' parameters: a, c, bias, residual, and three of b. */
-const offsetWords = 7;
-
-function epilogueFile(quads: boolean): ShaderSource {
-  return quads ? "epilogue-vec4" : "epilogue";
-}
+/** Words of offsets at the start of the products' parameters: a, c, two addends (or one and u), a factor, and three of b. */
+const offsetWords = 8;
 
 function maskFiles(maskOn: number): ShaderSource[] {
   return maskOn > 0 ? ["multiply-high", "philox", "dropout-mask"] : ["no-dropout"];
@@ -240,9 +285,7 @@ function paramsOf(p: Product, w: Window, run: Run): number[] {
     run.splitStride ?? 0,
     run.flags,
     f32(run.scale ?? p.scale ?? 1),
-    quantized?.blockSize ?? 0,
     quantized ? bRow0 * quantized.shape[1] : 0,
-    quantized?.nested?.blockSize ?? 1,
     f32(quantized?.nested?.offset ?? 0),
     (dropout?.seed ?? 0) >>> 0,
     Math.floor((dropout?.seed ?? 0) / 2 ** 32) >>> 0,
@@ -253,5 +296,8 @@ function paramsOf(p: Product, w: Window, run: Run): number[] {
     (row0 * maskStride + column0) >>> 0,
     philoxRounds,
     run.firstRow ?? 0,
+    p.adapter?.rank ?? 0,
+    p.adapter?.ldu ?? 0,
+    f32(p.adapter?.scale ?? 0),
   ];
 }

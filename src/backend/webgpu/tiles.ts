@@ -42,7 +42,7 @@ export function tileCount(kernel: TiledKernelName): number {
 
 /** Bytes of workgroup memory that gemm.wgsl uses with a tile. */
 function tileBytes(tile: Tile, halfB: boolean): number {
-  return tile.BK * 16 * (tile.BM / 4 + 1) + tile.BK * (halfB ? 8 : 16) * (tile.BN / 4 + 1);
+  return tile.BK * 16 * (tile.BM / 4 + 1) + tile.BK * (halfB ? 8 : 16) * (tile.BN / 4 + 1) + tableBytes;
 }
 
 /** Whether the device has the memory and the lanes for a tile. */
@@ -105,23 +105,35 @@ export interface MatrixTile {
   readonly BK: number;
   readonly WM: number;
   readonly WN: number;
+  /** Tiles in workgroup memory: 2 spare a barrier a step where there is room. */
+  readonly BUFFERS: number;
 }
 
 /** In order of preference without a measurement, while `busyTiles` workgroups are kept. */
 const matrixTiles: readonly MatrixTile[] = [
-  { BM: 128, BN: 128, BK: 32, WM: 64, WN: 32 },
-  { BM: 128, BN: 64, BK: 32, WM: 64, WN: 32 },
-  { BM: 64, BN: 64, BK: 32, WM: 32, WN: 32 },
+  { BM: 128, BN: 128, BK: 32, WM: 64, WN: 32, BUFFERS: 2 },
+  { BM: 128, BN: 128, BK: 32, WM: 64, WN: 32, BUFFERS: 1 },
+  { BM: 128, BN: 64, BK: 32, WM: 64, WN: 32, BUFFERS: 2 },
+  { BM: 64, BN: 64, BK: 32, WM: 32, WN: 32, BUFFERS: 2 },
+  { BM: 64, BN: 64, BK: 32, WM: 32, WN: 32, BUFFERS: 1 },
+  { BM: 128, BN: 256, BK: 32, WM: 64, WN: 64, BUFFERS: 1 },
+  { BM: 128, BN: 128, BK: 64, WM: 64, WN: 32, BUFFERS: 1 },
+  { BM: 128, BN: 128, BK: 32, WM: 64, WN: 64, BUFFERS: 1 },
 ];
+/** So many of them are taken without a measurement; the rest only where one says so. */
+const untunedMatrix = 5;
 /** Smaller products than this in any direction fill matrices badly, and are skinny enough to be bound by memory. */
 const leastMatrixSize = 64;
 
-function matrixTileFits({ matrix, limits }: Gpu, { BM, BN, BK, WM, WN }: MatrixTile): boolean {
+/** Bytes of the tables of a quantised operand (scales-nested.wgsl), and of the adapter's two words. */
+const tableBytes = 4 * (16 + 256) + 8;
+
+function matrixTileFits({ matrix, limits }: Gpu, { BM, BN, BK, WM, WN, BUFFERS }: MatrixTile): boolean {
   if (!matrix) return false;
   const subgroups = (BM / WM) * (BN / WN);
   // Tiles stand along k or across it; the longer form counts.
   const tile = (across: number) => 2 * Math.max(across * (BK + 8), BK * (across + 8));
-  const bytes = tile(BM) + tile(BN) + 4 * subgroups * matrix.m * matrix.n;
+  const bytes = BUFFERS * (tile(BM) + tile(BN)) + 4 * subgroups * matrix.m * matrix.n + tableBytes;
   return (
     bytes <= limits.maxComputeWorkgroupStorageSize &&
     subgroups * matrix.subgroupSize <= limits.maxComputeInvocationsPerWorkgroup &&
@@ -138,7 +150,7 @@ export function chooseMatrixTile(
   const measured = gpu.tiles.of("gemm-matrix", m, n);
   const tuned = measured === undefined ? undefined : matrixTiles[measured];
   if (tuned && matrixTileFits(gpu, tuned)) return tuned;
-  const fitting = matrixTiles.filter((tile) => matrixTileFits(gpu, tile));
+  const fitting = matrixTiles.slice(0, untunedMatrix).filter((tile) => matrixTileFits(gpu, tile));
   return fitting.find((tile) => countTiles(m, n, tile) >= busyTiles) ?? fitting.at(-1);
 }
 

@@ -1,17 +1,17 @@
-// epilogue.wgsl for products whose rows are vectors of four: N a multiple of four, and C, bias and residual aligned.
-// Offsets of these three count vectors.
+// epilogue.wgsl for products whose rows are vectors of four: N a multiple of four, and C and addends aligned. Offsets of these
+// count vectors.
 
 @group(0) @binding(2) var<storage, read_write> c: array<vec4f>;
-@group(0) @binding(3) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(4) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(3) var<storage, read> addend: array<vec4f>;
 
 fn emit4(m: u32, n: u32, product: vec4f) {
   if (m >= p.m || n >= p.n) { return; }
   var v = product * p.scale;
   if (DROPOUT == 3u) { v *= mask4(m, n); }
   let at = (m * p.ldc + n) >> 2u;
-  if ((p.flags & 1u) != 0u) { v += bias[p.bias + (n >> 2u)]; }
-  if ((p.flags & 2u) != 0u) { v += residual[p.residual + at]; }
+  if ((p.flags & 1u) != 0u) { v += addend[p.addend + (n >> 2u)]; }
+  if ((p.flags & 2u) != 0u) { v += addend[p.addend + at]; }
+  if ((p.flags & 8u) != 0u) { v += secondAddend(at); }
   if ((p.flags & 4u) != 0u) { v += c[p.c + at]; }
   c[p.c + at] = v;
 }

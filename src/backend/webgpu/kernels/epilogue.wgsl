@@ -1,9 +1,8 @@
-// What happens to a product's elements on their way to memory: scale, dropout's mask, bias (flag 1), residual (flag 2),
-// and what C held before (flag 4).
+// What happens to a product's elements on their way to memory: scale, dropout's mask, an addend by column (flag 1: a bias) or
+// by element (flag 2: a residual), a second one by element (flag 8), and what C held before (flag 4).
 
 @group(0) @binding(2) var<storage, read_write> c: array<f32>;
-@group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read> residual: array<f32>;
+@group(0) @binding(3) var<storage, read> addend: array<f32>;
 
 /// Elements (m, n) .. (m, n + 3) of the product; those outside M x N are dropped.
 fn emit4(m: u32, n: u32, product: vec4f) {
@@ -14,8 +13,9 @@ fn emit4(m: u32, n: u32, product: vec4f) {
     if (n + i < p.n) {
       var value = v[i];
       let at = m * p.ldc + n + i;
-      if ((p.flags & 1u) != 0u) { value += bias[p.bias + n + i]; }
-      if ((p.flags & 2u) != 0u) { value += residual[p.residual + at]; }
+      if ((p.flags & 1u) != 0u) { value += addend[p.addend + n + i]; }
+      if ((p.flags & 2u) != 0u) { value += addend[p.addend + at]; }
+      if ((p.flags & 8u) != 0u) { value += secondAddend(at); }
       if ((p.flags & 4u) != 0u) { value += c[p.c + at]; }
       c[p.c + at] = value;
     }

@@ -1,7 +1,8 @@
 // C [M, N] = epilogue(A B), tiled: a workgroup makes a BM x BN tile, an invocation TM x TN of it in registers, from tiles of
 // A and B in workgroup memory, BK deep. Operands come through a4 and b4 (operand-*.wgsl), which convert and dequantise, so
 // every weight format shares this file. With SPLIT, slice z of K goes to its own partial product (reduce-splits.wgsl).
-// TileB is f16 for frozen weights on devices that have it: half the workgroup memory, and exact for f16 weights.
+// TileB is f16 for frozen weights on devices that have it: half the workgroup memory, and exact for f16 weights. An adapter's
+// few elements along K come last, straight from memory.
 
 const GROUPS_M = BM / TM;
 const GROUPS_N = BN / TN;
@@ -70,6 +71,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let laneM = lane / GROUPS_N;
   let laneN = lane % GROUPS_N;
   var sums: array<vec4f, TM * TN / 4u>; // [TM][TN / 4]
+  prepareB(lane, THREADS);
+  workgroupBarrier();
   for (var k0 = beginK; k0 < endK; k0 += BK) {
     for (var block = lane; block < BLOCKS_A + BLOCKS_B; block += THREADS) {
       if (block < BLOCKS_A) { loadA(block, firstM, k0, endK); } else { loadB(block - BLOCKS_A, firstN, k0, endK); }
@@ -89,6 +92,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       }
     }
     workgroupBarrier();
+  }
+  if (ADAPTER == 1u && group.z == 0u) {
+    for (var r = 0u; r < p.rank; r++) {
+      var fs: array<vec4f, TN / 4u>;
+      for (var j = 0u; j < TN / 4u; j++) {
+        let n = firstN + (j * GROUPS_N + laneN) * 4u;
+        fs[j] = vec4f(factorAt(n, r), factorAt(n + 1u, r), factorAt(n + 2u, r), factorAt(n + 3u, r));
+      }
+      for (var i = 0u; i < TM; i++) {
+        let x = uAt(firstM + ((i / 4u) * GROUPS_M + laneM) * 4u + (i & 3u), r);
+        for (var j = 0u; j < TN / 4u; j++) { sums[i * (TN / 4u) + j] += x * fs[j]; }
+      }
+    }
   }
   for (var i = 0u; i < TM; i++) {
     let m = firstM + ((i / 4u) * GROUPS_M + laneM) * 4u + (i & 3u);

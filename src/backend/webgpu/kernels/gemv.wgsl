@@ -9,6 +9,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   let first = (group.y * grid.x + group.x) * 4u;
   let n = first + local.y;
   var acc: array<f32, ROWS>;
+  prepareB(local.y * LANES + local.x, 4u * LANES);
+  workgroupBarrier();
   if (n < p.n) {
     for (var k = local.x * 4u; k < p.k; k += LANES * 4u) {
       let w = b4(n, k, p.n, p.k);

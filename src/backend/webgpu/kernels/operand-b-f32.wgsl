@@ -1,6 +1,8 @@
 // Four neighbouring elements of f32 operand B, zero outside its "rows" x "columns". Any alignment.
 
-@group(0) @binding(5) var<storage, read> b: array<f32>;
+@group(0) @binding(6) var<storage, read> b: array<f32>;
+
+fn prepareB(lane: u32, lanes: u32) {}
 
 fn b4(row: u32, column: u32, rows: u32, columns: u32) -> vec4f {
   var v = vec4f(0.0);

@@ -1,7 +1,9 @@
 // Four neighbouring elements of a 16-bit operand B (HALF 1: bf16, 2: f16) whose rows start at multiples of four; its
 // offset counts groups of four.
 
-@group(0) @binding(5) var<storage, read> b: array<vec2u>;
+@group(0) @binding(6) var<storage, read> b: array<vec2u>;
+
+fn prepareB(lane: u32, lanes: u32) {}
 
 fn b4(row: u32, column: u32, rows: u32, columns: u32) -> vec4f {
   if (row >= rows || column >= columns) { return vec4f(0.0); }

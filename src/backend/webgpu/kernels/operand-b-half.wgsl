@@ -1,6 +1,6 @@
 // Four neighbouring elements of a 16-bit operand B (HALF 1: bf16, 2: f16), any alignment; its offset counts elements.
 
-@group(0) @binding(5) var<storage, read> b: array<u32>;
+@group(0) @binding(6) var<storage, read> b: array<u32>;
 
 fn halfAt(at: u32) -> f32 {
   let word = b[at >> 1u];
@@ -8,6 +8,8 @@ fn halfAt(at: u32) -> f32 {
   if (HALF == 1u) { return bitcast<f32>(half << 16u); }
   return unpack2x16float(half).x;
 }
+
+fn prepareB(lane: u32, lanes: u32) {}
 
 fn b4(row: u32, column: u32, rows: u32, columns: u32) -> vec4f {
   var v = vec4f(0.0);
