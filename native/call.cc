@@ -48,6 +48,8 @@ bool invokePaired(void (*plain)(const Arguments&), void (*paired)(const Argument
 enum Id {
   kLinear,
   kLinearBackward,
+  kGroupedLinear,
+  kGroupedLinearBackward,
 #define LOWRANK_KERNEL(name, ...) k_##name,
 #include "kernels.def"
 };
@@ -58,6 +60,8 @@ enum Id {
 const Signature kKernels[] = {
     {"linear", nullptr},
     {"linearBackward", nullptr},
+    {"groupedLinear", nullptr},
+    {"groupedLinearBackward", nullptr},
 #define LOWRANK_KERNEL(name, ...) {#name, LOWRANK_TEXT(__VA_ARGS__)},
 #define LOWRANK_PAIRED_KERNEL(name, type) {#name, "Precision precision, const " #type "& a"},
 #include "kernels.def"
@@ -82,6 +86,10 @@ bool call(const Isa& isa, int id, Reader& in) {
       return callLinear(*isa.linear, in);
     case kLinearBackward:
       return callLinearBackward(*isa.linear, in);
+    case kGroupedLinear:
+      return callGroupedLinear(*isa.linear, in);
+    case kGroupedLinearBackward:
+      return callGroupedLinearBackward(*isa.linear, in);
 #define LOWRANK_KERNEL(name, ...) \
   case k_##name:                  \
     return invoke(isa.kernels->name, in);

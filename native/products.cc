@@ -1,4 +1,5 @@
-// Reads the lists of parts that linear and linearBackward are given, in the order of src/backend/cpu/linear-call.ts.
+// Reads the calls of products: the lists of parts that linear and linearBackward are given, and the stacks of experts'
+// weights that groupedLinear and its backward are, in the order of src/backend/cpu/linear-call.ts and grouped-call.ts.
 #include "products.h"
 
 #include <cstddef>
@@ -37,6 +38,23 @@ Adapter readAdapter(Reader& in) {
   adapter.dropout.seed = in.get<uint64_t>();
   adapter.dropout.stream = in.get<uint32_t>();
   return adapter;
+}
+
+WeightStack readStack(Reader& in) {
+  WeightStack stack{};
+  stack.experts = in.get<int64_t>();
+  stack.first = readWeight(in);
+  stack.offsets = in.get<const float*>();
+  return stack;
+}
+
+GroupedRows readRows(Reader& in) {
+  GroupedRows rows{};
+  rows.count = in.get<int64_t>();
+  rows.offsets = in.get<const int32_t*>();
+  rows.index = in.get<const int32_t*>();
+  rows.few = in.get<bool>();
+  return rows;
 }
 
 /** Doubles that a part takes at least: a count beyond what the call holds is no count. */
@@ -79,6 +97,36 @@ bool callLinearBackward(const LinearTable& table, Reader& in) {
   }
   if (!in.spent()) return false;
   table.linearBackward(precision, x, t, width, parts.data(), count, dx, accumulate);
+  return true;
+}
+
+bool callGroupedLinear(const LinearTable& table, Reader& in) {
+  const auto precision = in.get<Precision>();
+  const auto* x = in.get<const float*>();
+  const GroupedRows rows = readRows(in);
+  GroupedPart part{};
+  part.weights = readStack(in);
+  part.adapter = readAdapter(in);
+  part.bias = in.get<const float*>();
+  part.y = in.get<float*>();
+  if (!in.spent()) return false;
+  table.grouped(precision, x, rows, part);
+  return true;
+}
+
+bool callGroupedLinearBackward(const LinearTable& table, Reader& in) {
+  const auto precision = in.get<Precision>();
+  const auto* x = in.get<const float*>();
+  const GroupedRows rows = readRows(in);
+  GroupedPart part{};
+  part.weights = readStack(in);
+  part.adapter = readAdapter(in);
+  part.dy = in.get<const float*>();
+  part.dWeight = in.get<float*>();
+  part.dBias = in.get<float*>();
+  part.dx = in.get<float*>();
+  if (!in.spent()) return false;
+  table.groupedBackward(precision, x, rows, part);
   return true;
 }
 

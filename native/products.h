@@ -1,4 +1,4 @@
-// The calls of linear and linearBackward, which carry a list of parts. Not here: the products (gemm/).
+// The calls of products, which carry lists of parts and stacks of weights. Not here: the products (gemm/).
 #pragma once
 #include "gemm/gemm.h"
 #include "reader.h"
@@ -8,5 +8,7 @@ namespace lowrank {
 /** False when the arguments are not as many as the call needs; nothing ran then. */
 bool callLinear(const LinearTable& table, Reader& in);
 bool callLinearBackward(const LinearTable& table, Reader& in);
+bool callGroupedLinear(const LinearTable& table, Reader& in);
+bool callGroupedLinearBackward(const LinearTable& table, Reader& in);
 
 }  // namespace lowrank

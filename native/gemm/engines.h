@@ -27,6 +27,11 @@ void linearForward(Precision precision, const float* x, int64_t t, int64_t in, c
 void linearBackward(Precision precision, const float* x, int64_t t, int64_t in, const LinearGradPart* parts,
                     int64_t count, float* dx, bool accumulate);
 
+/** As linearForward, but always by packed products: the bits of a row do not depend on how many there are. */
+void linearPacked(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count);
+void groupedForward(Precision precision, const float* x, const GroupedRows& rows, const GroupedPart& part);
+void groupedBackward(Precision precision, const float* x, const GroupedRows& rows, const GroupedPart& part);
+
 /** A stored f32 matrix as a weight. */
 inline Weight matrixOf(const float* data, int64_t rows, int64_t cols) {
   Weight weight{};

@@ -154,6 +154,11 @@ void forward(const float* x, int64_t t, int64_t in, const LinearPart* parts, int
 void linearForward(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count) {
   if (t <= 0) return;
   if (t <= kMostVectorRows) return linearVectors(precision, x, t, in, parts, count);
+  linearPacked(precision, x, t, in, parts, count);
+}
+
+void linearPacked(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count) {
+  if (t <= 0) return;
   if (precision == Precision::BF16) return forward<HalfEngine>(x, t, in, parts, count);
   forward<PlainEngine>(x, t, in, parts, count);
 }

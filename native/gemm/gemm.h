@@ -62,6 +62,50 @@ struct LinearGradPart {
   float *dWeight, *dBias;  // +=; may be null
 };
 
+/** As many weights [rows, cols] of one form, one behind the other: expert e's is at(e). */
+struct WeightStack {
+  Weight first;          // nestedOffset of a nested one: offsets[e]
+  int64_t experts;
+  const float* offsets;  // [experts]; null unless nested
+
+  Weight at(int64_t e) const {
+    Weight w = first;
+    const int64_t size = w.rows * w.cols;
+    const auto* data = static_cast<const uint8_t*>(w.data);
+    switch (w.kind) {
+      case Weight::Kind::F32: w.data = data + e * size * 4; break;
+      case Weight::Kind::BF16: w.data = data + e * size * 2; break;
+      case Weight::Kind::Quantized: {
+        const int64_t blocks = (size + w.blockSize - 1) / w.blockSize;
+        w.data = data + e * ((size + 1) / 2);
+        w.absmax = static_cast<const uint8_t*>(w.absmax) + e * blocks * (w.nestedCodebook ? 1 : 4);
+        if (!w.nestedCodebook) break;
+        w.nestedAbsmax += e * ((blocks + w.nestedBlockSize - 1) / w.nestedBlockSize);
+        w.nestedOffset = offsets[e];
+      }
+    }
+    return w;
+  }
+};
+
+/** Rows [offsets[e], offsets[e + 1]) are expert e's; row i of the input is x[index[i]], or x[i] without an index. */
+struct GroupedRows {
+  int64_t count;           // of all experts together
+  const int32_t* offsets;  // [experts + 1]
+  const int32_t* index;    // [count] or null
+  bool few;                // of a pass of few tokens: every expert's rows go the way of few rows
+};
+
+/** A linear layer of each expert. Its adapter's a is [experts * rank, in], b [experts, out, rank], u [count, rank]. */
+struct GroupedPart {
+  WeightStack weights;
+  const float* bias;  // [experts, out] or null
+  Adapter adapter;
+  float* y;           // forward; [count, out]
+  const float* dy;    // backward; [count, out]
+  float *dWeight, *dBias, *dx;  // backward; the first two +=, dx [count, in] =; each may be null
+};
+
 struct LinearTable {
   const char* isa;
   /** Whether Precision::BF16 has instructions of its own here (it is computed by f32 arithmetic elsewhere). */
@@ -70,6 +114,10 @@ struct LinearTable {
   /** x may be null when no part asks for dA or dWeight; dx may be null. */
   void (*linearBackward)(Precision precision, const float* x, int64_t t, int64_t in, const LinearGradPart* parts,
                          int64_t count, float* dx, bool accumulate);
+  /** The linear layers of experts, each on its own rows. */
+  void (*grouped)(Precision precision, const float* x, const GroupedRows& rows, const GroupedPart& part);
+  /** x may be null when neither dA nor dWeight is asked for. */
+  void (*groupedBackward)(Precision precision, const float* x, const GroupedRows& rows, const GroupedPart& part);
   /** Multiply-adds from registers alone on the calling thread for about `seconds`; returns GFLOP/s. */
   double (*peak)(Precision precision, double seconds);
 };

@@ -29,7 +29,8 @@ double peak(Precision precision, double seconds) {
   return precision == Precision::BF16 ? measure<HalfEngine>(seconds) : measure<PlainEngine>(seconds);
 }
 
-const LinearTable table = {LOWRANK_QUOTE(LOWRANK_ISA_SUFFIX), kHasBf16, linearForward, linearBackward, peak};
+const LinearTable table = {LOWRANK_QUOTE(LOWRANK_ISA_SUFFIX), kHasBf16, linearForward, linearBackward,
+                           groupedForward, groupedBackward, peak};
 
 }  // namespace
 }  // namespace LOWRANK_ISA_NAMESPACE

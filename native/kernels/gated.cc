@@ -1,6 +1,7 @@
 // The gated activation of an MLP, y = act(gate) * up, and its gradients; act is SiLU, GELU by the normal
-// distribution, or GELU's tanh form (Hendrycks & Gimpel 2016; Shazeer 2020); and the soft cap of logits. Each element is read whole before it is
-// written, so outputs may be the inputs' own memory. Not here: the functions themselves (simd-math.h).
+// distribution, or GELU's tanh form (Hendrycks & Gimpel 2016; Shazeer 2020); and the soft cap of logits. Experts have
+// gate and up side by side in a row of one product (expertActivation). Each element is read whole before it is written, so
+// outputs may be the inputs' own memory. Not here: the functions themselves (simd-math.h).
 #include "../simd-math.h"
 #include "../threads.h"
 #include "declarations.h"
@@ -79,7 +80,80 @@ void backward(const float* gate, const float* up, const float* dy, float* dGate,
   });
 }
 
+template <class Act>
+void forwardRows(const float* x, float* y, int64_t n, int64_t f, const Act& act) {
+  parallelRange(n, larger(1, kGrain / larger(1, f)), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; row++) {
+      const float *gate = x + row * 2 * f, *up = gate + f;
+      eachVector(0, f, [&](int64_t i, const auto& memory) {
+        memory.store(y + row * f + i, act.value(memory.load(gate + i), memory.load(up + i)));
+      });
+    }
+  });
+}
+
+template <class Act>
+void backwardRows(const float* x, const float* dy, float* dx, int64_t n, int64_t f, const Act& act) {
+  parallelRange(n, larger(1, kGrain / larger(1, f)), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; row++) {
+      const float *gate = x + row * 2 * f, *up = gate + f;
+      float* to = dx + row * 2 * f;
+      eachVector(0, f, [&](int64_t i, const auto& memory) {
+        const Vec d = memory.load(dy + row * f + i);
+        const Slope slopes = act.slopes(memory.load(gate + i), memory.load(up + i));
+        memory.store(to + i, d * slopes.value);
+        memory.store(to + f + i, d * slopes.slope);
+      });
+    }
+  });
+}
+
+/** Of gate and up: their product, and its slopes by gate (`value`) and by up (`slope`). */
+template <class Act>
+struct Gated {
+  LOWRANK_INLINE Vec value(Vec gate, Vec up) const { return Act::value(gate) * up; }
+  LOWRANK_INLINE Slope slopes(Vec gate, Vec up) const {
+    const Slope act = Act::both(gate);
+    return {up * act.slope, act.value};
+  }
+};
+
+/** (up + 1) gate sigmoid(alpha gate) within limits, where gradients stop; as gpt-oss has it. */
+struct Clamped {
+  float limit, alpha;
+  LOWRANK_INLINE Vec value(Vec gate, Vec up) const {
+    const Vec most = broadcast(limit), g = minimum(most, gate), u = maximum(-most, minimum(most, up));
+    return (u + 1.0f) * (g * logistic(g * alpha).value);
+  }
+  LOWRANK_INLINE Slope slopes(Vec gate, Vec up) const {
+    const Vec most = broadcast(limit), g = minimum(most, gate), u = maximum(-most, minimum(most, up));
+    const Logistic s = logistic(g * alpha);
+    const Vec byGate = (u + 1.0f) * (s.value * multiplyAdd(g * alpha, s.rest, broadcast(1.0f)));
+    const Vec byUp = g * s.value, none = broadcast(0.0f);
+    return {gate > most ? none : byGate, (up > most) | (up < -most) ? none : byUp};
+  }
+};
+
 }  // namespace
+
+void expertActivation(Activation kind, float limit, float alpha, const float* x, float* y, int64_t n, int64_t f) {
+  if (limit > 0) return forwardRows(x, y, n, f, Clamped{limit, alpha});
+  switch (kind) {
+    case Activation::Silu: return forwardRows(x, y, n, f, Gated<Silu>{});
+    case Activation::Gelu: return forwardRows(x, y, n, f, Gated<Gelu>{});
+    case Activation::GeluTanh: return forwardRows(x, y, n, f, Gated<GeluTanh>{});
+  }
+}
+
+void expertActivationBackward(Activation kind, float limit, float alpha, const float* x, const float* dy, float* dx,
+                              int64_t n, int64_t f) {
+  if (limit > 0) return backwardRows(x, dy, dx, n, f, Clamped{limit, alpha});
+  switch (kind) {
+    case Activation::Silu: return backwardRows(x, dy, dx, n, f, Gated<Silu>{});
+    case Activation::Gelu: return backwardRows(x, dy, dx, n, f, Gated<Gelu>{});
+    case Activation::GeluTanh: return backwardRows(x, dy, dx, n, f, Gated<GeluTanh>{});
+  }
+}
 
 void gatedActivation(Activation kind, const float* gate, const float* up, float* y, int64_t n) {
   switch (kind) {

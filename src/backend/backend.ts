@@ -47,6 +47,69 @@ export function isQuantized(matrix: Matrix): matrix is QuantizedMatrix {
   return "kind" in matrix;
 }
 
+/** As many quantised matrices of one form, one behind the other: expert e's parts begin where e - 1's end. */
+export interface QuantizedStack {
+  readonly kind: "quantizedStack";
+  /** [E, out, in]. */
+  readonly shape: readonly [number, number, number];
+  /** u8 [E * ceil(out*in/2)]. */
+  readonly codes: Tensor;
+  /** f32 [16], of all experts. */
+  readonly codebook: Tensor;
+  readonly blockSize: number;
+  /** f32 [E * blocks], or, doubly quantised, u8 [E * blocks] with `nested`; blocks of one expert. */
+  readonly absmax: Tensor;
+  readonly nested?: {
+    readonly codebook: Tensor; // f32 [256]
+    readonly absmax: Tensor; // f32 [E * ceil(blocks / blockSize)]
+    readonly blockSize: number;
+    readonly offsets: Tensor; // f32 [E]
+  };
+}
+
+/** A matrix [out, in] for each of E experts: dense [E, out, in], or quantised. */
+export type MatrixStack = Tensor | QuantizedStack;
+
+export function isQuantizedStack(stack: MatrixStack): stack is QuantizedStack {
+  return "kind" in stack;
+}
+
+/** The rows that a mixture's experts work on: expert e has rows [offsets[e], offsets[e + 1]) of M. */
+export interface GroupedRows {
+  readonly offsets: Tensor; // [E + 1] i32
+  /** [M] i32: row i of the input is x[index[i]]. Absent: x[i], and x is [M, in]. */
+  readonly index?: Tensor;
+  /** The pass is one of few tokens (RowsAlike): every expert's rows are computed as a few rows are. */
+  readonly few: boolean;
+}
+
+/** Adapters of all experts over one stack: y += scale * x A_e^T B_e^T. */
+export interface StackAdapter {
+  readonly a: Tensor; // [E * R, in], rows (expert, rank)
+  readonly b: Tensor; // [E, out, R]
+  readonly scale: number;
+  readonly u: Tensor; // [M, R]: written forward, read backward
+}
+
+export interface GroupedPart {
+  readonly weight: MatrixStack;
+  readonly bias?: Tensor; // [E, out]
+  readonly adapter?: StackAdapter;
+  readonly y: Tensor; // [M, out]
+}
+
+/** The backward pass of a GroupedPart. Absent outputs are not computed. */
+export interface GroupedGradPart {
+  readonly weight: MatrixStack;
+  readonly dy: Tensor; // [M, out]
+  readonly adapter?: StackAdapter & {
+    readonly dA?: Tensor; // [E * R, in], +=
+    readonly dB?: Tensor; // [E, out, R], +=
+  };
+  readonly dWeight?: Tensor; // [E, out, in], +=
+  readonly dBias?: Tensor; // [E, out], +=
+}
+
 /** Dropout with a counter-based mask: element i of x is kept iff dropoutKeeps(p, seed, stream, i) (util/rng.ts), and scaled by 1/(1-p). */
 export interface Dropout {
   readonly p: number;
@@ -98,6 +161,15 @@ export interface Kernels extends ContractKernels {
     parts: readonly LinearGradPart[],
     dx: Tensor | undefined,
     accumulate: boolean,
+  ): void;
+  /** The linear layers of a mixture's experts: y[i] = x_i W_e^T + bias_e + adapter of the expert e whose row i is. */
+  groupedLinear(x: Tensor, rows: GroupedRows, part: GroupedPart): void;
+  /** dx [M, in] = dy W_e + scale dy B_e A_e, by row of M even where x is by token; and dA, dB, dWeight, dBias. */
+  groupedLinearBackward(
+    x: Tensor | undefined,
+    rows: GroupedRows,
+    part: GroupedGradPart,
+    dx: Tensor | undefined,
   ): void;
 }
 

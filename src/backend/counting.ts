@@ -42,6 +42,10 @@ export function openCounting(precision: Precision): CountingBackend {
     ),
     linear: (x) => pack(elementCount(x.shape)),
     linearBackward: (_x, parts) => pack(parts.reduce((sum, { dy }) => sum + elementCount(dy.shape), 0)),
+    groupedLinear: (x, { few }) => {
+      if (!few) pack(elementCount(x.shape));
+    },
+    groupedLinearBackward: (_x, _rows, { dy }) => pack(elementCount(dy.shape)),
     get packedBytes() {
       return packedBytes;
     },

@@ -7,10 +7,12 @@ import { checkedKernels } from "./operand-check.ts";
 import { attention, attentionBackward } from "./reference/attention.ts";
 import { columnKernels } from "./reference/columns.ts";
 import { elementwiseKernels } from "./reference/elementwise.ts";
+import { groupedLinear, groupedLinearBackward } from "./reference/grouped.ts";
 import { linear, linearBackward } from "./reference/linear.ts";
 import { ReferenceMemory } from "./reference/memory.ts";
 import { quantize4bit } from "./reference/quantized.ts";
 import { recurrentKernels } from "./reference/recurrent.ts";
+import { routerKernels } from "./reference/router.ts";
 import { simpleKernels } from "./reference/simple.ts";
 import { updateKernels } from "./reference/updates.ts";
 
@@ -45,6 +47,7 @@ export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
         ...updateKernels(memory),
         ...columnKernels(memory),
         ...recurrentKernels(memory),
+        ...routerKernels(memory),
         attention: (operands) => attention(memory, operands),
         attentionBackward: (operands) => attentionBackward(memory, operands),
         quantize4bit: (operands) => quantize4bit(memory, operands),
@@ -53,6 +56,8 @@ export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
     ),
     linear: (x, parts) => linear(memory, x, parts),
     linearBackward: (...args) => linearBackward(memory, ...args),
+    groupedLinear: (...args) => groupedLinear(memory, ...args),
+    groupedLinearBackward: (...args) => groupedLinearBackward(memory, ...args),
   };
 }
 

@@ -4,15 +4,17 @@
 // recording them, and the table says so.
 
 import type { Tensor } from "../tensor/tensor.ts";
-import {
-  type Backend,
-  isQuantized,
-  type Kernels,
-  type LinearGradPart,
-  type LinearPart,
-  type Matrix,
+import type {
+  Backend,
+  GroupedGradPart,
+  GroupedPart,
+  Kernels,
+  LinearGradPart,
+  LinearPart,
+  Matrix,
+  MatrixStack,
 } from "./backend.ts";
-import { forEachKernel } from "./contract.ts";
+import { forEachKernel, type KernelName } from "./contract.ts";
 import { OperandCheck } from "./operand-check.ts";
 
 export interface TraceRow {
@@ -50,7 +52,15 @@ export function traced(backend: Backend, print: (text: string) => void): Backend
       timed(name, sizes.join(" "), () => kernel(operands));
     };
   });
-  const products: Pick<Kernels, "linear" | "linearBackward"> = {
+  const products: Omit<Kernels, KernelName> = {
+    groupedLinear: (x, grouped, part) =>
+      timed("groupedLinear", groupedSizes(part.y.shape[0]!, part), () =>
+        backend.groupedLinear(x, grouped, part),
+      ),
+    groupedLinearBackward: (x, grouped, part, dx) =>
+      timed("groupedLinearBackward", `${groupedSizes(part.dy.shape[0]!, part)}${dx ? " dx" : ""}`, () =>
+        backend.groupedLinearBackward(x, grouped, part, dx),
+      ),
     linear: (x, parts) => timed("linear", productSizes(x.shape[0]!, parts), () => backend.linear(x, parts)),
     linearBackward: (x, parts, dx, accumulate) => {
       const sizes = `${productSizes(parts[0]?.dy.shape[0] ?? 0, parts)}${dx ? " dx" : ""}`;
@@ -77,8 +87,15 @@ function productSizes(t: number, parts: readonly (LinearPart | LinearGradPart)[]
   return `t=${t} in=${first.weight.shape[1]} out=${out} ${weights} r=${[...ranks].join("+")}${trained}`;
 }
 
-function typeOf(weight: Matrix): string {
-  return isQuantized(weight) ? "4-bit" : (weight as Tensor).dtype;
+/** "m=4096 experts=16 in=2048 out=1536 4-bit r=8". */
+function groupedSizes(m: number, { weight, adapter }: GroupedPart | GroupedGradPart): string {
+  const [experts, out, width] = weight.shape;
+  const sizes = `m=${m} experts=${experts} in=${width} out=${out}`;
+  return `${sizes} ${typeOf(weight)} r=${adapter?.b.shape[2] ?? 0}`;
+}
+
+function typeOf(weight: Matrix | MatrixStack): string {
+  return "kind" in weight ? "4-bit" : (weight as Tensor).dtype;
 }
 
 /** The rows by time, the longest first, with each row's share of all of them. */

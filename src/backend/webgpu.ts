@@ -21,12 +21,14 @@ import {
 } from "./webgpu/device.ts";
 import { elementKernels } from "./webgpu/elementwise.ts";
 import type { Gpu } from "./webgpu/gpu.ts";
+import { groupedKernels } from "./webgpu/grouped.ts";
 import { linearKernels } from "./webgpu/linear.ts";
 import { Memory } from "./webgpu/memory.ts";
 import { Pipelines } from "./webgpu/pipelines.ts";
 import { vectorRows } from "./webgpu/products.ts";
 import { quantizedKernels } from "./webgpu/quantized.ts";
 import { recurrentKernels } from "./webgpu/recurrent.ts";
+import { routerKernels } from "./webgpu/router.ts";
 import { rowKernels } from "./webgpu/rows.ts";
 import { TileChoices } from "./webgpu/tile-choices.ts";
 import { type TuningStore, tune } from "./webgpu/tuning.ts";
@@ -93,6 +95,7 @@ export function backendOf(opened: OpenDevice, gpu: Gpu): Backend {
         ...elementKernels(gpu),
         ...rowKernels(gpu),
         ...columnKernels(gpu),
+        ...routerKernels(gpu),
         ...attentionKernels(gpu),
         ...quantizedKernels(gpu),
         ...recurrentKernels(gpu),
@@ -101,6 +104,7 @@ export function backendOf(opened: OpenDevice, gpu: Gpu): Backend {
       "f32",
     ),
     ...linearKernels(gpu),
+    ...groupedKernels(gpu),
     name: "webgpu",
     description: `${opened.adapterName}, tier ${tier}${opened.software ? ", in software" : ""}`,
     precision,

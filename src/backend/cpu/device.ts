@@ -5,10 +5,11 @@
 import { type Tensor, tensorBytes } from "../../tensor/tensor.ts";
 import { BugError, UserError } from "../../util/errors.ts";
 import type { Backend, DeviceBuffer, Kernels, Precision } from "../backend.ts";
-import { forEachKernel } from "../contract.ts";
+import { forEachKernel, type KernelName } from "../contract.ts";
 import { Ledger, type LedgerReport, type MemoryCategory } from "../ledger.ts";
 import type { NativeAddon } from "./addon.node.ts";
 import { CallBuffer } from "./call-buffer.ts";
+import { GroupedCalls } from "./grouped-call.ts";
 import { LinearCalls } from "./linear-call.ts";
 import { CpuPaging, outOfMemory } from "./paging.ts";
 import { CpuQueue } from "./queue.ts";
@@ -129,6 +130,8 @@ export function openCpuDevice(addon: NativeAddon, description: string, precision
   const idOf = (name: keyof Kernels) => signatures.get(name)!.id;
   const ids = { linear: idOf("linear"), linearBackward: idOf("linearBackward") };
   const products = new LinearCalls(device.calls, ids, code, isLive);
+  const experts = { forward: idOf("groupedLinear"), backward: idOf("groupedLinearBackward") };
+  const grouped = new GroupedCalls(device.calls, experts, code, isLive);
   const { queue } = device;
   const kernels = forEachKernel((name) => {
     const { id, list } = signatures.get(name)!;
@@ -146,5 +149,13 @@ export function openCpuDevice(addon: NativeAddon, description: string, precision
     linearBackward: (...call) => {
       if (products.linearBackward(...call)) queue.add();
     },
-  } satisfies Pick<Kernels, "linear" | "linearBackward">);
+    groupedLinear: (...call) => {
+      grouped.forward(...call);
+      queue.add();
+    },
+    groupedLinearBackward: (...call) => {
+      grouped.backward(...call);
+      queue.add();
+    },
+  } satisfies Omit<Kernels, KernelName>);
 }

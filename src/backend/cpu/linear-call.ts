@@ -1,21 +1,23 @@
-// Writes the calls of linear and linearBackward, the two kernels that carry lists: tensors become addresses after their
-// type, size and bounds were checked, so that no mistake in JavaScript reads or writes outside a buffer. The order is that
-// of native/products.cc. Not here: every other kernel (write-call.ts).
+// Writes the calls of linear and linearBackward, the two kernels that carry lists. The order is that of
+// native/products.cc. Not here: the tensors in them (product-writer.ts), experts' products (grouped-call.ts), every other
+// kernel (write-call.ts).
 
-import { type DType, dtypeBytes } from "../../tensor/dtype.ts";
-import { elementCount, type Tensor } from "../../tensor/tensor.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
 import { BugError } from "../../util/errors.ts";
 import { type Adapter, isQuantized, type LinearGradPart, type LinearPart, type Matrix } from "../backend.ts";
 import type { CallBuffer } from "./call-buffer.ts";
+import { ProductWriter } from "./product-writer.ts";
 
-export class LinearCalls {
+export class LinearCalls extends ProductWriter {
   private readonly checked = new WeakMap<Matrix, Float64Array>();
   constructor(
-    private readonly calls: CallBuffer,
+    calls: CallBuffer,
     private readonly ids: { readonly linear: number; readonly linearBackward: number },
     private readonly precisionCode: number,
-    private readonly isLive: (address: number) => boolean,
-  ) {}
+    isLive: (address: number) => boolean,
+  ) {
+    super(calls, isLive);
+  }
 
   linear(x: Tensor, parts: readonly LinearPart[]): void {
     const [t, width] = x.shape as [number, number];
@@ -60,38 +62,6 @@ export class LinearCalls {
     }
     this.calls.finish(this.ids.linearBackward);
     return true;
-  }
-
-  private number(value: number): this {
-    this.calls.number(value);
-    return this;
-  }
-
-  private zeros(n: number): this {
-    this.calls.zeros(n);
-    return this;
-  }
-
-  /** The address of a tensor of this dtype with exactly `count` elements. */
-  private tensor(tensor: Tensor, dtype: DType, count: number): this {
-    if (tensor.dtype !== dtype) throw new BugError(`native linear: expected ${dtype}, got ${tensor.dtype}`);
-    if (elementCount(tensor.shape) !== count) {
-      throw new BugError(`native linear: expected ${count} elements, got shape [${tensor.shape}]`);
-    }
-    const { buffer, byteOffset } = tensor;
-    if (!this.isLive(buffer.id)) throw new BugError("native linear: the tensor's buffer was freed");
-    if (byteOffset < 0 || byteOffset + count * dtypeBytes[dtype] > buffer.sizeBytes) {
-      throw new BugError(`native linear: tensor [${tensor.shape}] reaches beyond its buffer`);
-    }
-    return this.number(buffer.id + byteOffset);
-  }
-
-  private f32(tensor: Tensor, count: number): this {
-    return this.tensor(tensor, "f32", count);
-  }
-
-  private optional(tensor: Tensor | undefined, count: number): this {
-    return tensor ? this.f32(tensor, count) : this.number(0);
   }
 
   /** A weight [rows, columns]: kind, shape, data, and what a quantised one needs beside. */

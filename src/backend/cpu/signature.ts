@@ -9,7 +9,7 @@ import { dtypeCodes } from "../operand-check.ts";
 import type { NativeAddon } from "./addon.node.ts";
 
 /** Kernels that both sides write by hand. */
-const handWritten = ["linear", "linearBackward"];
+const handWritten = ["linear", "linearBackward", "groupedLinear", "groupedLinearBackward"];
 
 /** An argument of a native kernel. */
 export interface NativeArgument {

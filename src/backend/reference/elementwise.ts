@@ -66,7 +66,7 @@ function rope(memory: ReferenceMemory, { x, positions, cos, sin, direction, y }:
 }
 
 /** Value and derivative of an activation. */
-function activate(kind: ActivationKind, x: number): [number, number] {
+export function activate(kind: ActivationKind, x: number): [number, number] {
   if (kind === "identity") return [x, 1];
   if (kind === "sigmoid") {
     const s = 1 / (1 + Math.exp(-x));

@@ -10,7 +10,7 @@ import { elementsPerGroup, type Gpu, plain, windows, withScratch } from "./gpu.t
 import type { Variant } from "./pipelines.ts";
 
 const kinds: Partial<Record<DType, number>> = { f32: 0, bf16: 1, f16: 2, f64: 3 };
-const activations: Record<ActivationKind, number> = {
+export const activations: Record<ActivationKind, number> = {
   ...{ silu: 0, gelu: 1, geluTanh: 2, identity: 3, sigmoid: 4 },
 };
 
