@@ -25,7 +25,7 @@ function tellPlan(plan: Plan, terminal: Terminal): void {
   const { model } = plan;
   const bold = (text: string) => terminal.style("bold", text);
   terminal.print(
-    `${bold(model.name)}: ${model.modelType}, ${model.parameters.toLocaleString("en-US")} parameters, ${model.layers} layers of width ${model.width}`,
+    `${bold(model.name)}: ${model.modelType}, ${model.parameters.toLocaleString("en-US")} parameters${activeOf(model)}, ${model.layers} layers of width ${model.width}`,
   );
   terminal.print(
     `${plan.batchSize} x ${plan.sequenceLength} tokens a micro-batch; adapters of rank ${plan.rank} on ${plan.targets}\n`,
@@ -167,4 +167,9 @@ function tellDerivation(lines: readonly ExplainedLine[], terminal: Terminal): vo
     terminal.print(`  ${line.what} = ${terminal.style("cyan", line.ours)}${published}`);
     terminal.print(`      ${line.derivation}`);
   }
+}
+
+/** Of a mixture, the parameters that one token meets. */
+function activeOf({ parameters, activeParameters }: Plan["model"]): string {
+  return activeParameters < parameters ? ` (${activeParameters.toLocaleString("en-US")} active)` : "";
 }

@@ -12,8 +12,9 @@ import { joinRanks } from "../distributed/join.node.ts";
 import { makeFolder } from "../formats/make-folder.ts";
 import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
 import { FOLDER_LOCK, lockPlace } from "../formats/place-lock.ts";
+import { adaptableLayers, allLinear } from "../models/adaptable-layers.ts";
 import { lastParts, parseTargets } from "../models/target-names.ts";
-import { linearLayers, readShape } from "../plan/shape.ts";
+import { readShape } from "../plan/shape.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { DivergedError, UserError } from "../util/errors.ts";
 import { searchKeep } from "./keep.ts";
@@ -260,10 +261,11 @@ export class Comparing {
 
 async function largestRankOf({ model, targets }: CompareOptions): Promise<number> {
   const { config } = await readShape(model);
-  const layers = linearLayers(config);
+  const asked = parseTargets(targets, lastParts(adaptableLayers(config).map(({ name }) => name)));
+  const layers = (asked === "all-linear" ? allLinear : adaptableLayers)(config);
   const names = layers.map(({ name }) => name);
   const matched = matchTargets(
-    newAdapterConfig({ rank: 1, alpha: 1, targets: parseTargets(targets, lastParts(names)) }),
+    newAdapterConfig({ rank: 1, alpha: 1, targets: asked }),
     names,
   );
   const sides = layers

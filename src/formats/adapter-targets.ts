@@ -21,6 +21,8 @@ export interface AdapterConfig {
    * the full path from end to end.
    */
   readonly targets: string | readonly string[];
+  /** Parameters of no linear layer (experts, routers), by the ends of their paths, beside `targets`. */
+  readonly targetParameters?: readonly string[];
   /** As `targets`, and stronger: a list or a regular expression. */
   readonly excludeModules?: string | readonly string[];
   /** Regular expressions over the end of a module's path; the first that matches sets the rank. */
@@ -130,7 +132,13 @@ export function targetMatcher(config: AdapterConfig, options: TargetOptions = {}
       : targets.toLowerCase() === "all-linear"
         ? (name: string) => name !== outputHead
         : listOrPattern(targets, "targets");
-  return (name) => !excluded(name) && !savedWhole.some((pattern) => pattern.test(name)) && targeted(name);
+  const parameters = config.targetParameters ?? [];
+  const isParameter = (name: string) =>
+    parameters.some((target) => endsWithPath(name, target) || endsWithPath(`${name}.weight`, target));
+  return (name) =>
+    !excluded(name) &&
+    !savedWhole.some((pattern) => pattern.test(name)) &&
+    (targeted(name) || isParameter(name));
 }
 
 /** Rank, alpha and scale by module path. */

@@ -18,6 +18,8 @@ export interface AdapterPair {
   readonly a: TensorValues;
   readonly b: TensorValues;
   readonly embedding?: boolean;
+  /** Of so many experts (expert-adapters.ts): A [experts * rank, in], B [out, rank * experts], as PEFT orders them. */
+  readonly experts?: number;
   /** What the adapter's kind has beside the factors, by KindTensor.name. */
   readonly tensors?: ReadonlyMap<string, TensorValues>;
 }

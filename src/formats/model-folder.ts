@@ -4,6 +4,7 @@
 
 import { UserError } from "../util/errors.ts";
 import type { ByteSource, Folder } from "./byte-source.ts";
+import { type ExpertStack, withExpertStacks } from "./expert-tensors.ts";
 import { isJsonObject, type JsonObject, readJsonObject } from "./json.ts";
 import { openSafetensors, type SafetensorsFile, type TensorEntry } from "./safetensors.ts";
 
@@ -24,9 +25,11 @@ export interface ModelFolder {
   readonly generationConfig: JsonObject | undefined;
   /**
    * By their full names, in the order of the bytes on disk, so that reading them in turn is sequential. What lies in the
-   * text tower of a larger model goes by the tower's own names.
+   * text tower of a larger model goes by the tower's own names; experts are stacks (expert-tensors.ts).
    */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
+  /** Of a mixture's experts, how the files hold the stacks among `tensors`; absent where there are none. */
+  readonly stacks?: ReadonlyMap<string, ExpertStack>;
   /** Bytes of all tensors. */
   readonly weightBytes: number;
   /** The weight files, in order. */
@@ -61,7 +64,7 @@ export async function openModelFolder(from: string | Folder): Promise<ModelFolde
     for (const name of fileNames) {
       opened.push({ name, file: await openSafetensors(await folder.open(name)) });
     }
-    return new OpenFolder(folder.path, config, generationConfig, opened, map);
+    return withExpertStacks(new OpenFolder(folder.path, config, generationConfig, opened, map));
   } catch (error) {
     await Promise.all(opened.map(({ file }) => file.close()));
     throw error;

@@ -23,7 +23,6 @@ const refusedWhenSet: Record<string, string> = {
   trainable_token_indices: "single rows of the embedding are trained",
   megatron_config: "the layers are Megatron's",
   layer_replication: "the model's layers are repeated",
-  target_parameters: "parameters that belong to no linear layer are adapted",
   lora_bias: "the B factor has a bias",
   use_qalora: "QALoRA pools the inputs in groups",
   use_bdlora: "the factors are block-diagonal",
@@ -68,6 +67,7 @@ const readKeys = new Set([
   "rank_pattern",
   "revision",
   "target_modules",
+  "target_parameters",
   "task_type",
   "use_rslora",
 ]);
@@ -119,8 +119,9 @@ export function parseAdapterConfig(json: JsonObject, where = CONFIG_FILE): Parse
     );
   }
   const read = readers(json, fail);
-  const targets = read.names("target_modules");
-  if (targets === undefined || targets.length === 0) {
+  const parameters = read.list("target_parameters");
+  const targets = read.names("target_modules") ?? (parameters.length > 0 ? [] : undefined);
+  if (targets === undefined || (targets.length === 0 && parameters.length === 0)) {
     fail('target_modules is missing; expected a list of module names, a regular expression or "all-linear".');
   }
   const layers = json.layers_to_transform;
@@ -131,6 +132,7 @@ export function parseAdapterConfig(json: JsonObject, where = CONFIG_FILE): Parse
     dropout: read.number("lora_dropout", 0, (p) => p >= 0 && p < 1, "a number from 0 to below 1"),
     rslora: read.boolean("use_rslora"),
     targets: targets!,
+    ...(parameters.length > 0 ? { targetParameters: parameters } : {}),
     excludeModules: read.names("exclude_modules"),
     rankPattern: read.pattern("rank_pattern", isRank, "whole numbers above 0"),
     alphaPattern: read.pattern("alpha_pattern", Number.isFinite, "numbers"),
@@ -189,6 +191,7 @@ export function toPeftConfig(config: AdapterConfig): JsonObject {
     rank_pattern: config.rankPattern,
     revision: config.revision ?? null,
     target_modules: config.targets,
+    ...(config.targetParameters?.length ? { target_parameters: config.targetParameters } : {}),
     task_type: config.taskType,
     use_dora: false,
     use_rslora: config.rslora,

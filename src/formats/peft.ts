@@ -13,6 +13,14 @@ import { invariant, UserError } from "../util/errors.ts";
 import { type AdapterConfig, type ModuleSettings, settingsReader, targetMatcher } from "./adapter-targets.ts";
 import { type AdapterWeights, readAdapterTensors, type TensorValues } from "./adapter-tensors.ts";
 import type { Folder } from "./byte-source.ts";
+import {
+  isPeftParameter,
+  joinedExperts,
+  parameterName,
+  unwrappedExperts,
+  withExpertCount,
+  wrappedName,
+} from "./expert-adapters.ts";
 import { type JsonObject, jsonText, readJsonObject } from "./json.ts";
 import { CONFIG_FILE, notMlx, parseAdapterConfig, toPeftConfig } from "./peft-config.ts";
 import { openSafetensors, toSafetensorsDType } from "./safetensors.ts";
@@ -56,10 +64,22 @@ export async function readAdapter(from: string | Folder): Promise<LoadedAdapter>
   }
   const file = await openSafetensors(await folder.open(WEIGHTS_FILE));
   try {
-    const weights = await readAdapterTensors(file, config);
+    const read = await readAdapterTensors(file, config);
+    const rankOf = settingsReader(config);
+    const modules = new Map(
+      [...unwrappedExperts(read.modules, config, file.source.name)].map(([module, pair]) => [
+        module,
+        withExpertCount(module, pair, rankOf(module).rank),
+      ]),
+    );
+    const weights = { ...read, modules };
     // Rules of the configuration speak of the modules as the file names them.
     const settings = settingsOf(config, weights, file.source.name);
-    return { config, unknownKeys, ...inTower(weights), settings: renamed(settings, moduleInTower) };
+    const joined = joinedExperts(modules, settings, config, file.source.name);
+    return {
+      ...{ config: joined.config, unknownKeys, ...inTower({ ...weights, modules: joined.modules }) },
+      settings: renamed(joined.settings, moduleInTower),
+    };
   } finally {
     await file.close();
   }
@@ -103,7 +123,7 @@ function settingsOf(
   const targeted = targetMatcher(config);
   const read = settingsReader(config);
   const settings = new Map<string, ModuleSettings>();
-  for (const [module, { a, b }] of weights.modules) {
+  for (const [module, { a, b, experts = 1 }] of weights.modules) {
     const { rank } = read(module);
     // A tie brings the other table in, though no target names it.
     if (!targeted(module) && !config.ensureWeightTying) {
@@ -111,9 +131,10 @@ function settingsOf(
         `${file}: it holds factors for ${module}, which ${CONFIG_FILE} does not target; the two files are not of the same adapter.`,
       );
     }
-    if (a.shape.length !== 2 || b.shape.length !== 2 || a.shape[0] !== rank || b.shape[1] !== rank) {
+    const ranks = experts * rank;
+    if (a.shape.length !== 2 || b.shape.length !== 2 || a.shape[0] !== ranks || b.shape[1] !== ranks) {
       throw new UserError(
-        `${file}: ${module}: ${CONFIG_FILE} gives rank ${rank}; expected A [${rank}, in] and B [out, ${rank}], found [${a.shape.join(", ")}] and [${b.shape.join(", ")}].`,
+        `${file}: ${module}: ${CONFIG_FILE} gives rank ${rank}; expected A [${ranks}, in] and B [out, ${ranks}], found [${a.shape.join(", ")}] and [${b.shape.join(", ")}].`,
       );
     }
     settings.set(module, read(module));
@@ -149,11 +170,12 @@ export async function writeAdapter(
     tensors.push({ name: `${PREFIX}${moduleName(name)}`, dtype: toSafetensorsDType(dtype), shape, data });
   };
   const { tensors: own } = adapterKind(config.kind);
-  for (const [module, { a, b, embedding, tensors: values }] of weights.modules) {
-    const { rank } = settings(module);
+  for (const [module, { a, b, embedding, experts = 1, tensors: values }] of weights.modules) {
+    const rank = experts * settings(module).rank;
     invariant(a.shape[0] === rank && b.shape[1] === rank, `${module}: its factors are not of rank ${rank}`);
-    add(embedding ? `${module}.lora_embedding_A` : `${module}.lora_A.weight`, a);
-    add(embedding ? `${module}.lora_embedding_B` : `${module}.lora_B.weight`, b);
+    const name = wrappedName(module, weights.modules);
+    add(embedding ? `${name}.lora_embedding_A` : `${name}.lora_A.weight`, a);
+    add(embedding ? `${name}.lora_embedding_B` : `${name}.lora_B.weight`, b);
     for (const { name, peftName } of own) {
       const found = values?.get(name);
       invariant(found, `${module} has no ${name}`);
@@ -163,7 +185,12 @@ export async function writeAdapter(
   for (const [name, values] of weights.replacements ?? [])
     add(name.endsWith(".bias") ? insideLayer(name, weights.modules) : name, values);
   for (const [name, values] of weights.baseTensors ?? []) add(insideLayer(name, weights.modules), values);
-  const peftConfig = toPeftConfig(namedTargets(config, [...weights.modules.keys()], moduleName));
+  const names = [...weights.modules.keys()];
+  const peftConfig = toPeftConfig(
+    names.some(isPeftParameter)
+      ? namedParameters(config, names, moduleName)
+      : namedTargets(config, names, moduleName),
+  );
   await writeSafetensors(`${path}/${WEIGHTS_FILE}`, tensors);
   await writeFileAtomic(`${path}/${CONFIG_FILE}`, jsonText(peftConfig));
 }
@@ -186,6 +213,34 @@ function namedTargets(
   return {
     ...config,
     targets: [...new Set(modules.map((name) => name.slice(name.lastIndexOf(".") + 1)))].sort(),
+  };
+}
+
+/** As namedTargets, with experts and routers among the parameters, which no name of a module reaches. */
+function namedParameters(
+  config: AdapterConfig,
+  modules: readonly string[],
+  moduleName: (name: string) => string,
+): AdapterConfig {
+  const [parameters, linears] = [true, false].map((of) => modules.filter((name) => isPeftParameter(name) === of));
+  // Names of whole layers where not all layers are adapted, or where a rule chose among them.
+  const inFull =
+    config.layersToTransform !== undefined ||
+    config.excludeModules !== undefined ||
+    (typeof config.targets === "string" && config.targets.toLowerCase() !== "all-linear") ||
+    (typeof config.targets !== "string" && config.targets.some((target) => target.startsWith("model."))) ||
+    modules.some((name) => moduleName(name) !== name);
+  const end = (name: string) => /\.(mlp\.(?:experts\.)?\w+(?:\.weight)?)$/.exec(name)?.[1] ?? name;
+  const named = parameters!.map((name) => parameterName(moduleName(name)));
+  const { layersToTransform: _, ...rest } = config;
+  return {
+    ...rest,
+    layersPattern: [],
+    excludeModules: undefined,
+    targets: inFull
+      ? linears!.map(moduleName)
+      : [...new Set(linears!.map((name) => name.slice(name.lastIndexOf(".") + 1)))].sort(),
+    targetParameters: inFull ? named : [...new Set(named.map(end))].sort(),
   };
 }
 

@@ -145,11 +145,17 @@ function checkFactors(
 ): void {
   const shapes = new Map(
     weightSpecs({ ...config, tied: false }).flatMap((spec) =>
-      spec.kind === "linear" || spec.kind === "head" ? [[spec.name, spec.shape]] : [],
+      spec.kind === "embedding" || spec.kind === "vector" ? [] : [[spec.name, spec.shape]],
     ),
   );
-  for (const [name, { a, b, embedding: ofTable }] of linears) {
-    const shape = ofTable ? undefined : shapes.get(`${name}.weight`);
+  for (const [name, { a, b, experts, embedding: ofTable }] of linears) {
+    const full = ofTable ? undefined : shapes.get(`${name}.weight`);
+    const shape = full?.slice(-2);
+    const count = full && full.length === 3 ? full[0] : undefined;
+    if (count !== experts && shape)
+      throw new UserError(
+        `adapter: "${name}" is for ${experts ?? "no"} experts, but this model has ${count ?? "none"} there; ${asks(adapter)}`,
+      );
     if (!shape) {
       throw new UserError(
         `adapter: it adapts "${name}", which is not a linear layer of this model; ${asks(adapter)}`,

@@ -13,6 +13,7 @@ import { planAdapter, scaleOf, transposed } from "./adapter-plan.ts";
 import type { Decoder } from "./decoder.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { embeddingName, headName, weightSpecs } from "./decoder-weights.ts";
+import { ownB } from "./expert-factors.ts";
 
 export interface AdapterSet extends Pick<AdapterRows, "layers" | "replaced" | "embedding"> {
   /** Token ids that a request with this adapter may hold, and be answered with. */
@@ -75,9 +76,10 @@ export function adapterParts(
     tensors.set(name, { shape: isTable(name) ? [config.vocabularySize, ...shape.slice(1)] : shape, values });
   };
   const scales = new Map<string, number>();
-  for (const [name, { a, b, tensors: own = [] }] of plan.linears) {
+  for (const [name, pair] of plan.linears) {
+    const { a, tensors: own = [] } = pair;
     put(`${name}.lora_a`, a);
-    put(`${name}.lora_b`, b);
+    put(`${name}.lora_b`, ownB(name, pair, config));
     for (const [kept, tensor] of own) put(`${name}.${kept}`, tensor);
     scales.set(name, scaleOf(adapter, name));
   }

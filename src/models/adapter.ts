@@ -3,7 +3,6 @@
 // does to which weight is adapter-plan.ts's.
 
 import type { Parameter } from "../autograd/tape.ts";
-import { isQuantized } from "../backend/backend.ts";
 import {
   type AdapterConfig,
   type AdapterPair,
@@ -16,17 +15,20 @@ import {
 } from "../formats/peft.ts";
 import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { attachAdapters, attachKind } from "../nn/lora.ts";
-import type { Linear } from "../nn/module.ts";
+import { type Adaptable, isExperts, type Linear } from "../nn/module.ts";
 import { FlatParameters, type ParameterGroup, type ParameterSpec } from "../nn/parameters.ts";
 import { type AdapterInit, initializePissa } from "../nn/pissa.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
+import { adaptableLayers, allLinear } from "./adaptable-layers.ts";
 import { planAdapter, scaleOf, transposed } from "./adapter-plan.ts";
 import type { Decoder } from "./decoder.ts";
 import { embeddingName, headName, weightSpecs } from "./decoder-weights.ts";
+import { ownB, peftB } from "./expert-factors.ts";
 import { configOfJoined, joinedFactors } from "./joined-factors.ts";
 import type { LoadedDecoder } from "./load-model.ts";
 import { refuseIdlePatterns, refusePissa, wholeNames } from "./new-adapter.ts";
+import { lastParts } from "./target-names.ts";
 
 const embeddingTable = `${embeddingName}.weight`;
 const headTable = `${headName}.weight`;
@@ -51,13 +53,13 @@ export function attachNewAdapter(
   options: Pick<AttachedParts, "groupOf" | "init"> = {},
 ): DecoderAdapter {
   const { decoder } = loaded;
-  const linears = decoder.linears.map((layer) => layer.name);
   const all = typeof config.targets === "string" && config.targets.toLowerCase() === "all-linear";
-  const names = all ? linears : [...linears, headName, embeddingName];
+  const layers = (all ? allLinear : adaptableLayers)(decoder.config).map((layer) => layer.name);
+  const names = all ? layers : [...layers, headName, embeddingName];
   const settings = matchTargets(config, names);
   const unmatched = unmatchedTargets(config, names);
   if (unmatched.length > 0) {
-    const known = [...new Set(names.map((name) => name.slice(name.lastIndexOf(".") + 1)))];
+    const known = lastParts(names);
     throw new UserError(
       `adapter: of the targets, ${unmatched.join(", ")} match no linear layer of this model; its layers are named ${known.join(", ")}`,
     );
@@ -107,7 +109,7 @@ export function attachLoadedAdapter(
   const config = { ...adapter.config, dropout: options.dropout ?? adapter.config.dropout };
   const settings = new Map(adapter.settings);
   for (const [name, { a }] of plan.linears) {
-    if (settings.has(name)) continue;
+    if (settings.has(name)) continue; // experts always have theirs
     const scale = scaleOf(adapter, name);
     settings.set(name, { rank: a.shape[0]!, alpha: scale * a.shape[0]!, scale });
   }
@@ -121,7 +123,7 @@ export function attachLoadedAdapter(
   try {
     for (const [name, pair] of plan.linears) {
       attached.set(`${name}.lora_a`, pair.a);
-      attached.set(`${name}.lora_b`, pair.b);
+      attached.set(`${name}.lora_b`, ownB(name, pair, decoder.config));
       for (const [own, tensor] of pair.tensors ?? []) attached.set(`${name}.${own}`, tensor);
     }
     if (plan.embedding) {
@@ -151,7 +153,7 @@ export interface AttachedParts {
 class Attached implements DecoderAdapter {
   readonly flat: FlatParameters;
   private readonly fixedFlat: FlatParameters | undefined;
-  private readonly layers: readonly Linear[];
+  private readonly layers: readonly Adaptable[];
   private readonly undo: (() => void)[] = [];
   /** Whole tensors by the base's names for them; two tables of a tie are one parameter. */
   private readonly replaced = new Map<string, Parameter>();
@@ -166,7 +168,7 @@ class Attached implements DecoderAdapter {
   ) {
     const { backend } = decoder;
     const config = trained;
-    this.layers = [...decoder.linears, decoder.head];
+    this.layers = [...decoder.layers, decoder.head];
     this.fixed = parts.fixed ?? new Map();
     const ofTable = settings.get(embeddingName);
     this.flat = attachAdapters(backend, this.layers, {
@@ -232,7 +234,7 @@ class Attached implements DecoderAdapter {
       const [owner, weight] = [this.ownerOf(name), from.get(name)!];
       const parameter = flat.get(owner);
       if (!parameter) throw new BugError(`${owner} is missing from the flat buffer`);
-      if (isQuantized(weight)) {
+      if ("kind" in weight) {
         throw new UserError(
           `adapter: ${name} is to train whole and is quantised to 4 bits; leave it out of the modules to save, or use --method lora`,
         );
@@ -278,7 +280,14 @@ class Attached implements DecoderAdapter {
   initialize(): Promise<void> {
     const { decoder, layers, flat, parts } = this;
     this.initialized ??=
-      parts.init === "pissa" ? initializePissa(decoder.backend, layers, flat, parts.seed) : Promise.resolve();
+      parts.init === "pissa"
+        ? initializePissa(
+            decoder.backend,
+            layers.filter((layer): layer is Linear => !isExperts(layer)),
+            flat,
+            parts.seed,
+          )
+        : Promise.resolve();
     return this.initialized;
   }
 
@@ -300,12 +309,17 @@ class Attached implements DecoderAdapter {
       values: await flat.read(parameter),
     });
     const modules = new Map<string, AdapterPair>();
-    for (const { name, adapter } of this.layers) {
+    for (const layer of this.layers) {
+      const { name, adapter } = layer;
       if (!adapter) continue;
       const tensors = new Map<string, TensorValues>();
       for (const [own, parameter] of adapter.tensors) tensors.set(own, await valuesOf(parameter));
       const [a, b] = [await valuesOf(adapter.a), await valuesOf(adapter.b)];
       const { anchor, scale } = adapter;
+      if (isExperts(layer)) {
+        modules.set(name, { a, b: peftB(name, b, decoder.config), experts: layer.experts, tensors });
+        continue;
+      }
       if (!anchor) modules.set(name, { a, b, tensors });
       else modules.set(name, joinedFactors(a, b, await valuesOf(anchor.a), await valuesOf(anchor.b), scale));
     }

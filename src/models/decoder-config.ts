@@ -19,6 +19,8 @@ export interface LayerConfig {
   readonly headWidth: number;
   readonly kvHeads: number;
   readonly mlpWidth: number;
+  /** A mixture's experts; absent in other layers. */
+  readonly experts?: ExpertsConfig;
   /** Multiplies the scores of attention. */
   readonly attentionScale: number;
   /** Which of the configuration's RoPEs turns queries and keys; absent: none does. */
@@ -42,6 +44,27 @@ export interface DeltaConfig {
   readonly keyWidth: number;
   readonly valueHeads: number;
   readonly valueWidth: number;
+}
+
+/** Experts of a layer, each of them a gated MLP of width mlpWidth. */
+export interface ExpertsConfig {
+  readonly count: number;
+  /** That a token goes to. */
+  readonly perToken: number;
+  /** Weights of the chosen experts are made to sum to 1. */
+  readonly normalized: boolean;
+  /** Biases on the router and in the experts. */
+  readonly bias: boolean;
+  /** The activation held within a limit, as gpt-oss has it; 0: the configuration's own. */
+  readonly limit: number;
+  readonly alpha: number;
+}
+
+/** How a mixture's weights are called and held in files, and which of them "all-linear" means. */
+export interface MixtureConfig {
+  readonly files: "gate_proj" | "w1" | "interleaved";
+  /** PEFT's all-linear adapts the experts of this architecture. */
+  readonly allLinear: boolean;
 }
 
 /** A text model inside one of more than text; see text-tower.ts. */
@@ -77,6 +100,8 @@ export interface DecoderConfig {
   /** q, k and v, or gate and up, are the rows of one matrix. */
   readonly fusedQkv: boolean;
   readonly fusedGateUp: boolean;
+  /** Each head may attend to nothing, with a weight of its own in the softmax. */
+  readonly attentionSinks: boolean;
   /** RMSNorm of q and k: on each head, or over all of a token's at once. */
   readonly qkNorm: "none" | "head" | "whole";
   /** That norm follows the rotation instead of preceding it. */
@@ -106,6 +131,8 @@ export interface DecoderConfig {
    * they serve at any length.
    */
   readonly keptUpTo?: number;
+  /** Some layers are mixtures of experts. */
+  readonly mixture?: MixtureConfig;
   /** Names of the weights where they lie in a model of more than text; absent: such a model is text alone. */
   readonly tower?: TextTower;
   /** What the user should know of how config.json was read. */
@@ -124,6 +151,7 @@ const activations: Readonly<Record<string, ActivationKind>> = {
 const plainDecoder = {
   ...{ qkvBias: false, outputBias: false, mlpBias: false, fusedQkv: false, fusedGateUp: false },
   gatedAttention: false,
+  attentionSinks: false,
   ...({ qkNorm: "none", qkNormAfterRope: false, norms: "pre", normShift: 0 } as const),
   ...{ paths: {}, finalNorm: "model.norm" },
   ...{ embeddingScale: 1, embeddingScaleRounded: false, residualScale: 1, logitScale: 1 },

@@ -8,8 +8,8 @@ export interface WeightSpec {
   /** Name in the checkpoint, e.g. model.layers.0.mlp.up_proj.weight. */
   readonly name: string;
   readonly shape: readonly number[];
-  /** "linear" weights can be adapted and quantised; "head" only when untied. */
-  readonly kind: "embedding" | "linear" | "head" | "vector";
+  /** "linear" weights and "experts", stacks of them, can be adapted and quantised; "head" only when untied. */
+  readonly kind: "embedding" | "linear" | "experts" | "head" | "vector";
   /** In a block: its layer and its part (blocks/). */
   readonly layer?: number;
   readonly part?: string;
@@ -17,6 +17,8 @@ export interface WeightSpec {
   readonly gguf?: string;
   /** Its first rows make up so many heads that the rotary embedding turns; absent: none. */
   readonly rotatedHeads?: number;
+  /** Stays dense where others are quantised: a router, whose choices a rounding would change. */
+  readonly dense?: boolean;
   /** A norm's, which the configuration's normShift is added to. */
   readonly shifted?: boolean;
   /** Its name in GGUF is the whole of it. */
@@ -48,7 +50,7 @@ export function storedName(config: DecoderConfig, name: string, has: (name: stri
 function layerSpecs(config: DecoderConfig, layer: number): WeightSpec[] {
   const of = config.layers[layer]!;
   return blockWeights(config, of).flatMap((named) => {
-    const [part, { gguf, kind, shape, bias, rotatedHeads, shifted, bare, shared }] = named;
+    const [part, { gguf, kind, shape, bias, rotatedHeads, shifted, bare, shared, dense }] = named;
     const name = blockPath(config, layer, named);
     const heads = rotatedHeads && of.rope !== undefined ? rotatedHeads(config, of) : undefined;
     const common = { layer, part, gguf, ...(heads ? { rotatedHeads: heads } : {}) };
@@ -57,8 +59,9 @@ function layerSpecs(config: DecoderConfig, layer: number): WeightSpec[] {
       ...(shifted ? { shifted } : {}),
       ...(bare ? { bare } : {}),
       ...(shared ? { shared } : {}),
+      ...(dense ? { dense } : {}),
     };
     if (!bias?.(config, of)) return [weight];
-    return [weight, { name: `${name}.bias`, shape: weight.shape.slice(0, 1), kind: "vector", ...common }];
+    return [weight, { name: `${name}.bias`, shape: weight.shape.slice(0, -1), kind: "vector", ...common }];
   });
 }

@@ -5,14 +5,14 @@ import { headLoss } from "../autograd/ops/head-loss.ts";
 import { embedding, gather, scaled, softCapped } from "../autograd/ops/layers.ts";
 import { type LinearWeight, linear } from "../autograd/ops/linear.ts";
 import { checkpoint, type Parameter, type Tape, type Value } from "../autograd/tape.ts";
-import type { Backend, Matrix, Tensor } from "../backend/backend.ts";
+import type { Backend, Matrix, QuantizedStack, Tensor } from "../backend/backend.ts";
 import { applyLinears } from "../nn/apply.ts";
-import { type Linear, type PassContext, rowsWith, specOf, type TableFactors } from "../nn/module.ts";
+import { type Adaptable, isExperts, type Linear, type PassContext, rowsWith, specOf, type TableFactors } from "../nn/module.ts";
 import { RopeCache } from "../nn/rope-tables.ts";
 import { decodeToF32, encodeFrom } from "../tensor/dtype.ts";
 import { rows } from "../tensor/tensor.ts";
 import { BugError, invariant } from "../util/errors.ts";
-import { type Block, type DecoderWeights, isLinear, makeBlock, runBlock } from "./blocks/block.ts";
+import { type Block, type DecoderWeights, isLayer, makeBlock, runBlock } from "./blocks/block.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { embeddingName, headName } from "./decoder-weights.ts";
 import { type ForwardOptions, norm, type TokenBatch } from "./pass.ts";
@@ -48,24 +48,29 @@ export class Decoder {
     this.ropeCache = new RopeCache(backend, config.ropes);
   }
 
-  /** Every linear layer of the blocks, in order. */
-  get linears(): Linear[] {
+  /** Every layer of the blocks that adapters attach to, in order: linear ones, and those of experts. */
+  get layers(): Adaptable[] {
     return this.blocks.flatMap(({ parts }) =>
-      Object.values(parts).flatMap((part) => (part && isLinear(part) ? [part] : [])),
+      Object.values(parts).flatMap((part) => (part && isLayer(part) ? [part] : [])),
     );
   }
 
+  /** The linear ones of them. */
+  get linears(): Linear[] {
+    return this.layers.filter((layer): layer is Linear => !isExperts(layer));
+  }
+
   /** The weight of a name in the checkpoint; a tied head's is the embedding's. */
-  weight(name: string): Matrix {
+  weight(name: string): Matrix | QuantizedStack {
     if (name === `${embeddingName}.weight`) return this.embeddingTable.tensor;
     if (name === this.finalNorm.name) return this.finalNorm.tensor;
-    for (const { name: layer, weight, bias } of [...this.linears, this.head]) {
+    for (const { name: layer, weight, bias } of [...this.layers, this.head]) {
       if (name === `${layer}.weight`) return "frozen" in weight ? weight.frozen : weight.parameter.tensor;
       if (name === `${layer}.bias` && bias) return bias.tensor;
     }
     for (const { parts } of this.blocks)
       for (const part of Object.values(parts))
-        if (part && !isLinear(part) && part.name === name) return part.tensor;
+        if (part && !isLayer(part) && part.name === name) return part.tensor;
     throw new BugError(`the decoder has no weight ${name}`);
   }
 
@@ -81,16 +86,16 @@ export class Decoder {
       this.finalNorm = parameter;
       return () => void (this.finalNorm = before);
     }
-    const linear = [...this.linears, this.head].find((layer) => name.startsWith(`${layer.name}.`));
-    if (linear) {
-      const { weight, bias } = linear;
-      if (name.endsWith(".bias")) linear.bias = parameter;
-      else linear.weight = { parameter };
-      return () => void Object.assign(linear, { weight, bias });
+    const layer = [...this.layers, this.head].find((known) => name.startsWith(`${known.name}.`));
+    if (layer) {
+      const { weight, bias } = layer;
+      if (name.endsWith(".bias")) layer.bias = parameter;
+      else layer.weight = { parameter };
+      return () => void Object.assign(layer, { weight, bias });
     }
     for (const { parts } of this.blocks) {
       for (const [key, before] of Object.entries(parts)) {
-        if (!before || isLinear(before) || before.name !== name) continue;
+        if (!before || isLayer(before) || before.name !== name) continue;
         parts[key] = parameter;
         return () => void (parts[key] = before);
       }

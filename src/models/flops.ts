@@ -1,8 +1,10 @@
 // Floating-point operations of a training step, from the shapes alone: products only, two operations a
 // multiply-add. What element-wise work costs is not counted, as everywhere in the field (Kaplan et al. 2020, app. B).
 
+import { elementCount } from "../tensor/tensor.ts";
 import type { DecoderConfig, LayerConfig } from "./decoder-config.ts";
 import { weightSpecs } from "./decoder-weights.ts";
+import { idleWeights } from "./mixture-size.ts";
 
 export interface StepShape {
   readonly sequences: number;
@@ -18,9 +20,10 @@ export interface StepShape {
 /** Operations of one forward and backward pass. */
 export function stepFlops(config: DecoderConfig, shape: StepShape): number {
   const tokens = shape.sequences * shape.sequenceLength;
-  const linear = weightSpecs(config)
-    .filter((spec) => spec.kind === "linear")
-    .reduce((sum, spec) => sum + spec.shape[0]! * spec.shape[1]!, 0);
+  const linear =
+    weightSpecs(config)
+      .filter((spec) => spec.kind === "linear" || spec.kind === "experts")
+      .reduce((sum, spec) => sum + elementCount(spec.shape), 0) - idleWeights(config);
   const head = config.vocabularySize * config.width;
   // Scores and mixing, forward, over the visible half of each square.
   const attention = config.layers.reduce((sum, layer) => {

@@ -6,6 +6,7 @@ import type { DecoderConfig, Json } from "./decoder-config.ts";
 import { exaone4 } from "./exaone4.ts";
 import { gemma2 } from "./gemma2.ts";
 import { gemma3Text } from "./gemma3-text.ts";
+import { gptOss } from "./gpt-oss.ts";
 import { granite, graniteMoeHybrid } from "./granite.ts";
 import { hunyuanV1Dense } from "./hunyuan-v1-dense.ts";
 import { refusalOf } from "./left-out.ts";
@@ -13,12 +14,14 @@ import { lfm2 } from "./lfm2.ts";
 import { llama } from "./llama.ts";
 import { ministral3 } from "./ministral3.ts";
 import { mistral } from "./mistral.ts";
+import { mixtral } from "./mixtral.ts";
 import { olmo2 } from "./olmo2.ts";
 import { olmo3 } from "./olmo3.ts";
 import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 import { qwen35Text } from "./qwen3-5-text.ts";
+import { qwen3Moe } from "./qwen3-moe.ts";
 import { seedOss } from "./seed-oss.ts";
 import { smollm3 } from "./smollm3.ts";
 import { textTowerOf, wrappedType, wrapperNames } from "./text-tower.ts";
@@ -39,6 +42,9 @@ export const architectures = {
   hunyuan_v1_dense: hunyuanV1Dense,
   qwen3_5_text: qwen35Text,
   lfm2,
+  qwen3_moe: qwen3Moe,
+  mixtral,
+  gpt_oss: gptOss,
 } satisfies Record<string, Architecture>;
 
 /** The architecture of a configuration. */

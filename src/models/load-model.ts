@@ -5,7 +5,8 @@
 
 import type { LinearWeight } from "../autograd/ops/linear.ts";
 import type { Parameter } from "../autograd/tape.ts";
-import type { Backend, Matrix, Tensor } from "../backend/backend.ts";
+import type { GroupedSpec } from "../autograd/ops/experts.ts";
+import type { Backend, Matrix, QuantizedStack, Tensor } from "../backend/backend.ts";
 import { FlatParameters } from "../nn/parameters.ts";
 import { type DType, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount, viewOf } from "../tensor/tensor.ts";
@@ -14,6 +15,9 @@ import { Decoder } from "./decoder.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { storedName, type WeightSpec, weightSpecs } from "./decoder-weights.ts";
 
+/** A frozen weight on the device. */
+export type Weight = Matrix | QuantizedStack;
+
 /** Where weights come from. */
 export interface WeightSource {
   /** Undefined when there is no such tensor. */
@@ -21,13 +25,21 @@ export interface WeightSource {
   /** Bytes [offset, offset + length) of a tensor that find() knows. */
   read(name: string, offset: number, length: number): Promise<Uint8Array>;
   /** A matrix that is already on the device in quantised form, for checkpoints stored so. */
-  quantized?(name: string, shape: readonly number[]): Promise<Matrix | undefined>;
+  quantized?(name: string, shape: readonly number[]): Promise<Weight | undefined>;
   /** For messages. */
   readonly path: string;
 }
 
-/** Turns a frozen linear weight into its quantised form; gets the weight on the device, in f32, bf16 or f16. */
-export type QuantizeOnArrival = (name: string, dense: Tensor) => Promise<Matrix>;
+/** Turns frozen weights into their quantised form; gets them on the device, in f32, bf16 or f16. */
+export interface QuantizeOnArrival {
+  (name: string, dense: Tensor): Promise<Matrix>;
+  /** The weights [E, out, in] of experts: `fill` puts one of them, [out, in], into a tensor, and they come in turn. */
+  stack(
+    shape: readonly [number, number, number],
+    dense: Tensor,
+    fill: (expert: number) => Promise<void>,
+  ): Promise<QuantizedStack>;
+}
 
 export interface LoadOptions {
   /** All weights train (full fine-tuning). */
@@ -58,7 +70,7 @@ export async function loadDecoder(
   // Before memory is taken for what a file only claims.
   if (options.train) for (const spec of specs) uploader.check(spec);
   const trained = options.train ? new FlatParameters(backend, specs, "weights") : undefined;
-  const frozen = new Map<string, Matrix>();
+  const frozen = new Map<string, Weight>();
   const free = () => {
     for (const matrix of frozen.values()) freeMatrix(backend, matrix);
     trained?.free();
@@ -82,7 +94,7 @@ export function loadedDecoder(
   backend: Backend,
   config: DecoderConfig,
   specs: readonly WeightSpec[],
-  { frozen, trained }: { readonly frozen: ReadonlyMap<string, Matrix>; readonly trained?: FlatParameters },
+  { frozen, trained }: { readonly frozen: ReadonlyMap<string, Weight>; readonly trained?: FlatParameters },
 ): LoadedDecoder {
   const decoder = new Decoder(backend, config, weightsFrom(frozen, trained));
   return {
@@ -108,7 +120,7 @@ function tiedSource(source: WeightSource, config: DecoderConfig): WeightSource {
 }
 
 /** The loaded weights as the decoder asks for them. */
-export function weightsFrom(frozen: ReadonlyMap<string, Matrix>, trained: FlatParameters | undefined) {
+export function weightsFrom(frozen: ReadonlyMap<string, Weight>, trained: FlatParameters | undefined) {
   const parameter = (name: string): Parameter => {
     const found = trained?.get(name) ?? frozen.get(name);
     if (!found || "kind" in found) throw new BugError(`weight ${name} was not loaded as a dense tensor`);
@@ -116,9 +128,16 @@ export function weightsFrom(frozen: ReadonlyMap<string, Matrix>, trained: FlatPa
   };
   const linear = (name: string): LinearWeight => {
     const matrix = frozen.get(name);
+    if (matrix && isStack(matrix)) throw new BugError(`weight ${name} was loaded as one of experts`);
     return matrix ? { frozen: matrix } : { parameter: parameter(name) };
   };
-  return { parameter, linear };
+  const experts = (name: string): GroupedSpec["weight"] => {
+    const stack = frozen.get(name);
+    if (stack && "kind" in stack && !isStack(stack))
+      throw new BugError(`weight ${name} was loaded as one of a linear layer`);
+    return stack ? { frozen: stack } : { parameter: parameter(name) };
+  };
+  return { parameter, linear, experts };
 }
 
 async function loadFrozen(
@@ -127,16 +146,18 @@ async function loadFrozen(
   uploader: Uploader,
   spec: WeightSpec,
   quantize: QuantizeOnArrival | undefined,
-): Promise<Matrix> {
-  if (spec.kind === "linear" || spec.kind === "head") {
+): Promise<Weight> {
+  const adaptable = spec.kind === "linear" || spec.kind === "experts";
+  if (adaptable || spec.kind === "head") {
     const stored = await source.quantized?.(spec.name, spec.shape);
     if (stored) return stored;
   }
   // What a quantised checkpoint left dense was left so on purpose.
-  const quantized = spec.kind === "linear" && quantize !== undefined && source.quantized === undefined;
+  const quantized = adaptable && !spec.dense && quantize !== undefined && source.quantized === undefined;
   const kept = spec.kind === "vector" ? backend.floatType : matrixDType(backend);
   const dtype = quantized ? arrivalDType(source, spec.name) : kept;
   uploader.check(spec);
+  if (quantized && spec.kind === "experts") return loadStack(backend, uploader, spec, dtype, quantize);
   const tensor = viewOf(
     backend.allocate(elementCount(spec.shape) * dtypeBytes[dtype], quantized ? "workspace" : "weights"),
     spec.shape,
@@ -154,6 +175,28 @@ async function loadFrozen(
   }
 }
 
+/** Quantises experts one by one as they arrive, so that only one is ever there whole. */
+async function loadStack(
+  backend: Backend,
+  uploader: Uploader,
+  spec: WeightSpec,
+  dtype: DType,
+  quantize: QuantizeOnArrival,
+): Promise<Weight> {
+  const shape = spec.shape as readonly [number, number, number];
+  const [, out, width] = shape;
+  const size = out * width;
+  const dense = viewOf(backend.allocate(size * dtypeBytes[dtype], "workspace"), [out, width], dtype);
+  try {
+    return await quantize.stack(shape, dense, (expert) => uploader.upload(spec, dense, expert * size, size));
+  } finally {
+    backend.free(dense.buffer);
+  }
+}
+
+const isStack = (weight: Weight): weight is QuantizedStack =>
+  "kind" in weight && weight.kind === "quantizedStack";
+
 /** What is quantised is the file's own numbers, so that the codes do not depend on the device's precision. */
 function arrivalDType(source: WeightSource, name: string): DType {
   const stored = source.find(name)?.dtype;
@@ -167,7 +210,7 @@ export function matrixDType(backend: Backend): DType {
 }
 
 /** Frees whatever a matrix holds on the device. */
-export function freeMatrix(backend: Backend, matrix: Matrix): void {
+export function freeMatrix(backend: Backend, matrix: Weight): void {
   if (!("kind" in matrix)) {
     backend.free(matrix.buffer);
     return;
@@ -178,6 +221,7 @@ export function freeMatrix(backend: Backend, matrix: Matrix): void {
     matrix.absmax,
     matrix.nested?.codebook,
     matrix.nested?.absmax,
+    isStack(matrix) ? matrix.nested?.offsets : undefined,
   ]) {
     if (tensor) backend.free(tensor.buffer);
   }
@@ -211,15 +255,20 @@ class Uploader {
     return found;
   }
 
-  async upload(spec: WeightSpec, target: Tensor): Promise<void> {
+  /** The weight, or `total` of its elements from `from` on. */
+  async upload(
+    spec: WeightSpec,
+    target: Tensor,
+    from = 0,
+    total = elementCount(spec.shape),
+  ): Promise<void> {
     const { backend, source } = this;
     const found = this.check(spec);
     const sourceBytes = dtypeBytes[found.dtype];
-    const total = elementCount(spec.shape);
     const pieceElements = Math.floor(pieceBytes / 4 / 64) * 64;
     for (let start = 0; start < total; start += pieceElements) {
       const count = Math.min(pieceElements, total - start);
-      const bytes = await source.read(spec.name, start * sourceBytes, count * sourceBytes);
+      const bytes = await source.read(spec.name, (from + start) * sourceBytes, count * sourceBytes);
       const piece = {
         ...target,
         shape: [count],

@@ -1,6 +1,7 @@
 // What a pass over a decoder is given: tokens, where they stand, what varies from pass to pass, and the keys and values
 // of earlier tokens. Blocks (blocks/) read it; the decoder (decoder.ts) hands it on.
 
+import type { Routing } from "../autograd/ops/experts.ts";
 import type { RopeTables } from "../autograd/ops/attention.ts";
 import { rmsNorm } from "../autograd/ops/layers.ts";
 import type { Parameter, Tape, Value } from "../autograd/tape.ts";
@@ -39,6 +40,8 @@ export interface ForwardOptions {
   readonly context: PassContext;
   /** Keep only each block's input and run its forward pass again in the backward pass. */
   readonly checkpointing?: boolean;
+  /** Hears where a layer's tokens go, when that is recorded. */
+  readonly routed?: (layer: number, routing: Routing) => void;
   /** Generation: attend to earlier tokens through the cache. */
   readonly cache?: KeyValueStore;
 }

@@ -2,7 +2,7 @@
 // twice. One copy serves forward and backward; nothing is expanded to a full matrix. Codes are booked as weights, all
 // that decodes them as scales. Not here: the arithmetic (quant/, the quantize4bit kernel), files (formats/bnb.ts).
 
-import type { Backend, MemoryCategory, QuantizedMatrix, Tensor } from "../backend/backend.ts";
+import type { Backend, MemoryCategory, QuantizedMatrix, QuantizedStack, Tensor } from "../backend/backend.ts";
 import { readBnbWeight, type StoredQuantized } from "../formats/bnb.ts";
 import { parseQuantizationConfig } from "../formats/bnb-config.ts";
 import type { ModelFolder } from "../formats/model-folder.ts";
@@ -31,7 +31,7 @@ export function quantizeOnArrival(
   const { doubleQuant = true, blockSize = 64 } = options;
   checkBlockSize(blockSize);
   const quantizer = quantizers[name];
-  return async (_, dense) => {
+  const matrix = async (_: string, dense: Tensor) => {
     const codes = bytesTensor(backend, Math.ceil(elementCount(dense.shape) / 2), "weights");
     try {
       const absmax = await quantizeInto(backend, dense, quantizer, blockSize, codes);
@@ -55,6 +55,93 @@ export function quantizeOnArrival(
       throw error;
     }
   };
+  const stack: QuantizeOnArrival["stack"] = async (shape, dense, fill) => {
+    const [experts, out, width] = shape;
+    const bytes = Math.ceil((out * width) / 2);
+    const codes = bytesTensor(backend, experts * bytes, "weights");
+    try {
+      const scales = new StackScales(experts, Math.ceil((out * width) / blockSize), doubleQuant);
+      for (let expert = 0; expert < experts; expert++) {
+        // Where nothing is held, one expert is as good as all.
+        if (backend.holdsNothing && expert > 0) break;
+        await fill(expert);
+        const own = { ...codes, shape: [bytes], byteOffset: expert * bytes };
+        scales.put(expert, await quantizeInto(backend, dense, quantizer, blockSize, own));
+      }
+      const nested = {
+        ...{ codebook: signedDynamicMap, absmax: scales.outer },
+        ...{ blockSize: nestedBlockSize, offsets: scales.offsets },
+      };
+      const { codebook } = quantizer;
+      return placeStack(backend, shape, blockSize, codes, {
+        ...{ codebook, absmax: scales.absmax },
+        nested: doubleQuant ? nested : undefined,
+      });
+    } catch (error) {
+      backend.free(codes.buffer);
+      throw error;
+    }
+  };
+  return Object.assign(matrix, { stack });
+}
+
+/** A stack's host parts as experts come in turn; every expert's scales are quantised by themselves. */
+class StackScales {
+  readonly absmax: Float32Array | Uint8Array;
+  readonly outer: Float32Array;
+  readonly offsets: Float32Array;
+  constructor(
+    experts: number,
+    readonly blocks: number,
+    private readonly doubleQuant: boolean,
+  ) {
+    const outer = Math.ceil(blocks / nestedBlockSize);
+    this.absmax = doubleQuant ? new Uint8Array(experts * blocks) : new Float32Array(experts * blocks);
+    this.outer = new Float32Array(doubleQuant ? experts * outer : 0);
+    this.offsets = new Float32Array(doubleQuant ? experts : 0);
+  }
+
+  put(expert: number, absmax: Float32Array): void {
+    if (!this.doubleQuant) {
+      this.absmax.set(absmax, expert * this.blocks);
+      return;
+    }
+    const nested = quantizeScales(absmax);
+    this.absmax.set(nested.codes, expert * this.blocks);
+    this.outer.set(nested.absmax, expert * nested.absmax.length);
+    this.offsets[expert] = nested.offset;
+  }
+}
+
+/** Puts everything of a stack but its codes, which are there, on the device. */
+export function placeStack(
+  backend: Backend,
+  shape: readonly [number, number, number],
+  blockSize: number,
+  codes: Tensor,
+  {
+    codebook,
+    absmax,
+    nested,
+  }: {
+    readonly codebook: Float32Array;
+    readonly absmax: Float32Array | Uint8Array;
+    readonly nested?: {
+      readonly codebook: Float32Array;
+      readonly absmax: Float32Array;
+      readonly blockSize: number;
+      readonly offsets: Float32Array;
+    };
+  },
+): QuantizedStack {
+  return placing(backend, (put) => ({
+    ...{ kind: "quantizedStack" as const, shape, codes, blockSize },
+    ...{ codebook: put(codebook), absmax: put(absmax) },
+    nested: nested && {
+      ...{ codebook: put(nested.codebook), absmax: put(nested.absmax) },
+      ...{ blockSize: nested.blockSize, offsets: put(nested.offsets) },
+    },
+  }));
 }
 
 /** Doubly quantised scales of their true sizes, for a backend that only counts. */
@@ -125,6 +212,21 @@ function place(
   weight: Pick<StoredQuantized, "shape" | "blockSize" | "codebook" | "absmax" | "nested">,
   codes: Tensor,
 ): QuantizedMatrix {
+  return placing(backend, (put) => {
+    const { shape, blockSize, nested } = weight;
+    const matrix = {
+      ...{ kind: "quantized" as const, shape, codes, blockSize },
+      codebook: put(weight.codebook),
+      absmax: put(weight.absmax),
+    };
+    if (!nested) return matrix;
+    const inner = { codebook: put(nested.codebook), absmax: put(nested.absmax) };
+    return { ...matrix, nested: { ...inner, blockSize: nested.blockSize, offset: nested.offset } };
+  });
+}
+
+/** What `make` makes of values that it puts on the device; frees them when it fails. */
+function placing<T>(backend: Backend, make: (put: (values: Float32Array | Uint8Array) => Tensor) => T): T {
   const made: Tensor[] = [];
   const put = (values: Float32Array | Uint8Array): Tensor => {
     const isBytes = values instanceof Uint8Array;
@@ -136,15 +238,7 @@ function place(
     return tensor;
   };
   try {
-    const { shape, blockSize, nested } = weight;
-    const matrix = {
-      ...{ kind: "quantized" as const, shape, codes, blockSize },
-      codebook: put(weight.codebook),
-      absmax: put(weight.absmax),
-    };
-    if (!nested) return matrix;
-    const inner = { codebook: put(nested.codebook), absmax: put(nested.absmax) };
-    return { ...matrix, nested: { ...inner, blockSize: nested.blockSize, offset: nested.offset } };
+    return make(put);
   } catch (error) {
     for (const tensor of made) backend.free(tensor.buffer);
     throw error;

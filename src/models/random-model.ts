@@ -1,13 +1,13 @@
 // A decoder of random weights, made on the device: what `bench` and `plan --probe` run on when only a config.json is
 // there. Speed and memory do not depend on the numbers.
 
-import type { Backend, Matrix, Tensor } from "../backend/backend.ts";
+import type { Backend, Tensor } from "../backend/backend.ts";
 import { FlatParameters } from "../nn/parameters.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount, viewOf } from "../tensor/tensor.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { weightSpecs } from "./decoder-weights.ts";
-import { type LoadedDecoder, type LoadOptions, loadedDecoder, matrixDType } from "./load-model.ts";
+import { type LoadedDecoder, type LoadOptions, loadedDecoder, matrixDType, type Weight } from "./load-model.ts";
 
 const normWeight = 1;
 /** Standard deviation 0.02 as usual: a uniform's is bound / sqrt(3). */
@@ -22,7 +22,7 @@ export async function randomDecoder(
 ): Promise<LoadedDecoder> {
   const specs = weightSpecs(config);
   const trained = options.train ? new FlatParameters(backend, specs, "weights") : undefined;
-  const frozen = new Map<string, Matrix>();
+  const frozen = new Map<string, Weight>();
   const initialise = (tensor: Tensor, index: number) => {
     if (tensor.shape.length === 1) backend.fill({ y: tensor, value: normWeight });
     else backend.fillUniform({ y: tensor, bound: matrixBound, seed, stream: index });
@@ -32,8 +32,22 @@ export async function randomDecoder(
       initialise(trained.get(spec.name)!.tensor, index);
       continue;
     }
-    const quantize = spec.kind === "linear" ? options.quantize : undefined;
+    const adaptable = spec.kind === "linear" || spec.kind === "experts";
+    const quantize = adaptable && !spec.dense ? options.quantize : undefined;
     const dtype = spec.kind === "vector" ? backend.floatType : matrixDType(backend);
+    if (quantize && spec.kind === "experts") {
+      const shape = spec.shape as readonly [number, number, number];
+      const [, out, width] = shape;
+      const dense = viewOf(
+        backend.allocate(out * width * dtypeBytes[dtype], "workspace"),
+        [out, width],
+        dtype,
+      );
+      const fill = async (expert: number) => initialise(dense, index + specs.length * (expert + 1));
+      frozen.set(spec.name, await quantize.stack(shape, dense, fill));
+      backend.free(dense.buffer);
+      continue;
+    }
     const sizeBytes = elementCount(spec.shape) * dtypeBytes[dtype];
     const tensor = viewOf(backend.allocate(sizeBytes, quantize ? "workspace" : "weights"), spec.shape, dtype);
     initialise(tensor, index);

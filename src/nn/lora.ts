@@ -6,7 +6,7 @@ import type { Backend } from "../backend/backend.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { type AdapterKind, type AdapterKindName, adapterKind } from "./adapter-kinds/index.ts";
-import type { Linear } from "./module.ts";
+import { type Adaptable, isExperts } from "./module.ts";
 import { FlatParameters, oneGroup, type ParameterGroup, type ParameterSpec } from "./parameters.ts";
 import { type AdapterInit, anchorGroup, anchorOf, anchorSpecs, isAnchor } from "./pissa.ts";
 
@@ -36,7 +36,7 @@ export interface AttachOptions {
 /** Creates the flat trainable buffer, attaches an adapter to each chosen layer and initialises it. */
 export function attachAdapters(
   backend: Backend,
-  layers: readonly Linear[],
+  layers: readonly Adaptable[],
   options: AttachOptions,
 ): FlatParameters {
   const kind = adapterKind(options.kind ?? "lora");
@@ -48,6 +48,7 @@ export function attachAdapters(
   // A projection of a few numbers a token takes whatever rank the others have, as in PEFT; what begins as the weight's own
   // singular vectors cannot.
   const roomiest = chosen.reduce((most, { inputs, outputs }) => Math.max(most, Math.min(inputs, outputs)), 0);
+  refuseOnExperts(chosen.find(isExperts)?.name, options, kind);
   for (const layer of chosen) {
     const { rank } = options.choices.get(layer.name)!;
     const largest = Math.min(layer.inputs, layer.outputs);
@@ -60,8 +61,7 @@ export function attachAdapters(
   const specs = chosen.flatMap((layer) => {
     const { rank } = options.choices.get(layer.name)!;
     return [
-      { name: `${layer.name}.lora_a`, shape: [rank, layer.inputs] },
-      { name: `${layer.name}.lora_b`, shape: [layer.outputs, rank] },
+      ...factorSpecs(layer, rank),
       ...kind.tensors.map(({ name, shape }) => ({
         name: `${layer.name}.${name}`,
         shape: shape(layer.outputs, layer.inputs, rank),
@@ -94,6 +94,32 @@ export function attachAdapters(
   return flat;
 }
 
+/** Experts have factors of their own each, side by side. */
+function factorSpecs(layer: Adaptable, rank: number): ParameterSpec[] {
+  const { name, inputs, outputs } = layer;
+  const experts = isExperts(layer) ? layer.experts : undefined;
+  return [
+    { name: `${name}.lora_a`, shape: [(experts ?? 1) * rank, inputs] },
+    { name: `${name}.lora_b`, shape: experts === undefined ? [outputs, rank] : [experts, outputs, rank] },
+  ];
+}
+
+/** As PEFT, which adapts parameters that are no linear layer in one way alone. */
+function refuseOnExperts(experts: string | undefined, options: AttachOptions, kind: AdapterKind): void {
+  if (experts === undefined) return;
+  const leave = "leave the experts out of the targets";
+  if (options.dropout > 0)
+    throw new UserError(
+      `adapter: dropout does not go with adapters of experts (${experts}), in PEFT neither; use --dropout 0, or ${leave}`,
+    );
+  if (kind.attach || kind.tensors.length > 0)
+    throw new UserError(
+      `adapter: experts (${experts}) are adapted by plain LoRA alone; use --adapter lora, or ${leave}`,
+    );
+  if (options.init === "pissa")
+    throw new UserError(`adapter: --init pissa is not made for experts (${experts}); use --init default, or ${leave}`);
+}
+
 /** The kind's own tensors of a layer, from the flat buffer. */
 export function kindTensors(
   kind: AdapterKind,
@@ -115,14 +141,14 @@ export function kindTensors(
  */
 export function attachKind(
   backend: Backend,
-  layers: readonly Linear[],
+  layers: readonly Adaptable[],
   name: AdapterKindName,
   fresh: boolean,
 ): void {
   const kind = adapterKind(name);
   for (const layer of layers) {
     const { adapter } = layer;
-    if (!adapter || !kind.attach) continue;
+    if (!adapter || !kind.attach || isExperts(layer)) continue;
     const attachment = kind.attach(backend, { ...layer, ...adapter }, fresh);
     layer.adapter = { ...adapter, attachment };
   }

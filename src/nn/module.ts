@@ -1,6 +1,7 @@
 // The layers a model is made of, as plain data: where each weight lives and what is attached to it. Operations on
 // them are in autograd/ops; models/ arranges them; lora.ts attaches adapters, apply.ts runs layers with them.
 
+import type { GroupedSpec } from "../autograd/ops/experts.ts";
 import type { LinearSpec, LinearWeight } from "../autograd/ops/linear.ts";
 import type { Parameter, Value } from "../autograd/tape.ts";
 import type { Tensor } from "../backend/backend.ts";
@@ -38,6 +39,26 @@ export interface Linear {
   adapter?: AttachedAdapter;
 }
 
+/** A linear layer of each of a mixture's experts under their common name, e.g. model.layers.0.mlp.experts.down_proj. */
+export interface ExpertLayer {
+  readonly name: string;
+  readonly experts: number;
+  /** Of one expert. */
+  readonly inputs: number;
+  readonly outputs: number;
+  weight: GroupedSpec["weight"]; // [E, out, in]
+  bias?: Parameter; // [E, out]
+  /** a [E * R, in], b [E, out, R]. */
+  adapter?: AttachedAdapter;
+}
+
+/** What adapters attach to. */
+export type Adaptable = Linear | ExpertLayer;
+
+export function isExperts(layer: Adaptable): layer is ExpertLayer {
+  return "experts" in layer;
+}
+
 /** Adapters over one base for a stretch of a pass's rows: several requests, each with its own, in one batch. */
 export interface AdapterRows {
   /** Rows [start, end) of the pass. */
@@ -50,6 +71,7 @@ export interface AdapterRows {
   readonly embedding?: TableFactors;
 }
 
+/** Of experts as ExpertLayer.adapter's. */
 export type Factors = Pick<AttachedAdapter, "a" | "b" | "scale"> & {
   /** By output, where the adapter's kind scales the layer's product. */
   readonly columns?: Tensor;

@@ -120,11 +120,16 @@ export class FlatParameters {
     );
   }
 
-  /** One parameter's values (or gradient) as f32. */
-  async read(parameter: Parameter, what: "tensor" | "grad" = "tensor"): Promise<Float32Array> {
-    const tensor = parameter[what]!;
-    const sizeBytes = elementCount(tensor.shape) * dtypeBytes[tensor.dtype];
-    return decodeToF32(await this.backend.read(tensor.buffer, tensor.byteOffset, sizeBytes), tensor.dtype);
+  /** One parameter's values (or gradient), or `count` of them from `from` on, as f32. */
+  async read(
+    parameter: Parameter,
+    what: "tensor" | "grad" = "tensor",
+    from = 0,
+    count = elementCount(parameter.tensor.shape) - from,
+  ): Promise<Float32Array> {
+    const { buffer, byteOffset, dtype } = parameter[what]!;
+    const size = dtypeBytes[dtype];
+    return decodeToF32(await this.backend.read(buffer, byteOffset + from * size, count * size), dtype);
   }
 
   zeroGrad(): void {

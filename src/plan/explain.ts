@@ -3,10 +3,11 @@
 // named as claims, beside what this project measured. The article's figures come from data/gpus.yaml.
 
 import { predictMemory } from "../memory/predict-memory.ts";
+import { adaptableLayers, allLinear } from "../models/adaptable-layers.ts";
 import { nestedBlockSize } from "../quant/double-quant.ts";
 import { type Article, findGpu, type GpuTable } from "./gpus.ts";
 import type { Measured } from "./measured.ts";
-import { adapterParameters, linearLayers, type ModelShape } from "./shape.ts";
+import { adapterParameters, type ModelShape } from "./shape.ts";
 import { estimateOnGpu, flopsPerToken } from "./time-cost.ts";
 
 export interface ExplainedLine {
@@ -83,7 +84,7 @@ function fullLines({ parameters }: ModelShape, article: Article | undefined): Ex
 function adapterLines(shape: ModelShape, rank: number, published: boolean): ExplainedLine[] {
   const section = "LoRA: what trains";
   const { config } = shape;
-  const { outputs, inputs } = linearLayers(config)[0]!;
+  const { outputs, inputs } = adaptableLayers(config)[0]!;
   const matrix = outputs * inputs;
   const eight = (outputs + inputs) * 8;
   const line = (what: string, derivation: string, value: number, figure?: string) => ({
@@ -94,7 +95,7 @@ function adapterLines(shape: ModelShape, rank: number, published: boolean): Expl
     ours: whole(value),
     published: published ? figure : undefined,
   });
-  const layers = linearLayers(config);
+  const layers = adaptableLayers(config);
   const sum = (targets: string) => adapterParameters(config, rank, targets);
   const standard = rank === 8;
   return [
@@ -113,7 +114,7 @@ function adapterLines(shape: ModelShape, rank: number, published: boolean): Expl
     ),
     line(
       `all linear layers, rank ${rank}`,
-      `${rank} x (in + out), over ${layers.length} matrices`,
+      `${rank} x (in + out), over ${allLinear(config).length} matrices`,
       sum("all-linear"),
       standard ? "19,988,480" : undefined,
     ),

@@ -22,6 +22,8 @@ export interface Plan {
     readonly modelType: string;
     readonly parameters: number;
     readonly linearParameters: number;
+    /** That one token meets: of a mixture, without the experts that it does not go to. */
+    readonly activeParameters: number;
     readonly layers: number;
     readonly width: number;
     readonly maxPositions: number;
@@ -123,6 +125,7 @@ export async function makePlan(
       modelType: config.modelType,
       parameters: shape.parameters,
       linearParameters: shape.linearParameters,
+      activeParameters: shape.activeParameters,
       layers: config.layers.length,
       width: config.width,
       maxPositions: config.maxPositions,

@@ -5,8 +5,10 @@ import { openFile } from "../formats/disk.ts";
 import { isJsonObject, type JsonObject, readJsonObject } from "../formats/json.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
+import { adaptableLayers, allLinear, factorCount } from "../models/adaptable-layers.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
+import { idleParameters, isQuantizable } from "../models/mixture-size.ts";
 import { readModelConfig } from "../models/index.ts";
 import { lastParts, parseTargets, shortName } from "../models/target-names.ts";
 import type { DType } from "../tensor/dtype.ts";
@@ -17,8 +19,10 @@ const configCapBytes = 16 << 20;
 export interface ModelShape {
   readonly config: DecoderConfig;
   readonly parameters: number;
-  /** In the linear layers of the blocks: what adapters attach to and 4-bit weights replace. */
+  /** In the linear layers of the blocks: what 4-bit weights replace. */
   readonly linearParameters: number;
+  /** That one token meets: of a mixture, without the experts that it does not go to. */
+  readonly activeParameters: number;
   /** dtype of the published weights, as config.json states it. */
   readonly storedDType: DType;
 }
@@ -39,7 +43,8 @@ export async function readShape(model: string): Promise<ModelShape> {
   return {
     config,
     parameters: count(specs),
-    linearParameters: count(specs.filter((spec) => spec.kind === "linear")),
+    linearParameters: count(specs.filter(isQuantizable)),
+    activeParameters: count(specs) - idleParameters(config),
     storedDType: storedDType(json),
   };
 }
@@ -53,35 +58,27 @@ function storedDType(json: JsonObject): DType {
   return (typeof name === "string" && dtypeNames[name.replace(/^torch\./, "")]) || "bf16";
 }
 
-/** Names of the linear layers of the blocks: model.layers.0.self_attn.q_proj and so on. */
-export function linearLayers(config: DecoderConfig): { name: string; outputs: number; inputs: number }[] {
-  return weightSpecs(config)
-    .filter((spec) => spec.kind === "linear")
-    .map(({ name, shape }) => ({
-      name: name.replace(/\.weight$/, ""),
-      outputs: shape[0]!,
-      inputs: shape[1]!,
-    }));
-}
-
-/** Parameters of adapters of this rank on these targets: rank * (in + out) for each layer. */
+/** Parameters of adapters of this rank on these targets: rank * (in + out) for each layer, and each expert. */
 export function adapterParameters(config: DecoderConfig, rank: number, targets: string): number {
-  const layers = linearLayers(config);
-  const asked = parseTargets(targets, lastParts(layers.map(({ name }) => name)));
+  const asked = parseTargets(targets, lastParts(adaptableLayers(config).map(({ name }) => name)));
+  const layers = (asked === "all-linear" ? allLinear : adaptableLayers)(config);
   const matched = matchTargets(
     newAdapterConfig({ rank, alpha: rank, targets: asked }),
     layers.map(({ name }) => name),
   );
   return layers
     .filter(({ name }) => matched.has(name))
-    .reduce((sum, { inputs, outputs }) => sum + rank * (inputs + outputs), 0);
+    .reduce((sum, layer) => sum + factorCount(layer, rank), 0);
 }
 
 /** Kinds of layers that adapters are counted for: each projection of the model, and the usual sets. */
 function targetSets(config: DecoderConfig): string[] {
-  const short = lastParts(linearLayers(config).map(({ name }) => name)).map(shortName);
+  const layers = adaptableLayers(config);
+  const linears = layers.filter(({ experts, router }) => experts === undefined && !router);
+  const short = lastParts(linears.map(({ name }) => name)).map(shortName);
   const pair = short.includes("q") && short.includes("v") ? ["q,v"] : [];
-  return [...short, ...pair, "attention", "all-linear"];
+  const experts = linears.length < layers.length ? ["experts"] : [];
+  return [...short, ...pair, "attention", ...experts, "all-linear"];
 }
 
 export interface TrainableRow {

@@ -24,10 +24,10 @@ import { denseSource, fourBitView } from "../models/dense-source.ts";
 import { otherTowers, readFolderConfig } from "../models/folder-config.ts";
 import { loadDecoder, type WeightSource } from "../models/load-model.ts";
 import { resizedSource } from "../models/resized-source.ts";
+import { type StoredPart, storedParts } from "../models/stored-parts.ts";
 import { withTextValues } from "../models/text-tower.ts";
 import { isQuantizer, quantizerNames } from "../quant/index.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
-import { elementCount } from "../tensor/tensor.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
 import { UserError } from "../util/errors.ts";
 import {
@@ -255,29 +255,41 @@ function mergedConfig(json: JsonObject, merged: MergedSource, dtype: MergeDType)
 }
 
 function tensorsOf(merged: MergedSource, dtype: MergeDType, base: ModelFolder): TensorToWrite[] {
-  return weightSpecs(merged.config).map(({ name, shape }) => ({
-    name: base.storedName(name),
-    dtype: toSafetensorsDType(dtype),
-    shape,
-    data: () => piecesOf(merged, name, dtype),
-  }));
+  return weightSpecs(merged.config).flatMap((spec) =>
+    storedParts(base, merged.config, spec).map((part) => ({
+      ...{ name: part.name, shape: part.shape, dtype: toSafetensorsDType(dtype) },
+      data: () => piecesOf(merged, spec.name, dtype, part),
+    })),
+  );
 }
 
-async function* piecesOf(merged: MergedSource, name: string, dtype: MergeDType): AsyncGenerator<Uint8Array> {
+async function* piecesOf(
+  merged: MergedSource,
+  name: string,
+  dtype: MergeDType,
+  { pieces, arrange }: StoredPart,
+): AsyncGenerator<Uint8Array> {
   const found = merged.find(name);
   if (!found) throw new UserError(`${merged.path}: tensor "${name}" is missing; config.json asks for it`);
   const size = dtypeBytes[found.dtype];
-  const total = elementCount(found.shape);
   const row = found.shape.at(-1)!;
   const step = Math.max(1, Math.floor(pieceElements / row)) * row;
-  for (let start = 0; start < total; start += step) {
-    const count = Math.min(step, total - start);
+  // What is brought into another order is read whole.
+  const stretches = pieces.flatMap(({ offset, count }) => {
+    const most = arrange ? count : step;
+    return Array.from({ length: Math.ceil(count / most) }, (_, i) => ({
+      start: offset + i * most,
+      count: Math.min(most, count - i * most),
+    }));
+  });
+  for (const { start, count } of stretches) {
     const bytes = await merged.read(name, start * size, count * size);
-    if (found.dtype === dtype) {
+    if (found.dtype === dtype && !arrange) {
       yield bytes;
       continue;
     }
-    const values = decodeToF32(bytes, found.dtype);
+    const read = decodeToF32(bytes, found.dtype);
+    const values = arrange ? arrange(read) : read;
     if (dtype === "f16" && values.some((value) => Math.abs(value) >= 65520)) {
       throw new UserError(`"${name}" holds values beyond what f16 can; use --dtype bf16 or f32`);
     }

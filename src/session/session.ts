@@ -17,6 +17,7 @@ import type { Decoder } from "../models/decoder.ts";
 import { embeddingName } from "../models/decoder-weights.ts";
 import type { LoadedDecoder } from "../models/load-model.ts";
 import { wholeTables } from "../models/new-adapter.ts";
+import { adaptableLayers, allLinear } from "../models/adaptable-layers.ts";
 import { lastParts, parseExcluded, parseTargets } from "../models/target-names.ts";
 import type { AdapterKindName } from "../nn/adapter-kinds/index.ts";
 import { loraPlusGroups } from "../nn/lora-plus.ts";
@@ -122,8 +123,8 @@ function adapterConfigOf(
   baseModel: string | undefined,
 ): AdapterConfig {
   const { adapter: kind, rank, alpha, dropout, rslora, rankPattern, alphaPattern } = recipe;
-  const { config, linears } = loaded.decoder;
-  const names = lastParts(linears.map(({ name }) => name));
+  const { config } = loaded.decoder;
+  const names = lastParts(adaptableLayers(config).map(({ name }) => name));
   const outside = recipe.layers?.find((layer) => layer >= config.layers.length);
   if (outside !== undefined) {
     throw new UserError(
@@ -137,7 +138,7 @@ function adapterConfigOf(
         "--layers does not go with --targets /regex/; write the layers into the expression",
       );
     // PEFT heeds layers beside a list of names only.
-    targets = names;
+    targets = lastParts(allLinear(config).map(({ name }) => name));
   }
   const tables = recipe.trainsTables ? wholeTables(loaded) : undefined;
   return newAdapterConfig({

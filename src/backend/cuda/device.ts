@@ -146,5 +146,8 @@ export function openCard(options: CardOptions): Backend {
     }),
   };
   const kernels = forEachKernel((name) => launched[name] ?? refused(name)) as unknown as ContractKernels;
-  return Object.assign(device, kernels, linearKernels(gpu));
+  return Object.assign(device, kernels, linearKernels(gpu), {
+    groupedLinear: launched.groupedLinear ?? refused("groupedLinear"),
+    groupedLinearBackward: launched.groupedLinearBackward ?? refused("groupedLinearBackward"),
+  });
 }

@@ -11,7 +11,7 @@ import { applyLinears } from "../../nn/apply.ts";
 import { invariant } from "../../util/errors.ts";
 import type { DecoderConfig, LayerConfig } from "../decoder-config.ts";
 import { type BlockPass, type KeyValueStore, norm } from "../pass.ts";
-import { blockPart, linear, normWeight, type PartsOf } from "./block-part.ts";
+import { blockPart, linear, normWeight, type PartsOf, vector } from "./block-part.ts";
 
 const queries = ({ heads }: DecoderConfig, { headWidth }: LayerConfig) => heads * headWidth;
 const keys = (_: DecoderConfig, { kvHeads, headWidth }: LayerConfig) => kvHeads * headWidth;
@@ -53,6 +53,7 @@ const weights = {
     ),
     present: (c) => c.qkNorm !== "none",
   },
+  sinks: { ...vector("self_attn.sinks", "attn_sinks", (c) => c.heads), present: (c) => c.attentionSinks },
   o: { ...linear("self_attn.o_proj", "attn_output", width, queries), bias: (c) => c.outputBias },
 } as const satisfies Parameters<typeof blockPart>[0]["weights"];
 
@@ -79,7 +80,7 @@ export const attention = blockPart({
     if (cache) [k, v] = extendCache(tape, cache, index, k, v, batch.segments);
     const mixed = attend(tape, q, k, v, {
       ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
-      ...{ window, scale: attentionScale, softcap: config.attentionSoftCap },
+      ...{ window, scale: attentionScale, softcap: config.attentionSoftCap, sinks: parts.sinks },
     });
     const gated = gate ? gatedActivation(tape, "sigmoid", gate, mixed) : mixed;
     return applyLinears(tape, gated, [parts.o], context, residual)[0]!;

@@ -3,7 +3,7 @@
 // (decoder-weights.ts), the block itself (block.ts) and exports (publish/gguf-names.ts) come from it. Registry: index.ts.
 
 import type { Parameter, Value } from "../../autograd/tape.ts";
-import type { Linear } from "../../nn/module.ts";
+import type { ExpertLayer, Linear } from "../../nn/module.ts";
 import type { DecoderConfig, LayerConfig } from "../decoder-config.ts";
 import type { BlockPass } from "../pass.ts";
 
@@ -14,8 +14,8 @@ export interface BlockWeight {
   readonly path: string;
   /** After blk.<i>. in GGUF, where the architecture says nothing else. */
   readonly gguf: string;
-  /** "linear" weights [out, in] can be adapted and quantised. */
-  readonly kind: "linear" | "vector";
+  /** "linear" weights [out, in] and "experts", one for each of a mixture's [E, out, in], can be adapted and quantised. */
+  readonly kind: "linear" | "experts" | "vector";
   readonly shape: Of<readonly number[]>;
   /** Absent: never. */
   readonly bias?: Of<boolean>;
@@ -23,6 +23,8 @@ export interface BlockWeight {
   readonly present?: Of<boolean>;
   /** Heads that its first rows make up and the rotary embedding turns; absent: none. */
   readonly rotatedHeads?: Of<number>;
+  /** It stays dense where others are quantised. */
+  readonly dense?: true;
   /** A norm's weight, which the configuration's normShift is added to. */
   readonly shifted?: true;
   /** Its names, in GGUF too, have no ".weight" behind them. */
@@ -34,7 +36,11 @@ export interface BlockWeight {
 /** By part, in the order of a pass. */
 export type WeightTable = Readonly<Record<string, BlockWeight>>;
 
-type PartOf<W extends BlockWeight> = W["kind"] extends "linear" ? Linear : Parameter;
+type PartOf<W extends BlockWeight> = W["kind"] extends "linear"
+  ? Linear
+  : W["kind"] extends "experts"
+    ? ExpertLayer
+    : Parameter;
 
 /** A table's weights as a block holds them; those that only some models have may be absent. */
 export type PartsOf<T extends WeightTable> = {
@@ -59,6 +65,21 @@ export function blockPart<const T extends WeightTable>(part: BlockPart<T>): Bloc
 export function linear(path: string, gguf: string, outputs: Of<number>, inputs: Of<number>) {
   const shape: BlockWeight["shape"] = (config, layer) => [outputs(config, layer), inputs(config, layer)];
   return { path, gguf, kind: "linear", shape } as const;
+}
+
+export function experts(
+  path: string,
+  gguf: string,
+  count: Of<number>,
+  outputs: Of<number>,
+  inputs: Of<number>,
+) {
+  const shape: BlockWeight["shape"] = (config, layer) => [
+    count(config, layer),
+    outputs(config, layer),
+    inputs(config, layer),
+  ];
+  return { path, gguf, kind: "experts", shape } as const;
 }
 
 export function vector(path: string, gguf: string, size: Of<number>) {

@@ -2,9 +2,10 @@
 // weights in order, the layer made of them, and its pass. Not here: what mixers and MLPs do (their files beside this one).
 
 import { addScaled } from "../../autograd/ops/layers.ts";
+import type { GroupedSpec } from "../../autograd/ops/experts.ts";
 import type { LinearWeight } from "../../autograd/ops/linear.ts";
 import type { Parameter, Value } from "../../autograd/tape.ts";
-import type { Linear } from "../../nn/module.ts";
+import type { Adaptable } from "../../nn/module.ts";
 import { invariant } from "../../util/errors.ts";
 import type { DecoderConfig, LayerConfig } from "../decoder-config.ts";
 import { type BlockPass, norm } from "../pass.ts";
@@ -20,6 +21,7 @@ import { mixerOf, mlpOf } from "./index.ts";
 /** Weights by checkpoint name: matrices frozen or trained, vectors and the embedding as parameters. */
 export interface DecoderWeights {
   linear(name: string): LinearWeight;
+  experts(name: string): GroupedSpec["weight"];
   parameter(name: string): Parameter;
 }
 
@@ -53,7 +55,7 @@ export function blockPath(config: DecoderConfig, index: number, [part, weight]: 
   return `model.layers.${index}.${config.paths[part] ?? weight.path}`;
 }
 
-type Parts = Record<string, Linear | Parameter | undefined>;
+type Parts = Record<string, Adaptable | Parameter | undefined>;
 
 export interface Block {
   readonly index: number;
@@ -62,7 +64,7 @@ export interface Block {
   readonly parts: Parts;
 }
 
-export function isLinear(part: Linear | Parameter): part is Linear {
+export function isLayer(part: Adaptable | Parameter): part is Adaptable {
   return "weight" in part;
 }
 
@@ -77,9 +79,13 @@ export function makeBlock(config: DecoderConfig, weights: DecoderWeights, index:
       parts[part] = weights.parameter(bare ? name : `${name}.weight`);
       continue;
     }
-    const [outputs, inputs] = shape(config, layer) as [number, number];
+    const [outputs, inputs] = shape(config, layer).slice(-2) as [number, number];
     const own = bias?.(config, layer) ? weights.parameter(`${name}.bias`) : undefined;
-    parts[part] = { name, inputs, outputs, weight: weights.linear(`${name}.weight`), bias: own };
+    const common = { name, inputs, outputs, bias: own };
+    parts[part] =
+      kind === "experts"
+        ? { ...common, experts: shape(config, layer)[0]!, weight: weights.experts(`${name}.weight`) }
+        : { ...common, weight: weights.linear(`${name}.weight`) };
   }
   return { index, layer, parts };
 }

@@ -7,6 +7,7 @@ import { attention } from "./attention.ts";
 import type { BlockPart, WeightTable } from "./block-part.ts";
 import { deltaRule } from "./delta-rule.ts";
 import { gatedMlp } from "./gated-mlp.ts";
+import { mixture } from "./mixture.ts";
 import { shortConvolution } from "./short-convolution.ts";
 
 export const mixers: Readonly<Record<string, BlockPart>> = {
@@ -14,7 +15,10 @@ export const mixers: Readonly<Record<string, BlockPart>> = {
   deltaRule: partOf(deltaRule),
   shortConvolution: partOf(shortConvolution),
 };
-export const mlps: Readonly<Record<string, BlockPart>> = { dense: partOf(gatedMlp) };
+export const mlps: Readonly<Record<string, BlockPart>> = {
+  dense: partOf(gatedMlp),
+  mixture: partOf(mixture),
+};
 
 /** The kinds that a layer's configuration names. */
 export const mixerOf = ({ mixer }: LayerConfig): BlockPart => found(mixers, mixer);

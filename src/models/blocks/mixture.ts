@@ -1,0 +1,125 @@
+// A mixture of experts: a router sends each token to a few of many gated MLPs, whose answers are summed by its weights.
+// Shazeer et al. 2017, "Outrageously large neural networks"; Fedus et al. 2021. Gate and up of an expert are the rows of
+// one matrix. Its ops are autograd/ops/experts.ts; what its files look like, formats/expert-layout.ts.
+
+import {
+  combineExperts,
+  expertActivation,
+  type GroupedSpec,
+  groupedLinear,
+  route,
+} from "../../autograd/ops/experts.ts";
+import { Tape, type Value } from "../../autograd/tape.ts";
+import { applyLinears } from "../../nn/apply.ts";
+import type { AdapterRows, ExpertLayer, PassContext } from "../../nn/module.ts";
+import { rows } from "../../tensor/tensor.ts";
+import { invariant } from "../../util/errors.ts";
+import type { DecoderConfig, LayerConfig } from "../decoder-config.ts";
+import type { BlockPass } from "../pass.ts";
+import { blockPart, experts, linear, type PartsOf } from "./block-part.ts";
+
+const width = (config: DecoderConfig) => config.width;
+const inner = (_: DecoderConfig, { mlpWidth }: LayerConfig) => mlpWidth;
+const both = (_: DecoderConfig, { mlpWidth }: LayerConfig) => 2 * mlpWidth;
+const count = (_: DecoderConfig, layer: LayerConfig) => layer.experts!.count;
+const biased = (_: DecoderConfig, layer: LayerConfig) => layer.experts!.bias;
+
+const weights = {
+  router: { ...linear("mlp.gate", "ffn_gate_inp", count, width), bias: biased, dense: true },
+  gateUp: { ...experts("mlp.experts.gate_up_proj", "ffn_gate_up_exps", count, both, width), bias: biased },
+  down: { ...experts("mlp.experts.down_proj", "ffn_down_exps", count, width, inner), bias: biased },
+} as const;
+
+type Parts = PartsOf<typeof weights>;
+
+export const mixture = blockPart({
+  weights,
+  run(pass, x, parts, residual) {
+    const { tape, options } = pass;
+    const groups = options.context.adapterRows ?? [];
+    const own = groups.filter(
+      ({ layers, replaced }) =>
+        layers.has(parts.gateUp.name) || layers.has(parts.down.name) || hasOwn(replaced, parts),
+    );
+    const few = x.shape[0]! <= tape.backend.rowsAlike.few;
+    if (own.length === 0) return through(pass, tape, x, parts, few, residual);
+    return byRows(pass, x, parts, own, few, residual);
+  },
+  activations(config, layer) {
+    // For each expert that a token goes to: gate and up, their product, and the answer; and the router's numbers.
+    const { perToken, count: all } = layer.experts!;
+    return perToken * (3 * layer.mlpWidth + config.width) + all + 4 * perToken;
+  },
+});
+
+const hasOwn = (replaced: AdapterRows["replaced"], { gateUp, down }: Parts): boolean =>
+  [...(replaced?.keys() ?? [])].some((name) => [gateUp.name, down.name].some((own) => name.startsWith(`${own}.`)));
+
+/** All rows of x, by the experts as they are or with the one adapter of `context`'s only group. */
+function through(
+  { config, layer, index, options }: BlockPass,
+  tape: Tape,
+  x: Value,
+  { router, gateUp, down }: Parts,
+  few: boolean,
+  residual: Value | undefined,
+  context: PassContext = options.context,
+): Value {
+  invariant(layer.experts, "a mixture without experts");
+  const { perToken, normalized, limit, alpha } = layer.experts;
+  const [group] = context === options.context ? [] : (context.adapterRows ?? []);
+  const [logits] = applyLinears(tape, x, [router], context) as [Value];
+  const routing = route(tape, logits, perToken, normalized);
+  options.routed?.(index, routing);
+  const h = groupedLinear(tape, x, routing, specOf(gateUp, group), { spread: true, few });
+  const activated = expertActivation(tape, { activation: config.activation, limit, alpha }, h);
+  const z = groupedLinear(tape, activated, routing, specOf(down, group), { spread: false, few });
+  return combineExperts(tape, z, routing, residual);
+}
+
+function specOf(layer: ExpertLayer, group: AdapterRows | undefined): GroupedSpec {
+  const factors = group?.layers.get(layer.name);
+  const weight = group?.replaced?.get(`${layer.name}.weight`);
+  return {
+    weight: weight ? { parameter: weight } : layer.weight,
+    bias: group?.replaced?.get(`${layer.name}.bias`) ?? layer.bias,
+    adapter: factors ?? layer.adapter,
+  };
+}
+
+/** Inference with adapters of some rows: a pass for the rows of each, and one for each stretch between them. */
+function byRows(
+  pass: BlockPass,
+  x: Value,
+  parts: Parts,
+  groups: readonly AdapterRows[],
+  few: boolean,
+  residual: Value | undefined,
+): Value {
+  const { tape, options } = pass;
+  invariant(!tape.recording, "adapters of single rows serve generation, not training");
+  const y = tape.value(x.shape, false);
+  const ends = groups.flatMap(({ start, end }) => [start, end]);
+  const cuts = [...new Set([0, ...ends, x.shape[0]!])].sort((one, other) => one - other);
+  tape.record({
+    name: "mixtureByRows",
+    inputs: [x, ...(residual ? [residual] : [])],
+    outputs: [y],
+    forward() {
+      const { backend } = tape;
+      for (const [i, start] of cuts.slice(0, -1).entries()) {
+        const end = cuts[i + 1]!;
+        const mine = (options.context.adapterRows ?? [])
+          .filter((group) => group.start <= start && end <= group.end)
+          .map((group) => ({ ...group, start: 0, end: end - start }));
+        using own = new Tape(backend, false);
+        const part = (value: Value) => own.input(rows(value.data, start, end));
+        const context = { ...options.context, adapterRows: mine };
+        const made = through(pass, own, part(x), parts, few, residual && part(residual), context);
+        own.run([made]);
+        backend.cast({ x: made.data, y: rows(y.data, start, end) });
+      }
+    },
+  });
+  return y;
+}
