@@ -264,10 +264,7 @@ async function largestRankOf({ model, targets }: CompareOptions): Promise<number
   const asked = parseTargets(targets, lastParts(adaptableLayers(config).map(({ name }) => name)));
   const layers = (asked === "all-linear" ? allLinear : adaptableLayers)(config);
   const names = layers.map(({ name }) => name);
-  const matched = matchTargets(
-    newAdapterConfig({ rank: 1, alpha: 1, targets: asked }),
-    names,
-  );
+  const matched = matchTargets(newAdapterConfig({ rank: 1, alpha: 1, targets: asked }), names);
   const sides = layers
     .filter(({ name }) => matched.has(name))
     .map(({ inputs, outputs }) => Math.min(inputs, outputs));

@@ -24,6 +24,8 @@ export function parseQuantizationConfig(config: JsonObject, where: string): BnbC
   if (!isJsonObject(given)) return fail("expected an object.");
   // Absent in files of before 2023-08, when bitsandbytes was the only method.
   const method = given.quant_method ?? "bitsandbytes";
+  // gpt-oss: its experts say by their own names what they are (expert-tensors.ts), and all else is plain.
+  if (method === "mxfp4") return undefined;
   if (method !== "bitsandbytes") {
     return fail(
       `quant_method is ${JSON.stringify(method)}; only bitsandbytes' 4-bit form is supported. Use the unquantised model.`,

@@ -30,7 +30,9 @@ export function unwrappedExperts(
   file: string,
 ): Map<string, AdapterPair> {
   const named = (weight: string) =>
-    (config.targetParameters ?? []).some((target) => `.mlp.experts.${weight}`.endsWith(`.${target.split(".").at(-1)}`));
+    (config.targetParameters ?? []).some((target) =>
+      `.mlp.experts.${weight}`.endsWith(`.${target.split(".").at(-1)}`),
+    );
   return new Map(
     [...modules].map(([module, pair]) => {
       const found = wrapper.exec(module.replace(/\.block_sparse_moe\./, ".mlp."));

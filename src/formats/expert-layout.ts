@@ -41,7 +41,8 @@ function wordsOf(bytes: Uint8Array, size: number): Words {
 const bytesOf = (words: Words) => new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
 
 /** Row i of [n, ...] where rows of two halves stand in turn: 0, n/2, 1, n/2 + 1, ... */
-export const inTurn = (row: number, rows: number): number => (row % (rows / 2)) * 2 + Math.floor(row / (rows / 2));
+export const inTurn = (row: number, rows: number): number =>
+  (row % (rows / 2)) * 2 + Math.floor(row / (rows / 2));
 
 /** A stored interleaved expert [in, out] as [out, in]; `paired`: its outputs are gate and up in turn. */
 export function fromInterleaved(
@@ -122,7 +123,8 @@ export function mxfp4Numbers(codes: Uint8Array, scales: Uint8Array): Float32Arra
   const values = new Float32Array(2 * codes.length);
   for (let i = 0; i < values.length; i++) {
     const pair = codes[i >> 1]!;
-    values[i] = fp4Values[i % 2 === 0 ? pair >> 4 : pair & 15]! * mxfp4Scale(scales[Math.floor(i / mxfp4Block)]!);
+    values[i] =
+      fp4Values[i % 2 === 0 ? pair >> 4 : pair & 15]! * mxfp4Scale(scales[Math.floor(i / mxfp4Block)]!);
   }
   return values;
 }

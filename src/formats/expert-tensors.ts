@@ -100,7 +100,9 @@ class StackedFolder implements ModelFolder {
         } else put(`${weight}.weight`, ...this.joint(name, entry, paired, interleaves));
         continue;
       }
-      const own = name.replace(".block_sparse_moe.gate.", ".mlp.gate.").replace(/\.self_attn\.sinks$/, "$&.weight");
+      const own = name
+        .replace(".block_sparse_moe.gate.", ".mlp.gate.")
+        .replace(/\.self_attn\.sinks$/, "$&.weight");
       put(own, entry, { kind: "same", name });
     }
     for (const [layer, byIndex] of experts) {
@@ -147,7 +149,10 @@ class StackedFolder implements ModelFolder {
     const shape = [parts.length, rows * way.length, width] as const;
     const paired = way.length === 2;
     const stack: ExpertStack = { shape, form: "apart", parts, paired, stored: inner };
-    return [{ ...first, shape, sizeBytes }, { kind: "stack", stack }];
+    return [
+      { ...first, shape, sizeBytes },
+      { kind: "stack", stack },
+    ];
   }
 
   /** A weight of all experts in one tensor. */
@@ -161,7 +166,10 @@ class StackedFolder implements ModelFolder {
     const [experts, width, out] = entry.shape as [number, number, number];
     const shape = [experts, out, width] as const;
     const stack: ExpertStack = { shape, form: "interleaved", parts: [[name]], paired, stored: this.inner };
-    return [{ ...entry, shape }, { kind: "stack", stack }];
+    return [
+      { ...entry, shape },
+      { kind: "stack", stack },
+    ];
   }
 
   private mxfp4(name: string, entry: TensorEntry, paired: boolean): [TensorEntry, Origin] {
@@ -272,7 +280,12 @@ class StackedFolder implements ModelFolder {
   }
 
   /** One expert [out, in] of a stack that is stored otherwise. */
-  private expert(name: string, stack: ExpertStack, index: number, dtype: SafetensorsDType): Promise<Uint8Array> {
+  private expert(
+    name: string,
+    stack: ExpertStack,
+    index: number,
+    dtype: SafetensorsDType,
+  ): Promise<Uint8Array> {
     const key = `${name} ${index}`;
     if (this.held?.key !== key) this.held = { key, bytes: this.makeExpert(stack, index, dtype) };
     return this.held.bytes;
@@ -304,4 +317,3 @@ export async function readMxfp4({ shape, parts, paired, stored }: ExpertStack, e
     paired,
   );
 }
-

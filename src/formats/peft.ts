@@ -222,7 +222,9 @@ function namedParameters(
   modules: readonly string[],
   moduleName: (name: string) => string,
 ): AdapterConfig {
-  const [parameters, linears] = [true, false].map((of) => modules.filter((name) => isPeftParameter(name) === of));
+  const [parameters, linears] = [true, false].map((of) =>
+    modules.filter((name) => isPeftParameter(name) === of),
+  );
   // Names of whole layers where not all layers are adapted, or where a rule chose among them.
   const inFull =
     config.layersToTransform !== undefined ||

@@ -7,7 +7,15 @@ import { type LinearWeight, linear } from "../autograd/ops/linear.ts";
 import { checkpoint, type Parameter, type Tape, type Value } from "../autograd/tape.ts";
 import type { Backend, Matrix, QuantizedStack, Tensor } from "../backend/backend.ts";
 import { applyLinears } from "../nn/apply.ts";
-import { type Adaptable, isExperts, type Linear, type PassContext, rowsWith, specOf, type TableFactors } from "../nn/module.ts";
+import {
+  type Adaptable,
+  isExperts,
+  type Linear,
+  type PassContext,
+  rowsWith,
+  specOf,
+  type TableFactors,
+} from "../nn/module.ts";
 import { RopeCache } from "../nn/rope-tables.ts";
 import { decodeToF32, encodeFrom } from "../tensor/dtype.ts";
 import { rows } from "../tensor/tensor.ts";

@@ -22,8 +22,7 @@ export function ownB(module: string, { b, experts }: AdapterPair, config: Decode
   for (let o = 0; o < out; o++) {
     const from = stored(o) * columns;
     for (let r = 0; r < rank; r++)
-      for (let e = 0; e < experts; e++)
-        values[(e * out + o) * rank + r] = b.values[from + r * experts + e]!;
+      for (let e = 0; e < experts; e++) values[(e * out + o) * rank + r] = b.values[from + r * experts + e]!;
   }
   return { shape: [experts, out, rank], values };
 }

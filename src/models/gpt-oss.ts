@@ -2,7 +2,14 @@
 // in every other layer, biases on everything.
 
 import type { Architecture } from "./architecture.ts";
-import { ConfigReader, eachLayer, type Json, readCommon, readLayerTypes, readWindow } from "./decoder-config.ts";
+import {
+  ConfigReader,
+  eachLayer,
+  type Json,
+  readCommon,
+  readLayerTypes,
+  readWindow,
+} from "./decoder-config.ts";
 import { expertMetadata, readExpertCount } from "./mixture-config.ts";
 
 /** What transformers' class has where config.json says nothing. */

@@ -3,9 +3,9 @@
 // weights arrive in one flat trainable buffer instead. Where weights come from (a folder, memory, a random
 // generator) is behind WeightSource.
 
+import type { GroupedSpec } from "../autograd/ops/experts.ts";
 import type { LinearWeight } from "../autograd/ops/linear.ts";
 import type { Parameter } from "../autograd/tape.ts";
-import type { GroupedSpec } from "../autograd/ops/experts.ts";
 import type { Backend, Matrix, QuantizedStack, Tensor } from "../backend/backend.ts";
 import { FlatParameters } from "../nn/parameters.ts";
 import { type DType, dtypeBytes } from "../tensor/dtype.ts";
@@ -256,12 +256,7 @@ class Uploader {
   }
 
   /** The weight, or `total` of its elements from `from` on. */
-  async upload(
-    spec: WeightSpec,
-    target: Tensor,
-    from = 0,
-    total = elementCount(spec.shape),
-  ): Promise<void> {
+  async upload(spec: WeightSpec, target: Tensor, from = 0, total = elementCount(spec.shape)): Promise<void> {
     const { backend, source } = this;
     const found = this.check(spec);
     const sourceBytes = dtypeBytes[found.dtype];

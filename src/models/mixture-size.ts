@@ -18,8 +18,7 @@ const idle = (config: DecoderConfig, of: (spec: WeightSpec) => boolean): number 
     }, 0);
 
 /** Elements of the matrices of experts that a token does not go to. */
-export const idleWeights = (config: DecoderConfig): number =>
-  idle(config, ({ kind }) => kind === "experts");
+export const idleWeights = (config: DecoderConfig): number => idle(config, ({ kind }) => kind === "experts");
 
 /** Parameters of those experts, biases among them. */
 export const idleParameters = (config: DecoderConfig): number =>

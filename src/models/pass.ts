@@ -1,8 +1,8 @@
 // What a pass over a decoder is given: tokens, where they stand, what varies from pass to pass, and the keys and values
 // of earlier tokens. Blocks (blocks/) read it; the decoder (decoder.ts) hands it on.
 
-import type { Routing } from "../autograd/ops/experts.ts";
 import type { RopeTables } from "../autograd/ops/attention.ts";
+import type { Routing } from "../autograd/ops/experts.ts";
 import { rmsNorm } from "../autograd/ops/layers.ts";
 import type { Parameter, Tape, Value } from "../autograd/tape.ts";
 import type { Segments, Tensor } from "../backend/backend.ts";

@@ -5,6 +5,9 @@
 import type { Backend, MemoryCategory, QuantizedMatrix, QuantizedStack, Tensor } from "../backend/backend.ts";
 import { readBnbWeight, type StoredQuantized } from "../formats/bnb.ts";
 import { parseQuantizationConfig } from "../formats/bnb-config.ts";
+import { bnbMatrices, isBnbStack, joinedCodes } from "../formats/bnb-experts.ts";
+import { fp4Values, mxfp4Block, mxfp4Scale } from "../formats/expert-layout.ts";
+import { type ExpertStack, readMxfp4 } from "../formats/expert-tensors.ts";
 import type { ModelFolder } from "../formats/model-folder.ts";
 import { checkBlockSize, type NearestCodes } from "../quant/codebook.ts";
 import { type NestedScales, nestedBlockSize, quantizeScales } from "../quant/double-quant.ts";
@@ -182,8 +185,14 @@ export async function quantizeInto(
  */
 export function storedIn4Bits(backend: Backend, folder: ModelFolder): WeightSource["quantized"] {
   const stored = parseQuantizationConfig(folder.config, `${folder.path}/config.json`);
-  if (!stored) return undefined;
+  const stacks = folder.stacks ?? new Map<string, ExpertStack>();
+  const mxfp4 = [...stacks.values()].some(({ form }) => form === "mxfp4");
+  if (!stored && !mxfp4) return undefined;
   return async (name, shape) => {
+    const stack = stacks.get(name);
+    if (stack?.form === "mxfp4") return mxfp4Stack(backend, folder.path, stack, shape);
+    if (stack) return isBnbStack(stack) ? bnbStack(backend, folder.path, name, stack, shape) : undefined;
+    if (!stored) return undefined;
     const weight = await readBnbWeight(folder, name);
     if (!weight) return undefined;
     if (weight.shape.length !== shape.length || weight.shape.some((size, i) => size !== shape[i])) {
@@ -193,6 +202,82 @@ export function storedIn4Bits(backend: Backend, folder: ModelFolder): WeightSour
     }
     return upload(backend, weight);
   };
+}
+
+/** gpt-oss' experts as their file has them: 16 values of FP4, blocks of 32, scales of powers of two. */
+async function mxfp4Stack(
+  backend: Backend,
+  path: string,
+  stack: ExpertStack,
+  shape: readonly number[],
+): Promise<QuantizedStack> {
+  if (stack.shape.join() !== shape.join())
+    throw new UserError(
+      `${path}: tensor "${stack.parts[0]![0]}" is of experts [${stack.shape}], but config.json makes them [${shape}]`,
+    );
+  const [experts, out, width] = stack.shape;
+  const [bytes, blocks] = [(out * width) / 2, (out * width) / mxfp4Block];
+  const codes = bytesTensor(backend, experts * bytes, "weights");
+  try {
+    const absmax = new Uint8Array(experts * blocks);
+    for (let expert = 0; expert < experts; expert++) {
+      const own = await readMxfp4(stack, expert);
+      if (own.scales.includes(255))
+        throw new UserError(`${path}: tensor "${stack.parts[0]![1]}" holds scales that are not numbers`);
+      backend.write(codes.buffer, own.codes, expert * bytes);
+      absmax.set(own.scales, expert * blocks);
+    }
+    return placeStack(backend, stack.shape, mxfp4Block, codes, {
+      ...{ codebook: fp4Values, absmax },
+      nested: {
+        // What no file holds (255) is kept finite.
+        codebook: Float32Array.from({ length: 256 }, (_, code) => mxfp4Scale(Math.min(code, 254))),
+        absmax: new Float32Array(experts).fill(1),
+        blockSize: blocks,
+        offsets: new Float32Array(experts),
+      },
+    });
+  } catch (error) {
+    backend.free(codes.buffer);
+    throw error;
+  }
+}
+
+/** Experts that bitsandbytes quantised one by one. */
+async function bnbStack(
+  backend: Backend,
+  path: string,
+  name: string,
+  stack: ExpertStack,
+  shape: readonly number[],
+): Promise<QuantizedStack> {
+  const [experts, out, width] = shape as readonly [number, number, number];
+  const bytes = Math.ceil((out * width) / 2);
+  const codes = bytesTensor(backend, experts * bytes, "weights");
+  try {
+    let first: StoredQuantized | undefined;
+    let absmax = new Float32Array(0);
+    for (let expert = 0; expert < experts; expert++) {
+      const weights = await bnbMatrices(path, stack, expert, shape);
+      const own = joinedCodes(weights);
+      first ??= weights[0]!;
+      const alike = weights.every(
+        ({ blockSize, quantType }) => blockSize === first!.blockSize && quantType === first!.quantType,
+      );
+      if (!own || !alike)
+        throw new UserError(
+          `${path}: 4-bit experts of "${name}" are in blocks that do not end with their matrices, or differ in their form; quantise the original with lowrank quantize`,
+        );
+      if (expert === 0) absmax = new Float32Array(experts * own.absmax.length);
+      backend.write(codes.buffer, own.codes, expert * bytes);
+      absmax.set(own.absmax, expert * own.absmax.length);
+    }
+    const { blockSize, codebook } = first!;
+    return placeStack(backend, [experts, out, width], blockSize, codes, { codebook, absmax });
+  } catch (error) {
+    backend.free(codes.buffer);
+    throw error;
+  }
 }
 
 function upload(backend: Backend, weight: StoredQuantized): QuantizedMatrix {

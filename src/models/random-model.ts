@@ -7,7 +7,13 @@ import { dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount, viewOf } from "../tensor/tensor.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { weightSpecs } from "./decoder-weights.ts";
-import { type LoadedDecoder, type LoadOptions, loadedDecoder, matrixDType, type Weight } from "./load-model.ts";
+import {
+  type LoadedDecoder,
+  type LoadOptions,
+  loadedDecoder,
+  matrixDType,
+  type Weight,
+} from "./load-model.ts";
 
 const normWeight = 1;
 /** Standard deviation 0.02 as usual: a uniform's is bound / sqrt(3). */

@@ -117,7 +117,9 @@ function refuseOnExperts(experts: string | undefined, options: AttachOptions, ki
       `adapter: experts (${experts}) are adapted by plain LoRA alone; use --adapter lora, or ${leave}`,
     );
   if (options.init === "pissa")
-    throw new UserError(`adapter: --init pissa is not made for experts (${experts}); use --init default, or ${leave}`);
+    throw new UserError(
+      `adapter: --init pissa is not made for experts (${experts}); use --init default, or ${leave}`,
+    );
 }
 
 /** The kind's own tensors of a layer, from the flat buffer. */

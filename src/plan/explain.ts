@@ -95,7 +95,6 @@ function adapterLines(shape: ModelShape, rank: number, published: boolean): Expl
     ours: whole(value),
     published: published ? figure : undefined,
   });
-  const layers = adaptableLayers(config);
   const sum = (targets: string) => adapterParameters(config, rank, targets);
   const standard = rank === 8;
   return [

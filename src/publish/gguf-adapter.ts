@@ -58,7 +58,8 @@ export function ggufAdapter(
     ["adapter.lora.alpha", { type: "f32", value: alpha }],
   ]);
   const tensors: GgufTensorToWrite[] = [];
-  for (const [module, { a, b }] of plan.linears) {
+  for (const [module, { a, b, experts }] of plan.linears) {
+    if (experts !== undefined) refuse(`it adapts the experts ${module}`);
     const { scale, rank } = adapter.settings.get(module)!;
     const factor = (scale * rank) / alpha;
     const folded = factor === 1 ? b.values : b.values.map((value) => value * factor);
@@ -71,7 +72,8 @@ export function ggufAdapter(
       const data = () => encodeGguf(values, about.type);
       tensors.push({ name: `${name}.${suffix}`, type: about.type, shape, data });
     };
-    for (const { name, begin, end } of ggufPieces(config, spec)) {
+    for (const { name, rows } of ggufPieces(config, spec)) {
+      const { begin, end } = rows[0]!;
       add(name, "lora_a", a.shape, orderColumns(config, spec, a.values));
       const [first, last] = [begin * rank, Math.min(end, outputs) * rank];
       add(name, "lora_b", [Math.min(end, outputs) - begin, rank], ordered.subarray(first, last));

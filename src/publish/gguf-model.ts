@@ -8,11 +8,19 @@ import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { DecoderConfig, LayerConfig } from "../models/decoder-config.ts";
 import { type WeightSpec, weightSpecs } from "../models/decoder-weights.ts";
 import type { WeightSource } from "../models/load-model.ts";
+import { isQuantizable } from "../models/mixture-size.ts";
 import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
 import { orderColumns, rowRanges, transformed } from "./gguf-delta.ts";
-import { ggufArchitecture, ggufPieces, interleavedRows, interleaveRows } from "./gguf-names.ts";
+import {
+  type GgufPiece,
+  ggufArchitecture,
+  ggufPieces,
+  interleavedRows,
+  interleaveRows,
+  rowWidth,
+} from "./gguf-names.ts";
 import { ropeMetadata, ropeTensors } from "./gguf-rope.ts";
 
 /** llama.cpp's number for the type that most of a file's tensors have. */
@@ -94,15 +102,13 @@ export function modelTensors(
   type: GgufTensorType,
 ): GgufTensorToWrite[] {
   const tensors: GgufTensorToWrite[] = weightSpecs(config).flatMap((spec) =>
-    ggufPieces(config, spec).map(({ name, begin, end }) => {
+    ggufPieces(config, spec).map(({ name, shape, rows }) => {
       const tensorType = typeFor(spec, type);
-      // Kernels of convolutions are matrices there.
-      const shape = [end - begin, ...spec.shape.slice(1).filter((size, i) => i > 0 || size > 1)];
       return {
         name,
         type: tensorType,
         shape,
-        data: () => piecesOf(config, source, spec, tensorType, begin, end),
+        data: () => piecesOf(config, source, spec, tensorType, rows),
       };
     }),
   );
@@ -115,14 +121,14 @@ export function modelTensors(
 }
 
 /**
- * Vectors stay f32. Rows that do not divide into blocks are f16. Embedding and head suffer most from 4 bits, so they
+ * Vectors and routers stay f32. Rows that do not divide into blocks are f16. Embedding and head suffer most from 4 bits, so they
  * have 8 in a q4_0 file.
  */
-function typeFor({ shape, kind }: WeightSpec, type: GgufTensorType): GgufTensorType {
-  if (kind === "vector") return "f32";
+function typeFor(spec: WeightSpec, type: GgufTensorType): GgufTensorType {
+  if (spec.kind === "vector" || spec.dense) return "f32";
   if (type !== "q8_0" && type !== "q4_0") return type;
-  if (shape[1]! % 32 !== 0) return "f16";
-  return kind === "linear" ? type : "q8_0";
+  if (spec.shape.at(-1)! % 32 !== 0) return "f16";
+  return isQuantizable(spec) ? type : "q8_0";
 }
 
 async function* piecesOf(
@@ -130,11 +136,11 @@ async function* piecesOf(
   source: WeightSource,
   spec: WeightSpec,
   type: GgufTensorType,
-  firstRow: number,
-  endRow: number,
+  stretches: GgufPiece["rows"],
 ): AsyncGenerator<Uint8Array> {
-  const whole = endRow - firstRow === spec.shape[0];
-  const ranges = whole ? rowRanges(config, spec) : [{ begin: firstRow, end: endRow }];
+  const [first] = stretches;
+  const whole = stretches.length === 1 && first!.begin === 0 && first!.end === spec.shape[0];
+  const ranges = whole ? rowRanges(config, spec) : stretches;
   for (const { begin, end } of ranges) yield* rowsOf(config, source, spec, type, begin, end);
 }
 
@@ -152,13 +158,12 @@ async function* rowsOf(
       `${source.path}: tensor "${spec.name}" ${found ? `has shape [${found.shape}]` : "is missing"}; config.json asks for [${spec.shape}]`,
     );
   }
-  const width = elementCount(spec.shape.slice(1));
+  const width = rowWidth(spec);
   const turned = interleavedRows(config, spec);
   // Whole heads where rows are interleaved; whole rows always.
   const unit = turned.headWidth * width;
   const step = Math.max(1, Math.floor(pieceElements / unit)) * unit;
   const shift = spec.shifted ? config.normShift : 0;
-  const total = endRow * width;
   const size = dtypeBytes[found.dtype];
   for (let start = firstRow * width; start < total; start += step) {
     const count = Math.min(step, total - start);

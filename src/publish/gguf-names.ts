@@ -7,6 +7,7 @@ import type { Architecture, GgufArchitecture } from "../models/architecture.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { embeddingName, headName, type WeightSpec } from "../models/decoder-weights.ts";
 import { architectureOf, architectures } from "../models/index.ts";
+import { elementCount } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
 
 /** UserError for an architecture, or a variant of one, that llama.cpp computes in another way. */
@@ -57,18 +58,43 @@ export function interleavedRows(
   return { rows: turns ? rotatedHeads * headWidth : 0, headWidth };
 }
 
-/** The tensors of GGUF that a weight makes up: rows [begin, end) of each. */
-export function ggufPieces(
-  config: DecoderConfig,
-  spec: WeightSpec,
-): { readonly name: string; readonly begin: number; readonly end: number }[] {
-  const rows = spec.shape[0]!;
-  const splits = spec.part === "gateUp" && architectureOf(config)?.gguf?.splitsGateUp;
-  if (!splits) return [{ name: ggufName(config, spec), begin: 0, end: rows }];
+/** A tensor of GGUF: rows of one of our weights, stretch after stretch. */
+export interface GgufPiece {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** Of all rows of the weight, whatever it is stacked of; of what has no rows, elements. */
+  readonly rows: readonly { readonly begin: number; readonly end: number }[];
+}
+
+/** Numbers of a weight's row: of experts' matrices too, but 1 of what has no rows. */
+export function rowWidth({ kind, name, shape }: WeightSpec): number {
+  if (kind === "experts") return shape[2]!;
+  return name.endsWith(".bias") ? 1 : elementCount(shape.slice(1));
+}
+
+/** The tensors of GGUF that a weight makes up. */
+export function ggufPieces(config: DecoderConfig, spec: WeightSpec): GgufPiece[] {
+  const { shape, part } = spec;
+  const width = rowWidth(spec);
+  const total = elementCount(shape) / width;
+  const isStack = part === "gateUp" && config.layers[spec.layer!]!.mlp === "mixture";
+  const splits = isStack || (part === "gateUp" && architectureOf(config)?.gguf?.splitsGateUp);
+  if (!splits) {
+    // Kernels of convolutions are matrices there.
+    const plain = shape.filter((size, i) => i !== 1 || size > 1 || spec.kind === "experts");
+    return [{ name: ggufName(config, spec), shape: plain, rows: [{ begin: 0, end: total }] }];
+  }
+  // Gates and then ups, once an expert.
+  const experts = isStack ? shape[0]! : 1;
+  const each = total / experts;
+  const half = each / 2;
   return ["ffn_gate", "ffn_up"].map((gguf, i) => ({
-    name: ggufName(config, { ...spec, gguf, part: "" }),
-    begin: (i * rows) / 2,
-    end: ((i + 1) * rows) / 2,
+    name: ggufName(config, { ...spec, gguf: isStack ? `${gguf}_exps` : gguf, part: "" }),
+    shape: [...(isStack ? [experts] : []), half, ...(width > 1 || spec.kind === "experts" ? [width] : [])],
+    rows: Array.from({ length: experts }, (_, e) => ({
+      begin: e * each + i * half,
+      end: e * each + (i + 1) * half,
+    })),
   }));
 }
 

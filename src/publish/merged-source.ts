@@ -7,6 +7,7 @@ import type { LoadedAdapter } from "../formats/peft.ts";
 import { planAdapter, scaleOf } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { embeddingName, headName } from "../models/decoder-weights.ts";
+import { ownB } from "../models/expert-factors.ts";
 import type { WeightSource } from "../models/load-model.ts";
 import { resizedSource } from "../models/resized-source.ts";
 import { adapterKind } from "../nn/adapter-kinds/index.ts";
@@ -34,13 +35,16 @@ export function mergedSource(
   const whole = new Map([...plan.fixed, ...plan.replaced]);
   const [embedding, head] = [`${embeddingName}.weight`, `${headName}.weight`];
   const factors = new Map(
-    [...plan.linears].map(([name, { a, b, tensors }]) => [
+    [...plan.linears].map(([name, pair]) => [
       `${name}.weight`,
-      { a, b, tensors, scale: scaleOf(adapter, name) },
+      {
+        ...{ a: pair.a, b: ownB(name, pair, config), tensors: pair.tensors },
+        ...{ scale: scaleOf(adapter, name), experts: pair.experts },
+      },
     ]),
   );
   const kind = adapterKind(adapter.config.kind);
-  if (plan.embedding) factors.set(embedding, { ...plan.embedding, tensors: undefined });
+  if (plan.embedding) factors.set(embedding, { ...plan.embedding, tensors: undefined, experts: undefined });
   // The head of a tied base is its embedding, as it was before anything changed that.
   const stored = (name: string) => (config.tied && name === head && !resized.find(head) ? embedding : name);
   const find = (name: string) => {
@@ -66,24 +70,35 @@ export function mergedSource(
   };
 
   async function readMerged(name: string, offset: number, length: number): Promise<Uint8Array> {
-    const { a, b, scale, tensors } = factors.get(name)!;
-    const { dtype } = find(name)!;
-    const [rank, inputs] = a.shape as [number, number];
+    const { a, b, scale, tensors, experts = 1 } = factors.get(name)!;
+    const { dtype, shape } = find(name)!;
+    const inputs = a.shape[1]!;
+    const rank = a.shape[0]! / experts;
+    // Rows of one expert share its A.
+    const expertRows = experts === 1 ? Number.POSITIVE_INFINITY : shape.at(-2)!;
     const firstRow = Math.floor(offset / 4 / inputs);
     const endRow = Math.ceil((offset + length) / 4 / inputs);
     const out = new Float32Array((endRow - firstRow) * inputs);
     const rowsAtOnce = Math.max(1, Math.floor(rowBudgetBytes / (8 * inputs)));
-    const factor = new DeviceRows(backend, transposed(a.values, rank, inputs), [inputs, rank]);
+    let factor: DeviceRows | undefined;
+    let factorOf = -1;
     try {
-      for (let row = firstRow; row < endRow; row += rowsAtOnce) {
-        const rows = Math.min(rowsAtOnce, endRow - row);
+      for (let row = firstRow, rows = 0; row < endRow; row += rows) {
+        const expert = Math.floor(row / expertRows);
+        if (expert !== factorOf) {
+          factor?.free();
+          const own = a.values.subarray(expert * rank * inputs, (expert + 1) * rank * inputs);
+          factor = new DeviceRows(backend, transposed(own, rank, inputs), [inputs, rank]);
+          factorOf = expert;
+        }
+        rows = Math.min(rowsAtOnce, endRow - row, (expert + 1) * expertRows - row);
         const size = dtypeBytes[dtype];
         const bytes = await read(name, row * inputs * size, rows * inputs * size);
         const scaled = b.values.slice(row * rank, (row + rows) * rank).map((value) => value * scale);
         // The rows of W are the residual of a linear layer with weight A^T whose input is scale * B.
         const x = new DeviceRows(backend, scaled, [rows, rank]);
         const y = new DeviceRows(backend, decodeToF32(bytes, dtype), [rows, inputs]);
-        backend.linear(x.tensor, [{ weight: factor.tensor, residual: y.tensor, y: y.tensor }]);
+        backend.linear(x.tensor, [{ weight: factor!.tensor, residual: y.tensor, y: y.tensor }]);
         const merged = await y.read();
         if (tensors) kind.mergeRows?.(merged, inputs, row, tensors);
         out.set(merged, (row - firstRow) * inputs);
@@ -91,7 +106,7 @@ export function mergedSource(
         y.free();
       }
     } finally {
-      factor.free();
+      factor?.free();
     }
     const skipped = offset - firstRow * inputs * 4;
     return new Uint8Array(out.buffer, skipped, length).slice();

@@ -7,6 +7,7 @@ import type { Backend } from "../backend/backend.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { bnbSpecs, bnbTensors, bnbWeightNames, type StoredDType } from "../formats/bnb.ts";
 import { type BnbQuantType, parseQuantizationConfig, toQuantizationConfig } from "../formats/bnb-config.ts";
+import { isBnbStack } from "../formats/bnb-experts.ts";
 import { type JsonObject, jsonText } from "../formats/json.ts";
 import { CONFIG_FILE, INDEX_FILE, type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
 import { indexOf, SHARD_BYTES, shardNames } from "../formats/model-folder-writer.ts";
@@ -18,7 +19,9 @@ import { stageFolder } from "../formats/staged-folder.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { otherTowers, readFolderConfig, withTieFlag } from "../models/folder-config.ts";
+import { isQuantizable } from "../models/mixture-size.ts";
 import { quantizeInto } from "../models/quantized-weights.ts";
+import { type StoredPart, storedParts } from "../models/stored-parts.ts";
 import { checkBlockSize } from "../quant/codebook.ts";
 import { combineReports, type WeighedReport } from "../quant/combine-reports.ts";
 import { nestedBlockSize, quantizeScales } from "../quant/double-quant.ts";
@@ -98,22 +101,28 @@ export async function quantizeFolder(
 function linearWeights(folder: ModelFolder, config: DecoderConfig): Set<string> {
   if (
     parseQuantizationConfig(folder.config, `${folder.path}/config.json`) ||
-    bnbWeightNames(folder).size > 0
+    bnbWeightNames(folder).size > 0 ||
+    [...(folder.stacks?.values() ?? [])].some((stack) => stack.form === "mxfp4" || isBnbStack(stack))
   ) {
     throw new UserError(
       `${folder.path}: this model is quantised already; quantise the original, or train on this folder as it is with --method qlora`,
     );
   }
+  if (config.mixture?.files === "interleaved") {
+    throw new UserError(
+      `${folder.path}: bitsandbytes has no form for the experts of ${config.modelType}; its published weights are in 4 bits (MXFP4) and are read as they are, and --method qlora quantises others as they are loaded`,
+    );
+  }
   const names = new Set<string>();
   for (const spec of weightSpecs(config)) {
-    if (spec.kind !== "linear") continue;
+    if (!isQuantizable(spec)) continue;
     const entry = folder.tensors.get(spec.name);
     if (!entry) {
       throw new UserError(
         `${folder.path}: tensor "${spec.name}" is missing; config.json asks for it with shape [${spec.shape}]`,
       );
     }
-    if (entry.shape.length !== 2 || entry.shape.some((size, i) => size !== spec.shape[i])) {
+    if (entry.shape.length !== spec.shape.length || entry.shape.some((size, i) => size !== spec.shape[i])) {
       throw new UserError(
         `${folder.path}: tensor "${spec.name}" has shape [${entry.shape}], but config.json makes it [${spec.shape}]`,
       );
@@ -150,11 +159,14 @@ class FolderQuantizer {
         shard.flatMap((group) => group.specs),
       );
       try {
-        for (const { entry } of shard) {
-          if (linear.has(entry.name)) layers.push(await this.quantize(entry, file));
-          else {
+        for (const { entry, parts } of shard) {
+          if (linear.has(entry.name)) {
+            for (const part of parts) layers.push(await this.quantize(entry, part, file));
+          } else {
+            const [part] = parts;
+            invariant(part && parts.length === 1, `${entry.name} is kept, and is several tensors of a file`);
             for await (const piece of folder.readChunks(entry.name, pieceBytes))
-              await file.append(folder.storedName(entry.name), piece);
+              await file.append(part.name, piece);
           }
           tell(++done, folder.tensors.size, entry.name);
         }
@@ -184,51 +196,62 @@ class FolderQuantizer {
   }
 
   /** Files of tensors in the order of the source's bytes; what belongs to one weight stays together. */
-  private planShards(): { entry: TensorEntry; specs: TensorSpec[] }[][] {
+  private planShards(): { entry: TensorEntry; parts: readonly StoredPart[]; specs: TensorSpec[] }[][] {
     const { options } = this;
     const most = options.shardBytes ?? SHARD_BYTES;
     const shards: ReturnType<FolderQuantizer["planShards"]> = [[]];
     let size = 0;
     for (const [name, entry] of this.folder.tensors) {
-      const stored = this.folder.storedName(name);
-      const specs = this.linear.has(name)
-        ? bnbSpecs(
-            stored,
-            { ...options, shape: entry.shape as [number, number] },
-            options.doubleQuant ? nestedBlockSize : undefined,
-          )
-        : [{ name: stored, dtype: entry.dtype, shape: entry.shape }];
-      const bytes = specs.reduce((sum, spec) => sum + tensorBytesOf(spec), 0);
-      if (size > 0 && size + bytes > most) {
-        shards.push([]);
-        size = 0;
+      for (const parts of this.groupsOf(name, entry)) {
+        const specs = parts.flatMap((part) =>
+          this.linear.has(name)
+            ? bnbSpecs(
+                part.name,
+                { ...options, shape: part.shape as [number, number] },
+                options.doubleQuant ? nestedBlockSize : undefined,
+              )
+            : [{ name: part.name, dtype: entry.dtype, shape: part.shape }],
+        );
+        const bytes = specs.reduce((sum, spec) => sum + tensorBytesOf(spec), 0);
+        if (size > 0 && size + bytes > most) {
+          shards.push([]);
+          size = 0;
+        }
+        shards.at(-1)!.push({ entry, parts, specs });
+        size += bytes;
       }
-      shards.at(-1)!.push({ entry, specs });
-      size += bytes;
     }
     return shards;
   }
 
-  private async quantize(entry: TensorEntry, file: ScatterFile): Promise<LayerReport> {
+  /** What of a tensor stays in one file: all of it, or one expert's matrix. */
+  private groupsOf(name: string, { shape }: TensorEntry): (readonly StoredPart[])[] {
+    const parts = storedParts(this.folder, this.modelConfig, { name, shape });
+    return this.linear.has(name) && parts.length > 1 ? parts.map((part) => [part]) : [parts];
+  }
+
+  /** One matrix: all of the tensor, or a part of it. */
+  private async quantize(entry: TensorEntry, part: StoredPart, file: ScatterFile): Promise<LayerReport> {
     const { backend, options } = this;
     const { quantType, blockSize, doubleQuant } = options;
     const { ours, torch } = dtypes[entry.dtype as keyof typeof dtypes];
-    const shape = entry.shape as [number, number];
+    const shape = part.shape as [number, number];
     const count = elementCount(shape);
+    const first = part.pieces[0]!.offset * dtypeBytes[ours];
     const dense = viewOf(backend.allocate(count * dtypeBytes[ours], "workspace"), shape, ours);
     const codes = viewOf(backend.allocate(Math.ceil(count / 2), "workspace"), [Math.ceil(count / 2)], "u8");
     try {
-      let offset = 0;
-      for await (const piece of this.folder.readChunks(entry.name, pieceBytes)) {
-        backend.write(dense.buffer, piece, offset);
-        offset += piece.byteLength;
+      const sizeBytes = count * dtypeBytes[ours];
+      for (let offset = 0; offset < sizeBytes; offset += pieceBytes) {
+        const length = Math.min(pieceBytes, sizeBytes - offset);
+        backend.write(dense.buffer, await this.folder.readRange(entry.name, first + offset, length), offset);
       }
-      await this.refuseNonFinite(entry.name, dense);
+      await this.refuseNonFinite(part.name, dense);
       const { codebook } = quantizers[quantType];
       const absmax = await quantizeInto(backend, dense, quantizers[quantType], blockSize, codes);
       const nested = doubleQuant ? quantizeScales(absmax) : undefined;
       const tensors = bnbTensors(
-        this.folder.storedName(entry.name),
+        part.name,
         {
           ...{ quantType, shape, dtype: torch, blockSize, codebook },
           codes: await backend.read(codes.buffer),
@@ -243,7 +266,7 @@ class FolderQuantizer {
       for (const { name, data } of tensors) await file.append(name, (await data()) as Uint8Array);
       const sample = await this.sample(dense);
       const report = quantizationReport(sample, Object.values(quantizers), blockSize);
-      return { name: entry.name, values: count, ...report };
+      return { name: part.name, values: count, ...report };
     } finally {
       backend.free(dense.buffer);
       backend.free(codes.buffer);

@@ -1,8 +1,8 @@
 // One layer of a decoder: a mixer and an MLP around the residual stream, with norms before them, after them, or both. Its
 // weights in order, the layer made of them, and its pass. Not here: what mixers and MLPs do (their files beside this one).
 
-import { addScaled } from "../../autograd/ops/layers.ts";
 import type { GroupedSpec } from "../../autograd/ops/experts.ts";
+import { addScaled } from "../../autograd/ops/layers.ts";
 import type { LinearWeight } from "../../autograd/ops/linear.ts";
 import type { Parameter, Value } from "../../autograd/tape.ts";
 import type { Adaptable } from "../../nn/module.ts";

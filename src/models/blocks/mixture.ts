@@ -53,7 +53,9 @@ export const mixture = blockPart({
 });
 
 const hasOwn = (replaced: AdapterRows["replaced"], { gateUp, down }: Parts): boolean =>
-  [...(replaced?.keys() ?? [])].some((name) => [gateUp.name, down.name].some((own) => name.startsWith(`${own}.`)));
+  [...(replaced?.keys() ?? [])].some((name) =>
+    [gateUp.name, down.name].some((own) => name.startsWith(`${own}.`)),
+  );
 
 /** All rows of x, by the experts as they are or with the one adapter of `context`'s only group. */
 function through(
