@@ -2,7 +2,7 @@
 // next. First Ctrl-C: finish the step and save; second: stop at once. Not here: training (train/run.ts).
 
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
-import type { DataEvent, ModelEvent, TrainEvent, TrainSummary } from "../train/events.ts";
+import type { DataEvent, EvalEvent, ModelEvent, TrainEvent, TrainSummary } from "../train/events.ts";
 import { startTraining, type TrainingRun } from "../train/worker.ts";
 import { preflightLines } from "./check.ts";
 import { defineCommand } from "./command.ts";
@@ -67,9 +67,11 @@ export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainE
         losses.push({ step: event.step, loss: event.loss });
         return progress?.update(event);
       case "eval":
-        return terminal.note(
+        terminal.note(
           `step ${event.step}: evaluation loss ${formatLoss(event.loss)}, perplexity ${event.perplexity.toFixed(2)}`,
         );
+        if (event.router) terminal.note(routerLine(event.router));
+        return;
       case "sample":
         return terminal.note(
           `step ${event.step}: ${JSON.stringify(event.prompt)} -> ${JSON.stringify(event.text)}`,
@@ -80,6 +82,15 @@ export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainE
         return progress?.end();
     }
   };
+}
+
+/** How evenly a mixture's routers spread the rows' tokens, and where they do it worst. */
+function routerLine({ layers, entropy, busiest, idle }: NonNullable<EvalEvent["router"]>): string {
+  const worst = layers.find((layer) => layer.busiest === busiest)!;
+  return (
+    `router balance: ${(100 * entropy).toFixed(1)}% of even (entropy), the busiest expert has ` +
+    `${busiest.toFixed(2)} times its even share (layer ${worst.layer}), ${idle} experts idle`
+  );
 }
 
 function modelLine(event: ModelEvent): string {

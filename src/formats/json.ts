@@ -119,6 +119,10 @@ const floatKeys = [
   "partial_rotary_factor",
   "repetition_penalty",
   "rope_theta",
+  "router_aux_loss_coef",
+  "router_jitter_noise",
+  "swiglu_alpha",
+  "swiglu_limit",
   "temperature",
   "top_p",
 ];

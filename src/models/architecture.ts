@@ -26,6 +26,8 @@ export interface GgufArchitecture {
   readonly needsHead?: boolean;
   /** It takes divisors of the plain frequencies, as LLaMA 3's scaling needs. */
   readonly ropeFactors?: boolean;
+  /** It takes models whose YaRN it rounds, as it does with the published one. */
+  readonly roundsYarn?: boolean;
   /** It has LongRoPE's factors, and turns a share of each head. */
   readonly longRope?: boolean;
   /** Keys below `<name>.` besides the usual ones. UserError for a variant that it computes in another way. */

@@ -1,11 +1,15 @@
 // gpt-oss: experts in every layer whose activation is held within a limit, attention with a sink for each head and a window
 // in every other layer, biases on everything.
 
+import type { GgufValue } from "../formats/gguf.ts";
+import { UserError } from "../util/errors.ts";
 import type { Architecture } from "./architecture.ts";
 import {
   ConfigReader,
+  type DecoderConfig,
   eachLayer,
   type Json,
+  type LayerConfig,
   readCommon,
   readLayerTypes,
   readWindow,
@@ -18,14 +22,25 @@ const usualRope = {
   ...{ truncate: false, original_max_position_embeddings: 4096 },
 };
 
+/** UserError for windows in other layers than llama.cpp has them in. */
+function ggufMetadata(config: DecoderConfig): Readonly<Record<string, GgufValue>> {
+  const [{ window }] = config.layers as [LayerConfig];
+  if (window === 0 || config.layers.some((layer, i) => layer.window !== (i % 2 === 0 ? window : 0)))
+    throw new UserError(
+      "llama.cpp has gpt-oss with an attention window in every other layer, from the first on, and this model has others; it cannot be exported to GGUF",
+    );
+  return { ...expertMetadata(config), "attention.sliding_window": { type: "u32", value: window } };
+}
+
 export const gptOss: Architecture = {
   modelType: "gpt_oss",
   gguf: {
     name: "gpt-oss",
     interleaves: false,
     windows: true,
+    roundsYarn: true,
     parts: { mlpNorm: "post_attention_norm" },
-    metadata: expertMetadata,
+    metadata: ggufMetadata,
   },
   readConfig(json: Json) {
     const says = json.rope_parameters ?? json.rope_scaling;

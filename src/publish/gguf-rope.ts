@@ -56,7 +56,12 @@ export function ropeMetadata(
       );
       break;
     case "yarn": {
-      if (!rope.truncate) refuse("has YaRN's ramp between fractions of pairs (truncate: false)");
+      if (!rope.truncate && !like.roundsYarn)
+        refuse("has YaRN's ramp between fractions of pairs (truncate: false)");
+      if (!rope.truncate)
+        warn?.(
+          "llama.cpp begins and ends YaRN's ramp at whole pairs, where this model has fractions (truncate: false): its numbers differ a little, as those of the published model do there",
+        );
       text("scaling.type", "yarn");
       f32("scaling.factor", rope.factor);
       u32("scaling.original_context_length", rope.originalMaxPositions);

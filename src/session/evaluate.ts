@@ -5,6 +5,7 @@ import { assemble } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
 import { type Collective, gatherNumbers, single } from "../distributed/collective.ts";
 import type { Decoder } from "../models/decoder.ts";
+import { type RouterBalance, RouterCount } from "../models/router-balance.ts";
 import { decodeToF32 } from "../tensor/dtype.ts";
 import { DeviceBatch, defaultLogitsChunkBytes } from "./device-batch.ts";
 
@@ -26,6 +27,8 @@ export interface Evaluation {
   readonly tokens: number;
   /** Summed loss of each sample. */
   readonly sampleLosses: readonly number[];
+  /** Of a mixture of experts. */
+  readonly router?: RouterBalance;
 }
 
 /** Evaluates samples in their order, several at a time end to end. */
@@ -37,9 +40,10 @@ export async function evaluate(
   const { collective = single } = options;
   const groups = groupsOf(samples, options.tokensPerPass);
   const own: number[] = [];
+  const counted = new RouterCount();
   for (const [index, { start, end }] of groups.entries()) {
     if (index % collective.size !== collective.rank) continue;
-    own.push(...(await lossesOf(decoder, samples.slice(start, end), options)));
+    own.push(...(await lossesOf(decoder, samples.slice(start, end), options, counted)));
     options.onProgress?.(end);
   }
   const everyone = await gatherNumbers(collective, own);
@@ -49,7 +53,16 @@ export async function evaluate(
   const targetTokens = samples.reduce((sum, sample) => sum + countTargets(sample), 0);
   const tokens = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
   const total = sampleLosses.reduce((sum, loss) => sum + loss, 0);
-  return { loss: targetTokens > 0 ? total / targetTokens : 0, targetTokens, tokens, sampleLosses };
+  const router = decoder.config.mixture && (await balanceOf(collective, counted));
+  const loss = targetTokens > 0 ? total / targetTokens : 0;
+  return { loss, targetTokens, tokens, sampleLosses, ...(router ? { router } : {}) };
+}
+
+/** Of all ranks' tokens. */
+async function balanceOf(collective: Collective, counted: RouterCount): Promise<RouterBalance | undefined> {
+  const all = new RouterCount();
+  for (const numbers of await gatherNumbers(collective, counted.numbers())) all.addNumbers(numbers);
+  return all.balance();
 }
 
 /** Samples [start, end) that go through the model together. */
@@ -75,20 +88,24 @@ async function lossesOf(
   decoder: Decoder,
   samples: readonly Sample[],
   { logitsChunkBytes = defaultLogitsChunkBytes }: EvaluationOptions,
+  routers: RouterCount,
 ): Promise<number[]> {
   const { backend } = decoder;
   const batch = assemble(samples);
   if (batch.targetTokens === 0) return samples.map(() => 0);
   const uploaded = new DeviceBatch(decoder, batch);
   using tape = new Tape(backend, false);
-  const hidden = decoder.forward(tape, uploaded.tokens, { context: { training: false, seed: 0, pass: 0 } });
+  const counting = routers.pass(tape);
+  const context = { training: false, seed: 0, pass: 0 };
+  const hidden = decoder.forward(tape, uploaded.tokens, { context, routed: counting.routed });
   const losses = decoder.loss(tape, hidden, {
     rows: uploaded.rows,
     targets: uploaded.targets,
     gradScale: 0,
     chunkBytes: logitsChunkBytes,
   });
-  tape.run([losses]);
+  tape.run([losses, ...counting.kept()]);
+  await counting.read();
   const values = decodeToF32(await backend.read(losses.data.buffer), losses.dtype);
   uploaded.free();
   let at = 0;

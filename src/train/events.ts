@@ -3,6 +3,7 @@
 // them (cli/train.ts) or stores them (run.ts).
 
 import type { Traffic } from "../distributed/collective.ts";
+import type { RouterBalance } from "../models/router-balance.ts";
 import type { CheckReport } from "./check-report.ts";
 
 export type TrainEvent =
@@ -62,6 +63,8 @@ export interface EvalEvent {
   readonly step: number;
   readonly loss: number;
   readonly perplexity: number;
+  /** Of a mixture of experts: how its routers spread the tokens. */
+  readonly router?: RouterBalance;
 }
 
 /** What a run came to; `train --json` prints it. */

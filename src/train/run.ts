@@ -16,6 +16,7 @@ import { generateBatch } from "../generate/generate.ts";
 import { greedy } from "../generate/sampler.ts";
 import type { MemoryChoices } from "../memory/fit-memory.ts";
 import { stateMemoryOf } from "../memory/state-memory.ts";
+import { trainedParts } from "../models/mixture-parts.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
 import { scheduleFactor } from "../optim/schedule.ts";
 import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
@@ -65,6 +66,8 @@ export const runTraining: RunTraining = async (options, emitHere, signal) => {
       trainable.model.loaded.totalParameters + (trainable.adapter ? trainable.parameters.count : 0),
     liveBytes: backend.liveBytes,
   });
+  const parts = trainedParts(trainable.model.loaded.decoder, trainable.adapter === undefined);
+  if (parts) emit({ type: "info", message: parts });
   const { config, folder, text } = trainable.model;
   for (const message of text.notes) emit({ type: "info", message });
   const data = await loadTrainingData(text, options, emit);
@@ -331,8 +334,9 @@ class Run {
     const { decoder } = trainable.model.loaded;
     if (data.evaluation.length > 0) {
       const tokensPerPass = options.batchSize * options.sequenceLength;
-      const { loss } = await this.session.evaluate(data.evaluation, tokensPerPass);
-      const event: EvalEvent = { type: "eval", step, loss, perplexity: Math.exp(loss) };
+      const { loss, router } = await this.session.evaluate(data.evaluation, tokensPerPass);
+      const balance = router && { router };
+      const event: EvalEvent = { type: "eval", step, loss, perplexity: Math.exp(loss), ...balance };
       this.emit(event);
       await log.append(event);
       this.state = { ...this.state, evalLoss: loss };
