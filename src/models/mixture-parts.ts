@@ -25,7 +25,9 @@ export function trainedParts(decoder: Decoder, full: boolean): string | undefine
   const frozen = parts.flatMap(({ name, has }) =>
     has.some(({ adapter, weight }) => adapter || "parameter" in weight) ? [] : [name],
   );
-  const ways = frozen.filter((name) => name !== "attention").map((name) => (name === "routers" ? "router" : name));
+  const ways = frozen
+    .filter((name) => name !== "attention")
+    .map((name) => (name === "routers" ? "router" : name));
   const hint = ways.length > 0 ? ` (--targets takes ${ways.join(" and ")})` : "";
   return `${what}: adapters train ${trained.join(", ") || "nothing of it"}; frozen: ${frozen.join(", ") || "nothing"}${hint}`;
 }

@@ -108,6 +108,7 @@ describe("LLaMA-2 7B", () => {
     config,
     parameters: 6_738_415_616,
     linearParameters: 6_476_005_376,
+    activeParameters: 6_738_415_616,
     storedDType: "bf16",
   } as const;
 
