@@ -142,6 +142,8 @@ void expertActivation(Activation kind, float limit, float alpha, const float* x,
     case Activation::Silu: return forwardRows(x, y, n, f, Gated<Silu>{});
     case Activation::Gelu: return forwardRows(x, y, n, f, Gated<Gelu>{});
     case Activation::GeluTanh: return forwardRows(x, y, n, f, Gated<GeluTanh>{});
+    case Activation::Sigmoid: return forwardRows(x, y, n, f, Gated<Sigmoid>{});
+    case Activation::Identity: return forwardRows(x, y, n, f, Gated<Identity>{});
   }
 }
 
@@ -152,6 +154,8 @@ void expertActivationBackward(Activation kind, float limit, float alpha, const f
     case Activation::Silu: return backwardRows(x, dy, dx, n, f, Gated<Silu>{});
     case Activation::Gelu: return backwardRows(x, dy, dx, n, f, Gated<Gelu>{});
     case Activation::GeluTanh: return backwardRows(x, dy, dx, n, f, Gated<GeluTanh>{});
+    case Activation::Sigmoid: return backwardRows(x, dy, dx, n, f, Gated<Sigmoid>{});
+    case Activation::Identity: return backwardRows(x, dy, dx, n, f, Gated<Identity>{});
   }
 }
 

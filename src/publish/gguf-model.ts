@@ -164,6 +164,7 @@ async function* rowsOf(
   const unit = turned.headWidth * width;
   const step = Math.max(1, Math.floor(pieceElements / unit)) * unit;
   const shift = spec.shifted ? config.normShift : 0;
+  const total = endRow * width;
   const size = dtypeBytes[found.dtype];
   for (let start = firstRow * width; start < total; start += step) {
     const count = Math.min(step, total - start);
