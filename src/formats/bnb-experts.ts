@@ -4,7 +4,7 @@
 import { dequantizeScales } from "../quant/double-quant.ts";
 import { UserError } from "../util/errors.ts";
 import { bnbWeightNames, dequantizeBnbWeight, readBnbWeight, type StoredQuantized } from "./bnb.ts";
-import type { ExpertStack } from "./expert-tensors.ts";
+import type { ExpertStack } from "./model-tensors.ts";
 
 const quantizedNames = new WeakMap<object, ReadonlySet<string>>();
 

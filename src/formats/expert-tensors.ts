@@ -7,26 +7,13 @@ import { elementCount } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
 import {
   biasFromInterleaved,
-  type ExpertForm,
   fromInterleaved,
   fromMxfp4,
   mxfp4Block,
   mxfp4Numbers,
 } from "./expert-layout.ts";
-import type { ModelFolder } from "./model-folder.ts";
+import type { ExpertStack, ModelFolder } from "./model-tensors.ts";
 import { type SafetensorsDType, safetensorsDTypeBytes, type TensorEntry } from "./safetensors.ts";
-
-/** One weight of all experts of a layer. */
-export interface ExpertStack {
-  readonly shape: readonly [experts: number, out: number, width: number];
-  readonly form: ExpertForm;
-  /** Stored tensors: of each expert, its matrices that follow one another in rows; or those of all experts. */
-  readonly parts: readonly (readonly string[])[];
-  /** Gate and up. */
-  readonly paired: boolean;
-  /** The folder under the names that its files have. */
-  readonly stored: ModelFolder;
-}
 
 const apart =
   /^(model\.layers\.\d+)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight(\..+)?$/;

@@ -4,9 +4,12 @@
 
 import { UserError } from "../util/errors.ts";
 import type { ByteSource, Folder } from "./byte-source.ts";
-import { type ExpertStack, withExpertStacks } from "./expert-tensors.ts";
+import { withExpertStacks } from "./expert-tensors.ts";
 import { isJsonObject, type JsonObject, readJsonObject } from "./json.ts";
+import type { ModelFolder } from "./model-tensors.ts";
 import { openSafetensors, type SafetensorsFile, type TensorEntry } from "./safetensors.ts";
+
+export type { ModelFolder } from "./model-tensors.ts";
 
 export const CONFIG_FILE = "config.json";
 export const GENERATION_CONFIG_FILE = "generation_config.json";
@@ -17,33 +20,6 @@ const CONFIG_CAP_BYTES = 16 << 20;
 /** An index has about 100 bytes a tensor; the largest public mixtures of experts have under 10 MB. */
 const INDEX_CAP_BYTES = 64 << 20;
 const SHARDS_CAP = 4096;
-
-export interface ModelFolder {
-  readonly path: string;
-  readonly config: JsonObject;
-  /** Absent when the folder has no generation_config.json. */
-  readonly generationConfig: JsonObject | undefined;
-  /**
-   * By their full names, in the order of the bytes on disk, so that reading them in turn is sequential. What lies in the
-   * text tower of a larger model goes by the tower's own names; experts are stacks (expert-tensors.ts).
-   */
-  readonly tensors: ReadonlyMap<string, TensorEntry>;
-  /** Of a mixture's experts, how the files hold the stacks among `tensors`; absent where there are none. */
-  readonly stacks?: ReadonlyMap<string, ExpertStack>;
-  /** Bytes of all tensors. */
-  readonly weightBytes: number;
-  /** The weight files, in order. */
-  readonly files: readonly { readonly name: string; readonly source: ByteSource }[];
-  /** The name under which files of this layout hold a tensor. */
-  storedName(name: string): string;
-  /** The whole tensor in an ArrayBuffer of its own. */
-  read(name: string): Promise<Uint8Array<ArrayBuffer>>;
-  /** Fills `into`, which is as long as the tensor. */
-  readInto(name: string, into: Uint8Array): Promise<void>;
-  readRange(name: string, begin: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
-  readChunks(name: string, chunkBytes: number): AsyncGenerator<Uint8Array<ArrayBuffer>>;
-  close(): Promise<void>;
-}
 
 /** Opens a folder by its path on disk, or any Folder. UserError says what is missing or broken. */
 export async function openModelFolder(from: string | Folder): Promise<ModelFolder> {
