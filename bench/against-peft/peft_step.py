@@ -19,6 +19,7 @@ def main():
     p.add_argument("--config", required=True)
     p.add_argument("--method", default="lora")
     p.add_argument("--rank", type=int, default=8)
+    p.add_argument("--targets", default="all-linear", choices=["all-linear", "experts"])
     p.add_argument("--dtype", default="bf16")
     p.add_argument("--batch-size", type=int, default=2)
     p.add_argument("--sequence-length", type=int, default=256)
@@ -63,8 +64,11 @@ def main():
     if a.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
+    targets = dict(target_modules="all-linear")
+    if a.targets == "experts":
+        targets = dict(target_modules=[], target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])
     if a.method != "full":
-        model = get_peft_model(model, LoraConfig(r=a.rank, lora_alpha=2 * a.rank, target_modules="all-linear", task_type="CAUSAL_LM"), autocast_adapter_dtype=not a.half_adapters)
+        model = get_peft_model(model, LoraConfig(r=a.rank, lora_alpha=2 * a.rank, task_type="CAUSAL_LM", **targets), autocast_adapter_dtype=not a.half_adapters)
     model.train()
     params = [q for q in model.parameters() if q.requires_grad]
     opt = torch.optim.AdamW(params, lr=1e-4)

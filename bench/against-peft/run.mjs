@@ -5,17 +5,34 @@
 //   node bench/against-peft/run.mjs --python .venv/bin/python --configs DIR [--cases 135m-256,1b-512] [--steps N] [--json]
 //
 // Needs a Python with torch, transformers and peft (bitsandbytes for the qlora cases), and a folder of config.json
-// files named smollm_135m.json, tinyllama_1b_chat_v1.0.json and qwen3.5_0.8b.json, those that the cases ask for. A development tool: nothing a user runs needs it.
+// files named smollm_135m.json, tinyllama_1b_chat_v1.0.json and qwen3.5_0.8b.json, those that the cases ask for; cases of mixtures bring their shape. A development tool: nothing a user runs needs it.
 
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
-import { cpus } from "node:os";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
+/** Layers of Qwen3-30B-A3B with 16 of their 128 experts; all 8 of a token's. */
+const moe16 = {
+  ...{ model_type: "qwen3_moe", hidden_size: 2048, intermediate_size: 6144, moe_intermediate_size: 768 },
+  ...{ num_attention_heads: 32, num_key_value_heads: 4, head_dim: 128, num_hidden_layers: 4 },
+  ...{ num_experts: 16, num_experts_per_tok: 8, norm_topk_prob: true, vocab_size: 151936 },
+  ...{ max_position_embeddings: 40960, rope_theta: 1000000, rms_norm_eps: 1e-6, tie_word_embeddings: false },
+};
+
 const cases = {
+  "moe16-512": {
+    ...{ shape: moe16, batch: 1, length: 512, precision: "bf16", method: "lora", steps: 4 },
+    targets: "experts",
+  },
+  // Beside its own bf16 LoRA in place of PEFT, which cannot quantise experts.
+  "moe16-512-qlora": {
+    ...{ shape: moe16, batch: 1, length: 512, precision: "bf16", method: "qlora", steps: 6 },
+    ...{ targets: "experts", against: "lora" },
+  },
   "135m-256": {
     config: "smollm_135m.json",
     batch: 2,
@@ -84,12 +101,21 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false },
   },
 });
-if (!values.configs || !existsSync(values.configs)) {
+const asked = values.cases.split(",").map((name) => cases[name]);
+if (asked.some((c) => c && !c.shape) && (!values.configs || !existsSync(values.configs))) {
   console.error("give --configs DIR, a folder with smollm_135m.json and tinyllama_1b_chat_v1.0.json");
   process.exit(2);
 }
 
+const folder = mkdtempSync(join(tmpdir(), "lowrank-against-peft-"));
+const configOf = (c) => {
+  if (!c.shape) return join(values.configs, c.config);
+  writeFileSync(join(folder, "config.json"), JSON.stringify(c.shape));
+  return join(folder, "config.json");
+};
+
 const flagsOf = (c) => [
+  ...["--targets", c.targets ?? "all-linear"],
   ...["--method", c.method, "--batch-size", c.batch, "--sequence-length", c.length],
   ...["--steps", values.steps ?? c.steps, "--warmup", warmup, "--threads", values.threads],
 ];
@@ -105,12 +131,12 @@ function lowrank(c) {
     "--backend",
     "cpu",
   ];
-  const args = ["--model", join(values.configs, c.config), ...flags, ...flagsOf(c)];
+  const args = ["--model", configOf(c), ...flags, ...flagsOf(c)];
   return start(process.execPath, [join(import.meta.dirname, "lowrank-steps.mjs"), ...args]);
 }
 
 function peft(c) {
-  const args = ["--config", join(values.configs, c.config), "--dtype", c.precision, "--turns", ...flagsOf(c)];
+  const args = ["--config", configOf(c), "--dtype", c.precision, "--turns", ...flagsOf(c)];
   return start(values.python, [join(import.meta.dirname, "peft_step.py"), ...args]);
 }
 
@@ -135,7 +161,7 @@ async function start(command, args) {
 
 /** [lowrank's result, PEFT's]. */
 async function takeTurns(c) {
-  const sides = [await lowrank(c), await peft(c)];
+  const sides = [await lowrank(c), c.against ? await lowrank({ ...c, method: c.against }) : await peft(c)];
   for (let step = 0; step < warmup + Number(values.steps ?? c.steps); step++) {
     for (const side of sides) {
       await side.turn();
@@ -167,6 +193,7 @@ for (const name of values.cases.split(",")) {
     device: ours.device,
   });
 }
+rmSync(folder, { recursive: true });
 if (values.json) console.log(JSON.stringify(rows, null, 2));
 else {
   console.log(
