@@ -1,9 +1,10 @@
 // What a config.json names is looked up among what there is, and nowhere else.
 
 import { expect, it } from "vitest";
+import { adaptableLayers } from "../../src/models/adaptable-layers.ts";
 import { readModelConfig } from "../../src/models/index.ts";
 import { lastParts, parseTargets } from "../../src/models/target-names.ts";
-import { linearLayers, trainableTable } from "../../src/plan/shape.ts";
+import { trainableTable } from "../../src/plan/shape.ts";
 
 const config = {
   ...{ model_type: "llama", vocab_size: 96, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1 },
@@ -21,7 +22,7 @@ it.each(["__proto__", "constructor", "toString", "relu6"])(
 
 it("attention is what the model has of it, and what is one matrix is one target", () => {
   const phi3 = readModelConfig({ ...config, model_type: "phi3" });
-  const names = linearLayers(phi3).map(({ name }) => name);
+  const names = adaptableLayers(phi3).map(({ name }) => name);
   expect(names.slice(0, 4)).toEqual(
     ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"].map(
       (path) => `model.layers.0.${path}`,
