@@ -5,7 +5,7 @@
 //   node bench/against-peft/run.mjs --python .venv/bin/python --configs DIR [--cases 135m-256,1b-512] [--steps N] [--json]
 //
 // Needs a Python with torch, transformers and peft (bitsandbytes for the qlora cases), and a folder of config.json
-// files named smollm_135m.json, tinyllama_1b_chat_v1.0.json and qwen3.5_0.8b.json, those that the cases ask for; cases of mixtures bring their shape. A development tool: nothing a user runs needs it.
+// files named smollm_135m.json, tinyllama_1b_chat_v1.0.json, gemma3_1b.json and qwen3.5_0.8b.json, those that the cases ask for; cases of mixtures bring their shape. A development tool: nothing a user runs needs it.
 
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -80,6 +80,14 @@ const cases = {
     precision: "bf16",
     method: "lora",
     steps: 4,
+  },
+  "gemma3-512": {
+    config: "gemma3_1b.json",
+    batch: 1,
+    length: 512,
+    precision: "bf16",
+    method: "lora",
+    steps: 5,
   },
   "1b-512-qlora": {
     config: "tinyllama_1b_chat_v1.0.json",

@@ -15,7 +15,7 @@ export interface TuningStore {
 }
 
 /** Raised when tiles or their kernels change, so that old measurements are not used. */
-const version = 1;
+const version = 2;
 const repeats = 3;
 /** A store larger than this is not ours. */
 const largestStoreCharacters = 2 ** 20;
