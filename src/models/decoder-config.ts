@@ -51,6 +51,8 @@ export interface ExpertsConfig {
   readonly count: number;
   /** That a token goes to. */
   readonly perToken: number;
+  /** Width of one more expert that every token goes to; absent: there is none. */
+  readonly sharedWidth?: number;
   /** Weights of the chosen experts are made to sum to 1. */
   readonly normalized: boolean;
   /** Biases on the router and in the experts. */

@@ -20,6 +20,7 @@ import { olmo3 } from "./olmo3.ts";
 import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
+import { qwen35MoeText } from "./qwen3-5-moe-text.ts";
 import { qwen35Text } from "./qwen3-5-text.ts";
 import { qwen3Moe } from "./qwen3-moe.ts";
 import { seedOss } from "./seed-oss.ts";
@@ -41,6 +42,7 @@ export const architectures = {
   seed_oss: seedOss,
   hunyuan_v1_dense: hunyuanV1Dense,
   qwen3_5_text: qwen35Text,
+  qwen3_5_moe_text: qwen35MoeText,
   lfm2,
   qwen3_moe: qwen3Moe,
   mixtral,

@@ -18,12 +18,13 @@ import {
 /** Most tokens that a convolution's kernel sees. */
 const mostTaps = 64;
 
-const gguf: GgufArchitecture = {
-  name: "qwen35",
+/** As llama.cpp has the dense models, and as it has the mixtures. */
+export const qwen35Gguf = (name: "qwen35" | "qwen35moe"): GgufArchitecture => ({
+  name,
   interleaves: false,
   parts: { mlpNorm: "post_attention_norm" },
   metadata(config) {
-    const refuse = (what: string, refused: boolean) => refuseInGguf("qwen35", what, refused);
+    const refuse = (what: string, refused: boolean) => refuseInGguf(name, what, refused);
     const { layers, ropes, qkvBias } = config;
     const linear = layers.find(({ delta }) => delta);
     const interval = 1 + layers.findIndex(({ mixer }) => mixer === "attention") || layers.length + 1;
@@ -48,11 +49,11 @@ const gguf: GgufArchitecture = {
       "rope.dimension_sections": { type: "array", of: "i32", value: [...sections, 0] },
     };
   },
-};
+});
 
 export const qwen35Text: Architecture = {
   modelType: "qwen3_5_text",
-  gguf,
+  gguf: qwen35Gguf("qwen35"),
   readConfig: readHybrid,
 };
 

@@ -24,6 +24,7 @@ const wrappers: Readonly<Record<string, Wrapper>> = {
   mistral3: { ...languageModel, usualText: "mistral" },
   // AutoModelForCausalLM, which PEFT's users open it by, gives the text model alone, with its own names.
   qwen3_5: { modulePrefix: "model.", tiedByWrapper: false, usualText: "qwen3_5_text" },
+  qwen3_5_moe: { modulePrefix: "model.", tiedByWrapper: false, usualText: "qwen3_5_moe_text" },
 };
 
 export const wrapperNames = Object.keys(wrappers);

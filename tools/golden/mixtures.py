@@ -45,6 +45,12 @@ CASES = {
         "gpt_oss", num_hidden_layers=2, intermediate_size=32, head_dim=8, num_local_experts=3, num_experts_per_tok=2,
         sliding_window=6, attention_bias=False, rope_parameters={"rope_type": "default", "rope_theta": 1e4}), {},
         dict(r=2, target_modules=[], target_parameters=EXPERTS)),
+    # An expert that every token goes to, beside those that are chosen; linear attention.
+    "qwen3-5-moe": (507, lambda: family(
+        "qwen3_5_moe_text", num_hidden_layers=2, head_dim=16, layer_types=["linear_attention", "full_attention"],
+        linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8, num_experts=4,
+        num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=24), {},
+        dict(r=2, target_modules=["in_proj_qkv", "in_proj_a", "gate_proj", "shared_expert_gate"], target_parameters=EXPERTS)),
 }
 LENGTH, STEPS, NEW_TOKENS, RATE = 20, 10, 12, 5e-3
 

@@ -9,6 +9,8 @@ import {
   groupedLinear,
   route,
 } from "../../autograd/ops/experts.ts";
+import { gateRows } from "../../autograd/ops/gate-rows.ts";
+import { addScaled, gatedActivation } from "../../autograd/ops/layers.ts";
 import { Tape, type Value } from "../../autograd/tape.ts";
 import { applyLinears } from "../../nn/apply.ts";
 import type { AdapterRows, ExpertLayer, PassContext } from "../../nn/module.ts";
@@ -23,19 +25,36 @@ const inner = (_: DecoderConfig, { mlpWidth }: LayerConfig) => mlpWidth;
 const both = (_: DecoderConfig, { mlpWidth }: LayerConfig) => 2 * mlpWidth;
 const count = (_: DecoderConfig, layer: LayerConfig) => layer.experts!.count;
 const biased = (_: DecoderConfig, layer: LayerConfig) => layer.experts!.bias;
+const sharedWidth = (_: DecoderConfig, layer: LayerConfig) => layer.experts!.sharedWidth ?? 0;
+const isShared = (_: DecoderConfig, layer: LayerConfig) => layer.experts!.sharedWidth !== undefined;
 
 const weights = {
   router: { ...linear("mlp.gate", "ffn_gate_inp", count, width), bias: biased, dense: true },
   gateUp: { ...experts("mlp.experts.gate_up_proj", "ffn_gate_up_exps", count, both, width), bias: biased },
   down: { ...experts("mlp.experts.down_proj", "ffn_down_exps", count, width, inner), bias: biased },
+  // One more expert, which every token goes to, by a gate of its own.
+  sharedGate: {
+    ...linear("mlp.shared_expert.gate_proj", "ffn_gate_shexp", sharedWidth, width),
+    present: isShared,
+  },
+  sharedUp: { ...linear("mlp.shared_expert.up_proj", "ffn_up_shexp", sharedWidth, width), present: isShared },
+  sharedDown: {
+    ...linear("mlp.shared_expert.down_proj", "ffn_down_shexp", width, sharedWidth),
+    present: isShared,
+  },
+  sharedScore: {
+    ...linear("mlp.shared_expert_gate", "ffn_gate_inp_shexp", () => 1, width),
+    present: isShared,
+  },
 } as const;
 
 type Parts = PartsOf<typeof weights>;
 
 export const mixture = blockPart({
   weights,
-  run(pass, x, parts, residual) {
+  run(pass, x, parts, stream) {
     const { tape, options } = pass;
+    const residual = withShared(pass, x, parts, stream);
     const groups = options.context.adapterRows ?? [];
     const own = groups.filter(
       ({ layers, replaced }) =>
@@ -47,10 +66,27 @@ export const mixture = blockPart({
   },
   activations(config, layer) {
     // For each expert that a token goes to: gate and up, their product, and the answer; and the router's numbers.
-    const { perToken, count: all } = layer.experts!;
-    return perToken * (3 * layer.mlpWidth + config.width) + all + 4 * perToken;
+    const { perToken, count: all, sharedWidth: shared } = layer.experts!;
+    const always = shared === undefined ? 0 : 3 * shared + 1 + config.width;
+    return perToken * (3 * layer.mlpWidth + config.width) + all + 4 * perToken + always;
   },
 });
+
+/** The stream with what the shared expert adds to it, where there is one. */
+function withShared(
+  { tape, config, options: { context } }: BlockPass,
+  x: Value,
+  { sharedGate, sharedUp, sharedDown, sharedScore }: Parts,
+  stream: Value | undefined,
+): Value | undefined {
+  if (!sharedGate || !sharedUp || !sharedDown || !sharedScore) return stream;
+  const [gate, up, score] = applyLinears(tape, x, [sharedGate, sharedUp, sharedScore], context) as Three;
+  const activated = gatedActivation(tape, config.activation, gate, up);
+  const gated = gateRows(tape, score, applyLinears(tape, activated, [sharedDown], context)[0]!);
+  return stream ? addScaled(tape, stream, gated, 1) : gated;
+}
+
+type Three = [Value, Value, Value];
 
 const hasOwn = (replaced: AdapterRows["replaced"], { gateUp, down }: Parts): boolean =>
   [...(replaced?.keys() ?? [])].some((name) =>
