@@ -59,6 +59,21 @@ it("qwen3_5: a wrapper's text tower ties by its own flag, or the wrapper's where
   expect(wrapper({}, {}).tower).toEqual({ wrapper: "qwen3_5", modulePrefix: "model." });
 });
 
+it("qwen3_5_moe: experts in every layer, one of them for every token", () => {
+  const { intermediate_size: _, ...json } = qwen;
+  const mixture = { ...json, model_type: "qwen3_5_moe_text", num_experts: 4, moe_intermediate_size: 24 };
+  const config = readModelConfig({ ...mixture, shared_expert_intermediate_size: 40 });
+  const shapes = new Map(weightSpecs(config).map(({ name, shape }) => [name, shape]));
+  expect(shapes.get("model.layers.0.mlp.shared_expert.up_proj.weight")).toEqual([40, 32]);
+  expect(shapes.get("model.layers.0.mlp.shared_expert_gate.weight")).toEqual([1, 32]);
+  expect(config.layers.map(({ experts, mlpWidth }) => [experts!.perToken, mlpWidth])).toEqual(
+    Array(4).fill([4, 24]),
+  );
+  expect(config.mixture!.allLinear).toBe(false);
+  const wrapped = readModelConfig({ model_type: "qwen3_5_moe", text_config: mixture });
+  expect(wrapped.modelType).toBe("qwen3_5_moe_text");
+});
+
 const lfm2 = { model_type: "lfm2", ...common, intermediate_size: 100, block_multiple_of: 16 };
 
 it("lfm2: its MLP's width is two thirds of another number, rounded up, or that number", () => {
