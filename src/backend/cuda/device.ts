@@ -10,7 +10,9 @@ import { attentionKernels } from "./attention.ts";
 import { columnKernels } from "./columns.ts";
 import { asUserError, Commands, guarded } from "./commands.ts";
 import { elementKernels } from "./elementwise.ts";
+import { expertKernels } from "./experts.ts";
 import { type CudaGpu, writtenKernels } from "./gpu.ts";
+import { groupedKernels } from "./grouped.ts";
 import { linearKernels } from "./linear.ts";
 import { CudaMemory } from "./memory.ts";
 import { ProductChoices, type ProductOptions } from "./product-choices.ts";
@@ -143,11 +145,9 @@ export function openCard(options: CardOptions): Backend {
       ...columnKernels(gpu),
       ...attentionKernels(gpu),
       ...recurrentKernels(gpu),
+      ...expertKernels(gpu),
     }),
   };
   const kernels = forEachKernel((name) => launched[name] ?? refused(name)) as unknown as ContractKernels;
-  return Object.assign(device, kernels, linearKernels(gpu), {
-    groupedLinear: launched.groupedLinear ?? refused("groupedLinear"),
-    groupedLinearBackward: launched.groupedLinearBackward ?? refused("groupedLinearBackward"),
-  });
+  return Object.assign(device, kernels, linearKernels(gpu), groupedKernels(gpu));
 }
