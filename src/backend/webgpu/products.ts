@@ -202,7 +202,7 @@ function runTiled(gpu: Gpu, p: Product, w: Window, { kernel, a, b, tile, constan
     DROPOUT: mask,
     ADAPTER: p.adapter ? 1 : 0,
   };
-  const label = [kernel, ...Object.values(specialised), a.name, b.name, quads].join(" ");
+  const label = [kernel, ...Object.values(specialised), a.name, b.name, quads];
   const pipeline = gpu.pipelines.get(label, (): Variant => {
     const halfTile = kernel === "gemm" && gpu.tier !== "f32" && b.half;
     const matrixExtensions = ["f16", "subgroups", "chromium_experimental_subgroup_matrix"];
