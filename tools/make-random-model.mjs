@@ -12,6 +12,7 @@ import { openBackend } from "../dist/backend/index.js";
 import { writeModelFolder } from "../dist/formats/model-folder-writer.js";
 import { weightSpecs } from "../dist/models/decoder-weights.js";
 import { readModelConfig } from "../dist/models/index.js";
+import { storedParts } from "../dist/models/stored-parts.js";
 import { viewOf } from "../dist/tensor/tensor.js";
 import {
   byteCharacters,
@@ -28,23 +29,22 @@ const STREAMS_PER_TENSOR = 4096;
 
 /** Writes the folder and returns its number of parameters. */
 export async function makeRandomModel(configJson, outDir, seed = 1, shardBytes = undefined) {
-  const specs = weightSpecs(readModelConfig(configJson));
+  const config = readModelConfig(configJson);
+  const specs = weightSpecs(config);
+  // Experts are tensors of their own where files have them so.
+  const parts = specs.flatMap((spec) => storedParts({ storedName: (name) => name }, config, spec));
   const backend = await openBackend("cpu", { precision: "fp32" });
   const buffer = backend.allocate(2 * PIECE_ELEMENTS, "workspace");
   try {
-    const tensors = specs.map(({ name, shape }, index) => ({
+    const tensors = parts.map(({ name, shape }, index) => ({
       name,
       dtype: "BF16",
       shape,
       data: () => pieces(backend, buffer, name, shape, index, seed),
     }));
-    const { quantization_config: _, torch_dtype: __, dtype: ___, ...config } = configJson;
+    const { quantization_config: _, torch_dtype: __, dtype: ___, ...json } = configJson;
     mkdirSync(outDir, { recursive: true });
-    await writeModelFolder(
-      outDir,
-      { config: { ...config, torch_dtype: "bfloat16" }, tensors },
-      { shardBytes },
-    );
+    await writeModelFolder(outDir, { config: { ...json, torch_dtype: "bfloat16" }, tensors }, { shardBytes });
     writeTokenizer(configJson, outDir);
   } finally {
     backend.close();

@@ -3,6 +3,8 @@
 
 import { quantizeDefinition } from "../config/quantize-options.ts";
 import { quantizeWith } from "../library/publish.ts";
+import type { FolderReport, LayerReport } from "../publish/quantize-folder.ts";
+import { combineReports } from "../quant/combine-reports.ts";
 import type { QuantizationReport } from "../quant/report.ts";
 import { peakRssBytes } from "../train/run-record.ts";
 import { defineCommand } from "./command.ts";
@@ -37,7 +39,7 @@ export const command = defineCommand(quantizeDefinition, async (options, termina
     of.normality.excessKurtosis.toFixed(2),
     of.normality.ksDistance.toFixed(4),
   ];
-  const rows = report.layers.map((layer) => row(layer.name.replace(/\.weight$/, ""), layer.values, layer));
+  const rows = togetherByLayer(report.layers).map(({ name, values, report: of }) => row(name, values, of));
   const { overall } = report;
   const nf4 = overall.errors.nf4!.relativeRms;
   const sampled = report.layers.some((layer) => layer.count < layer.values);
@@ -57,6 +59,23 @@ export const command = defineCommand(quantizeDefinition, async (options, termina
   );
   return exitCodes.done;
 });
+
+/** The report's lines: experts of one layer are one, for a mixture has thousands of them. */
+function togetherByLayer(layers: FolderReport["layers"]) {
+  const lines = new Map<string, LayerReport[]>();
+  for (const layer of layers) {
+    const name = layer.name.replace(/\.weight$/, "").replace(/\.experts\.\d+\./, ".experts.*.");
+    const line = lines.get(name);
+    if (line) line.push(layer);
+    else lines.set(name, [layer]);
+  }
+  return [...lines].map(([name, members]) => {
+    const [only] = members as [LayerReport];
+    const values = members.reduce((sum, layer) => sum + layer.values, 0);
+    const all = combineReports(members.map((layer) => ({ report: layer, values: layer.values })));
+    return { name, values, report: members.length === 1 ? only : (all ?? only) };
+  });
+}
 
 function percentOf(a: number, b: number): string {
   return b > 0 ? `${((100 * a) / b).toFixed(1)}%` : "0%";
