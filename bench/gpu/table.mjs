@@ -58,7 +58,7 @@ export function tableOf(lines) {
   const steps = (label, ours, theirs, median, best) => {
     if (!ours) return;
     const mine = medianOf(ours.stepsMs);
-    const text = `${mine.toFixed(0)} ms (best ${Math.min(...ours.stepsMs).toFixed(0)}), ${gigabytes(ours.deviceBytes ?? ours.peakBytes)}`;
+    const text = `${mine.toFixed(0)} ms, ${gigabytes(ours.deviceBytes ?? ours.peakBytes)}`;
     if (!theirs) return add(label, text, "", "");
     const ratios = [theirs.medianMs / mine, theirs.bestMs / mine];
     add(

@@ -3,7 +3,7 @@
 
 import { afterEach, describe, expect, it } from "vitest";
 import type { Backend } from "../../../src/backend/backend.ts";
-import { cuda, describeCuda, hasCard, openCuda } from "../../../src/backend/cuda.ts";
+import { cuda, describeCuda, hasCard, openCuda, whyNoCard } from "../../../src/backend/cuda.ts";
 import { UserError } from "../../../src/util/errors.ts";
 import "../../conformance/backends.ts";
 import { commandsOf } from "./status.ts";
@@ -41,6 +41,13 @@ describe("where it cannot run it says why in one sentence", () => {
   it("the emulator is no card for auto", () => {
     expect(hasCard()).toBe(false);
     expect(describeCuda()).toMatchObject({ emulated: true, problem: "", driverVersion: "12.4" });
+  });
+
+  it("auto says a word where it takes another backend", () => {
+    emulated("COMPUTE", "75");
+    expect(hasCard()).toBe(false);
+    for (const tookGpu of [true, false])
+      expect(whyNoCard(tookGpu)).toMatch(/^not CUDA: no card here has compute capability 8\.0 or higher/);
   });
 
   it("fp16 is another backend's", async () => {
