@@ -14,8 +14,12 @@ export function trainedParts(decoder: Decoder, full: boolean): string | undefine
   const parts = [
     { name: "experts", has: decoder.layers.filter(isExperts) },
     { name: "routers", has: decoder.layers.filter(({ name }) => /\.mlp\.(?:gate|router)$/.test(name)) },
-    { name: "attention", has: decoder.layers.filter(({ name }) => name.includes(".self_attn.")) },
-  ];
+    { name: "shared experts", has: decoder.layers.filter(({ name }) => name.includes(".mlp.shared_expert")) },
+    {
+      name: "attention",
+      has: decoder.layers.filter(({ name }) => /\.(?:self_attn|linear_attn)\./.test(name)),
+    },
+  ].filter(({ has }) => has.length > 0);
   const of = (name: string, some: number, all: number) =>
     some === all ? name : `${name} (${some} of ${all} weights)`;
   const trained = parts.flatMap(({ name, has }) => {
@@ -26,7 +30,7 @@ export function trainedParts(decoder: Decoder, full: boolean): string | undefine
     has.some(({ adapter, weight }) => adapter || "parameter" in weight) ? [] : [name],
   );
   const ways = frozen
-    .filter((name) => name !== "attention")
+    .filter((name) => name === "experts" || name === "routers")
     .map((name) => (name === "routers" ? "router" : name));
   const hint = ways.length > 0 ? ` (--targets takes ${ways.join(" and ")})` : "";
   return `${what}: adapters train ${trained.join(", ") || "nothing of it"}; frozen: ${frozen.join(", ") || "nothing"}${hint}`;
