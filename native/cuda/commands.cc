@@ -33,7 +33,7 @@ Replays::~Replays() {
   while (!ages_.empty()) forget(ages_.back());
 }
 
-void Replays::submit(const uint32_t* words, size_t count) {
+void Replays::submit(const uint32_t* words, size_t count, uint64_t place) {
   const auto& functions = card_.functions();
   launches_.clear();
   uint64_t key = 0xcbf29ce484222325u;  // FNV-1a over the functions
@@ -47,7 +47,7 @@ void Replays::submit(const uint32_t* words, size_t count) {
   }
   const size_t n = launches_.size();
   if (n == 0) return;
-  key = (key ^ n) * 0x100000001b3u;
+  key = (((key ^ n) * 0x100000001b3u) ^ place) * 0x100000001b3u;
   if (n < kLeastRecorded || waitsEach()) return launchEach(words, launches_);
   const auto found = recordings_.find(key);
   if (found != recordings_.end()) {

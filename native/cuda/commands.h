@@ -21,8 +21,11 @@ class Replays {
   ~Replays();
   Replays(const Replays&) = delete;
 
-  /** Enqueues the launches in words[0, count). */
-  void submit(const uint32_t* words, size_t count);
+  /**
+   * Enqueues the launches in words[0, count). `place` tells runs of the same kernels apart that come one after the other in a
+   * step: layers are alike, their arguments are not.
+   */
+  void submit(const uint32_t* words, size_t count, uint64_t place);
 
   /** Launches so far: one by one, and as part of a graph; and arguments that were told anew in these. */
   uint64_t launched = 0, replayed = 0, changed = 0, graphs = 0;

@@ -181,7 +181,7 @@ napi_value submit(const Call& call) {
   const size_t words = call.size(2);
   // A typed array's length is counted in its elements, here words.
   if (words > length) throw Failure{0, "launches beyond their buffer"};
-  call.card()->replays().submit(reinterpret_cast<const uint32_t*>(bytes), words);
+  call.card()->replays().submit(reinterpret_cast<const uint32_t*>(bytes), words, static_cast<uint64_t>(call.number(3)));
   return nullptr;
 }
 

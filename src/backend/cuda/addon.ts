@@ -53,8 +53,8 @@ export interface CudaAddon {
   /** PTX as text. */
   loadModule(card: CardHandle, text: Uint8Array): number;
   findFunction(card: CardHandle, module: number, name: string, threads: number, sharedBytes: number): number;
-  /** Enqueues the launches in the first `length` words (native/cuda/commands.h). */
-  submit(card: CardHandle, words: Uint32Array, length: number): void;
+  /** Enqueues the launches in the first `length` words, the `place`-th run of them in a step (native/cuda/commands.h). */
+  submit(card: CardHandle, words: Uint32Array, length: number, place: number): void;
   write(card: CardHandle, address: number, data: Uint8Array): void;
   read(card: CardHandle, address: number, sizeBytes: number): Promise<Uint8Array>;
   /** Waits for everything that was enqueued. */

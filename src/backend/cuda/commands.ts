@@ -37,6 +37,8 @@ export class Commands {
   private readonly view = new DataView(this.words.buffer);
   private count = 0;
   private launches = 0;
+  /** Runs of launches since somebody last waited for the card: their place in a step that comes again. */
+  private place = 0;
   private limit = firstRun;
   private readonly loaded = new Map<CudaKernel, Loaded>();
 
@@ -143,8 +145,12 @@ export class Commands {
     const { count } = this;
     this.count = 0;
     this.launches = 0;
-    if (drained) this.limit = firstRun;
-    if (count > 0) guarded(() => this.addon.submit(this.card, this.words, count));
+    const place = this.place++;
+    if (drained) {
+      this.limit = firstRun;
+      this.place = 0;
+    }
+    if (count > 0) guarded(() => this.addon.submit(this.card, this.words, count, place));
   }
 
   /** Forgets what waits. */

@@ -6,7 +6,7 @@ import type { Backend } from "../../../src/backend/backend.ts";
 import { cuda, describeCuda, hasCard, openCuda, whyNoCard } from "../../../src/backend/cuda.ts";
 import { UserError } from "../../../src/util/errors.ts";
 import "../../conformance/backends.ts";
-import { commandsOf } from "./status.ts";
+import { commandsOf, statusOf } from "./status.ts";
 
 const settings = ["COMPUTE", "DRIVER", "MEMORY", "CARDS"].map((name) => `LOWRANK_EMULATED_${name}`);
 const emulated = (name: string, value: string) => {
@@ -109,6 +109,24 @@ it("reads come in the order of the launches, however many are under way", async 
   }
   const values = (await Promise.all(reads)).map((bytes) => new Float32Array(bytes.slice().buffer)[0]);
   expect(values).toEqual(Array.from({ length: 100 }, (_, i) => i));
+  backend.close();
+});
+
+it("runs of the same kernels within a step are replayed each with its own arguments", async () => {
+  const backend = await open();
+  const tensors = Array.from({ length: 1600 }, () => tensor(backend, 1));
+  await backend.read(tensors[0]!.buffer);
+  const step = async (value: number) => {
+    for (const [i, y] of tensors.entries()) backend.fill({ y, value: i === 7 ? value : i });
+    return new Float32Array((await backend.read(tensors[7]!.buffer)).slice().buffer)[0];
+  };
+  for (let i = 0; i < 2; i++) expect(await step(i)).toBe(i);
+  const before = statusOf(backend);
+  for (let i = 2; i < 5; i++) expect(await step(i)).toBe(i);
+  const after = statusOf(backend);
+  expect(after.replayed - before.replayed).toBe(3 * 1600);
+  // Only the one that differs is told anew.
+  expect(after.changed - before.changed).toBe(3);
   backend.close();
 });
 
