@@ -12,6 +12,7 @@ export default defineConfig({
       "**/node_modules/**",
       "test/{e2e,conformance,native,tools,examples}/**",
       "test/backend/webgpu*.test.ts",
+      "test/backend/cuda/**",
       "test/library/package.test.ts",
       "test/optim/optimizers.test.ts",
       "test/publish/{gguf-metadata,quantize-folder}.test.ts",
