@@ -113,11 +113,11 @@ export class Tape {
 
   /**
    * Runs the backward passes of everything executed, in reverse. Ops that end the graph (the loss) start it
-   * themselves; `seed` gives further outputs a gradient, whose memory the tape takes over.
+   * themselves; `seeds` give further outputs a gradient, whose memory the tape takes over.
    */
-  backward(seed?: { value: Value; grad: Tensor }): void {
+  backward(...seeds: readonly { readonly value: Value; readonly grad: Tensor }[]): void {
     invariant(this.executed === this.ops.length, "backward before run");
-    if (seed) this.giveGrad(seed.value, seed.grad);
+    for (const { value, grad } of seeds) this.giveGrad(value, grad);
     while (this.ops.length > 0) {
       const op = this.ops.pop()!;
       this.executed--;
@@ -222,38 +222,53 @@ export class Tape {
 
 /**
  * Runs `block` without keeping its intermediates, and runs it again in the backward pass to have them (Chen et al.
- * 2016). `block` must record the same ops on whatever tape it is given.
+ * 2016). `block` must record the same ops on whatever tape it is given, and return values of these shapes that are its
+ * own.
  */
-export function checkpoint(tape: Tape, input: Value, block: (tape: Tape, input: Value) => Value): Value {
-  if (!tape.recording) return block(tape, input);
+export function checkpoint(
+  tape: Tape,
+  inputs: readonly Value[],
+  shapes: readonly (readonly number[])[],
+  block: (tape: Tape, inputs: readonly Value[]) => readonly Value[],
+): readonly Value[] {
+  if (!tape.recording) return block(tape, inputs);
   const { backend } = tape;
-  const output = tape.value(input.shape, true);
+  const outputs = shapes.map((shape) => tape.value(shape, true));
   tape.record({
     name: "checkpoint",
-    inputs: [input],
+    inputs,
     outputs: [],
-    saves: [input],
+    saves: inputs,
     forward() {
       using inner = new Tape(backend, false);
-      const result = block(inner, inner.input(input.data));
-      inner.run([result]);
-      tape.giveData(output, inner.takeData(result));
+      const results = block(
+        inner,
+        inputs.map((input) => inner.input(input.data)),
+      );
+      inner.run(results);
+      for (const [i, result] of results.entries()) tape.giveData(outputs[i]!, inner.takeData(result));
     },
     backward() {
-      const upstream = tape.takeGrad(output);
-      if (!upstream) return;
+      const upstream = outputs.map((output) => tape.takeGrad(output));
+      if (upstream.every((grad) => !grad)) return;
       using inner = new Tape(backend, true);
-      const copy = inner.input(input.data, input.needsGrad);
-      const result = block(inner, copy);
-      inner.run([result]);
-      inner.backward({ value: result, grad: upstream });
-      const grad = inner.takeGrad(copy);
-      if (!grad || !input.needsGrad) return;
-      if (input.grad) {
-        backend.addInPlace({ x: grad, y: input.grad });
-        backend.free(grad.buffer);
-      } else tape.giveGrad(input, grad);
+      const copies = inputs.map((input) => inner.input(input.data, input.needsGrad));
+      const results = block(inner, copies);
+      inner.run(results);
+      const seeds = results.flatMap((value, i) => {
+        const grad = upstream[i];
+        return grad ? [{ value, grad }] : [];
+      });
+      inner.backward(...seeds);
+      for (const [i, input] of inputs.entries()) {
+        const grad = inner.takeGrad(copies[i]!);
+        if (!grad || !input.needsGrad) continue;
+        if (input.grad) {
+          backend.addInPlace({ x: grad, y: input.grad });
+          backend.free(grad.buffer);
+        } else tape.giveGrad(input, grad);
+      }
     },
   });
-  return output;
+  return outputs;
 }

@@ -147,7 +147,8 @@ const towers = [
   { body: "language_model.", head: "lm_head." },
 ] as const;
 
-const insideBody = /^(?:embed_tokens|norm|embedding_norm|layers\.\d+)\./;
+const insideBody =
+  /^(?:embed_tokens|norm|embedding_norm|layers\.\d+|embed_tokens_per_layer|per_layer_model_projection|per_layer_projection_norm)\./;
 
 /**
  * Names of files and ours. A model of more than text has its text tower below a prefix, and a base class (LlamaModel)

@@ -323,11 +323,12 @@ export class GenerationEngine {
       backend.write(buffer, encodeFrom(values, "i32"));
       return viewOf(buffer, [values.length], "i32");
     }) as [Tensor, Tensor, Tensor];
+    const perLayer = decoder.perLayer?.rows(all);
     try {
       using tape = new Tape(backend, false);
       const hidden = decoder.forward(
         tape,
-        { ids: uploads[0], rows: uploads[1], tables: placed.tables, segments },
+        { ids: uploads[0], rows: uploads[1], tables: placed.tables, segments, perLayer },
         { context: { ...inference, adapterRows }, cache },
       );
       if (lastRows.length === 0) {
@@ -338,7 +339,7 @@ export class GenerationEngine {
       tape.run([logits]);
       return decodeToF32(await backend.read(logits.data.buffer), logits.dtype);
     } finally {
-      for (const tensor of uploads) backend.free(tensor.buffer);
+      for (const tensor of [...uploads, ...(perLayer ? [perLayer] : [])]) backend.free(tensor.buffer);
     }
   }
 

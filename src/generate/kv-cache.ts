@@ -16,8 +16,8 @@ export interface SlotTokens {
 }
 
 /** Numbers that a layer keeps of a token as its keys, and as its values. */
-function cachedWidth({ mixer, kvHeads, headWidth }: LayerConfig): number {
-  return mixer === "attention" ? kvHeads * headWidth : 0;
+function cachedWidth({ mixer, kvHeads, headWidth, keysFrom }: LayerConfig): number {
+  return mixer === "attention" && keysFrom === undefined ? kvHeads * headWidth : 0;
 }
 
 /** Shapes of a slot's states in a layer. */

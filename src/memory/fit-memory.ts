@@ -87,7 +87,7 @@ export async function fitMemory(
       sharedBy > 1
         ? { bytes: Math.floor(bytes / sharedBy), source: `${source}, shared by ${sharedBy} ranks` }
         : { bytes, source };
-    return { ...chosen, rssBytes: predictRss(chosen.neededBytes, chosen.prediction.packedBytes), limit };
+    return { ...chosen, rssBytes: rssOf(chosen), limit };
   }
   // The cheapest first.
   const measures: Partial<MemoryChoices>[] = [
@@ -105,12 +105,19 @@ export async function fitMemory(
   return {
     ...chosen,
     pagedBudget: chosen.paged ? (chosen.pagedBudget ?? left) : undefined,
-    rssBytes:
-      card || backend.name === "webgpu"
-        ? undefined
-        : predictRss(chosen.neededBytes, chosen.prediction.packedBytes),
+    rssBytes: card || backend.name === "webgpu" ? undefined : rssOf(chosen),
     limit: { bytes: vram, source: "--vram" },
   };
+}
+
+function rssOf({
+  neededBytes: needed,
+  prediction,
+}: {
+  readonly neededBytes: number;
+  readonly prediction: MemoryPrediction;
+}): number {
+  return predictRss(needed, prediction.packedBytes + prediction.hostBytes);
 }
 
 /** With paging, state is on the device only in pieces, while nothing else of a step is: two of each tensor. */

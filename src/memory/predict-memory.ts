@@ -13,7 +13,8 @@ import { type LoadedDecoder, loadDecoder, type WeightSource } from "../models/lo
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import { randomDecoder } from "../models/random-model.ts";
 import { Session, type SessionRecipe } from "../session/session.ts";
-import type { DType } from "../tensor/dtype.ts";
+import { type DType, dtypeBytes } from "../tensor/dtype.ts";
+import { elementCount } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
 
 /** Everything that the memory of a run depends on. */
@@ -39,6 +40,8 @@ export interface MemoryPrediction {
   readonly deviceBytes?: number;
   /** Beside the ledger, on the CPU backend: the largest operand that a product packs. */
   readonly packedBytes: number;
+  /** In the host's memory beside any device: tables of which tokens' rows alone are brought over. */
+  readonly hostBytes: number;
   readonly trainableParameters: number;
   /** Of the base model. */
   readonly baseParameters: number;
@@ -60,9 +63,16 @@ export async function predictMemory(config: DecoderConfig, run: MemoryCase): Pro
     ledger: backend.ledger(),
     deviceBytes: backend.deviceMemory?.().heldBytes,
     packedBytes: counting?.packedBytes ?? 0,
+    hostBytes: hostBytes(config, run),
     trainableParameters: session.parameters.count,
     baseParameters: loaded.totalParameters,
   };
+}
+
+function hostBytes(config: DecoderConfig, { recipe, storedDType = "f32" }: MemoryCase): number {
+  if (recipe.method === "full") return 0;
+  const onHost = weightSpecs(config).filter((spec) => spec.onHost);
+  return onHost.reduce((sum, { shape }) => sum + elementCount(shape) * dtypeBytes[storedDType], 0);
 }
 
 function load(backend: Backend, config: DecoderConfig, run: MemoryCase): Promise<LoadedDecoder> {

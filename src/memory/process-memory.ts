@@ -4,7 +4,7 @@
 /** Median of ten cases on two threads, from 112 to 168 MB: Node 20 with the program loaded and steps done, before any tensor. */
 const processBytes = 125e6;
 
-/** Resident memory that a run on the CPU backend will reach, where its ledger peaks at `peakBytes`. */
-export function predictRss(peakBytes: number, packedBytes: number): number {
-  return peakBytes + packedBytes + processBytes;
+/** Resident memory that a run on the CPU backend will reach, where its ledger peaks at `peakBytes` and so much lies beside it. */
+export function predictRss(peakBytes: number, besideBytes: number): number {
+  return peakBytes + besideBytes + processBytes;
 }

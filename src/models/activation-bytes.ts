@@ -2,6 +2,7 @@
 // decoder.ts's ops save, tensor by tensor; plan/ shows it, training chooses checkpointing by it.
 
 import { mixerOf, mlpOf } from "./blocks/index.ts";
+import { perLayerActivations } from "./blocks/per-layer-input.ts";
 import type { DecoderConfig, LayerConfig } from "./decoder-config.ts";
 
 /** Bytes for `tokens` tokens in one micro-batch, in f32. */
@@ -15,6 +16,7 @@ export function activationBytes(config: DecoderConfig, tokens: number, checkpoin
     after +
     mixerOf(layer).activations(config, layer) +
     mlpOf(layer).activations(config, layer) +
+    perLayerActivations(config) +
     2;
   const blocks = layers.map(of);
   const kept = checkpointing

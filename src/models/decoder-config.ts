@@ -25,6 +25,12 @@ export interface LayerConfig {
   readonly attentionScale: number;
   /** Which of the configuration's RoPEs turns queries and keys; absent: none does. */
   readonly rope?: number;
+  /** Values are what the keys' projection makes, before its norm and its rotation. */
+  readonly valuesFromKeys?: boolean;
+  /** It attends to keys and values of this earlier layer and makes none of its own. */
+  readonly keysFrom?: number;
+  /** Later layers attend to its keys and values. */
+  readonly keysRead?: boolean;
   /** Of a mixer with a short convolution, and of one by the delta rule. */
   readonly convolution?: ConvolutionConfig;
   readonly delta?: DeltaConfig;
@@ -69,6 +75,13 @@ export interface MixtureConfig {
   readonly allLinear: boolean;
 }
 
+/** A second embedding of tokens, with a part for each layer, which the layer takes in after its MLP. */
+export interface PerLayerConfig {
+  /** Of a layer's part. */
+  readonly width: number;
+  readonly vocabularySize: number;
+}
+
 /** A text model inside one of more than text; see text-tower.ts. */
 export interface TextTower {
   /** model_type of the whole. */
@@ -106,6 +119,8 @@ export interface DecoderConfig {
   readonly attentionSinks: boolean;
   /** RMSNorm of q and k: on each head, or over all of a token's at once. */
   readonly qkNorm: "none" | "head" | "whole";
+  /** RMSNorm of each head of v, without a weight. */
+  readonly valueNorm: boolean;
   /** That norm follows the rotation instead of preceding it. */
   readonly qkNormAfterRope: boolean;
   /** Where a block's norms stand: before its parts, after them, or both. */
@@ -121,6 +136,9 @@ export interface DecoderConfig {
   readonly embeddingScaleRounded: boolean;
   /** Multiplies what a block's parts add to the stream. */
   readonly residualScale: number;
+  /** A number of each layer's own multiplies the stream behind it; it is the checkpoint's and never trains. */
+  readonly layerScalars: boolean;
+  readonly perLayer?: PerLayerConfig;
   /** Multiplies logits; then cap * tanh(logits / cap), where the cap is not 0. */
   readonly logitScale: number;
   readonly logitSoftCap: number;
@@ -152,8 +170,7 @@ const activations: Readonly<Record<string, ActivationKind>> = {
 /** What most architectures of the family have not; a file that says nothing of it gets this. */
 const plainDecoder = {
   ...{ qkvBias: false, outputBias: false, mlpBias: false, fusedQkv: false, fusedGateUp: false },
-  gatedAttention: false,
-  attentionSinks: false,
+  ...{ gatedAttention: false, attentionSinks: false, valueNorm: false, layerScalars: false },
   ...({ qkNorm: "none", qkNormAfterRope: false, norms: "pre", normShift: 0 } as const),
   ...{ paths: {}, finalNorm: "model.norm" },
   ...{ embeddingScale: 1, embeddingScaleRounded: false, residualScale: 1, logitScale: 1 },

@@ -25,20 +25,42 @@ export interface WeightSpec {
   readonly bare?: boolean;
   /** One for all rows of a pass. */
   readonly shared?: boolean;
+  /** Never trains. */
+  readonly constant?: boolean;
+  /** Its rows are taken on the host, token by token, unless it trains. */
+  readonly onHost?: boolean;
 }
 
 export const embeddingName = "model.embed_tokens";
 export const headName = "lm_head";
+/** Of models with embeddings for each layer (PerLayerConfig). */
+export const perLayerNames = {
+  table: "model.embed_tokens_per_layer",
+  projection: "model.per_layer_model_projection",
+  norm: "model.per_layer_projection_norm",
+} as const;
 
 export function weightSpecs(config: DecoderConfig): WeightSpec[] {
   const { width, vocabularySize } = config;
   const specs: WeightSpec[] = [
     { name: `${embeddingName}.weight`, shape: [vocabularySize, width], kind: "embedding" },
   ];
+  specs.push(...perLayerSpecs(config));
   for (let i = 0; i < config.layers.length; i++) specs.push(...layerSpecs(config, i));
   specs.push({ name: `${config.finalNorm}.weight`, shape: [width], kind: "vector", shifted: true });
   if (!config.tied) specs.push({ name: `${headName}.weight`, shape: [vocabularySize, width], kind: "head" });
   return specs;
+}
+
+function perLayerSpecs({ perLayer, layers, width }: DecoderConfig): WeightSpec[] {
+  if (!perLayer) return [];
+  const all = layers.length * perLayer.width;
+  const { table, projection, norm } = perLayerNames;
+  return [
+    { name: `${table}.weight`, shape: [perLayer.vocabularySize, all], kind: "embedding", onHost: true },
+    { name: `${projection}.weight`, shape: [all, width], kind: "linear" },
+    { name: `${norm}.weight`, shape: [perLayer.width], kind: "vector", shifted: true, shared: true },
+  ];
 }
 
 /** Under which name a checkpoint holds a weight: where head and embedding are one table, some keep it as the head's. */
@@ -50,7 +72,7 @@ export function storedName(config: DecoderConfig, name: string, has: (name: stri
 function layerSpecs(config: DecoderConfig, layer: number): WeightSpec[] {
   const of = config.layers[layer]!;
   return blockWeights(config, of).flatMap((named) => {
-    const [part, { gguf, kind, shape, bias, rotatedHeads, shifted, bare, shared, dense }] = named;
+    const [part, { gguf, kind, shape, bias, rotatedHeads, shifted, bare, shared, dense, constant }] = named;
     const name = blockPath(config, layer, named);
     const heads = rotatedHeads && of.rope !== undefined ? rotatedHeads(config, of) : undefined;
     const common = { layer, part, gguf, ...(heads ? { rotatedHeads: heads } : {}) };
@@ -60,6 +82,7 @@ function layerSpecs(config: DecoderConfig, layer: number): WeightSpec[] {
       ...(bare ? { bare } : {}),
       ...(shared ? { shared } : {}),
       ...(dense ? { dense } : {}),
+      ...(constant ? { constant } : {}),
     };
     if (!bias?.(config, of)) return [weight];
     return [weight, { name: `${name}.bias`, shape: weight.shape.slice(0, -1), kind: "vector", ...common }];

@@ -17,13 +17,13 @@ import {
   type TableFactors,
 } from "../nn/module.ts";
 import { RopeCache } from "../nn/rope-tables.ts";
-import { decodeToF32, encodeFrom } from "../tensor/dtype.ts";
-import { rows } from "../tensor/tensor.ts";
+import { rows, tensorBytes, viewOf } from "../tensor/tensor.ts";
 import { BugError, invariant } from "../util/errors.ts";
 import { type Block, type DecoderWeights, isLayer, makeBlock, runBlock } from "./blocks/block.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { embeddingName, headName } from "./decoder-weights.ts";
-import { type ForwardOptions, norm, type TokenBatch } from "./pass.ts";
+import { type ForwardOptions, type KeysAndValues, norm, type TokenBatch } from "./pass.ts";
+import { type PerLayerEmbedding, perLayerEmbedding, roundedToWeights } from "./per-layer-embedding.ts";
 
 export type { DecoderWeights } from "./blocks/block.ts";
 export type { ForwardOptions, KeyValueStore, TokenBatch } from "./pass.ts";
@@ -38,6 +38,8 @@ export class Decoder {
   private finalNorm: Parameter;
   readonly blocks: readonly Block[];
   readonly ropeCache: RopeCache;
+  readonly perLayer: PerLayerEmbedding | undefined;
+  private readonly ones: Tensor | undefined;
 
   constructor(
     readonly backend: Backend,
@@ -54,13 +56,22 @@ export class Decoder {
     };
     this.blocks = config.layers.map((_, i) => makeBlock(config, weights, i));
     this.ropeCache = new RopeCache(backend, config.ropes);
+    this.perLayer = perLayerEmbedding(backend, config, weights);
+    this.ones = config.valueNorm ? onesFor(backend, config) : undefined;
   }
 
-  /** Every layer of the blocks that adapters attach to, in order: linear ones, and those of experts. */
+  /** Frees what is the decoder's own: its weights are not. */
+  free(): void {
+    this.ropeCache.free();
+    if (this.ones) this.backend.free(this.ones.buffer);
+  }
+
+  /** Every layer but the head that adapters attach to, in order: linear ones, and those of experts. */
   get layers(): Adaptable[] {
-    return this.blocks.flatMap(({ parts }) =>
+    const ofBlocks = this.blocks.flatMap(({ parts }) =>
       Object.values(parts).flatMap((part) => (part && isLayer(part) ? [part] : [])),
     );
+    return this.perLayer ? [this.perLayer.projection, ...ofBlocks] : ofBlocks;
   }
 
   /** The linear ones of them. */
@@ -72,6 +83,8 @@ export class Decoder {
   weight(name: string): Matrix | QuantizedStack {
     if (name === `${embeddingName}.weight`) return this.embeddingTable.tensor;
     if (name === this.finalNorm.name) return this.finalNorm.tensor;
+    const own = this.perLayer?.vectors.find((parameter) => parameter.name === name);
+    if (own) return own.tensor;
     for (const { name: layer, weight, bias } of [...this.layers, this.head]) {
       if (name === `${layer}.weight`) return "frozen" in weight ? weight.frozen : weight.parameter.tensor;
       if (name === `${layer}.bias` && bias) return bias.tensor;
@@ -114,10 +127,37 @@ export class Decoder {
   /** Last hidden states after the final norm: [T, C]. */
   forward(tape: Tape, batch: TokenBatch, options: ForwardOptions): Value {
     let x = this.embed(tape, batch.ids, options.context);
-    const { config } = this;
+    const { config, ones } = this;
+    const perLayer = this.perLayer?.run(tape, x, batch, options);
+    const handed = new Map<number, KeysAndValues>();
     for (const block of this.blocks) {
-      const run = (t: Tape, input: Value) => runBlock({ tape: t, config, batch, options }, input, block);
-      x = options.checkpointing ? checkpoint(tape, x, run) : run(tape, x);
+      const { keysFrom, keysRead, kvHeads, headWidth } = block.layer;
+      const own = perLayer?.[block.index];
+      const given = keysFrom === undefined ? [] : handed.get(keysFrom);
+      invariant(given, `layer ${block.index} attends to keys that layer ${keysFrom} did not make`);
+      const run = (t: Tape, inputs: readonly Value[]) => {
+        const made: Value[] = [];
+        const [input, ...others] = inputs as [Value, ...Value[]];
+        const result = runBlock(
+          {
+            ...{ tape: t, config, batch, options, ones },
+            perLayer: own && others.pop(),
+            given: keysFrom === undefined ? undefined : (others as unknown as KeysAndValues),
+            hand: (values) => made.push(...values),
+          },
+          input,
+          block,
+        );
+        return [result, ...made];
+      };
+      const inputs = [x, ...given, ...(own ? [own] : [])];
+      const keys = [x.shape[0]!, kvHeads * headWidth];
+      const shapes = [x.shape, ...(keysRead ? [keys, keys] : [])];
+      const [result, ...made] = options.checkpointing
+        ? checkpoint(tape, inputs, shapes, run)
+        : run(tape, inputs);
+      if (keysRead) handed.set(block.index, made as unknown as KeysAndValues);
+      x = result!;
     }
     return norm({ tape, config, options }, x, this.finalNorm);
   }
@@ -131,10 +171,7 @@ export class Decoder {
   /** As it multiplies: the reference keeps a rounded one in the weights' own precision. */
   private get embeddingScale(): number {
     const { embeddingScale, embeddingScaleRounded } = this.config;
-    const { precision } = this.backend;
-    if (!embeddingScaleRounded || precision === "fp32") return embeddingScale;
-    const dtype = precision === "bf16" ? "bf16" : "f16";
-    return decodeToF32(encodeFrom([embeddingScale], dtype), dtype)[0]!;
+    return embeddingScaleRounded ? roundedToWeights(this.backend, embeddingScale) : embeddingScale;
   }
 
   private embedUnscaled(tape: Tape, ids: Tensor, context: PassContext): Value {
@@ -174,6 +211,18 @@ export class Decoder {
     const sized = logitScale === 1 ? logits : scaled(tape, logits, logitScale);
     return logitSoftCap === 0 ? sized : softCapped(tape, sized, logitSoftCap);
   }
+}
+
+/** Ones for norms without a weight of heads of any layer. */
+function onesFor(backend: Backend, { layers }: DecoderConfig): Tensor {
+  const shape = [Math.max(...layers.map(({ headWidth }) => headWidth))];
+  const ones = viewOf(
+    backend.allocate(tensorBytes(shape, backend.floatType), "weights"),
+    shape,
+    backend.floatType,
+  );
+  backend.fill({ y: ones, value: 1 });
+  return ones;
 }
 
 /** x[start, end) += scale a[ids] b^T, in inference. */

@@ -98,14 +98,23 @@ function unusedTensors(folder: ModelFolder, config: DecoderConfig): string[] {
 }
 
 function insideTower(name: string): boolean {
-  return /^(?:model\.(?:embed_tokens|norm|layers)\.|lm_head\.)/.test(name);
+  return /^(?:model\.(?:embed_tokens|norm|layers|embed_tokens_per_layer|per_layer_model_projection|per_layer_projection_norm)\.|lm_head\.)/.test(
+    name,
+  );
 }
 
 /** Stored tensors that no weight reads: neither a weight, nor what decodes one, nor a table that follows from config.json. */
 function strangers(folder: ModelFolder, config: DecoderConfig): string[] {
   const known = new Set(weightSpecs(config).map((spec) => spec.name));
   if (config.tied) known.add(`${headName}.weight`);
+  // Published files hold what layers do without that attend to another's keys.
+  const shared = config.layers.flatMap(({ keysFrom }, i) =>
+    keysFrom === undefined ? [] : [`model.layers.${i}.self_attn.`],
+  );
+  const spare = (name: string) =>
+    /\.(?:[kv]_proj|[kv]_norm)\./.test(name) && shared.some((layer) => name.startsWith(layer));
   return [...folder.tensors.keys()].filter((name) => {
+    if (spare(name)) return false;
     if (known.has(name) || name.endsWith(".rotary_emb.inv_freq")) return false;
     const weight = /^(.*\.weight)\./.exec(name)?.[1];
     return weight === undefined || !known.has(weight);

@@ -6,6 +6,7 @@ import type { DecoderConfig, Json } from "./decoder-config.ts";
 import { exaone4 } from "./exaone4.ts";
 import { gemma2 } from "./gemma2.ts";
 import { gemma3Text } from "./gemma3-text.ts";
+import { gemma4Text, gemma4UnifiedText } from "./gemma4-text.ts";
 import { gptOss } from "./gpt-oss.ts";
 import { granite, graniteMoeHybrid } from "./granite.ts";
 import { hunyuanV1Dense } from "./hunyuan-v1-dense.ts";
@@ -31,6 +32,8 @@ export const architectures = {
   ...{ llama, mistral, qwen2, qwen3 },
   gemma2,
   gemma3_text: gemma3Text,
+  gemma4_text: gemma4Text,
+  gemma4_unified_text: gemma4UnifiedText,
   phi3,
   ministral3,
   granite,

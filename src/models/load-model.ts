@@ -7,13 +7,14 @@ import type { GroupedSpec } from "../autograd/ops/experts.ts";
 import type { LinearWeight } from "../autograd/ops/linear.ts";
 import type { Parameter } from "../autograd/tape.ts";
 import type { Backend, Matrix, QuantizedStack, Tensor } from "../backend/backend.ts";
-import { FlatParameters } from "../nn/parameters.ts";
-import { type DType, dtypeBytes } from "../tensor/dtype.ts";
+import { FlatParameters, oneGroup } from "../nn/parameters.ts";
+import { type DType, decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount, viewOf } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { Decoder } from "./decoder.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { storedName, type WeightSpec, weightSpecs } from "./decoder-weights.ts";
+import { evenHostRows, type HostRows, readHostRows } from "./host-rows.ts";
 
 /** A frozen weight on the device. */
 export type Weight = Matrix | QuantizedStack;
@@ -65,12 +66,15 @@ export async function loadDecoder(
   options: LoadOptions = {},
 ): Promise<LoadedDecoder> {
   const specs = weightSpecs(config);
-  const largest = specs.reduce((most, spec) => Math.max(most, elementCount(spec.shape)), 0);
-  const uploader = new Uploader(backend, tiedSource(source, config), largest);
+  const onDevice = (spec: WeightSpec) => options.train || !spec.onHost;
+  const largest = specs.filter(onDevice).reduce((most, spec) => Math.max(most, elementCount(spec.shape)), 0);
+  const tied = tiedSource(source, config);
+  const uploader = new Uploader(backend, tied, largest);
   // Before memory is taken for what a file only claims.
   if (options.train) for (const spec of specs) uploader.check(spec);
-  const trained = options.train ? new FlatParameters(backend, specs, "weights") : undefined;
+  const trained = options.train ? trainedWeights(backend, specs) : undefined;
   const frozen = new Map<string, Weight>();
+  const onHost = new Map<string, HostRows>();
   const free = () => {
     for (const matrix of frozen.values()) freeMatrix(backend, matrix);
     trained?.free();
@@ -79,6 +83,7 @@ export async function loadDecoder(
   try {
     for (const spec of specs) {
       if (trained) await uploader.upload(spec, trained.get(spec.name)!.tensor);
+      else if (spec.onHost) onHost.set(spec.name, await hostRowsOf(backend, tied, uploader, spec));
       else frozen.set(spec.name, await loadFrozen(backend, source, uploader, spec, options.quantize));
     }
   } catch (error) {
@@ -86,7 +91,49 @@ export async function loadDecoder(
     throw error;
   }
   uploader.free();
-  return loadedDecoder(backend, config, specs, { frozen, trained });
+  const constants = new Map<string, number>();
+  for (const { name } of specs.filter(({ constant }) => constant))
+    constants.set(
+      name,
+      await firstNumber(backend, trained?.get(name)?.tensor ?? (frozen.get(name) as Tensor)),
+    );
+  return loadedDecoder(backend, config, specs, { frozen, trained, onHost, constants });
+}
+
+/** Flat, with what never trains in a group that does not move. */
+export function trainedWeights(backend: Backend, specs: readonly WeightSpec[]): FlatParameters {
+  const still = new Set(specs.filter(({ constant }) => constant).map(({ name }) => name));
+  return new FlatParameters(backend, specs, "weights", true, ({ name }) =>
+    still.has(name) ? { rate: 0, decays: false } : oneGroup,
+  );
+}
+
+async function firstNumber(backend: Backend, { buffer, byteOffset, dtype }: Tensor): Promise<number> {
+  if (backend.holdsNothing) return 0.5;
+  return decodeToF32(await backend.read(buffer, byteOffset, dtypeBytes[dtype]), dtype)[0]!;
+}
+
+/** A table that stays in the host's memory. UserError where it is missing or has another shape. */
+async function hostRowsOf(
+  backend: Backend,
+  source: WeightSource,
+  uploader: Uploader,
+  spec: WeightSpec,
+): Promise<HostRows> {
+  const { dtype } = uploader.check(spec);
+  if (backend.holdsNothing) return evenHostRows(spec.shape[1]!, 0);
+  const { name, shape } = spec;
+  return readHostRows({ name, path: source.path, dtype, shape }, (offset, length) =>
+    source.read(name, offset, length),
+  );
+}
+
+interface PlacedWeights {
+  readonly frozen: ReadonlyMap<string, Weight>;
+  readonly trained?: FlatParameters;
+  readonly onHost?: ReadonlyMap<string, HostRows>;
+  /** Of weights that never train: the number that each is; 1 where none is said. */
+  readonly constants?: ReadonlyMap<string, number>;
 }
 
 /** A decoder over weights that are on the device, and frees them. */
@@ -94,15 +141,19 @@ export function loadedDecoder(
   backend: Backend,
   config: DecoderConfig,
   specs: readonly WeightSpec[],
-  { frozen, trained }: { readonly frozen: ReadonlyMap<string, Weight>; readonly trained?: FlatParameters },
+  { frozen, trained, onHost, constants }: PlacedWeights,
 ): LoadedDecoder {
-  const decoder = new Decoder(backend, config, weightsFrom(frozen, trained));
+  const decoder = new Decoder(backend, config, {
+    ...weightsFrom(frozen, trained),
+    constant: (name) => constants?.get(name) ?? 1,
+    hostRows: (name) => onHost?.get(name),
+  });
   return {
     decoder,
     trained,
     totalParameters: specs.reduce((sum, spec) => sum + elementCount(spec.shape), 0),
     free() {
-      decoder.ropeCache.free();
+      decoder.free();
       for (const matrix of frozen.values()) freeMatrix(backend, matrix);
       trained?.free();
     },

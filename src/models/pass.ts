@@ -17,6 +17,8 @@ export interface TokenBatch {
   /** One for each of the configuration's RoPEs. */
   readonly tables: readonly RopeTables[];
   readonly segments: Segments;
+  /** The tokens' embeddings for each layer, [T, layers * width]: what the decoder's perLayerRows() says. */
+  readonly perLayer?: Tensor | undefined;
 }
 
 /** Keys and values of earlier tokens, for generation; see generate/kv-cache.ts. */
@@ -46,6 +48,9 @@ export interface ForwardOptions {
   readonly cache?: KeyValueStore;
 }
 
+/** Keys and values that layers attend to. */
+export type KeysAndValues = readonly [keys: Value, values: Value];
+
 /** A block's part of a pass. */
 export interface BlockPass {
   readonly tape: Tape;
@@ -55,6 +60,14 @@ export interface BlockPass {
   readonly index: number;
   readonly batch: TokenBatch;
   readonly options: ForwardOptions;
+  /** Ones, [the widest head]: the weight of norms without one. Where the configuration has such norms. */
+  readonly ones?: Tensor;
+  /** Of the layer that this one attends to in place of its own. */
+  readonly given?: KeysAndValues;
+  /** Takes what later layers attend to. */
+  readonly hand?: (made: KeysAndValues) => void;
+  /** The layer's part of the tokens' second embedding, [T, width of a part]. */
+  readonly perLayer?: Value;
 }
 
 /** The configuration's RMSNorm with this weight, and with `residual` on top where there is one. */

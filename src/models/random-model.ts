@@ -2,16 +2,17 @@
 // there. Speed and memory do not depend on the numbers.
 
 import type { Backend, Tensor } from "../backend/backend.ts";
-import { FlatParameters } from "../nn/parameters.ts";
 import { dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount, viewOf } from "../tensor/tensor.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { weightSpecs } from "./decoder-weights.ts";
+import { evenHostRows, type HostRows } from "./host-rows.ts";
 import {
   type LoadedDecoder,
   type LoadOptions,
   loadedDecoder,
   matrixDType,
+  trainedWeights,
   type Weight,
 } from "./load-model.ts";
 
@@ -27,8 +28,9 @@ export async function randomDecoder(
   options: LoadOptions = {},
 ): Promise<LoadedDecoder> {
   const specs = weightSpecs(config);
-  const trained = options.train ? new FlatParameters(backend, specs, "weights") : undefined;
+  const trained = options.train ? trainedWeights(backend, specs) : undefined;
   const frozen = new Map<string, Weight>();
+  const onHost = new Map<string, HostRows>();
   const initialise = (tensor: Tensor, index: number) => {
     if (tensor.shape.length === 1) backend.fill({ y: tensor, value: normWeight });
     else backend.fillUniform({ y: tensor, bound: matrixBound, seed, stream: index });
@@ -36,6 +38,10 @@ export async function randomDecoder(
   for (const [index, spec] of specs.entries()) {
     if (trained) {
       initialise(trained.get(spec.name)!.tensor, index);
+      continue;
+    }
+    if (spec.onHost) {
+      onHost.set(spec.name, evenHostRows(spec.shape[1]!, matrixBound));
       continue;
     }
     const adaptable = spec.kind === "linear" || spec.kind === "experts";
@@ -64,5 +70,5 @@ export async function randomDecoder(
     frozen.set(spec.name, await quantize(spec.name, tensor));
     backend.free(tensor.buffer);
   }
-  return loadedDecoder(backend, config, specs, { frozen, trained });
+  return loadedDecoder(backend, config, specs, { frozen, trained, onHost });
 }

@@ -21,6 +21,8 @@ const languageModel = { modulePrefix: "model.language_model.", tiedByWrapper: tr
 const wrappers: Readonly<Record<string, Wrapper>> = {
   // Its head has no soft cap, whatever text_config says.
   gemma3: { ...languageModel, usualText: "gemma3_text", change: { logitSoftCap: 0 } },
+  gemma4: { ...languageModel, usualText: "gemma4_text" },
+  gemma4_unified: { ...languageModel, usualText: "gemma4_unified_text" },
   mistral3: { ...languageModel, usualText: "mistral" },
   // AutoModelForCausalLM, which PEFT's users open it by, gives the text model alone, with its own names.
   qwen3_5: { modulePrefix: "model.", tiedByWrapper: false, usualText: "qwen3_5_text" },

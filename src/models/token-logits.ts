@@ -17,18 +17,19 @@ export async function tokenLogits(decoder: Decoder, ids: readonly number[]): Pro
     return viewOf(buffer, [values.length], "i32");
   });
   const uploads = [idTensor!, rowTensor!, { ...table!, shape: [1, 4] }] as const;
+  const perLayer = decoder.perLayer?.rows(ids);
   try {
     using tape = new Tape(backend, false);
     const segments = { table: uploads[2], count: 1, maxQueries: length, maxKeys: length };
     const hidden = decoder.forward(
       tape,
-      { ids: uploads[0], rows: uploads[1], tables, segments },
+      { ids: uploads[0], rows: uploads[1], tables, segments, perLayer },
       { context: { training: false, seed: 0, pass: 0 } },
     );
     const logits = decoder.logits(tape, hidden);
     tape.run([logits]);
     return decodeToF32(await backend.read(logits.data.buffer), logits.dtype);
   } finally {
-    for (const tensor of uploads) backend.free(tensor.buffer);
+    for (const tensor of [...uploads, ...(perLayer ? [perLayer] : [])]) backend.free(tensor.buffer);
   }
 }

@@ -38,6 +38,7 @@ export class DeviceBatch {
       ids: this.upload(batch.ids),
       rows: this.upload(placed.rows),
       tables: placed.tables,
+      perLayer: this.keep(decoder.perLayer?.rows(batch.ids)),
       segments: {
         table: this.upload(batch.segments, [count, 4]),
         count,
@@ -55,6 +56,11 @@ export class DeviceBatch {
     if (values.length > 0) this.backend.write(buffer, encodeFrom(values, "i32"));
     const tensor = viewOf(buffer, shape, "i32");
     this.uploads.push(tensor);
+    return tensor;
+  }
+
+  private keep(tensor: Tensor | undefined): Tensor | undefined {
+    if (tensor) this.uploads.push(tensor);
     return tensor;
   }
 

@@ -2,9 +2,9 @@
 // those of their kernels (cases/); what is made of several ops is here.
 
 import { describe, expect, it } from "vitest";
-import { rmsNorm } from "../../src/autograd/ops/layers.ts";
+import { gatedActivation, rmsNorm } from "../../src/autograd/ops/layers.ts";
 import { linear } from "../../src/autograd/ops/linear.ts";
-import { checkpoint, Tape, type Value } from "../../src/autograd/tape.ts";
+import { checkpoint, type Parameter, Tape, type Value } from "../../src/autograd/tape.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { encodeFrom } from "../../src/tensor/dtype.ts";
 import type { GradientCase } from "./cases/case.ts";
@@ -22,13 +22,34 @@ const checks: GradientCase[] = [
     inputs: [[4, 6]],
     parameters: [[6], [2, 6], [6, 2], [6, 6]],
     build(_s, tape, [x], [norm, a, b, w]) {
-      const block = (t: Tape, input: Value) => {
-        const h = rmsNorm(t, input, norm!, { epsilon: 1e-5 });
+      const block = (t: Tape, [input]: readonly Value[]) => {
+        const h = rmsNorm(t, input!, norm!, { epsilon: 1e-5 });
         return linear(t, h, [
           { weight: { parameter: w! }, residual: input, adapter: { a: a!, b: b!, scale: 1.5 } },
-        ])[0]!;
+        ]);
       };
-      return checkpoint(tape, checkpoint(tape, x!, block), block);
+      const { shape } = x!;
+      return checkpoint(tape, checkpoint(tape, [x!], [shape], block), [shape], block)[0]!;
+    },
+  },
+  {
+    name: "checkpointed blocks that read what an earlier one handed on",
+    inputs: [[4, 6]],
+    parameters: [
+      [6, 6],
+      [6, 6],
+    ],
+    build(_s, tape, [x], [u, w]) {
+      const { shape } = x!;
+      const product = (t: Tape, input: Value, parameter: Parameter) =>
+        linear(t, input, [{ weight: { parameter } }])[0]!;
+      const first = (t: Tape, [input]: readonly Value[]) => [product(t, input!, u!), product(t, input!, w!)];
+      const later = (t: Tape, [input, handed]: readonly Value[]) => [
+        gatedActivation(t, "silu", product(t, input!, w!), handed!),
+      ];
+      const [stream, handed] = checkpoint(tape, [x!], [shape, shape], first) as [Value, Value];
+      const [second] = checkpoint(tape, [stream, handed], [shape], later) as [Value];
+      return checkpoint(tape, [second, handed], [shape], later)[0]!;
     },
   },
 ];

@@ -81,10 +81,13 @@ export function makeBatch(decoder: Decoder, sequences: readonly GoldenSequence[]
     sequences.map(({ ids: { length } }) => ({ start: 0, count: length, length })),
   );
   const tensors = [ids, placed.rows, table, rows, targets].map((values) => uploadInts(backend, values));
+  const perLayer = decoder.perLayer?.rows(ids);
+  if (perLayer) tensors.push(perLayer);
   const batch: TokenBatch = {
     ids: tensors[0]!,
     rows: tensors[1]!,
     tables: placed.tables,
+    perLayer,
     segments: {
       table: { ...tensors[2]!, shape: [sequences.length, 4] },
       count: sequences.length,

@@ -34,7 +34,8 @@ export function writeTinyModel(folder: string, name = "llama-mha", options: Mode
     name: tensor.name,
     shape: /embed_tokens|lm_head/.test(tensor.name) ? [vocabulary, ...tensor.shape.slice(1)] : tensor.shape,
   }));
-  const named = { bos_token_id: 0, eos_token_id: 1, vocab_size: vocabulary };
+  const ofLayers = "vocab_size_per_layer_input" in config ? { vocab_size_per_layer_input: vocabulary } : {};
+  const named = { bos_token_id: 0, eos_token_id: 1, vocab_size: vocabulary, ...ofLayers };
   writeModelFolder(
     {
       seed,

@@ -14,7 +14,7 @@ from record import array, number, numbers, versions, write
 from tiny_models import MODELS, build, fill_adapter, old_spelling, saved_name, sequence, stored_names
 
 TRAINING = dict(learningRate=1e-2, beta1=0.9, beta2=0.999, epsilon=1e-8, weightDecay=0.01, maxGradNorm=1.0)
-# Layers with states magnify what rounding decides of an element's sign in AdamW's first steps.
+# Layers with states, and scores that nothing scales, magnify what rounding decides of an element's sign in AdamW's first steps.
 SMALL_STEPS = dict(learningRate=1e-3)
 STEPS = 10
 RANK, ALPHA = 4, 8
@@ -50,7 +50,7 @@ def gradients(model, sequences):
 
 
 def training_of(name):
-    return {**TRAINING, **(SMALL_STEPS if name.startswith(("qwen3-5", "lfm2")) else {})}
+    return {**TRAINING, **(SMALL_STEPS if name.startswith(("qwen3-5", "lfm2", "gemma4-per-layer")) else {})}
 
 
 def train(model, batches, constants=TRAINING):

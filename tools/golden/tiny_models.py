@@ -11,6 +11,7 @@ Adapter tensors under PEFT's saved names (`...q_proj.lora_A.weight`), sorted, ar
 A and B alike: a zero B would leave half of the gradients zero.
 """
 import copy
+import json
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
@@ -140,6 +141,22 @@ MODELS.update({
         tie_word_embeddings=False)),
 })
 
+MODELS.update({
+    # Heads of two widths, values that are keys before their norm, a cap on the logits.
+    "gemma4": (341, lambda: family(
+        "gemma4_text", num_hidden_layers=4, layer_types=["sliding_attention", "full_attention"] * 2, sliding_window=6,
+        head_dim=8, global_head_dim=16, attention_k_eq_v=True, num_global_key_value_heads=1, tie_word_embeddings=True,
+        hidden_size_per_layer_input=0, final_logit_softcapping=8.0)),
+    # Embeddings of each layer; the last two layers attend to keys of the first two.
+    "gemma4-per-layer": (342, lambda: family(
+        "gemma4_text", num_hidden_layers=4, layer_types=["sliding_attention", "full_attention"] * 2, sliding_window=6,
+        head_dim=8, global_head_dim=16, tie_word_embeddings=True, num_kv_shared_layers=2, use_double_wide_mlp=True,
+        hidden_size_per_layer_input=4, vocab_size_per_layer_input=96, final_logit_softcapping=8.0)),
+    "gemma4-unified": (343, lambda: family(
+        "gemma4_unified_text", num_hidden_layers=3, sliding_window=6, head_dim=8, global_head_dim=12,
+        attention_bias=True, tie_word_embeddings=True, layer_types=["sliding_attention", "sliding_attention", "full_attention"])),
+})
+
 # Not a golden of its own: rows are multiples of 64, as bitsandbytes' CPU decoder needs them (see qlora.py).
 UNLISTED = {
     "llama-rows-64": (111, lambda: shape(LlamaConfig, hidden_size=64, intermediate_size=128, num_key_value_heads=2)),
@@ -198,6 +215,8 @@ def sequence(seed: int, stream: int, length: int, vocab: int, prompt: int) -> di
 def old_spelling(config: dict) -> dict:
     """The same configuration as transformers 4 wrote it."""
     old = copy.deepcopy(config)
+    if old["model_type"].startswith("gemma4"):
+        return first_gemma4_spelling(old)
     rope = old.pop("rope_parameters")
     old["transformers_version"] = "4.41.0"
     if "full_attention" in rope:
@@ -217,6 +236,15 @@ def old_spelling(config: dict) -> dict:
         del old["head_dim"]
     if old["model_type"] == "llama" and old["num_key_value_heads"] == old["num_attention_heads"]:
         del old["num_key_value_heads"]
+    return old
+
+
+def first_gemma4_spelling(old: dict) -> dict:
+    """As the published files have it: what differs in the layers that see everything stands in keys of its own."""
+    of_layers = old.pop("per_layer_config")
+    [full] = {json.dumps(each, sort_keys=True): each for each in of_layers.values()}.values()
+    old["global_head_dim"] = full["head_dim"]
+    old["num_global_key_value_heads"] = full.get("num_key_value_heads")
     return old
 
 

@@ -4,7 +4,7 @@
 
 import { attention as attend, rope } from "../../autograd/ops/attention.ts";
 import { splitColumns } from "../../autograd/ops/columns.ts";
-import { gatedActivation } from "../../autograd/ops/layers.ts";
+import { gatedActivation, rmsNorm } from "../../autograd/ops/layers.ts";
 import { type Tape, Value } from "../../autograd/tape.ts";
 import type { Segments } from "../../backend/backend.ts";
 import { applyLinears } from "../../nn/apply.ts";
@@ -16,6 +16,7 @@ import { blockPart, linear, normWeight, type PartsOf, vector } from "./block-par
 const queries = ({ heads }: DecoderConfig, { headWidth }: LayerConfig) => heads * headWidth;
 const keys = (_: DecoderConfig, { kvHeads, headWidth }: LayerConfig) => kvHeads * headWidth;
 const width = (config: DecoderConfig) => config.width;
+const ownKeys = ({ keysFrom }: LayerConfig) => keysFrom === undefined;
 
 const weights = {
   q: {
@@ -27,13 +28,13 @@ const weights = {
   k: {
     ...linear("self_attn.k_proj", "attn_k", keys, width),
     bias: (c) => c.qkvBias,
-    present: (c) => !c.fusedQkv,
+    present: (c, l) => !c.fusedQkv && ownKeys(l),
     rotatedHeads: (_, l) => l.kvHeads,
   },
   v: {
     ...linear("self_attn.v_proj", "attn_v", keys, width),
     bias: (c) => c.qkvBias,
-    present: (c) => !c.fusedQkv,
+    present: (c, l) => !c.fusedQkv && ownKeys(l) && !l.valuesFromKeys,
   },
   qkv: {
     ...linear("self_attn.qkv_proj", "attn_qkv", (c, l) => queries(c, l) + 2 * keys(c, l), width),
@@ -51,7 +52,7 @@ const weights = {
     ...normWeight("self_attn.k_norm", "attn_k_norm", (c, l) =>
       c.qkNorm === "whole" ? keys(c, l) : l.headWidth,
     ),
-    present: (c) => c.qkNorm !== "none",
+    present: (c, l) => c.qkNorm !== "none" && ownKeys(l),
   },
   sinks: { ...vector("self_attn.sinks", "attn_sinks", (c) => c.heads), present: (c) => c.attentionSinks },
   o: { ...linear("self_attn.o_proj", "attn_output", width, queries), bias: (c) => c.outputBias },
@@ -65,7 +66,9 @@ export const attention = blockPart({
     const { tape, config, layer, index, batch, options } = pass;
     const { context, cache } = options;
     const { headWidth, kvHeads, window, attentionScale } = layer;
-    let [q, k, v] = projections(pass, x, parts);
+    if (layer.keysFrom !== undefined) return attendToGiven(pass, x, parts, residual);
+    let [q, k, v]: [Value, Value, Value] = projections(pass, x, parts);
+    if (config.valueNorm) v = plainNorm(pass, v);
     let gate: Value | undefined;
     if (config.gatedAttention)
       [q, gate] = splitColumns(tape, q, [headWidth, headWidth], config.heads) as [Value, Value];
@@ -78,6 +81,7 @@ export const attention = blockPart({
     }
     if (config.qkNormAfterRope) [q, k] = [normed(q, parts.qNorm), normed(k, parts.kNorm)];
     if (cache) [k, v] = extendCache(tape, cache, index, k, v, batch.segments);
+    if (layer.keysRead) pass.hand?.([k, v]);
     const mixed = attend(tape, q, k, v, {
       ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
       ...{ window, scale: attentionScale, softcap: config.attentionSoftCap, sinks: parts.sinks },
@@ -86,12 +90,14 @@ export const attention = blockPart({
     return applyLinears(tape, gated, [parts.o], context, residual)[0]!;
   },
   activations(config, layer) {
-    const [q, k] = [queries(config, layer), keys(config, layer)];
+    const q = queries(config, layer);
+    const k = ownKeys(layer) ? keys(config, layer) : 0;
     // q, k, v, what their norms read, attention's output with its log-sums.
     return (
       2 * q +
       2 * k +
       (config.qkNorm === "none" ? 0 : q + k) +
+      (config.valueNorm ? k : 0) +
       config.heads +
       (config.fusedQkv ? q + 2 * k : 0) +
       // The gate, and the gated output.
@@ -100,7 +106,11 @@ export const attention = blockPart({
   },
 });
 
-function projections({ tape, config, layer, options }: BlockPass, x: Value, parts: Parts) {
+function projections(
+  { tape, config, layer, options }: BlockPass,
+  x: Value,
+  parts: Parts,
+): [Value, Value, Value] {
   const { context } = options;
   if (parts.qkv) {
     const [fused] = applyLinears(tape, x, [parts.qkv], context) as [Value];
@@ -108,8 +118,36 @@ function projections({ tape, config, layer, options }: BlockPass, x: Value, part
     return splitColumns(tape, fused, [q, k, k]) as [Value, Value, Value];
   }
   const { q, k, v } = parts;
-  invariant(q && k && v, "attention without projections");
+  invariant(q && k, "attention without projections");
+  if (layer.valuesFromKeys) {
+    const [queried, keyed] = applyLinears(tape, x, [q, k], context) as [Value, Value];
+    return [queried, keyed, keyed];
+  }
+  invariant(v, "attention without a projection of values");
   return applyLinears(tape, x, [q, k, v], context) as [Value, Value, Value];
+}
+
+/** Attention over another layer's keys and values, which are normed, turned and cached already. */
+function attendToGiven(pass: BlockPass, x: Value, parts: Parts, residual: Value | undefined): Value {
+  const { tape, config, layer, batch, options, given } = pass;
+  const { headWidth, kvHeads, window, attentionScale } = layer;
+  invariant(given && parts.q && !config.gatedAttention && !config.qkNormAfterRope, "keys that are not given");
+  let [q] = applyLinears(tape, x, [parts.q], options.context) as [Value];
+  if (parts.qNorm) q = norm(pass, q, parts.qNorm);
+  const tables = layer.rope === undefined ? undefined : batch.tables[layer.rope];
+  if (tables) q = rope(tape, q, headWidth, batch.rows, tables.queries ?? tables);
+  const mixed = attend(tape, q, ...given, {
+    ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
+    ...{ window, scale: attentionScale, softcap: config.attentionSoftCap },
+  });
+  return applyLinears(tape, mixed, [parts.o], options.context, residual)[0]!;
+}
+
+/** RMSNorm of each head, without a weight. */
+function plainNorm({ tape, config, layer, ones }: BlockPass, x: Value): Value {
+  invariant(ones, "a norm without a weight and without ones");
+  const tensor = { ...ones, shape: [layer.headWidth] };
+  return rmsNorm(tape, x, { name: "ones", tensor }, { epsilon: config.normEpsilon });
 }
 
 /** Puts new keys and values into the cache; attention then reads the cache's own memory. */

@@ -29,6 +29,8 @@ export interface BlockWeight {
   readonly shifted?: true;
   /** Its names, in GGUF too, have no ".weight" behind them. */
   readonly bare?: true;
+  /** A number of the checkpoint that never trains; blocks have it as a number. */
+  readonly constant?: true;
   /** One for all rows of a pass: requests cannot bring one of their own. */
   readonly shared?: true;
 }

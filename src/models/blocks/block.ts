@@ -2,12 +2,13 @@
 // weights in order, the layer made of them, and its pass. Not here: what mixers and MLPs do (their files beside this one).
 
 import type { GroupedSpec } from "../../autograd/ops/experts.ts";
-import { addScaled } from "../../autograd/ops/layers.ts";
+import { addScaled, scaled } from "../../autograd/ops/layers.ts";
 import type { LinearWeight } from "../../autograd/ops/linear.ts";
 import type { Parameter, Value } from "../../autograd/tape.ts";
 import type { Adaptable } from "../../nn/module.ts";
 import { invariant } from "../../util/errors.ts";
 import type { DecoderConfig, LayerConfig } from "../decoder-config.ts";
+import type { HostRows } from "../host-rows.ts";
 import { type BlockPass, norm } from "../pass.ts";
 import {
   type BlockPart,
@@ -17,12 +18,17 @@ import {
   type WeightTable,
 } from "./block-part.ts";
 import { mixerOf, mlpOf } from "./index.ts";
+import { perLayerWeights, takeIn } from "./per-layer-input.ts";
 
 /** Weights by checkpoint name: matrices frozen or trained, vectors and the embedding as parameters. */
 export interface DecoderWeights {
   linear(name: string): LinearWeight;
   experts(name: string): GroupedSpec["weight"];
   parameter(name: string): Parameter;
+  /** The number of a weight that never trains. */
+  constant(name: string): number;
+  /** A table that stays in the host's memory; undefined where it is on the device. */
+  hostRows(name: string): HostRows | undefined;
 }
 
 const width = (config: DecoderConfig) => config.width;
@@ -37,6 +43,12 @@ const norms = {
   mlpPostNorm: { ...normWeight("", "post_ffw_norm", width), present: after },
 } as const satisfies WeightTable;
 
+const scalar = {
+  path: "layer_scalar",
+  ...{ gguf: "layer_output_scale", kind: "vector", shape: () => [1] },
+  ...{ present: (config) => config.layerScalars, bare: true, shared: true, constant: true },
+} as const satisfies BlockWeight;
+
 /** A weight of a layer with the name of its part. */
 export type NamedPart = readonly [part: string, weight: BlockWeight];
 
@@ -46,6 +58,7 @@ export function blockWeights(config: DecoderConfig, layer: LayerConfig): NamedPa
   const all = {
     ...{ attentionNorm, ...mixerOf(layer).weights, attentionPostNorm },
     ...{ mlpNorm, ...mlpOf(layer).weights, mlpPostNorm },
+    ...{ ...perLayerWeights, scalar },
   };
   return Object.entries<BlockWeight>(all).filter(([, { present }]) => present?.(config, layer) ?? true);
 }
@@ -62,6 +75,8 @@ export interface Block {
   readonly layer: LayerConfig;
   /** By part; a vector may be replaced by another parameter. */
   readonly parts: Parts;
+  /** Multiplies the stream behind it. */
+  readonly scalar: number;
 }
 
 export function isLayer(part: Adaptable | Parameter): part is Adaptable {
@@ -72,11 +87,13 @@ export function makeBlock(config: DecoderConfig, weights: DecoderWeights, index:
   const layer = config.layers[index];
   invariant(layer, `a decoder of ${config.layers.length} layers has no layer ${index}`);
   const parts: Parts = {};
+  let streamScale = 1;
   for (const named of blockWeights(config, layer)) {
     const [part, { kind, shape, bias, bare }] = named;
     const name = blockPath(config, index, named);
     if (kind === "vector") {
       parts[part] = weights.parameter(bare ? name : `${name}.weight`);
+      if (part === "scalar") streamScale = weights.constant(name);
       continue;
     }
     const [outputs, inputs] = shape(config, layer).slice(-2) as [number, number];
@@ -87,7 +104,7 @@ export function makeBlock(config: DecoderConfig, weights: DecoderWeights, index:
         ? { ...common, experts: shape(config, layer)[0]!, weight: weights.experts(`${name}.weight`) }
         : { ...common, weight: weights.linear(`${name}.weight`) };
   }
-  return { index, layer, parts };
+  return { index, layer, parts, scalar: streamScale };
 }
 
 /** The stream after the block, [T, C]. */
@@ -95,7 +112,9 @@ export function runBlock(pass: Omit<BlockPass, "index" | "layer">, x: Value, blo
   const own = { ...pass, index: block.index, layer: block.layer };
   const { attentionNorm, attentionPostNorm, mlpNorm, mlpPostNorm } = block.parts as PartsOf<typeof norms>;
   const middle = around(own, x, mixerOf(block.layer), block, attentionNorm, attentionPostNorm);
-  return around(own, middle, mlpOf(block.layer), block, mlpNorm, mlpPostNorm);
+  const behind = around(own, middle, mlpOf(block.layer), block, mlpNorm, mlpPostNorm);
+  const whole = takeIn(own, behind, block.parts as PartsOf<typeof perLayerWeights>);
+  return block.scalar === 1 ? whole : scaled(pass.tape, whole, block.scalar);
 }
 
 /** x + what a part makes of it. */
