@@ -15,10 +15,10 @@ import { createInterface } from "node:readline";
 import { setTimeout } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
-/** Layers of Qwen3-30B-A3B with 16 of their 128 experts; all 8 of a token's. */
+/** 12 of Qwen3-30B-A3B's 48 layers with 16 of their 128 experts, all 8 of a token's, and the whole head. */
 const moe16 = {
   ...{ model_type: "qwen3_moe", hidden_size: 2048, intermediate_size: 6144, moe_intermediate_size: 768 },
-  ...{ num_attention_heads: 32, num_key_value_heads: 4, head_dim: 128, num_hidden_layers: 4 },
+  ...{ num_attention_heads: 32, num_key_value_heads: 4, head_dim: 128, num_hidden_layers: 12 },
   ...{ num_experts: 16, num_experts_per_tok: 8, norm_topk_prob: true, vocab_size: 151936 },
   ...{ max_position_embeddings: 40960, rope_theta: 1000000, rms_norm_eps: 1e-6, tie_word_embeddings: false },
 };
