@@ -127,7 +127,13 @@ function checkWhole(
   whole: readonly (readonly [string, TensorValues])[],
 ): void {
   const shapes = new Map(weightSpecs({ ...config, tied: false }).map((spec) => [spec.name, spec.shape]));
+  const onHost = new Set(weightSpecs(config).flatMap((spec) => (spec.onHost ? [spec.name] : [])));
   for (const [name, { shape, values }] of whole) {
+    if (onHost.has(name)) {
+      throw new UserError(
+        `adapter: it replaces "${name}" whole, a table that stays in the host's memory here and cannot be replaced; merge it with PEFT first`,
+      );
+    }
     const expected = shapes.get(name);
     if (!expected)
       throw new UserError(`adapter: it replaces "${name}", which this model does not have; ${asks(adapter)}`);

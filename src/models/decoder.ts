@@ -83,7 +83,7 @@ export class Decoder {
   weight(name: string): Matrix | QuantizedStack {
     if (name === `${embeddingName}.weight`) return this.embeddingTable.tensor;
     if (name === this.finalNorm.name) return this.finalNorm.tensor;
-    const own = this.perLayer?.vectors.find((parameter) => parameter.name === name);
+    const own = this.perLayer?.others.find((parameter) => parameter.name === name);
     if (own) return own.tensor;
     for (const { name: layer, weight, bias } of [...this.layers, this.head]) {
       if (name === `${layer}.weight`) return "frozen" in weight ? weight.frozen : weight.parameter.tensor;
@@ -107,6 +107,8 @@ export class Decoder {
       this.finalNorm = parameter;
       return () => void (this.finalNorm = before);
     }
+    const undo = this.perLayer?.replace(name, parameter);
+    if (undo) return undo;
     const layer = [...this.layers, this.head].find((known) => name.startsWith(`${known.name}.`));
     if (layer) {
       const { weight, bias } = layer;

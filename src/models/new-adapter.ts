@@ -38,6 +38,12 @@ export function wholeNames(model: DecoderConfig, config: AdapterConfig): string[
   }
   const saved = savedWholeMatcher(config.modulesToSave);
   const whole = names.filter((name) => saved(moduleOf(name)));
+  const onHost = weightSpecs(model).find((spec) => spec.onHost && whole.includes(spec.name));
+  if (onHost) {
+    throw new UserError(
+      `adapter: ${onHost.name} is to train whole, but beside an adapter this table stays in the host's memory and is frozen; leave it out of the modules to save, or use --method full`,
+    );
+  }
   if (!(config.ensureWeightTying && model.tied && whole.some((name) => tables.includes(name)))) return whole;
   return [...tables, ...whole.filter((name) => !tables.includes(name))];
 }

@@ -18,8 +18,10 @@ import { type ForwardOptions, norm, type TokenBatch } from "./pass.ts";
 
 export interface PerLayerEmbedding {
   readonly projection: Linear;
-  /** Its weights that are neither matrices of the host nor linear layers. */
-  readonly vectors: readonly Parameter[];
+  /** Its weights on the device besides. */
+  readonly others: readonly Parameter[];
+  /** As the decoder's; undefined where no weight here has this name. */
+  replace(name: string, parameter: Parameter): (() => void) | undefined;
   /** What a batch brings for these tokens, in memory that is the caller's; undefined where the table is on the device. */
   rows(ids: ArrayLike<number>): Tensor | undefined;
   /** Each layer's part, [T, width], of tokens that are embedded as x. */
@@ -37,7 +39,7 @@ export function perLayerEmbedding(
   const names = perLayerNames;
   const onHost = weights.hostRows(`${names.table}.weight`);
   const table = onHost ? undefined : weights.parameter(`${names.table}.weight`);
-  const normWeight = weights.parameter(`${names.norm}.weight`);
+  let normWeight = weights.parameter(`${names.norm}.weight`);
   const factor = roundedToWeights(backend, Math.sqrt(perLayer.width));
   const projection: Linear = {
     ...{ name: names.projection, inputs: width, outputs: all },
@@ -45,7 +47,15 @@ export function perLayerEmbedding(
   };
   return {
     projection,
-    vectors: [normWeight, ...(table ? [table] : [])],
+    get others() {
+      return [normWeight, ...(table ? [table] : [])];
+    },
+    replace(name, parameter) {
+      if (name !== normWeight.name) return undefined;
+      const before = normWeight;
+      normWeight = parameter;
+      return () => void (normWeight = before);
+    },
     rows(ids) {
       if (!onHost) return undefined;
       const dtype = backend.floatType;

@@ -191,6 +191,25 @@ describe("a Gemma 4 model", () => {
     );
   });
 
+  it("trains norms beside an adapter, and refuses the table there", async () => {
+    await using model = await openModel(backend, alone);
+    const recipe = {
+      ...{ method: "lora" as const, rank: 1, alpha: 1, targets: "all-linear", seed: 0 },
+      optimizer: "adamw" as const,
+    };
+    const before = await tokenLogits(model.loaded.decoder, ids);
+    const norms = ["per_layer_projection_norm", "post_per_layer_input_norm"];
+    const session = new Session(model.loaded, { ...recipe, modulesToSave: norms });
+    expect(session.parameters.get("model.per_layer_projection_norm.weight")).toBeDefined();
+    const parameter = session.parameters.get("model.per_layer_projection_norm.weight")!;
+    session.parameters.set(parameter, new Float32Array(4).fill(3));
+    expect(await tokenLogits(model.loaded.decoder, ids)).not.toEqual(before);
+    session[Symbol.dispose]();
+    expect(await tokenLogits(model.loaded.decoder, ids)).toEqual(before);
+    const asked = { ...recipe, modulesToSave: ["embed_tokens_per_layer"] };
+    expect(() => new Session(model.loaded, asked)).toThrow("stays in the host's memory and is frozen");
+  });
+
   it("never trains the numbers of its layers, which decay would move", async () => {
     await using model = await openModel(backend, alone, { train: true });
     const flat = model.loaded.trained!;
