@@ -159,11 +159,20 @@ function readRopes(
   types: readonly LayerType[],
   heads: readonly Heads[],
 ): DecoderConfig["ropes"] {
-  const json = { ...given, rope_parameters: given.rope_parameters ?? usualRopes };
+  const parameters = given.rope_parameters ?? usualRopes;
+  const found = new Map(typeof parameters === "object" ? Object.entries(parameters as Json) : []);
   const thetas = { full_attention: 1_000_000, sliding_attention: 10_000 };
   return (["full_attention", "sliding_attention"] as const).map((type) => {
     const first = types.indexOf(type);
     const { headWidth } = first < 0 ? layers[0]! : heads[first]!;
+    // The plain type turns whole heads, whatever share is written beside it, and so it does in transformers.
+    const own = found.get(type);
+    const plain = typeof own === "object" && ((own as Json | null)?.rope_type ?? "default") === "default";
+    const turned = plain ? { ...own, partial_rotary_factor: undefined } : own;
+    const json = {
+      ...{ ...given, rope_scaling: undefined, partial_rotary_factor: undefined },
+      rope_parameters: typeof parameters === "object" ? { [type]: turned } : parameters,
+    };
     const rope = readRopesByType(json, { headWidth, maxPositions }, thetas, () => {})[type];
     return { rope, headWidth };
   });

@@ -70,6 +70,16 @@ describe("a Gemma 4 configuration", () => {
     expect(readModelConfig({ model_type: "gemma4_unified" }).perLayer).toBeUndefined();
   });
 
+  it("turns whole heads by the plain RoPE, whatever share is written beside it", () => {
+    const plain = { rope_type: "default", rope_theta: 5000, partial_rotary_factor: 0.25 };
+    const given = { rope_parameters: { full_attention: plain, sliding_attention: plain } };
+    const sizes = { model_type: "gemma4_text", head_dim: 6, global_head_dim: 4 };
+    expect(readModelConfig({ ...sizes, ...given }).ropes).toEqual([
+      { headWidth: 4, rope: { type: "default", theta: 5000 } },
+      { headWidth: 6, rope: { type: "default", theta: 5000 } },
+    ]);
+  });
+
   it("shares keys with the last own layer of the same type, the last layer seeing everything", () => {
     const types = ["sliding", "full", "sliding", "sliding", "sliding"].map((type) => `${type}_attention`);
     const sizes = { model_type: "gemma4_text", num_hidden_layers: 5, layer_types: types };
@@ -97,6 +107,8 @@ describe("a Gemma 4 configuration", () => {
     [{ per_layer_config: { 5: { num_key_value_heads: 3 } } }, "a divisor of num_attention_heads 8"],
     [{ per_layer_config: [] }, "per_layer_config should hold"],
     [{ per_layer_config: { 5: 7 } }, "per_layer_config should give layer 5 an object"],
+    [{ rope_parameters: "plain" }, "rope_parameters should be an object"],
+    [{ rope_parameters: { full_attention: 7 } }, "full_attention should be an object"],
     [{ num_kv_shared_layers: -1 }, "num_kv_shared_layers"],
   ])("is refused: %j", (given, message) => {
     expect(() => readModelConfig({ model_type: "gemma4_text", ...given })).toThrow(message);
