@@ -45,7 +45,7 @@ describe("native/kernels.def and the contract", () => {
       "Activation",
       /Silu, Gelu/,
       "Gelu, Silu",
-      "Activation is Gelu, Silu, GeluTanh in native/kernels.def and silu",
+      "Activation is Gelu, Silu, GeluTanh",
     ],
     ["DType", /F32, /, "", "DType is BF16, F16"],
   ])("%s: %s -> %s", (name, from, to, message) => {
