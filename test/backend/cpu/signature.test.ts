@@ -41,12 +41,7 @@ describe("native/kernels.def and the contract", () => {
     ["cast", /, DType yType/, "", "cast has no yType beside y in native/kernels.def"],
     ["sum", /$/, ", float* out", "sum names an argument twice"],
     ["AdamwArgs", /beta1/, "beta", "adamw has the operand beta1, which native/kernels.def lacks"],
-    [
-      "Activation",
-      /Silu, Gelu/,
-      "Gelu, Silu",
-      "Activation is Gelu, Silu, GeluTanh",
-    ],
+    ["Activation", /Silu, Gelu/, "Gelu, Silu", "Activation is Gelu, Silu, GeluTanh"],
     ["DType", /F32, /, "", "DType is BF16, F16"],
   ])("%s: %s -> %s", (name, from, to, message) => {
     const lists = changed(name, (text) => text.replace(from, to));
