@@ -15,6 +15,7 @@ import { makePlan, type Plan, readInputs } from "../plan/plan.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { fetchOptions } from "./fetch-options.ts";
 import { namedRows, type Rows } from "./rows.ts";
+import type { RankOptions } from "./train.ts";
 
 /** The options of `lowrank plan` in camelCase. */
 export type PlanInput = Omit<InputOf<typeof planDefinition>, "data" | "json"> & {
@@ -48,7 +49,10 @@ export async function planWith(
 }
 
 /** The options of `lowrank compare` in camelCase; rows may also be objects. */
-export type CompareInput = Omit<InputOf<typeof compareDefinition>, "data" | "evalData" | "json"> & {
+export type CompareInput = Omit<
+  InputOf<typeof compareDefinition>,
+  "data" | "evalData" | "json" | RankOptions
+> & {
   readonly data: Rows;
   readonly evalData: Rows;
   /** Aborting saves the run that is going on; the same call continues the comparison. */
@@ -62,7 +66,7 @@ export async function compare(input: CompareInput): Promise<Comparison> {
   const { data, evalData, signal, onNote, onEvent, ...rest } = input;
   using rows = namedRows(data, "data");
   using evalRows = namedRows(evalData, "evalData");
-  const given = { ...rest, data: rows.name, evalData: evalRows.name };
+  const given = { ...rest, data: rows.name, evalData: evalRows.name, distributed: "off" as const };
   const options = resolveInput(compareDefinition, given, "compare()");
   const interruption: Interruption = { requested: signal?.aborted ?? false };
   const onAbort = () => {

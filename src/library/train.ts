@@ -9,8 +9,11 @@ import { startTraining, type TrainingRun } from "../train/worker.ts";
 import { fetchOptions } from "./fetch-options.ts";
 import { namedRows, type Rows } from "./rows.ts";
 
-/** The options of `lowrank train` in camelCase; rows may also be objects. */
-export type TrainInput = Omit<InputOf<typeof trainDefinition>, "data" | "evalData" | "json"> & {
+/** What says how several processes work on one run: the commands do, whose ends all ranks share. */
+export type RankOptions = "distributed" | "collectiveTimeout" | "shardOptimizer";
+
+/** The options of `lowrank train` in camelCase; rows may also be objects. It trains in this process alone. */
+export type TrainInput = Omit<InputOf<typeof trainDefinition>, "data" | "evalData" | "json" | RankOptions> & {
   readonly data: Rows;
   readonly evalData?: Rows;
   /** Aborting finishes the step, saves a checkpoint and ends the run; `resume: true` continues it. */
@@ -38,7 +41,8 @@ export function train(input: TrainInput): TrainRun {
     evalRows?.[Symbol.dispose]();
   };
   try {
-    const given = { ...rest, data: rows.name, evalData: evalRows?.name };
+    // A program that a launcher of MPI started several times does as it likes: nothing here joins or ends the others.
+    const given = { ...rest, data: rows.name, evalData: evalRows?.name, distributed: "off" as const };
     const options = resolveInput(trainDefinition, given, "train()");
     return new Events(options, signal, forget);
   } catch (error) {

@@ -52,6 +52,18 @@ describe("train()", () => {
     expect(weights(out)).toEqual(weights(place("whole")));
   });
 
+  it("trains alone in a program that a launcher of MPI started several times", async () => {
+    const variables = { OMPI_COMM_WORLD_SIZE: "2", OMPI_COMM_WORLD_RANK: "1" };
+    Object.assign(process.env, variables);
+    try {
+      const summary = await train({ ...recipe, data: rows, out: place("launched") }).finished;
+      expect(summary).toMatchObject({ status: "done", ranks: undefined });
+      expect(weights(place("launched"))).toEqual(weights(place("memory")));
+    } finally {
+      for (const name of Object.keys(variables)) delete process.env[name];
+    }
+  });
+
   it("is interrupted by whoever leaves its loop", async () => {
     const out = place("left");
     const run = train({ ...recipe, maxSteps: 100_000, data: rows, out });
