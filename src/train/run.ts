@@ -1,6 +1,6 @@
 // THE MAIN PATH of training; read first. Opens the device, loads the model (setup.ts), attaches what trains, turns
-// rows into samples, then steps (session/session.ts), evaluates, saves (checkpoint.ts) and ends with a PEFT adapter
-// or a model folder (save-result.ts). Runs on a worker thread (worker.ts); tells what happens through `emit`.
+// rows into samples, then steps (session/session.ts), evaluates (run-evaluation.ts), saves (run-saves.ts) and ends with
+// a PEFT adapter or a model folder (save-result.ts). Runs on a worker thread (worker.ts); tells what happens through `emit`.
 
 import { join } from "node:path";
 import type { Backend } from "../backend/backend.ts";
@@ -9,35 +9,29 @@ import type { TrainOptions } from "../config/train-options.ts";
 import { assemble, type Batch } from "../data/assemble.ts";
 import { BatchCursor, BatchPlan } from "../data/batches.ts";
 import { refuseRun } from "../data/preflight.ts";
-import { rowLabel } from "../data/row.ts";
-import { broadcastValue, type Collective, gatherNumbers } from "../distributed/collective.ts";
+import { broadcastValue, type Collective } from "../distributed/collective.ts";
 import { joinRanks } from "../distributed/join.node.ts";
-import { generateBatch } from "../generate/generate.ts";
-import { greedy } from "../generate/sampler.ts";
 import type { MemoryChoices } from "../memory/fit-memory.ts";
 import { stateMemoryOf } from "../memory/state-memory.ts";
 import { trainedParts } from "../models/mixture-parts.ts";
-import type { Optimizer } from "../optim/optimizer.ts";
 import { scheduleFactor } from "../optim/schedule.ts";
 import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
 import { Session, type StartedStep } from "../session/session.ts";
-import { DivergedError } from "../util/errors.ts";
 import { preflightRun } from "./check.ts";
-import { type RunState, restoreCheckpoint, SaveProblem, saveCheckpoint } from "./checkpoint.ts";
+import { type RunState, restoreCheckpoint } from "./checkpoint.ts";
+import { divergence } from "./divergence.ts";
 import type { RunTraining } from "./engine.ts";
-import type { EvalEvent, StepEvent, TrainEvent, TrainSummary } from "./events.ts";
+import type { StepEvent, TrainEvent, TrainSummary } from "./events.ts";
 import { longerRunEvent } from "./longer-run.ts";
 import { type Metrics, MetricsLog, noLog } from "./metrics-log.ts";
-import {
-  backendOfRank,
-  requireSameOnRanks,
-  requireSameParameters,
-  restoreOnRanks,
-  saveOnRanks,
-} from "./ranks.ts";
+import { backendOfRank, requireSameOnRanks, requireSameParameters, restoreOnRanks } from "./ranks.ts";
+import { evaluateRun } from "./run-evaluation.ts";
 import { prepareRunFolder } from "./run-folder.ts";
 import { identityOf, type RunIdentity, requireSameRun } from "./run-identity.ts";
-import { lowrankVersion, peakRssBytes, writeRunRecord } from "./run-record.ts";
+import type { RunParts } from "./run-parts.ts";
+import { lowrankVersion, writeRunRecord } from "./run-record.ts";
+import { RunSaves } from "./run-saves.ts";
+import { summaryOf } from "./run-summary.ts";
 import { saveResult } from "./save-result.ts";
 import { loadTrainingData, openTrainable, type TrainableModel, type TrainingData } from "./setup.ts";
 
@@ -92,13 +86,14 @@ interface Flight {
 class Run {
   private readonly plan: BatchPlan;
   private readonly session: Session;
+  private readonly parts: RunParts;
+  private readonly saves: RunSaves;
   private readonly totalSteps: number;
   /** Known once execute() has looked at the files that the recipe names. */
   private identity: RunIdentity = {};
   private cursor: BatchCursor;
   private state: RunState;
   private startedAt = performance.now();
-  private savedAt = this.startedAt;
   private settledAt = this.startedAt;
   private tokensThisTime = 0;
 
@@ -132,6 +127,9 @@ class Run {
       const message = `paging ${inMegabytes(paged)} of optimizer state to ${stateMemory.place}; ${inMegabytes(kept)} stay in ${backend.paging ? "memory" : "the device's memory"}`;
       emit({ type: "info", message });
     }
+    const { session } = this;
+    this.parts = { collective, backend, options, trainable, data, session, emit, warn };
+    this.saves = new RunSaves(this.parts);
     this.state = {
       version: 2,
       step: 0,
@@ -148,7 +146,7 @@ class Run {
     resumed: { folder: string; state: RunState } | undefined,
     signal: { readonly interrupted: boolean },
   ): Promise<TrainSummary> {
-    const { options, trainable, data } = this;
+    const { options, trainable, data, saves } = this;
     this.identity = await identityOf(options, trainable, data, this.totalSteps);
     this.state = { ...this.state, identity: this.identity };
     await requireSameOnRanks(this.collective, this.backend, lowrankVersion(), this.identity);
@@ -166,8 +164,7 @@ class Run {
       await this.record("running");
       this.tellData();
       this.startedAt = performance.now();
-      this.savedAt = this.startedAt;
-      let checkpoint = resumed?.folder;
+      saves.begin(resumed?.folder);
       let flight: Flight | undefined;
       while (this.state.step < this.totalSteps) {
         // On a device that works by itself a step is on its way before the one before it is heard of.
@@ -178,7 +175,7 @@ class Run {
         const last = step === this.totalSteps;
         const evaluates = options.evalEvery !== undefined && step % options.evalEvery === 0;
         const due = options.saveEvery !== undefined && step % options.saveEvery === 0;
-        const { interrupted, clockIsDue } = await this.agree(signal.interrupted);
+        const { interrupted, clockIsDue } = await saves.agree(signal.interrupted);
         const stops = last || evaluates || due || interrupted || clockIsDue;
         if (this.backend.runsAhead && !stops) {
           await nextTurn();
@@ -187,12 +184,14 @@ class Run {
         await this.settle(flight, log);
         flight = undefined;
         if (last && !evaluates) this.state = { ...this.state, metricsBytesBeforeEnd: log.sizeBytes };
-        if (last || evaluates) await this.evaluate(log);
-        if (due || (interrupted && !last)) checkpoint = await this.save(log);
-        else if (last ? options.saveEnd : clockIsDue)
-          checkpoint = (await this.saveUnasked(log, !last)) ?? checkpoint;
+        if (last || evaluates) {
+          const event = await evaluateRun(this.parts, step, log);
+          if (event) this.state = { ...this.state, evalLoss: event.loss };
+        }
+        if (due || (interrupted && !last)) await saves.save(log, this.savedState());
+        else if (last ? options.saveEnd : clockIsDue) await saves.saveUnasked(log, this.savedState(), !last);
         if (interrupted && !last) {
-          const summary = this.summary("interrupted", checkpoint);
+          const summary = this.summary("interrupted");
           await this.record("interrupted", summary);
           return summary;
         }
@@ -206,7 +205,7 @@ class Run {
       );
       await log.sync();
       if (this.collective.rank === 0) await saveResult(this.trainable, options.out);
-      const summary = this.summary("done", checkpoint);
+      const summary = this.summary("done");
       await this.record("done", summary);
       this.emit({ type: "done", summary });
       return summary;
@@ -281,7 +280,12 @@ class Run {
   private async settle(flight: Flight, log: Metrics): Promise<void> {
     const { step, batches, learningRate, after } = flight;
     const result = await flight.numbers();
-    if (!result.updated) await this.refuseNonFinite(step, result.losses, batches, log);
+    if (!result.updated) {
+      // The update was not applied, so what is saved is the last good state.
+      const { step: good } = this.state;
+      const folder = good > 0 ? await this.saves.save(log, this.savedState()) : undefined;
+      throw divergence(step, result.losses, batches, folder ? { step: good, folder } : undefined);
+    }
     const now = performance.now();
     const before = Math.max(flight.startedAt, this.settledAt);
     this.settledAt = now;
@@ -310,104 +314,9 @@ class Run {
     };
   }
 
-  /** The update was not applied, so what is saved is the last good state. */
-  private async refuseNonFinite(
-    step: number,
-    losses: readonly number[],
-    batches: readonly Batch[],
-    log: Metrics,
-  ): Promise<never> {
-    const bad = batches.filter((_, i) => !Number.isFinite(losses[i]));
-    const rows = (bad.length > 0 ? bad : batches).flatMap((batch) => batch.rowIds.map(rowLabel));
-    const shown = rows.slice(0, 8).join(", ") + (rows.length > 8 ? ` and ${rows.length - 8} more` : "");
-    const what = bad.length > 0 ? "the loss" : "the gradient";
-    const saved = this.state.step > 0 ? await this.save(log) : undefined;
-    const kept = saved ? ` The last good state, step ${this.state.step}, is saved in ${saved}.` : "";
-    throw new DivergedError(
-      `step ${step}: ${what} is not a finite number, on rows: ${shown}.${kept} Lower --learning-rate, or look at these rows`,
-    );
-  }
-
-  private async evaluate(log: Metrics): Promise<void> {
-    const { options, data, trainable } = this;
-    const { step } = this.state;
-    const { decoder } = trainable.model.loaded;
-    if (data.evaluation.length > 0) {
-      const tokensPerPass = options.batchSize * options.sequenceLength;
-      const { loss, router } = await this.session.evaluate(data.evaluation, tokensPerPass);
-      const balance = router && { router };
-      const event: EvalEvent = { type: "eval", step, loss, perplexity: Math.exp(loss), ...balance };
-      this.emit(event);
-      await log.append(event);
-      this.state = { ...this.state, evalLoss: loss };
-    }
-    if (options.sample !== undefined && this.collective.rank === 0) {
-      const { tokenizer } = trainable.model;
-      const promptIds = tokenizer.encode(options.sample);
-      const [result] = await generateBatch(decoder, [
-        { promptIds, maxNewTokens: 64, stopIds: tokenizer.eosIds, sampling: greedy },
-      ]);
-      const text = tokenizer.decode(result!.tokenIds, { skipSpecialTokens: true });
-      this.emit({ type: "sample", step, prompt: options.sample, text });
-    }
-  }
-
-  /** What any rank's wish to stop and rank 0's clock come to, the same on all ranks. */
-  private async agree(interrupted: boolean): Promise<{ interrupted: boolean; clockIsDue: boolean }> {
-    const mine = [interrupted ? 1 : 0, this.clockIsDue() ? 1 : 0];
-    const everyone = await gatherNumbers(this.collective, mine);
-    return { interrupted: everyone.some(([wish]) => wish === 1), clockIsDue: everyone[0]![1] === 1 };
-  }
-
-  private clockIsDue(): boolean {
-    const { saveMinutes } = this.options;
-    return saveMinutes > 0 && performance.now() - this.savedAt >= 60_000 * saveMinutes;
-  }
-
-  /** By the clock, or at the end for a longer run to go on from. That the disk has no room for it ends no run. */
-  private async saveUnasked(log: Metrics, byClock: boolean): Promise<string | undefined> {
-    const { saved, error } = await this.trySave(log, byClock, (problem) => problem instanceof SaveProblem);
-    if (error instanceof SaveProblem)
-      this.warn(`no checkpoint of step ${this.state.step} (${error.reason}); the run goes on without it`);
-    return saved;
-  }
-
-  private async save(log: Metrics): Promise<string> {
-    const { saved } = await this.trySave(log, false, () => false);
-    return saved!;
-  }
-
-  private async trySave(
-    log: Metrics,
-    byClock: boolean,
-    mayFail: (error: unknown) => boolean,
-  ): Promise<{ readonly saved?: string; readonly error?: unknown }> {
-    await log.sync();
-    const { options, trainable, backend, collective, session } = this;
-    const state = {
-      ...this.state,
-      elapsedMs: options.timing ? this.elapsedMs() : 0,
-      metricsBytes: log.sizeBytes,
-      ...(byClock ? { byClock } : {}),
-    };
-    await requireSameParameters(collective, backend, trainable.parameters.data, state.step);
-    const save = (optimizer: Pick<Optimizer, "state">) =>
-      saveCheckpoint(
-        options.out,
-        backend,
-        trainable.parameters,
-        optimizer,
-        state,
-        options.keep,
-        async (folder) => {
-          if (trainable.adapter) await saveResult(trainable, folder);
-        },
-      );
-    const result = await saveOnRanks(collective, session.optimizer, save, mayFail);
-    this.savedAt = performance.now();
-    const path = result.saved;
-    if (path !== undefined) this.emit({ type: "checkpoint", step: this.state.step, path });
-    return result;
+  /** The state as a checkpoint holds it. */
+  private savedState(): RunState {
+    return { ...this.state, elapsedMs: this.options.timing ? this.elapsedMs() : 0 };
   }
 
   private elapsedMs(): number {
@@ -427,32 +336,12 @@ class Run {
     });
   }
 
-  private summary(status: TrainSummary["status"], checkpoint: string | undefined): TrainSummary {
-    const { state, trainable } = this;
-    const seconds = (performance.now() - this.startedAt) / 1000;
-    return {
-      status,
-      out: this.options.out,
-      steps: state.step,
-      firstLoss: state.firstLoss,
-      finalLoss: state.lastLoss,
-      evalLoss: state.evalLoss,
-      perplexity: state.evalLoss === undefined ? undefined : Math.exp(state.evalLoss),
-      trainableParameters: trainable.parameters.count,
-      totalParameters:
-        trainable.model.loaded.totalParameters + (trainable.adapter ? trainable.parameters.count : 0),
-      tokens: state.tokens,
-      tokensPerSecond: this.tokensThisTime / seconds,
+  private summary(status: TrainSummary["status"]): TrainSummary {
+    return summaryOf(this.parts, status, this.state, {
       elapsedMs: this.elapsedMs(),
-      device: this.backend.description,
-      peakBytes: this.backend.peakBytes,
-      peakRssBytes: peakRssBytes(),
-      ranks: this.collective.traffic && {
-        ...{ size: this.collective.size, description: this.collective.description },
-        ...this.collective.traffic(),
-      },
-      checkpoint,
-    };
+      tokensPerSecond: this.tokensThisTime / ((performance.now() - this.startedAt) / 1000),
+      checkpoint: this.saves.newest,
+    });
   }
 }
 
