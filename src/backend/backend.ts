@@ -1,5 +1,5 @@
 // What every device offers: memory, plus one typed method per kernel, so that a forgotten kernel is a compile error in
-// every backend. Kernels and their operands are in contract.ts, but for the products, which are here. Not here: who calls
+// every backend. Kernels and their operands are in contract/, but for the products, which are here. Not here: who calls
 // what when (autograd/), the definition of correct (reference.ts), the choice of a backend (index.ts).
 //
 // Conventions. Calls enqueue in order; only read() waits. Tensors are contiguous, row-major; activations,

@@ -1,7 +1,7 @@
 // Holds the operands of a kernel call against the contract: types, sizes that must agree across operands, bounds of the
 // buffers, and outputs that share memory with what they may not. What a call's operands come to is left in `slots`, a
 // number each, from which the CPU writes its arguments. Each kernel has one of these, compiled once from the contract's
-// text, because a call has to cost a fraction of a microsecond. Not here: what operands there are (contract.ts).
+// text, because a call has to cost a fraction of a microsecond. Not here: what operands there are (contract/).
 
 import { type DType, dtypeBytes } from "../tensor/dtype.ts";
 import type { Tensor } from "../tensor/tensor.ts";

@@ -1,6 +1,6 @@
 // The short convolution and the gated delta rule with its gates: launches of native/cuda/kernels/causal-conv.cu,
 // delta-gates.cu and delta-rule.cu. A sequence's matrix stays in registers while its tokens pass; the backward pass walks
-// its columns and its rows. Not here: what is computed (contract.ts).
+// its columns and its rows. Not here: what is computed (contract/recurrent.ts).
 
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
 import { UserError } from "../../util/errors.ts";

@@ -1,5 +1,5 @@
 // Reference kernels that work element by element or row by row: norms, rotary embedding, gated activations,
-// cross-entropy. Formulas carry their sources in contract.ts.
+// cross-entropy. Formulas carry their sources in contract/.
 
 import type { ActivationKind, ContractKernels, Operands } from "../contract.ts";
 import type { ReferenceMemory } from "./memory.ts";

@@ -1,5 +1,5 @@
 // Reference kernels of layers that walk along a sequence: the short convolution, the gates and the gated delta rule, token
-// by token. Formulas carry their sources in contract.ts.
+// by token. Formulas carry their sources in contract/.
 
 import type { ContractKernels, Operands } from "../contract.ts";
 import type { ReferenceMemory } from "./memory.ts";

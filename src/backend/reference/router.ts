@@ -1,4 +1,4 @@
-// Reference kernels of a mixture's router, and the experts' activation. Formulas carry their sources in contract.ts.
+// Reference kernels of a mixture's router, and the experts' activation. Formulas carry their sources in contract/.
 
 import type { ContractKernels, Operands } from "../contract.ts";
 import { activate } from "./elementwise.ts";

@@ -1,6 +1,6 @@
 // The short convolution and the gated delta rule with its gates: launches of causal-conv*.wgsl and delta-*.wgsl. A sequence's
 // matrix stays in registers while its tokens pass; the backward pass walks its columns and its rows, each of which makes
-// the sums that lie along it. Not here: what is computed (contract.ts).
+// the sums that lie along it. Not here: what is computed (contract/recurrent.ts).
 
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
 import type { ContractKernels, Operands } from "../contract.ts";

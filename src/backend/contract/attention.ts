@@ -1,0 +1,33 @@
+// Attention in the contract, forward and backward. Not here: its projections, which are products (../backend.ts), and RoPE
+// (rows.ts).
+
+import { type Family, float, number, optional, out, segments, update } from "./operands.ts";
+
+const attention = {
+  q: float("tq heads headDim"),
+  k: float("tk kvHeads headDim"),
+  v: float("tk kvHeads headDim"),
+  segments,
+  scale: number,
+  window: number,
+  /** Above 0, scores become softcap * tanh(score / softcap) before they are masked (Gemma Team 2024). */
+  softcap: number,
+  /** One more score a head in every softmax's denominator, whose weight falls to no value (Xiao et al. 2023). */
+  sinks: optional(float("heads")),
+} as const;
+
+export const attentionKernels = {
+  /** Causal attention with grouped heads; lse is the log of each row's sum of exponentials, the sink's among them. */
+  attention: { ...attention, out: out(float("tq heads headDim")), lse: out(float("tq heads")) },
+  /** Only for self-attention segments (qLength = kLength, qStart = kStart). */
+  attentionBackward: {
+    ...attention,
+    out: float("tq heads headDim"),
+    lse: float("tq heads"),
+    dOut: float("tq heads headDim"),
+    dq: out(float("tq heads headDim")),
+    dk: out(float("tk kvHeads headDim")),
+    dv: out(float("tk kvHeads headDim")),
+    dSinks: optional(update(float("heads"))),
+  },
+} as const satisfies Family;
