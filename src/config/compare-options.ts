@@ -30,6 +30,7 @@ import {
   rankFields,
   trainOn,
 } from "./fields.ts";
+import { checkSchedule, scheduleAlternatives } from "./schedule-fields.ts";
 
 /** Method, rank and scale are what is compared; everything else of an adapter is the same for all. */
 const { method: _method, rank: _rank, alpha: _alpha, ...adapterRest } = adapterFields;
@@ -80,6 +81,9 @@ export const compareDefinition = defineOptions({
       maxSteps: whole("optimizer steps, in place of epochs", { min: 1 }),
       ...batchFields,
       gradientAccumulation: whole("micro-batches in an optimizer step", { min: 1, max: 2 ** 24, default: 1 }),
+      batchTokens: whole("target tokens of an optimizer step: as many micro-batches as reach them", {
+        min: 1,
+      }),
       ...optimizerFields,
     },
     Quality: {
@@ -102,7 +106,7 @@ export const compareDefinition = defineOptions({
     "Several machines": rankFields,
     "Device and output": deviceFields,
   },
-  alternatives: [["epochs", "maxSteps"]],
+  alternatives: [["epochs", "maxSteps"], ["gradientAccumulation", "batchTokens"], ...scheduleAlternatives],
   examples: [
     "lowrank compare --model tiny --data train.jsonl --eval-data test.jsonl --out runs/compare --max-steps 200",
     "lowrank compare examples/compare/summarisation.yaml --keep 97.5",
@@ -111,6 +115,7 @@ export const compareDefinition = defineOptions({
     if (values.keep !== undefined && !values.methods.includes("full")) {
       throw new UsageError("--keep compares with full fine-tuning: --methods must hold full.");
     }
+    checkSchedule(values);
     return { ...values, epochs: values.epochs ?? (values.maxSteps === undefined ? 1 : undefined) };
   },
 });

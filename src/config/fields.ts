@@ -5,7 +5,6 @@ import { backendNames } from "../backend/index.ts";
 import { adapterKindNames } from "../nn/adapter-kinds/index.ts";
 import { adapterInits } from "../nn/pissa.ts";
 import { defaultsText, optimizerNames, optimizers } from "../optim/index.ts";
-import { scheduleNames } from "../optim/schedule.ts";
 import { quantizerNames } from "../quant/index.ts";
 import {
   choice,
@@ -20,6 +19,7 @@ import {
   toggle,
   whole,
 } from "./define.ts";
+import { scheduleFields } from "./schedule-fields.ts";
 
 export const methods = ["lora", "qlora", "full"] as const;
 export type Method = (typeof methods)[number];
@@ -111,8 +111,7 @@ export const optimizer = choice(optimizerNames, ["optimizer", ...optimizerTraits
 /** What updates the parameters, and on what course; the learning rate is each command's. */
 export const optimizerFields = {
   optimizer,
-  schedule: choice(scheduleNames, "course of the learning rate after warm-up", { default: "linear" }),
-  warmupSteps: whole("steps over which the learning rate rises from 0", { default: 0 }),
+  ...scheduleFields,
   beta1: real("decay of the first moment", { min: 0, max: 0.999999, defaultText: defaultsText("beta1") }),
   beta2: real("decay of the second moment, and of Lion's one", {
     min: 0,

@@ -37,6 +37,7 @@ import {
   vram,
 } from "./fields.ts";
 import { flagName } from "./resolve.ts";
+import { checkSchedule, scheduleAlternatives } from "./schedule-fields.ts";
 
 const learningRates: Readonly<Record<Method, number>> = { lora: 2e-4, qlora: 2e-4, full: 2e-5 };
 /** "; lion: 0.2 of that". */
@@ -88,6 +89,9 @@ export const trainDefinition = defineOptions({
       maxSteps: whole("optimizer steps, in place of epochs", { min: 1 }),
       ...batchFields,
       gradientAccumulation: whole("micro-batches in an optimizer step", { min: 1, max: 2 ** 24, default: 1 }),
+      batchTokens: whole("target tokens of an optimizer step: as many micro-batches as reach them", {
+        min: 1,
+      }),
     },
     Optimizer: {
       learningRate: real("highest learning rate", {
@@ -145,6 +149,8 @@ export const trainDefinition = defineOptions({
   alternatives: [
     ["epochs", "maxSteps"],
     ["evalData", "evalFraction"],
+    ["gradientAccumulation", "batchTokens"],
+    ...scheduleAlternatives,
   ],
   // The number of steps is the recipe's in place of epochs and maxSteps; models, rows and added tokens are in it by the
   // hashes of what they become.
@@ -214,10 +220,12 @@ export const trainDefinition = defineOptions({
     const constants = optimizerDefaults(values.optimizer);
     const factor = optimizers[values.optimizer].rateFactor ?? 1;
     const rate = Number((learningRates[values.method] * factor).toPrecision(6));
+    const learningRate = values.learningRate ?? rate;
+    checkSchedule({ ...values, learningRate });
     return {
       ...values,
       epochs,
-      learningRate: values.learningRate ?? rate,
+      learningRate,
       beta1: values.beta1 ?? constants.beta1,
       beta2: values.beta2 ?? constants.beta2,
       epsilon: values.epsilon ?? constants.epsilon,

@@ -19,6 +19,17 @@ export interface BatchOptions {
 /** Indices of the samples of one micro-batch. */
 export type MicroBatch = readonly number[];
 
+/** Micro-batches of one optimizer step: so many, or as many as reach so many target tokens (one at least). */
+export type Accumulation = number | { readonly targetTokens: number };
+
+export function accumulationOf(options: {
+  readonly gradientAccumulation: number;
+  readonly batchTokens?: number;
+}): Accumulation {
+  const { gradientAccumulation, batchTokens: targetTokens } = options;
+  return targetTokens === undefined ? gradientAccumulation : { targetTokens };
+}
+
 /** Streams of the seed that shuffling uses; dropout and initialisation use streams far below. */
 const SHUFFLE_STREAM = 0x5af00000;
 
@@ -31,9 +42,11 @@ export class BatchPlan {
   readonly fingerprint: string;
   private cached: { epoch: number; batches: readonly MicroBatch[] } | undefined;
 
+  /** `targets` are the samples' target tokens; only steps that are made by them need them. */
   constructor(
     private readonly lengths: readonly number[],
     private readonly options: BatchOptions,
+    private readonly targets: readonly number[] = [],
   ) {
     const { batchSize, sequenceLength } = options;
     if (lengths.length === 0) throw new UserError("there are no samples to train on.");
@@ -59,15 +72,32 @@ export class BatchPlan {
    * Optimizer steps of `epochs` epochs, of a part of one as many as cover it: at least one in all. Gradients never
    * accumulate across the end of an epoch.
    */
-  countSteps(epochs: number, gradientAccumulation: number): number {
-    const stepsOf = (batches: readonly MicroBatch[]) => Math.ceil(batches.length / gradientAccumulation);
+  countSteps(epochs: number, accumulation: Accumulation): number {
+    const byCount = typeof accumulation === "number";
+    const stepsOf = (batches: readonly MicroBatch[]) => {
+      if (byCount) return Math.ceil(batches.length / accumulation);
+      let steps = 0;
+      for (let at = 0; at < batches.length; at += this.countOfStep(batches, at, accumulation)) steps++;
+      return steps;
+    };
     // 1.1 x 10 is a little more than 11 in binary.
     const roundUp = (steps: number) => Math.max(1, Math.ceil(steps - 1e-6));
-    // Without packing, each epoch has the same number of batches.
-    if (!this.options.packing) return roundUp(epochs * stepsOf(this.epoch(0)));
+    // Without packing, each epoch has the same number of batches; which rows they hold decides their targets.
+    if (!this.options.packing && byCount) return roundUp(epochs * stepsOf(this.epoch(0)));
     let steps = 0;
     for (let e = 0; e < epochs; e++) steps += Math.min(1, epochs - e) * stepsOf(this.plan(e));
     return roundUp(steps);
+  }
+
+  /** How many of an epoch's micro-batches, from `start` on, make one step; none when the epoch ends there. */
+  countOfStep(batches: readonly MicroBatch[], start: number, accumulation: Accumulation): number {
+    const left = batches.length - start;
+    if (typeof accumulation === "number") return Math.min(left, accumulation);
+    let count = 0;
+    for (let targets = 0; count < left && targets < accumulation.targetTokens; count++) {
+      for (const index of batches[start + count]!) targets += this.targets[index]!;
+    }
+    return count;
   }
 
   private plan(epoch: number): MicroBatch[] {
@@ -140,6 +170,15 @@ export class BatchCursor {
     const samples = batches[this.index]!;
     this.index++;
     return { samples, epoch: this.epoch, endsEpoch: this.index === batches.length };
+  }
+
+  /** The micro-batches of the next optimizer step. */
+  nextStep(accumulation: Accumulation): readonly MicroBatch[] {
+    const first = this.next();
+    const batches = this.plan.epoch(this.epoch);
+    const start = this.index - 1;
+    this.index = start + this.plan.countOfStep(batches, start, accumulation);
+    return [first.samples, ...batches.slice(start + 1, this.index)];
   }
 
   /** Epochs done, with the fraction of the present one. */

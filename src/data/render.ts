@@ -35,6 +35,10 @@ export interface Sample {
   readonly rowId: RowId;
 }
 
+export function targetTokensOf({ targetMask }: Pick<Sample, "targetMask">): number {
+  return targetMask.reduce((sum, bit) => sum + bit, 0);
+}
+
 export interface RenderedExample {
   readonly ids: Int32Array;
   readonly targetMask: Uint8Array;

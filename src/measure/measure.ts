@@ -7,7 +7,7 @@ import { loadDataset, refuseWithoutTargets } from "../data/dataset.node.ts";
 import { warningsOf } from "../data/dataset-report.ts";
 import { toExamples } from "../data/index.ts";
 import { readRows } from "../data/read-rows.node.ts";
-import type { Rendering, Sample } from "../data/render.ts";
+import { type Rendering, type Sample, targetTokensOf } from "../data/render.ts";
 import type { Collective } from "../distributed/collective.ts";
 import type { TextMetricName } from "../metrics/index.ts";
 import { perplexityOf } from "../metrics/perplexity.ts";
@@ -93,9 +93,9 @@ async function measureLoss(
     targetBytes: countTargetBytes(model.tokenizer, samples),
   });
   const scores = { perplexity, ...(bytePerplexity === undefined ? {} : { bytePerplexity }), loss };
-  const losses = samples.map(({ targetMask }, i) => ({
+  const losses = samples.map((sample, i) => ({
     lossSum: evaluation.sampleLosses[i]!,
-    targetTokens: targetMask.reduce((sum, bit) => sum + bit, 0),
+    targetTokens: targetTokensOf(sample),
   }));
   return { scores, losses };
 }

@@ -64,7 +64,11 @@ export async function fitMemory(
   const predict = async (choices: MemoryChoices) => {
     const prediction = await predictMemory(config, {
       recipe: { ...options, trainsTables: options.addTokens !== undefined },
-      ...{ precision: backend.precision, batchSize: rows, accumulates: options.gradientAccumulation > 1 },
+      ...{
+        precision: backend.precision,
+        batchSize: rows,
+        accumulates: options.gradientAccumulation > 1 || options.batchTokens !== undefined,
+      },
       ...{ sequenceLength, checkpointing: choices.gradientCheckpointing },
       ...{ storedDType: storedDTypeOf(folder), logitsChunkBytes: choices.logitsChunkBytes },
       onCard: card !== undefined,

@@ -2,7 +2,7 @@
 
 import { Tape } from "../autograd/tape.ts";
 import { assemble } from "../data/assemble.ts";
-import type { Sample } from "../data/render.ts";
+import { type Sample, targetTokensOf } from "../data/render.ts";
 import { type Collective, gatherNumbers, single } from "../distributed/collective.ts";
 import type { Decoder } from "../models/decoder.ts";
 import { type RouterBalance, RouterCount } from "../models/router-balance.ts";
@@ -50,7 +50,7 @@ export async function evaluate(
   const sampleLosses = groups.flatMap(({ start, end }, index) =>
     everyone[index % collective.size]!.splice(0, end - start),
   );
-  const targetTokens = samples.reduce((sum, sample) => sum + countTargets(sample), 0);
+  const targetTokens = samples.reduce((sum, sample) => sum + targetTokensOf(sample), 0);
   const tokens = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
   const total = sampleLosses.reduce((sum, loss) => sum + loss, 0);
   const router = decoder.config.mixture && (await balanceOf(collective, counted));
@@ -78,10 +78,6 @@ function groupsOf(samples: readonly Sample[], tokensPerPass: number): { start: n
     start = end;
   }
   return groups;
-}
-
-function countTargets(sample: Sample): number {
-  return sample.targetMask.reduce((sum, bit) => sum + bit, 0);
 }
 
 async function lossesOf(

@@ -7,14 +7,14 @@ import type { Backend } from "../backend/backend.ts";
 import { openBackend } from "../backend/index.ts";
 import type { TrainOptions } from "../config/train-options.ts";
 import { assemble, type Batch } from "../data/assemble.ts";
-import { BatchCursor, BatchPlan } from "../data/batches.ts";
+import { type Accumulation, accumulationOf, BatchCursor, BatchPlan } from "../data/batches.ts";
 import { refuseRun } from "../data/preflight.ts";
+import { targetTokensOf } from "../data/render.ts";
 import { broadcastValue, type Collective } from "../distributed/collective.ts";
 import { joinRanks } from "../distributed/join.node.ts";
 import type { MemoryChoices } from "../memory/fit-memory.ts";
 import { stateMemoryOf } from "../memory/state-memory.ts";
 import { trainedParts } from "../models/mixture-parts.ts";
-import { scheduleFactor } from "../optim/schedule.ts";
 import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
 import { Session, type StartedStep } from "../session/session.ts";
 import { preflightRun } from "./check.ts";
@@ -22,6 +22,7 @@ import { type RunState, restoreCheckpoint } from "./checkpoint.ts";
 import { divergence } from "./divergence.ts";
 import type { RunTraining } from "./engine.ts";
 import type { StepEvent, TrainEvent, TrainSummary } from "./events.ts";
+import { learningRateAt, scheduleOf } from "./learning-rate.ts";
 import { longerRunEvent } from "./longer-run.ts";
 import { type Metrics, MetricsLog, noLog } from "./metrics-log.ts";
 import { backendOfRank, requireSameOnRanks, requireSameParameters, restoreOnRanks } from "./ranks.ts";
@@ -88,6 +89,7 @@ class Run {
   private readonly session: Session;
   private readonly parts: RunParts;
   private readonly saves: RunSaves;
+  private readonly accumulation: Accumulation;
   private readonly totalSteps: number;
   /** Known once execute() has looked at the files that the recipe names. */
   private identity: RunIdentity = {};
@@ -108,10 +110,13 @@ class Run {
     private readonly warn: (message: string) => void,
   ) {
     const lengths = data.train.map((sample) => sample.ids.length);
-    this.plan = new BatchPlan(lengths, options);
+    const targets = options.batchTokens === undefined ? undefined : data.train.map(targetTokensOf);
+    this.plan = new BatchPlan(lengths, options, targets);
     this.cursor = new BatchCursor(this.plan);
-    this.totalSteps =
-      options.maxSteps ?? this.plan.countSteps(options.epochs ?? 1, options.gradientAccumulation);
+    this.accumulation = accumulationOf(options);
+    this.totalSteps = options.maxSteps ?? this.plan.countSteps(options.epochs ?? 1, this.accumulation);
+    // A schedule that does not fit the run is refused before anything is allocated for it.
+    scheduleOf(options, this.totalSteps);
     const stateMemory = stateMemoryOf(backend, memory, options.out);
     const { gradientCheckpointing: checkpointing, logitsChunkBytes } = memory;
     const { loaded } = trainable.model;
@@ -241,7 +246,7 @@ class Run {
       evalRows: this.data.evaluation.length,
       tokens: report.tokens,
       targetTokens: report.targetTokens,
-      stepsPerEpoch: this.plan.countSteps(1, this.options.gradientAccumulation),
+      stepsPerEpoch: this.plan.countSteps(1, this.accumulation),
       totalSteps: this.totalSteps,
       firstStep: this.state.step + 1,
     });
@@ -252,24 +257,13 @@ class Run {
       this.emit({ type: "info", message: `logits exist ${inMegabytes(logitsChunkBytes)} at a time` });
   }
 
-  /** Micro-batches of one optimizer step; gradients never accumulate across the end of an epoch. */
-  private nextBatches(): Batch[] {
-    const batches: Batch[] = [];
-    for (let i = 0; i < this.options.gradientAccumulation; i++) {
-      const { samples, endsEpoch } = this.cursor.next();
-      batches.push(assemble(samples.map((index) => this.data.train[index]!)));
-      if (endsEpoch) break;
-    }
-    return batches;
-  }
-
   private async start(step: number): Promise<Flight> {
     const { options } = this;
     const startedAt = performance.now();
-    const batches = this.nextBatches();
-    const { schedule: name, warmupSteps } = options;
-    const learningRate =
-      options.learningRate * scheduleFactor({ name, warmupSteps, totalSteps: this.totalSteps }, step);
+    const batches = this.cursor
+      .nextStep(this.accumulation)
+      .map((samples) => assemble(samples.map((index) => this.data.train[index]!)));
+    const learningRate = learningRateAt(options, this.totalSteps, step);
     const { maxGradNorm } = options;
     const { numbers } = await this.session.startStep(batches, { learningRate, maxGradNorm });
     const after = { passes: this.session.passes, cursor: this.cursor.state() };

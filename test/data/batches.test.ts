@@ -219,3 +219,37 @@ describe("steps of epochs", () => {
     expect(packed.countSteps(0.5, 1)).toBe(Math.ceil(of(0) / 2));
   });
 });
+
+describe("steps by target tokens", () => {
+  const lengths = Array.from({ length: 37 }, (_, i) => 5 + ((i * 7) % 23));
+  const targets = lengths.map((length, i) => (i % 5 === 0 ? 0 : Math.ceil(length / 2)));
+  const accumulation = { targetTokens: 40 };
+
+  it.each([true, false])("takes as many micro-batches as reach them, packing %s", (packing) => {
+    const plan = new BatchPlan(lengths, { ...OPTIONS, batchSize: 1, packing }, targets);
+    const cursor = new BatchCursor(plan);
+    const targetsOf = (batch: readonly number[]) => batch.reduce((sum, i) => sum + targets[i]!, 0);
+    const steps = plan.countSteps(2, accumulation);
+    const taken = Array.from({ length: steps }, () => {
+      const batches = cursor.nextStep(accumulation);
+      const sums = batches.map(targetsOf);
+      const all = sums.reduce((a, b) => a + b, 0);
+      const ends = cursor.state().index === plan.epoch(cursor.state().epoch).length;
+      // Reached by the last micro-batch, not before; or the epoch ended.
+      expect(all - sums.at(-1)!).toBeLessThan(40);
+      if (!ends) expect(all).toBeGreaterThanOrEqual(40);
+      return batches;
+    });
+    expect(cursor.state()).toMatchObject({ epoch: 1, index: plan.epoch(1).length });
+    expect(taken.flat()).toEqual([...plan.epoch(0), ...plan.epoch(1)]);
+  });
+
+  it("goes on from any place as if it had not stopped", () => {
+    const plan = new BatchPlan(lengths, { ...OPTIONS, batchSize: 1, packing: false }, targets);
+    const straight = new BatchCursor(plan);
+    for (let step = 0; step < 30; step++) {
+      const resumed = new BatchCursor(plan, straight.state());
+      expect(resumed.nextStep(accumulation)).toEqual(straight.nextStep(accumulation));
+    }
+  });
+});

@@ -59,6 +59,18 @@ describe(`on ${backendName}`, () => {
     expect(one.steps.at(-1)!.loss).toBeLessThan(one.steps[0]!.loss);
   });
 
+  it("steps by target tokens are the same steps as by micro-batches", async () => {
+    const whole = { batchSize: 1, maxSteps: 3 };
+    expectSame(await train({ ...whole, batchTokens: 1e6 }), await train({ ...whole, batchSize: 24 }));
+    const one = await train(whole);
+    expectSame(await train({ ...whole, batchTokens: 1 }), one);
+    const reached = (await train({ ...whole, batchTokens: 30 })).steps.map((step) => step.targetTokens);
+    expect(Math.min(...reached)).toBeGreaterThanOrEqual(30);
+    expect(Math.max(...reached)).toBeLessThan(
+      30 + Math.max(...one.steps.map((step) => step.targetTokens)) * 4,
+    );
+  });
+
   it("a pack of rows is the same rows apart", async () => {
     const apart = await train({ batchSize: 24 });
     expectSame(await train({ batchSize: 1, packing: true, sequenceLength: 2048 }), apart);

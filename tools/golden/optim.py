@@ -10,7 +10,8 @@ Parameters are stream 0, the gradient of step s (from 1) is stream s, both unit 
 import torch
 import bitsandbytes as bnb
 from torch.nn import Parameter
-from transformers import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+from transformers import (get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup,
+                          get_linear_schedule_with_warmup, get_scheduler)
 from models import deviation
 from philox import uniform
 from record import array, number, numbers, versions, write
@@ -102,10 +103,10 @@ def lion(seed, s):
             "float32Deviation": deviation(params, run(torch.float32)[0])}
 
 
-def schedule(make, warmup, total):
+def schedule(make, warmup, total, **more):
     p = Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([p], lr=1.0)
-    scheduler = make(optimizer, warmup, total)
+    scheduler = make(optimizer, warmup, total, **more)
     factors = []
     for _ in range(total):
         factors.append(optimizer.param_groups[0]["lr"])
@@ -119,6 +120,31 @@ SCHEDULES = {
     "linear": get_linear_schedule_with_warmup,
     "cosine": get_cosine_schedule_with_warmup,
 }
+
+def named(name, o, w, t, **kwargs):
+    return get_scheduler(name, o, num_warmup_steps=w, num_training_steps=t, scheduler_specific_kwargs=kwargs)
+
+
+# What ends at a floor, by the options that lowrank has for it. A linear one is the polynomial of power 1.
+FLOORS = [
+    ("linear", dict(floor=0.1), lambda o, w, t: named("polynomial", o, w, t, lr_end=0.1, power=1.0)),
+    ("cosine", dict(floor=0.1), lambda o, w, t: named("cosine_with_min_lr", o, w, t, min_lr_rate=0.1)),
+    ("cosine", dict(floor=0.25), lambda o, w, t: named("cosine_with_min_lr", o, w, t, min_lr=0.25)),
+]
+STABLE = [(floor, steps, shape) for floor in (0.0, 0.2) for steps in (1, 4) for shape in ("cosine", "linear", "1-sqrt")]
+
+
+def floors():
+    cases = []
+    for name, more, make in FLOORS:
+        cases += [{"name": name, **more, **schedule(make, w, t)} for w, t in ((0, 12), (3, 12), (4, 5))]
+    for floor, steps, shape in STABLE:
+        def make(o, w, t):
+            return named("warmup_stable_decay", o, w, t, num_decay_steps=steps, decay_type=shape, min_lr_ratio=floor)
+        more = {"floor": floor, "decaySteps": steps, "decayShape": shape}
+        cases += [{"name": "wsd", **more, **schedule(make, w, t)} for w, t in ((0, 12), (3, 12), (2, 6))]
+    return cases
+
 
 # 700 elements: two full blocks of 256 and a tail. "zeroBlock": gradients of elements 256..511 are 0.
 ADAMW_8BIT = {
@@ -164,6 +190,7 @@ def main():
         "meaning": "factors[s] multiplies the learning rate of update s, counted from 0",
         "cases": {name: [schedule(make, w, t) for w, t in ((0, 12), (3, 12), (1, 1), (5, 5), (8, 5))]
                   for name, make in SCHEDULES.items()},
+        "floors": floors(),
     })
     write("optim/adamw-8bit.json", {
         "versions": versions("bitsandbytes", "torch", "numpy"), "blockSize": 256,
