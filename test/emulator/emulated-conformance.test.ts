@@ -15,6 +15,8 @@ const attentionTolerance = 4e-3;
 
 /** One case for every way that operands can lie, of sizes that reach subgroup matrices and go beyond a tile. */
 const patterns = [
+  /^attention and backward \[\[(70|150|40),.* width (16|64|128) window \d+( sinks)?$/,
+  /^attention over a cache, window 6/,
   /^linear frozen (f32|bf16) \[65,516\]/,
   /^linear trained \[130,200\]/,
   /^linear with adapters of rank (8|19), dropout 0, two parts \[130,200\]/,
@@ -42,6 +44,25 @@ describe("kernels of the matrix tier, emulated", () => {
     const tolerance = kernelCase.attention ? attentionTolerance : productTolerance;
     for (const [key, values] of Object.entries(expected))
       expect(worst(actual[key]!, values), key).toBeLessThan(tolerance);
+  });
+
+  it.each([
+    ["matrices of other sides", wide, 49152],
+    ["narrow tiles, where workgroup memory is short", large, 32768],
+  ] as const)("attention with %s", async (_, matrix, maxComputeWorkgroupStorageSize) => {
+    const labels: string[] = [];
+    for (const kernelCase of cases.filter(({ name }) =>
+      /^attention and backward .* width (64|128)/.test(name),
+    )) {
+      const opened = openEmulated("matrix", matrix, { maxComputeWorkgroupStorageSize });
+      const gpu = partsOn(opened);
+      gpu.commands.onLaunch = ({ label }) => labels.push(label);
+      const expected = await kernelCase.run(new Stage(openReference("f64")));
+      const actual = await kernelCase.run(new Stage(backendOf(opened, gpu)));
+      for (const [key, values] of Object.entries(expected))
+        expect(worst(actual[key]!, values), `${kernelCase.name}: ${key}`).toBeLessThan(attentionTolerance);
+    }
+    expect(labels).toContain("attention-matrix-backward 128");
   });
 
   // Adapters of a model at its start and in training: B of 1e-7 beside weights of 1, x of 1e4 and of 1e-6.

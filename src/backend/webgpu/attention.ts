@@ -77,20 +77,22 @@ function attentionBackward(gpu: Gpu, operands: Operands<"attentionBackward">): v
   if (segments.count === 0 || tokens === 0) return;
   checkSizes(gpu, "attention", [q, k, v]);
   const rows = tokens * heads;
+  const addSinks = (statistics: Operand) => {
+    if (!sinks || !dSinks) return;
+    const pipeline = gpu.pipelines.get("attention-sinks-backward", plain("attention-sinks-backward"));
+    gpu.commands.launch(pipeline, [statistics, operand(sinks), operand(dSinks)], [tokens, heads], heads);
+  };
+  if (softcap === 0 && matrixAttentionFits(gpu, [q, k, v, dOut], segments)) {
+    const inputs = [q, k, v, out, dOut] as const;
+    matrixAttentionBackward(gpu, inputs, lse, segments, scale, window, [dq, dk, dv], addSinks);
+    return;
+  }
   withScratch(gpu, 8 * rows, (memory) => {
     const statistics = { buffer: memory, byteOffset: 0, sizeBytes: 8 * rows };
     const delta = gpu.pipelines.get("attention-delta", plain("attention-delta"));
     const from = [operand(out), operand(dOut), operand(lse), statistics];
     gpu.commands.launch(delta, from, [rows, width], Math.ceil(rows / 8));
-    if (sinks && dSinks) {
-      const pipeline = gpu.pipelines.get("attention-sinks-backward", plain("attention-sinks-backward"));
-      const bound = [statistics, operand(sinks), operand(dSinks)];
-      gpu.commands.launch(pipeline, bound, [tokens, heads], heads);
-    }
-    if (softcap === 0 && matrixAttentionFits(gpu, [q, k, v, dOut], segments)) {
-      matrixAttentionBackward(gpu, [q, k, v, dOut], statistics, segments, scale, window, [dq, dk, dv]);
-      return;
-    }
+    addSinks(statistics);
     const constants = { ...backwardTiles(gpu, width), D: width, CAPPED: softcap > 0 ? 1 : 0 };
     const name = Object.values(constants).join(" ");
     const byQuery = gpu.pipelines.get(`attention-backward-query ${name}`, () => ({

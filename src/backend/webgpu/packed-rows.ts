@@ -27,8 +27,15 @@ export function findLargest(gpu: Gpu, source: Operand, largest: Operand): void {
   withScratch(gpu, 4 * groups, (memory) => {
     const partial = { buffer: memory, byteOffset: 0, sizeBytes: 4 * groups };
     gpu.commands.launch(pipeline, [source, partial], [count, largestSpan], groups);
-    gpu.commands.launch(pipeline, [partial, largest], [groups, groups], 1);
+    largestOfPartial(gpu, partial, largest);
   });
+}
+
+/** largest = the largest of bits of magnitudes. */
+export function largestOfPartial(gpu: Gpu, partial: Operand, largest: Operand): void {
+  const count = partial.sizeBytes / 4;
+  const pipeline = gpu.pipelines.get("reduce-largest", plain("reduce-largest"));
+  gpu.commands.launch(pipeline, [partial, largest], [count, count], 1);
 }
 
 /** Operand A of gemm-matrix.wgsl: rows of f16, `lda` elements each, from vector `firstRow` of its memory on. */

@@ -66,6 +66,7 @@ function attentionCases(): KernelCase[] {
       sinks: true,
     },
     { lengths: [[9, 9]], heads: 2, kvHeads: 2, width: 16, window: 0, sinks: true },
+    { lengths: [[40, 40]], heads: 2, kvHeads: 1, width: 16, window: 0, sinks: true },
     { lengths: [[90, 90]], heads: 2, kvHeads: 1, width: 256, window: 0 },
     { lengths: [[66, 66]], heads: 2, kvHeads: 1, width: 512, window: 0, softcap: 4 },
   ];

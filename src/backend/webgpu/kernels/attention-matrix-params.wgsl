@@ -1,14 +1,6 @@
-// What the attention kernels on subgroup matrices share. Copies of q, k, v and dOut in f16 lie in one buffer, "halves", at
-// element qAt and so on, rows [T, heads, D], followed by zero rows enough for a last tile; matrices are loaded from there.
-// STRIPS subgroups of SUBGROUP lanes take MM rows each; matrices are MM x MN x MK; the other side goes by WIDTH at a time.
-
-struct Params {
-  halves: u32, table: u32, statistics: u32, largest: u32, first: u32, second: u32,
-  heads: u32, kvHeads: u32, window: u32, scale: f32, qAt: u32, kAt: u32, vAt: u32, dOutAt: u32,
-}
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> halves: array<f16>;
-@group(0) @binding(2) var<storage, read> table: array<i32>;
+// What the attention kernels on subgroup matrices share. Their inputs are rows [T, heads, D] of f32, which become f16 on their
+// way into workgroup memory: WIDTH rows of two inputs at a time, "tiles". STRIPS subgroups of SUBGROUP lanes take MM rows each
+// of the other side, whose matrices they keep; matrices are MM x MN x MK.
 
 alias Left = subgroup_matrix_left<f16, MK, MM>;
 alias Right = subgroup_matrix_right<f16, MN, MK>;
@@ -21,9 +13,28 @@ const ACROSS = WIDTH / MN;
 const DEEP = WIDTH / MK;
 const STRIP = MM * WIDTH;
 const PER_ROW = SUBGROUP / MM; // lanes that share a row
+const ROWS = STRIPS * MM;
+// Tiles hold eight elements a vector; their rows end in a vector of padding that keeps them off one bank.
+const EIGHTS = D / 8u;
+const ROW = EIGHTS + 1u;
+const SECOND = WIDTH * ROW; // where the second tile starts
+// Of slices of MK columns of two inputs' strips, which pass through the same memory.
+const SLICE_EIGHTS = MK / 8u;
+const SLICE_ROW = SLICE_EIGHTS + 1u;
+const SLICES = 2u * ROWS * SLICE_ROW;
 
+const TILES = select(2u * SECOND, SLICES, SLICES > 2u * SECOND);
+
+var<workgroup> tiles: array<vec4u, TILES>;
 var<workgroup> scores: array<f32, STRIPS * STRIP>;
 var<workgroup> weights: array<f16, STRIPS * STRIP>;
+
+/// Eight elements in f16, times a factor.
+fn eightOf(low: vec4f, high: vec4f, factor: f32) -> vec4u {
+  let a = clamp(low * factor, vec4f(-65504.0), vec4f(65504.0));
+  let b = clamp(high * factor, vec4f(-65504.0), vec4f(65504.0));
+  return vec4u(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
+}
 
 /// Whether a query at "position" of its segment sees "key".
 fn visible(position: u32, key: u32) -> bool {
