@@ -25,6 +25,14 @@ interface AddedToken {
   readonly normalized: boolean;
 }
 
+/** A text's added tokens and the normalised stretches between them; `first`: the stretch begins the text. */
+export type AddedTokenSplitter = (
+  text: string,
+) => readonly (
+  | { readonly id: number; readonly content: string }
+  | { readonly text: string; readonly first: boolean }
+)[];
+
 /** A stretch of a text, or an added token found in it. */
 type Piece = { readonly text: string; readonly start: number } | { readonly token: AddedToken };
 
@@ -33,8 +41,11 @@ const wordAtEnd = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]$/u;
 const wordAtStart = /^[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]/u;
 const space = /\p{White_Space}/u;
 
-/** Makes an engine find added tokens so. `vocabulary` is tokenizer.json's model.vocab, in either of its forms. */
-export function findAddedTokensAsRust(engine: Engine, vocabulary: unknown): void {
+/**
+ * Makes an engine find added tokens so, and returns what finds them. `vocabulary` is tokenizer.json's model.vocab, in either
+ * of its forms.
+ */
+export function findAddedTokensAsRust(engine: Engine, vocabulary: unknown): AddedTokenSplitter {
   const parts = engine as unknown as EngineParts;
   const { normalizer, pre_tokenizer: preTokenizer, model, added_tokens: tokens } = parts;
   const plain = new Matcher(
@@ -45,17 +56,23 @@ export function findAddedTokensAsRust(engine: Engine, vocabulary: unknown): void
       .filter((token) => token.normalized)
       .map((token) => [normalizer ? normalizer(token.content) : token.content, token]),
   );
+  const split: AddedTokenSplitter = (text) =>
+    plain.split(text).flatMap((piece) => {
+      if ("token" in piece) return [piece.token];
+      const stretch = normalizer ? normalizer(piece.text) : piece.text;
+      // What only a text's first word gets is for the beginning of the whole text.
+      return normalised
+        .split(stretch)
+        .map((inner) =>
+          "token" in inner ? inner.token : { text: inner.text, first: piece.start + inner.start === 0 },
+        );
+    });
   parts.encode_text = (text) => {
     if (text === null) return null;
-    return plain.split(text).flatMap((piece) => {
-      if ("token" in piece) return [piece.token.content];
-      const stretch = normalizer ? normalizer(piece.text) : piece.text;
-      return normalised.split(stretch).flatMap((inner) => {
-        if ("token" in inner) return [inner.token.content];
-        // What only a text's first word gets is for the beginning of the whole text.
-        const section_index = piece.start + inner.start === 0 ? 0 : 1;
-        return model(preTokenizer ? preTokenizer(inner.text, { section_index }) : [inner.text]);
-      });
+    return split(text).flatMap((piece) => {
+      if ("id" in piece) return [piece.content];
+      const section_index = piece.first ? 0 : 1;
+      return model(preTokenizer ? preTokenizer(piece.text, { section_index }) : [piece.text]);
     });
   };
   const ids = new Map(tokens.map((token) => [token.content, token.id]));
@@ -65,6 +82,7 @@ export function findAddedTokensAsRust(engine: Engine, vocabulary: unknown): void
   const inModel = membership(vocabulary);
   for (const content of ids.keys()) if (!inModel(content)) model.tokens_to_ids.delete(content);
   parts.token_to_id = (token) => ids.get(token) ?? model.tokens_to_ids.get(token);
+  return split;
 }
 
 function membership(vocabulary: unknown): (token: string) => boolean {
@@ -85,6 +103,8 @@ interface Node {
 class Matcher {
   private readonly root: Node = { next: new Map() };
   private readonly empty: boolean;
+  /** Finds the next unit that a pattern begins with. */
+  private readonly beginning: RegExp;
 
   constructor(patterns: readonly (readonly [string, AddedToken])[]) {
     for (const [pattern, token] of patterns) {
@@ -102,6 +122,8 @@ class Matcher {
       node.token ??= token;
     }
     this.empty = this.root.next.size === 0;
+    const units = [...this.root.next.keys()].map((unit) => escapedUnit(unit));
+    this.beginning = new RegExp(`[${units.join("")}]`, "g");
   }
 
   /** The text as tokens and the stretches between; no stretch is empty. */
@@ -111,6 +133,10 @@ class Matcher {
     const pieces: Piece[] = [];
     let done = 0;
     for (let at = 0; at < text.length; ) {
+      this.beginning.lastIndex = at;
+      const next = this.beginning.exec(text);
+      if (!next) break;
+      at = next.index;
       const found = this.longestAt(text, at);
       if (!found) {
         at++;
@@ -142,6 +168,10 @@ class Matcher {
     }
     return found;
   }
+}
+
+function escapedUnit(unit: string): string {
+  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
 function insideWord(text: string, start: number, stop: number): boolean {

@@ -7,15 +7,18 @@ import { Tokenizer as Engine } from "@huggingface/tokenizers";
 import { UserError } from "../util/errors.ts";
 import { findAddedTokensAsRust } from "./added-tokens.ts";
 import { contentHash } from "./content-hash.ts";
+import { type FastEncoder, fastEncoder } from "./fast-encoder.ts";
 import { readSpecialTokens, type SpecialTokens } from "./special-tokens.ts";
 import { tokenBound } from "./token-bound.ts";
 import { type PatternGuard, patternGuard, refuseDeepFiles, refuseHugeIds } from "./tokenizer-bounds.ts";
 import type { TokenizerFiles } from "./tokenizer-files.ts";
+import type { LibraryPreTokenizer } from "./word-splitter.ts";
 
 /** Jinja sources by name: "default" for conversations, "tool_use" for those with tools, others for who asks by name. */
 export type NamedTemplates = Readonly<Record<string, string>>;
 
-const LONE_SURROGATE = /\p{Surrogate}/gu;
+const LONE_SURROGATE = /\p{Surrogate}/u;
+const LONE_SURROGATES = new RegExp(LONE_SURROGATE, "gu");
 
 export class Tokenizer {
   readonly name: string;
@@ -40,6 +43,11 @@ export class Tokenizer {
   private readonly engine: Engine;
   private readonly files: TokenizerFiles;
   private readonly guarded: PatternGuard;
+  private readonly fast: FastEncoder | undefined;
+  /** What the post-processor puts around a text; undefined where it does more. */
+  private readonly around:
+    | { readonly before: readonly number[]; readonly after: readonly number[] }
+    | undefined;
 
   constructor(files: TokenizerFiles) {
     this.name = files.name;
@@ -49,8 +57,10 @@ export class Tokenizer {
     refuseHugeIds(json, files.name);
     this.guarded = patternGuard(json, files.name);
     try {
-      this.engine = new Engine(json, config);
-      findAddedTokensAsRust(this.engine, (json.model as JsonRecord | undefined)?.vocab);
+      const opened = openEngine(json, config);
+      this.engine = opened.engine;
+      this.fast = opened.fast;
+      this.around = this.fast && this.findAround();
     } catch (error) {
       throw new UserError(
         `${files.name}: tokenizer.json cannot be used: ${(error as Error).message}. Expected the file that transformers' save_pretrained writes.`,
@@ -110,7 +120,7 @@ export class Tokenizer {
   /** Token ids of a text. With `addSpecialTokens` the post-processor runs: BOS where the tokenizer adds one. */
   encode(text: string, options: { addSpecialTokens?: boolean } = {}): number[] {
     // JSON may hold half a surrogate pair, which has no UTF-8 form.
-    const wellFormed = text.replace(LONE_SURROGATE, "\ufffd");
+    const wellFormed = LONE_SURROGATE.test(text) ? text.replace(LONE_SURROGATES, "\ufffd") : text;
     const ids = this.encodeGuarded(wellFormed, options.addSpecialTokens ?? true);
     for (const id of ids) {
       if (id === undefined) {
@@ -168,10 +178,25 @@ export class Tokenizer {
   }
 
   private encodeGuarded(text: string, addSpecialTokens: boolean): number[] {
-    return this.guarded(
-      text.length,
-      () => this.engine.encode(text, { add_special_tokens: addSpecialTokens }).ids,
-    );
+    const { engine, fast, around } = this;
+    return this.guarded(text.length, () => {
+      if (!fast || (addSpecialTokens && !around))
+        return engine.encode(text, { add_special_tokens: addSpecialTokens }).ids;
+      const ids = fast.encode(text);
+      return addSpecialTokens ? [...around!.before, ...ids, ...around!.after] : ids;
+    });
+  }
+
+  private findAround(): Tokenizer["around"] {
+    const { post_processor: process } = this.engine as unknown as EngineParts;
+    if (!process) return { before: [], after: [] };
+    const probe = "\u0000text";
+    const tokens = process([probe], null, true).tokens;
+    const at = tokens.indexOf(probe);
+    const ids = tokens.map((token) => this.engine.token_to_id(token));
+    const [before, after] = [ids.slice(0, at), ids.slice(at + 1)];
+    if (at < 0 || [...before, ...after].some((id) => id === undefined)) return undefined;
+    return { before, after } as Tokenizer["around"];
   }
 
   private findPrefix(): number[] {
@@ -186,6 +211,28 @@ export class Tokenizer {
 }
 
 type JsonRecord = Record<string, unknown>;
+
+/** What of the library's inside is used here. */
+interface EngineParts {
+  readonly pre_tokenizer: LibraryPreTokenizer | null;
+  readonly post_processor:
+    | ((tokens: string[], pair: null, addSpecialTokens: boolean) => { readonly tokens: readonly string[] })
+    | null;
+}
+
+/** The library, and what encodes in its place where it can. The library is then spared the merges, which it reads slowly. */
+function openEngine(json: JsonRecord, config: JsonRecord): { engine: Engine; fast?: FastEncoder } {
+  const model = (json.model ?? {}) as JsonRecord;
+  if ((model.type ?? "BPE") === "BPE" && Array.isArray(model.merges)) {
+    const engine = new Engine({ ...json, model: { ...model, merges: [] } }, config);
+    const pieces = findAddedTokensAsRust(engine, model.vocab);
+    const fast = fastEncoder(json, (engine as unknown as EngineParts).pre_tokenizer, pieces);
+    if (fast) return { engine, fast };
+  }
+  const engine = new Engine(json, config);
+  findAddedTokensAsRust(engine, model.vocab);
+  return { engine };
+}
 
 function asObject(value: unknown, where: string): JsonRecord {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
