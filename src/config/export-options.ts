@@ -1,5 +1,6 @@
 // The options of `lowrank export`. What they do is publish/export-gguf.ts.
 
+import { fileTypes, type GgufFileType } from "../publish/gguf-mix.ts";
 import { UsageError } from "../util/errors.ts";
 import { choice, defineOptions, type OptionsOf, text, toggle } from "./define.ts";
 import { chatTemplate, deviceFields, modelFields } from "./fields.ts";
@@ -14,7 +15,7 @@ export const exportDefinition = defineOptions({
       chatTemplate,
       adapterOnly: toggle("write the adapter alone, for llama.cpp's --lora", false),
       format: choice(["gguf"], "format of the file", { default: "gguf" }),
-      type: choice(["auto", "f32", "f16", "bf16", "q8_0", "q4_0"], "type of the tensors", {
+      type: choice(["auto", ...(Object.keys(fileTypes) as GgufFileType[])], "type of the tensors", {
         defaultText: "auto, the model's own; f32 for an adapter",
         default: "auto",
       }),

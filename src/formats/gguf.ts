@@ -5,23 +5,34 @@
 //   tensor: name string | dimensions u32 | sizes u64, fastest first | type u32 | offset u64 from the data
 //   padding to general.alignment (32) | data, each tensor starting at a multiple of the alignment
 //
-// Names, shapes and bytes only; block types are encoded in gguf-blocks.ts, the writer is gguf-writer.ts. Shapes here
+// Names, shapes and bytes only; block types are gguf-blocks/, the writer is gguf-writer.ts. Shapes here
 // are row-major [out, in], the reverse of the file's. Format: github.com/ggml-org/ggml, docs/gguf.md.
 
 import { elementCount } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
 import type { ByteSource } from "./byte-source.ts";
+import { blockTypeOf, type GgufNumberType } from "./gguf-blocks/index.ts";
+
+/** ggml's number of each type of numbers. */
+const typeIds: Record<GgufNumberType, number> = {
+  ...{ f32: 0, f16: 1, bf16: 30 },
+  ...{ q4_0: 2, q4_1: 3, q5_0: 6, q5_1: 7, q8_0: 8, mxfp4: 39 },
+  ...{ q4_k: 12, q5_k: 13, q6_k: 14 },
+};
 
 /** ggml's number, elements a block, and bytes a block. */
-export const ggufTensorTypes = {
-  f32: { id: 0, block: 1, blockBytes: 4 },
-  f16: { id: 1, block: 1, blockBytes: 2 },
-  q4_0: { id: 2, block: 32, blockBytes: 18 },
-  q8_0: { id: 8, block: 32, blockBytes: 34 },
-  bf16: { id: 30, block: 1, blockBytes: 2 },
-} as const;
+export const ggufTensorTypes = Object.fromEntries(
+  Object.entries(typeIds).map(([name, id]) => {
+    const type = name as GgufNumberType;
+    const { block, blockBytes } = blockTypeOf(type) ?? {
+      block: 1,
+      blockBytes: type === "f32" ? 4 : 2,
+    };
+    return [type, { id, block, blockBytes }];
+  }),
+) as Record<GgufNumberType, { readonly id: number; readonly block: number; readonly blockBytes: number }>;
 
-export type GgufTensorType = keyof typeof ggufTensorTypes;
+export type GgufTensorType = GgufNumberType;
 
 /** In the order of ggml's numbers, from 0. */
 const scalarTypes = [

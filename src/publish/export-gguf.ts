@@ -4,7 +4,6 @@
 import type { Backend } from "../backend/backend.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
-import type { GgufTensorType } from "../formats/gguf.ts";
 import { writeGguf } from "../formats/gguf-writer.ts";
 import { type JsonObject, readJsonObject } from "../formats/json.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
@@ -20,6 +19,7 @@ import { elementCount } from "../tensor/tensor.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
 import { UsageError } from "../util/errors.ts";
 import { ggufAdapter } from "./gguf-adapter.ts";
+import type { GgufFileType } from "./gguf-mix.ts";
 import { modelMetadata, modelTensors } from "./gguf-model.ts";
 import { tokenizerMetadata } from "./gguf-tokenizer.ts";
 import { mergedSource } from "./merged-source.ts";
@@ -32,7 +32,7 @@ export interface ExportOptions {
   /** In place of the adapter's template and the model's. */
   readonly chatTemplate?: string;
   readonly out: string;
-  readonly type: GgufTensorType | "auto";
+  readonly type: GgufFileType | "auto";
   readonly adapterOnly: boolean;
   readonly modelfile: boolean;
   readonly preTokenizer?: string;
@@ -41,7 +41,7 @@ export interface ExportOptions {
 export interface ExportReport {
   readonly out: string;
   readonly kind: "model" | "adapter";
-  readonly type: GgufTensorType;
+  readonly type: GgufFileType;
   readonly tensors: number;
   readonly modelfile?: string;
 }
@@ -84,7 +84,7 @@ async function exportLocked(
     let report: ExportReport;
     if (options.adapterOnly && adapter) {
       const type = options.type === "auto" ? "f32" : options.type;
-      if (type === "q8_0" || type === "q4_0")
+      if (type !== "f32" && type !== "f16" && type !== "bf16")
         throw new UsageError(`--type ${type}: adapters are exported as f32, f16 or bf16`);
       const unchanged = await unchangedTensors(base, planAdapter(config, adapter));
       const { metadata, tensors } = ggufAdapter(config, adapter, {
@@ -167,7 +167,7 @@ async function readTokenizerJson(model: string): Promise<JsonObject> {
   }
 }
 
-function storedType(source: WeightSource, name: string): GgufTensorType {
+function storedType(source: WeightSource, name: string): GgufFileType {
   const dtype = source.find(name)?.dtype;
   return dtype === "f16" || dtype === "bf16" ? dtype : "f32";
 }

@@ -3,7 +3,7 @@
 // B. The rows of q's and k's B are interleaved as the weights they add to (gguf-names.ts).
 
 import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
-import { encodeGguf } from "../formats/gguf-blocks.ts";
+import { encodeGguf } from "../formats/gguf-blocks/index.ts";
 import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { LoadedAdapter } from "../formats/peft.ts";
 import { planAdapter } from "../models/adapter-plan.ts";

@@ -3,16 +3,16 @@
 // bytes formats/gguf-writer.ts's. Keys and conventions: llama.cpp's converter (conversion/llama.py, qwen.py).
 
 import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
-import { encodeGguf } from "../formats/gguf-blocks.ts";
+import { encodeGguf } from "../formats/gguf-blocks/index.ts";
 import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { DecoderConfig, LayerConfig } from "../models/decoder-config.ts";
 import { type WeightSpec, weightSpecs } from "../models/decoder-weights.ts";
 import type { WeightSource } from "../models/load-model.ts";
-import { isQuantizable } from "../models/mixture-size.ts";
 import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
 import { orderColumns, rowRanges, transformed } from "./gguf-delta.ts";
+import { fileTypes, type GgufFileType, mixedTypes } from "./gguf-mix.ts";
 import {
   type GgufPiece,
   ggufArchitecture,
@@ -23,8 +23,8 @@ import {
 } from "./gguf-names.ts";
 import { ropeMetadata, ropeTensors } from "./gguf-rope.ts";
 
-/** llama.cpp's number for the type that most of a file's tensors have. */
-const fileTypes: Record<GgufTensorType, number> = { f32: 0, f16: 1, q4_0: 2, q8_0: 7, bf16: 32 };
+/** Mean squares of what each column of a tensor is multiplied with, by the tensor's name in GGUF; of experts one after the other. */
+export type Importance = ReadonlyMap<string, Float32Array>;
 
 const pieceElements = 2 * 2 ** 20;
 /** Largest number that rounds to a finite f16. */
@@ -33,7 +33,7 @@ const largestF16 = 65519;
 /** Metadata of the model itself. `warn` hears of what llama.cpp computes in another way. */
 export function modelMetadata(
   config: DecoderConfig,
-  about: { readonly name: string; readonly type: GgufTensorType; readonly warn?: (message: string) => void },
+  about: { readonly name: string; readonly type: GgufFileType; readonly warn?: (message: string) => void },
 ): Map<string, GgufValue> {
   const { name: architecture, ...like } = ggufArchitecture(config);
   const metadata = new Map<string, GgufValue>();
@@ -47,7 +47,7 @@ export function modelMetadata(
     "general.size_label",
     sizeLabel(weightSpecs(config).reduce((sum, w) => sum + elementCount(w.shape), 0)),
   );
-  u32("general.file_type", fileTypes[about.type]);
+  u32("general.file_type", fileTypes[about.type].id);
   u32("general.quantization_version", 2);
   const key = (name: string) => `${architecture}.${name}`;
   /** One number, or one a layer where they differ. */
@@ -95,40 +95,50 @@ function sizeLabel(parameters: number): string {
   return scaled.toFixed(Math.max(0, 2 - digits)) + letter;
 }
 
-/** The tensors, in the order of the layers. */
+/** The tensors, in the order of the layers. `importance` weighs the errors of quantised ones. */
 export function modelTensors(
   config: DecoderConfig,
   source: WeightSource,
-  type: GgufTensorType,
+  file: GgufFileType,
+  importance?: Importance,
 ): GgufTensorToWrite[] {
-  const tensors: GgufTensorToWrite[] = weightSpecs(config).flatMap((spec) =>
-    ggufPieces(config, spec).map(({ name, shape, rows }) => {
-      const tensorType = typeFor(spec, type);
-      return {
-        name,
-        type: tensorType,
-        shape,
-        data: () => piecesOf(config, source, spec, tensorType, rows),
-      };
-    }),
+  const pieces = weightSpecs(config).flatMap((spec) =>
+    ggufPieces(config, spec).map((piece) => ({ ...piece, spec })),
   );
-  const { needsHead, ...like } = ggufArchitecture(config);
-  if (needsHead && config.tied) {
-    const [embedding] = tensors as [GgufTensorToWrite];
-    tensors.push({ ...embedding, name: "output.weight" });
-  }
+  const like = ggufArchitecture(config);
+  if (like.needsHead && config.tied) pieces.push({ ...pieces[0]!, name: "output.weight" });
+  const types = mixedTypes(
+    file,
+    pieces.map(({ name, shape, spec }) => ({ name, shape, quantizable: isQuantizedThere(spec, name) })),
+    {
+      layers: config.layers.length,
+      experts: Math.max(1, ...config.layers.map(({ experts }) => experts?.count ?? 1)),
+      sharesValues:
+        ["llama", "qwen2"].includes(like.name) &&
+        config.layers.length === 80 &&
+        config.layers[0]!.kvHeads < config.heads,
+      hasImportance: importance !== undefined,
+    },
+  );
+  const tensors = pieces.map(({ name, shape, rows, spec }, i): GgufTensorToWrite => {
+    const weights = importance?.get(name);
+    const expected = spec.kind === "experts" ? shape[0]! * shape[2]! : shape.at(-1)!;
+    if (weights && weights.length !== expected) {
+      throw new UserError(
+        `the importance matrix has ${weights.length} numbers for ${name}, and this model's has ${expected} columns: it was made of another model`,
+      );
+    }
+    return {
+      ...{ name, shape, type: types[i]! },
+      data: () => piecesOf(config, source, spec, types[i]!, rows, weights),
+    };
+  });
   return [...tensors, ...ropeTensors(config, like)];
 }
 
-/**
- * Vectors and routers stay f32. Rows that do not divide into blocks are f16. Embedding and head suffer most from 4 bits, so they
- * have 8 in a q4_0 file.
- */
-function typeFor(spec: WeightSpec, type: GgufTensorType): GgufTensorType {
-  if (spec.kind === "vector" || spec.dense) return "f32";
-  if (type !== "q8_0" && type !== "q4_0") return type;
-  if (spec.shape.at(-1)! % 32 !== 0) return "f16";
-  return isQuantizable(spec) ? type : "q8_0";
+/** Vectors, routers and kernels of convolutions stay as they are. */
+function isQuantizedThere({ kind, dense }: WeightSpec, name: string): boolean {
+  return kind !== "vector" && !dense && !/shortconv\.conv|ssm_conv1d|per_layer_model_proj/.test(name);
 }
 
 async function* piecesOf(
@@ -137,11 +147,26 @@ async function* piecesOf(
   spec: WeightSpec,
   type: GgufTensorType,
   stretches: GgufPiece["rows"],
+  importance: Float32Array | undefined,
 ): AsyncGenerator<Uint8Array> {
   const [first] = stretches;
   const whole = stretches.length === 1 && first!.begin === 0 && first!.end === spec.shape[0];
   const ranges = whole ? rowRanges(config, spec) : stretches;
-  for (const { begin, end } of ranges) yield* rowsOf(config, source, spec, type, begin, end);
+  if (!importance || spec.kind !== "experts") {
+    for (const { begin, end } of ranges) yield* rowsOf(config, source, spec, type, begin, end, importance);
+    return;
+  }
+  // Each expert has an importance of its own.
+  const [, each, width] = spec.shape as [number, number, number];
+  for (const { begin, end } of ranges) {
+    for (let from = begin; from < end; ) {
+      const expert = Math.floor(from / each);
+      const to = Math.min(end, (expert + 1) * each);
+      const own = importance.subarray(expert * width, (expert + 1) * width);
+      yield* rowsOf(config, source, spec, type, from, to, own);
+      from = to;
+    }
+  }
 }
 
 async function* rowsOf(
@@ -151,6 +176,7 @@ async function* rowsOf(
   type: GgufTensorType,
   firstRow: number,
   endRow: number,
+  importance: Float32Array | undefined,
 ): AsyncGenerator<Uint8Array> {
   const found = source.find(spec.name);
   if (!found || elementCount(found.shape) !== elementCount(spec.shape)) {
@@ -178,6 +204,7 @@ async function* rowsOf(
     }
     if (shift !== 0) for (let i = 0; i < values.length; i++) values[i]! += shift;
     const left = { ...turned, rows: turned.rows - start / width };
-    yield encodeGguf(left.rows > 0 ? interleaveRows(values, left, width) : values, type);
+    const ordered = left.rows > 0 ? interleaveRows(values, left, width) : values;
+    yield encodeGguf(ordered, type, width, importance);
   }
 }

@@ -41,8 +41,8 @@ def ties(code: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([[1.0], np.stack([below, middle, above], 1).ravel()]).astype(np.float32))
 
 
-def checksum(values: torch.Tensor) -> int:
-    return int(values.numpy().view(np.uint32).astype(np.uint64).sum() % 2**32)
+def checksum(values) -> int:
+    return int(np.asarray(values).view(np.uint32).astype(np.uint64).sum() % 2**32)
 
 
 def decode(packed, scales, code, block, count):
