@@ -74,7 +74,7 @@ function withMinimums(
   const codesAt = wide ? 48 : 16;
   const blockBytes = codesAt + 128;
 
-  function fit(row: Float32Array, start: number, importance: Float32Array | undefined): void {
+  function fitSubBlocks(row: Float32Array, start: number, importance: Float32Array | undefined): void {
     const sigma2 = importance && f(f(2 * sumOfSquares(row, start, block)) / block);
     for (let j = 0; j < 8; j++) {
       const at = start + 32 * j;
@@ -106,7 +106,7 @@ function withMinimums(
     blockBytes,
     encodeRow(row, to, at, importance) {
       for (let start = 0; start < row.length; start += block, at += blockBytes) {
-        fit(row, start, importance);
+        fitSubBlocks(row, start, importance);
         const unit = importance ? fitPositive(scales, 63, scaleCodes, totals) : sixBits(scales, scaleCodes);
         const unitOfMinimums = importance
           ? fitPositive(minimums, 63, minimumCodes, totals)
