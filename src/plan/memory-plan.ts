@@ -6,7 +6,7 @@ import type { LedgerReport } from "../backend/backend.ts";
 import type { Method } from "../config/fields.ts";
 import { type MemoryCase, type MemoryPrediction, predictMemory } from "../memory/predict-memory.ts";
 import { type OptimizerName, optimizers } from "../optim/index.ts";
-import type { SessionRecipe } from "../session/session.ts";
+import type { SessionRecipe } from "../session/trainable.ts";
 import type { ModelShape } from "./shape.ts";
 
 /** One row of the plan: a method in an arithmetic. */

@@ -13,7 +13,7 @@ import { hashModelFolder } from "../formats/model-hash.ts";
 import { readAdapter } from "../formats/peft.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
-import { makeTrainable, type Trainable } from "../session/session.ts";
+import { makeTrainable, type Trainable } from "../session/trainable.ts";
 import type { OpenedText, TextSources } from "../text/open-text.ts";
 import { type AddedTokens, addTokens } from "./added-tokens.ts";
 import type { TrainEvent } from "./events.ts";

@@ -10,7 +10,8 @@ import { type LoadedDecoder, loadDecoder } from "../../src/models/load-model.ts"
 import { quantizeOnArrival } from "../../src/models/quantized-weights.ts";
 import { adapterKind, adapterKindNames } from "../../src/nn/adapter-kinds/index.ts";
 import type { FlatParameters } from "../../src/nn/parameters.ts";
-import { makeTrainable, Session, type SessionRecipe } from "../../src/session/session.ts";
+import { Session } from "../../src/session/session.ts";
+import { makeTrainable, type SessionRecipe } from "../../src/session/trainable.ts";
 import {
   goldenAdapter,
   loadModelGolden,

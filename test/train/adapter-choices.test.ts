@@ -7,7 +7,7 @@ import { openReference } from "../../src/backend/reference.ts";
 import { resolveOptions } from "../../src/config/resolve.ts";
 import { trainDefinition } from "../../src/config/train-options.ts";
 import { readAdapter, writeAdapter } from "../../src/formats/peft.ts";
-import { makeTrainable, type SessionRecipe } from "../../src/session/session.ts";
+import { makeTrainable, type SessionRecipe } from "../../src/session/trainable.ts";
 import { lossAndGradients, openGolden } from "../conformance/model-case.ts";
 import { loadModelGolden } from "../golden/load-golden.ts";
 import { scratchFolder } from "../publish/tiny-model.ts";
