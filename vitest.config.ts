@@ -30,7 +30,7 @@ export default defineConfig({
         test: {
           name: "cuda",
           include: [
-            "test/conformance/{backend,model,qlora}.test.ts",
+            "test/conformance/{backend,model,qlora,shared-prefixes}.test.ts",
             "test/conformance/rows-alike.test.ts",
             "test/backend/cuda/*.test.ts",
           ],

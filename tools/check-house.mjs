@@ -17,7 +17,7 @@ const ORDER = [
   ["nn", "optim"],
   ["formats", "text"],
   ["models", "data", "metrics"],
-  ["generate"],
+  ["generate", "objectives"],
   ["publish"],
   ["config"],
   ["session"],

@@ -1,5 +1,6 @@
 // Samples as the flat arrays that a model takes: all sequences laid end to end, nothing padded. Segments keep
 // sequences from seeing each other, and positions start anew in each, so a packed batch equals its samples run apart.
+// Not here: samples whose completions are scored one by one (assemble-forks.ts).
 
 import { invariant } from "../util/errors.ts";
 import type { Sample } from "./render.ts";
@@ -18,6 +19,42 @@ export interface Batch {
   readonly maxLength: number;
   readonly targetTokens: number;
   readonly rowIds: readonly RowId[];
+  /** Where completions are scored: their targets, in place of `targets`. */
+  readonly scored?: ScoredTargets;
+  /** Where completions share the tokens of their prompt: `segments` are then of its rows, not of the tokens. */
+  readonly sharing?: PrefixSharing;
+}
+
+/** What a batch's completions are scored by. */
+export interface ScoredTargets {
+  readonly samples: readonly Sample[];
+  /** The token that each target is predicted at, which may be that of several; and the target. */
+  readonly rows: Int32Array; // [N]
+  readonly targets: Int32Array; // [N]
+  /** Consecutive runs of targets: together all N. */
+  readonly runs: readonly ScoredRun[];
+}
+
+/** Targets [start, end) of a completion of one of the batch's samples, or of its prompt. */
+export interface ScoredRun {
+  readonly sample: number;
+  readonly completion: number | "prompt";
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * Attention sees each completion behind a prompt of its own: E rows, of which several may be one token's. Rows
+ * [copies[i].at, + count) are tokens [copies[i].token, + count) once more.
+ */
+export interface PrefixSharing {
+  /** The token of each row. */
+  readonly tokens: Int32Array; // [E]
+  /** The row that a token's output is taken from: the first of it. */
+  readonly firstRows: Int32Array; // [T]
+  readonly copies: readonly { readonly at: number; readonly token: number; readonly count: number }[];
+  /** Of tokens: the runs of consecutive positions, as they lie. */
+  readonly spans: readonly { readonly start: number; readonly count: number; readonly length: number }[];
 }
 
 export function assemble(samples: readonly Sample[]): Batch {

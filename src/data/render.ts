@@ -33,6 +33,16 @@ export interface Sample {
   /** targetMask[i] = 1: token i is a target, predicted from the tokens before it. Token 0 never is. */
   readonly targetMask: Uint8Array;
   readonly rowId: RowId;
+  /** Where `ids` are a prompt and then completions of it, each of which follows the prompt and knows of no other. */
+  readonly fork?: Fork;
+  /** Of a rated completion: whether it is wanted. */
+  readonly label?: boolean;
+}
+
+/** Lengths in tokens; together they are all of a sample's. */
+export interface Fork {
+  readonly prompt: number;
+  readonly completions: readonly number[];
 }
 
 export function targetTokensOf({ targetMask }: Pick<Sample, "targetMask">): number {

@@ -8,6 +8,9 @@ import { tensorBytes, viewOf } from "../tensor/tensor.ts";
 import { BugError } from "../util/errors.ts";
 import type { Collective, FlatExchange } from "./collective.ts";
 
+/** Adds a micro-batch's gradient; a promise where it has to read on the way. */
+export type MicroBatchRun = (index: number) => void | Promise<void>;
+
 export interface OrderedSum {
   /** Bytes of memory beside the gradient that ranks hold for exchanges, on the host. */
   readonly hostBytes: number;
@@ -15,7 +18,7 @@ export interface OrderedSum {
    * Runs micro-batches 0..count-1 of a step, those that are this rank's, each from a zeroed gradient; at the end `grad`
    * holds the sum on every rank. `continues`: what grad holds already comes first.
    */
-  run(count: number, continues: boolean, micro: (index: number) => void): Promise<void>;
+  run(count: number, continues: boolean, micro: MicroBatchRun): Promise<void>;
   /** Whether this rank computes micro-batch `index`. */
   isOwn(index: number): boolean;
   free(): void;
@@ -36,7 +39,7 @@ class OwnSum implements OrderedSum {
     private readonly grad: Tensor,
   ) {}
 
-  async run(count: number, continues: boolean, micro: (index: number) => void): Promise<void> {
+  async run(count: number, continues: boolean, micro: MicroBatchRun): Promise<void> {
     const { backend, grad } = this;
     let sum: Tensor | undefined;
     for (let index = 0; index < count; index++) {
@@ -47,7 +50,7 @@ class OwnSum implements OrderedSum {
         }
       }
       backend.fill({ y: grad, value: 0 });
-      micro(index);
+      await micro(index);
       if (sum) backend.addInPlace({ x: grad, y: sum });
     }
     if (count === 0 && !continues) backend.fill({ y: grad, value: 0 });
@@ -89,7 +92,7 @@ class RankedSum implements OrderedSum {
     return index % this.collective.size === this.collective.rank;
   }
 
-  async run(count: number, continues: boolean, micro: (index: number) => void): Promise<void> {
+  async run(count: number, continues: boolean, micro: MicroBatchRun): Promise<void> {
     if (continues) throw new BugError("on several ranks a step's micro-batches come in one call");
     const { backend, grad, exchange, collective } = this;
     const { rank, size } = collective;
@@ -101,7 +104,7 @@ class RankedSum implements OrderedSum {
       let from: number | undefined;
       if (index < count) {
         backend.fill({ y: grad, value: 0 });
-        micro(index);
+        await micro(index);
         // The last round's gradient is sent from where it lies; an earlier one makes room for the next.
         from = round === rounds - 1 ? backend.addressOf?.(grad) : undefined;
         if (from === undefined) await toHost(backend, grad, exchange);

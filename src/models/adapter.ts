@@ -41,6 +41,8 @@ export interface DecoderAdapter {
   readonly flat: FlatParameters;
   /** What adapter_model.safetensors holds, read from the device. */
   read(): Promise<AdapterWeights>;
+  /** Runs on the decoder as it is without the adapter. */
+  without<T>(run: () => Promise<T>): Promise<T>;
   /** Takes the adapter off the decoder and frees it. */
   free(): void;
 }
@@ -155,6 +157,8 @@ class Attached implements DecoderAdapter {
   private readonly fixedFlat: FlatParameters | undefined;
   private readonly layers: readonly Adaptable[];
   private readonly undo: (() => void)[] = [];
+  /** What was done to the decoder beside attaching to layers, in order; each returns what undoes it. */
+  private readonly effects: (() => () => void)[] = [];
   /** Whole tensors by the base's names for them; two tables of a tie are one parameter. */
   private readonly replaced = new Map<string, Parameter>();
   private readonly fixed: ReadonlyMap<string, TensorValues>;
@@ -207,8 +211,13 @@ class Attached implements DecoderAdapter {
       if (!made.has(tensor)) flat.set(parameter, tensor.values);
       made.set(tensor, parameter);
       into.set(name, parameter);
-      this.undo.push(this.decoder.replace(name, parameter));
+      this.replace(name, parameter);
     }
+  }
+
+  private replace(name: string, parameter: Parameter): void {
+    this.effects.push(() => this.decoder.replace(name, parameter));
+    this.undo.push(this.decoder.replace(name, parameter));
   }
 
   /** Which of its own names a whole tensor trains under: tables that stay tied are one. */
@@ -245,7 +254,7 @@ class Attached implements DecoderAdapter {
         else backend.cast({ x: weight, y: parameter.tensor });
       }
       this.replaced.set(name, parameter);
-      this.undo.push(decoder.replace(name, parameter));
+      this.replace(name, parameter);
     }
   }
 
@@ -262,8 +271,12 @@ class Attached implements DecoderAdapter {
         Float32Array.from({ length: width * rank }, () => random.nextNormal()),
       );
     }
-    decoder.embeddingAdapter = { a, b, scale };
-    this.undo.push(() => void (decoder.embeddingAdapter = undefined));
+    const put = () => {
+      decoder.embeddingAdapter = { a, b, scale };
+      return () => void (decoder.embeddingAdapter = undefined);
+    };
+    this.effects.push(put);
+    this.undo.push(put());
   }
 
   /** Sets a parameter's values, whose shape the plan has held to the model. */
@@ -334,6 +347,18 @@ class Attached implements DecoderAdapter {
     const replacements = new Map<string, TensorValues>();
     for (const [name, parameter] of this.replaced) replacements.set(name, await valuesOf(parameter));
     return { modules, replacements, baseTensors: this.fixed };
+  }
+
+  async without<T>(run: () => Promise<T>): Promise<T> {
+    const attached = this.layers.map((layer) => layer.adapter);
+    for (const layer of this.layers) layer.adapter = undefined;
+    for (const undo of this.undo.splice(0).reverse()) undo();
+    try {
+      return await run();
+    } finally {
+      for (const [i, layer] of this.layers.entries()) layer.adapter = attached[i];
+      this.undo.push(...this.effects.map((effect) => effect()));
+    }
   }
 
   free(): void {

@@ -1,7 +1,7 @@
 // The forward pass that the LLaMA family shares: embedding, blocks (blocks/) around a residual stream, final norm, head.
 // Recorded on a tape; backward comes from the ops. Sequences lie end to end, [T, C].
 
-import { headLoss } from "../autograd/ops/head-loss.ts";
+import { type HeadLossSpec, headLoss } from "../autograd/ops/head-loss.ts";
 import { embedding, gather, scaled, softCapped } from "../autograd/ops/layers.ts";
 import { type LinearWeight, linear } from "../autograd/ops/linear.ts";
 import { checkpoint, type Parameter, type Tape, type Value } from "../autograd/tape.ts";
@@ -193,7 +193,7 @@ export class Decoder {
   loss(
     tape: Tape,
     hidden: Value,
-    spec: { rows: Tensor; targets: Tensor; gradScale: number; chunkBytes: number },
+    spec: Pick<HeadLossSpec, "rows" | "targets" | "gradScale" | "later" | "chunkBytes">,
     context: PassContext = inference,
   ): Value {
     const { weight, adapter } = specOf(this.head, context);

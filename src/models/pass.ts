@@ -4,6 +4,7 @@
 import type { RopeTables } from "../autograd/ops/attention.ts";
 import type { Routing } from "../autograd/ops/experts.ts";
 import { rmsNorm } from "../autograd/ops/layers.ts";
+import type { SharedPrefixes } from "../autograd/ops/shared-prefixes.ts";
 import type { Parameter, Tape, Value } from "../autograd/tape.ts";
 import type { Segments, Tensor } from "../backend/backend.ts";
 import { type PassContext, rowsWith } from "../nn/module.ts";
@@ -17,6 +18,8 @@ export interface TokenBatch {
   /** One for each of the configuration's RoPEs. */
   readonly tables: readonly RopeTables[];
   readonly segments: Segments;
+  /** Where sequences share tokens: `segments` are then of its rows, and only attention knows of them. */
+  readonly shared?: SharedPrefixes | undefined;
   /** The tokens' embeddings for each layer, [T, layers * width]: what the decoder's perLayerRows() says. */
   readonly perLayer?: Tensor | undefined;
 }

@@ -40,7 +40,8 @@ export interface TurnedHeads {
 /** Keeps the device's tables, of every RoPE that a model has, long enough for the passes that come. */
 export class RopeCache {
   private readonly each: readonly OneRope[];
-  private readonly oneTable: number;
+  /** Texts up to this many tokens have one table: a token's row is its position, whatever follows it. */
+  readonly oneTable: number;
 
   constructor(backend: Backend, ropes: readonly TurnedHeads[]) {
     this.each = ropes.map(({ rope, headWidth }) => new OneRope(backend, rope, headWidth));

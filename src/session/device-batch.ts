@@ -21,19 +21,10 @@ export class DeviceBatch {
 
   constructor(decoder: Decoder, batch: Batch) {
     this.backend = decoder.backend;
-    const rows: number[] = [];
-    const targets: number[] = [];
-    for (let i = 0; i < batch.targets.length; i++) {
-      if (batch.targets[i] === NO_TARGET) continue;
-      rows.push(i);
-      targets.push(batch.targets[i]!);
-    }
+    const { rows, targets } = batch.scored ?? targetsOf(batch);
+    const { sharing } = batch;
     const count = batch.segments.length / 4;
-    const spans = Array.from({ length: count }, (_, s) => {
-      const length = batch.segments[4 * s + 1]!;
-      return { start: 0, count: length, length };
-    });
-    const placed = decoder.ropeCache.place(spans);
+    const placed = decoder.ropeCache.place(sharing?.spans ?? spansOf(batch));
     this.tokens = {
       ids: this.upload(batch.ids),
       rows: this.upload(placed.rows),
@@ -44,6 +35,11 @@ export class DeviceBatch {
         count,
         maxQueries: batch.maxLength,
         maxKeys: batch.maxLength,
+      },
+      shared: sharing && {
+        tokens: this.upload(sharing.tokens),
+        firstRows: this.upload(sharing.firstRows),
+        copies: sharing.copies,
       },
     };
     this.rows = this.upload(rows);
@@ -67,4 +63,24 @@ export class DeviceBatch {
   free(): void {
     for (const tensor of this.uploads) this.backend.free(tensor.buffer);
   }
+}
+
+/** Rows that have a target, and which. */
+function targetsOf(batch: Batch): { readonly rows: number[]; readonly targets: number[] } {
+  const rows: number[] = [];
+  const targets: number[] = [];
+  for (let i = 0; i < batch.targets.length; i++) {
+    if (batch.targets[i] === NO_TARGET) continue;
+    rows.push(i);
+    targets.push(batch.targets[i]!);
+  }
+  return { rows, targets };
+}
+
+/** Sequences as they lie end to end. */
+function spansOf({ segments }: Batch): { start: number; count: number; length: number }[] {
+  return Array.from({ length: segments.length / 4 }, (_, s) => {
+    const length = segments[4 * s + 1]!;
+    return { start: 0, count: length, length };
+  });
 }

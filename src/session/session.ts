@@ -6,7 +6,7 @@
 
 import { Tape } from "../autograd/tape.ts";
 import type { Backend, Tensor } from "../backend/backend.ts";
-import type { Batch } from "../data/assemble.ts";
+import { assemble, type Batch } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
 import { type Collective, gatherNumbers, single } from "../distributed/collective.ts";
 import { type OrderedSum, orderedSum } from "../distributed/ordered-sum.ts";
@@ -14,6 +14,8 @@ import type { DecoderAdapter } from "../models/adapter.ts";
 import type { Decoder } from "../models/decoder.ts";
 import type { LoadedDecoder } from "../models/load-model.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
+import { objectiveOf } from "../objectives/index.ts";
+import type { Objective, Score } from "../objectives/objective.ts";
 import { optimizerDefaults, optimizers } from "../optim/index.ts";
 import { defaultOptimizerOptions, type Optimizer, type OptimizerOptions } from "../optim/optimizer.ts";
 import type { StateMemory } from "../optim/paging.ts";
@@ -23,6 +25,7 @@ import { rows, viewOf } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { DeviceBatch, defaultLogitsChunkBytes } from "./device-batch.ts";
 import { type Evaluation, evaluate } from "./evaluate.ts";
+import { ScoredPasses } from "./scored-passes.ts";
 import { makeTrainable, type SessionRecipe, type Trainable, type TrainableStart } from "./trainable.ts";
 import { UpdateGate } from "./update-gate.ts";
 
@@ -40,12 +43,14 @@ export interface SessionOptions extends TrainableStart {
 }
 
 export interface GradientResult {
-  /** Mean over the target tokens. */
+  /** Mean over the target tokens, or what the objective makes of them. */
   readonly loss: number;
   readonly targetTokens: number;
   readonly tokens: number;
-  /** Mean loss of each micro-batch. */
+  /** Mean loss of each micro-batch, or its part of the objective's. */
   readonly losses: readonly number[];
+  /** Of objectives that have some: rewardsChosen, rewardMargin, ... */
+  readonly metrics?: Readonly<Record<string, number>>;
 }
 
 export interface UpdateOptions {
@@ -61,6 +66,11 @@ export interface UpdateResult {
   readonly updated: boolean;
 }
 
+/** What samples come to that are not trained on. */
+export interface SessionEvaluation extends Pick<Evaluation, "loss" | "targetTokens" | "router"> {
+  readonly metrics?: Readonly<Record<string, number>>;
+}
+
 export interface StepResult extends GradientResult, UpdateResult {}
 
 /** A step that was handed to the device. */
@@ -68,6 +78,9 @@ export interface StartedStep {
   /** Waits for the step's numbers. Steps that are started before this is called are not made if this one went wrong. */
   numbers(): Promise<StepResult>;
 }
+
+/** Adds a micro-batch's gradient and writes its loss. */
+type MicroBatchPass = (batch: Batch, pass: number, out: Tensor) => void | Promise<void>;
 
 /** Bytes between two numbers that are read back: WebGPU's binding alignment. */
 const slotBytes = 256;
@@ -87,7 +100,10 @@ export class Session implements Disposable {
   checkpointing: boolean;
   /** Micro-batches done, so that dropout masks never repeat. A resumed run sets it. */
   passes = 0;
+  readonly objective: Objective;
   private readonly decoder: Decoder;
+  private readonly scored: ScoredPasses | undefined;
+  private metrics: GradientResult["metrics"];
   private readonly ownsTrainable: boolean;
   private readonly gate: UpdateGate;
   private readonly collective: Collective;
@@ -113,6 +129,10 @@ export class Session implements Disposable {
     this.parameters = parameters;
     this.adapter = adapter;
     this.collective = options.collective ?? single;
+    this.objective = objectiveOf(recipe.objective ?? "sft", recipe);
+    const { scoring } = this.objective;
+    const { collective, logitsChunkBytes } = this;
+    this.scored = scoring && new ScoredPasses(this.decoder, scoring, { collective, logitsChunkBytes });
     try {
       this.sum = orderedSum(this.backend, parameters.grad, this.collective);
       this.optimizer = this.makeOptimizer();
@@ -126,16 +146,40 @@ export class Session implements Disposable {
     return this.decoder.backend;
   }
 
+  private get logitsChunkBytes(): number {
+    return this.options.logitsChunkBytes ?? defaultLogitsChunkBytes;
+  }
+
+  /** Samples as a micro-batch of this session's objective. */
+  assemble(samples: readonly Sample[]): Batch {
+    return this.scored ? this.scored.assemble(samples) : assemble(samples);
+  }
+
+  /** Tokens that a sample takes in a micro-batch. */
+  lengthOf(sample: Sample): number {
+    return this.scored ? this.scored.lengthOf(sample) : sample.ids.length;
+  }
+
   /**
-   * Adds the gradient of the mean loss over all target tokens of these micro-batches to what earlier calls left since
-   * the last step().
+   * Takes the log-probabilities of the reference for these samples, which an objective that has one wants ahead of their
+   * first pass: the model as it is now, or (`withoutAdapter`) its base.
+   */
+  async refer(samples: readonly Sample[], tokensPerPass: number, withoutAdapter: boolean): Promise<void> {
+    await this.adapter?.initialize();
+    const run = async () => this.scored?.refer(samples, tokensPerPass);
+    await (withoutAdapter && this.adapter ? this.adapter.without(run) : run());
+  }
+
+  /**
+   * Adds the gradient of the mean loss over all target tokens of these micro-batches (or of the objective's loss) to what
+   * earlier calls left since the last step().
    */
   async forwardBackward(batches: Batch | readonly Batch[]): Promise<GradientResult> {
     await this.adapter?.initialize();
     const list = [batches].flat() as Batch[];
     this.statsFor(list.length);
     await this.accumulateAll(list);
-    const result = gradientResult(list, await this.readStats(list.length));
+    const result = this.resultOf(list, await this.readStats(list.length), this.metrics);
     this.finite &&= Number.isFinite(result.loss);
     return result;
   }
@@ -164,11 +208,11 @@ export class Session implements Disposable {
     return this.startUpdate(batches, options);
   }
 
-  /** Mean loss over samples, without gradients or dropout. */
-  async evaluate(samples: readonly Sample[], tokensPerPass: number): Promise<Evaluation> {
+  /** Mean loss over samples, or the objective's, without gradients or dropout. */
+  async evaluate(samples: readonly Sample[], tokensPerPass: number): Promise<SessionEvaluation> {
     await this.adapter?.initialize();
-    const { logitsChunkBytes } = this.options;
-    const { collective } = this;
+    const { collective, logitsChunkBytes } = this;
+    if (this.scored) return this.scored.evaluate(samples, tokensPerPass);
     return evaluate(this.decoder, samples, { tokensPerPass, logitsChunkBytes, collective });
   }
 
@@ -192,11 +236,12 @@ export class Session implements Disposable {
     const reading = this.readStats(count + 1);
     reading.catch(() => {}); // heard through numbers
     const update = this.gate.begin(this.finite);
+    const { metrics } = this;
     this.pending = false;
     this.finite = true;
     const numbers = this.gate.settling(update, async () => {
       const values = await reading;
-      const result = gradientResult(batches, values.slice(0, -1));
+      const result = this.resultOf(batches, values.slice(0, -1), metrics);
       const gradNorm = Math.sqrt(values.at(-1)!);
       const finite = Number.isFinite(result.loss) && Number.isFinite(gradNorm);
       return { finite, numbers: { ...result, gradNorm } };
@@ -211,14 +256,18 @@ export class Session implements Disposable {
 
   /** Leaves the gradient of all of them, added in their order, on every rank. */
   private async accumulateAll(batches: readonly Batch[]): Promise<void> {
-    const targetTokens = batches.reduce((sum, batch) => sum + batch.targetTokens, 0);
     this.backend.fill({ y: this.stats!, value: 0 });
     const taught = withTargets(batches);
+    const scores: Score[] = [];
+    const run = this.scored
+      ? this.scoredRun(this.scored, batches, scores)
+      : this.meanRun(batches.reduce((sum, batch) => sum + batch.targetTokens, 0));
     await this.sum.run(taught.length, this.pending, (index) => {
       const i = taught[index]!;
-      this.accumulate(batches[i]!, targetTokens, this.passes + i, this.slot(i));
+      return run(batches[i]!, this.passes + i, this.slot(i));
     });
     await this.shareLosses(batches, taught);
+    this.metrics = await this.scored?.means(scores);
     this.pending = true;
     this.passes += batches.length;
   }
@@ -250,25 +299,51 @@ export class Session implements Disposable {
     );
   }
 
-  /** Adds one micro-batch's gradient, and writes the sum of its losses to `out`. */
-  private accumulate(batch: Batch, targetTokens: number, pass: number, out: Tensor): void {
-    const { decoder, backend, options } = this;
-    const uploaded = new DeviceBatch(decoder, batch);
-    using tape = new Tape(backend);
-    const context = { training: true, seed: this.recipe.seed, pass };
-    const { checkpointing } = this;
-    const hidden = decoder.forward(tape, uploaded.tokens, { context, checkpointing });
-    const target = {
-      rows: uploaded.rows,
-      targets: uploaded.targets,
-      gradScale: 1 / targetTokens,
-      chunkBytes: options.logitsChunkBytes ?? defaultLogitsChunkBytes,
+  /** Adds one micro-batch's gradient of mean cross-entropy, and writes the sum of its losses to `out`. */
+  private meanRun(targetTokens: number): MicroBatchPass {
+    return (batch, pass, out) => {
+      const { decoder, backend, checkpointing } = this;
+      const uploaded = new DeviceBatch(decoder, batch);
+      using tape = new Tape(backend);
+      const context = { training: true, seed: this.recipe.seed, pass };
+      const hidden = decoder.forward(tape, uploaded.tokens, { context, checkpointing });
+      const target = {
+        rows: uploaded.rows,
+        targets: uploaded.targets,
+        gradScale: 1 / targetTokens,
+        chunkBytes: this.logitsChunkBytes,
+      };
+      const losses = decoder.loss(tape, hidden, target, context);
+      tape.run([losses]);
+      backend.sum({ x: losses.data, out });
+      tape.backward();
+      uploaded.free();
     };
-    const losses = decoder.loss(tape, hidden, target, context);
-    tape.run([losses]);
-    backend.sum({ x: losses.data, out });
-    tape.backward();
-    uploaded.free();
+  }
+
+  /** The same of an objective that scores completions; `scores` takes what it says of each. */
+  private scoredRun(scored: ScoredPasses, batches: readonly Batch[], scores: Score[]): MicroBatchPass {
+    const score = scored.scoring.begin(batches);
+    return async (batch, pass, out) => {
+      const context = { training: true, seed: this.recipe.seed, pass };
+      const { checkpointing } = this;
+      scores.push(await scored.train(batch, score, { context, checkpointing }, out));
+    };
+  }
+
+  private resultOf(
+    batches: readonly Batch[],
+    sums: readonly number[],
+    metrics: GradientResult["metrics"],
+  ): GradientResult {
+    const result = gradientResult(batches, sums);
+    if (!this.scored) return result;
+    return {
+      ...result,
+      loss: sums.reduce((a, b) => a + b, 0),
+      losses: sums,
+      ...(metrics ? { metrics } : {}),
+    };
   }
 
   private statsFor(slots: number): void {

@@ -13,13 +13,17 @@ import type { AdapterKindName } from "../nn/adapter-kinds/index.ts";
 import { loraPlusGroups } from "../nn/lora-plus.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
 import type { AdapterInit } from "../nn/pissa.ts";
+import type { ObjectiveName } from "../objectives/index.ts";
+import type { ObjectiveOptions } from "../objectives/objective.ts";
 import type { OptimizerName } from "../optim/index.ts";
 import type { OptimizerOptions } from "../optim/optimizer.ts";
 import { BugError, UserError } from "../util/errors.ts";
 
 /** What trains, and what updates it: the part of a run's recipe that a session needs. */
-export interface SessionRecipe extends Partial<OptimizerOptions> {
+export interface SessionRecipe extends Partial<OptimizerOptions>, ObjectiveOptions {
   readonly method: Method;
+  /** Mean cross-entropy when absent. */
+  readonly objective?: ObjectiveName;
   /** The kind of adapter; LoRA when absent. */
   readonly adapter?: AdapterKindName;
   readonly rank: number;

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { Backend } from "../backend/backend.ts";
 import { openBackend } from "../backend/index.ts";
 import type { TrainOptions } from "../config/train-options.ts";
-import { assemble, type Batch } from "../data/assemble.ts";
+import type { Batch } from "../data/assemble.ts";
 import { type Accumulation, accumulationOf, BatchCursor, BatchPlan } from "../data/batches.ts";
 import { refuseRun } from "../data/preflight.ts";
 import { targetTokensOf } from "../data/render.ts";
@@ -262,7 +262,7 @@ class Run {
     const startedAt = performance.now();
     const batches = this.cursor
       .nextStep(this.accumulation)
-      .map((samples) => assemble(samples.map((index) => this.data.train[index]!)));
+      .map((samples) => this.session.assemble(samples.map((index) => this.data.train[index]!)));
     const learningRate = learningRateAt(options, this.totalSteps, step);
     const { maxGradNorm } = options;
     const { numbers } = await this.session.startStep(batches, { learningRate, maxGradNorm });

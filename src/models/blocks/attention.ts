@@ -5,6 +5,7 @@
 import { attention as attend, rope } from "../../autograd/ops/attention.ts";
 import { splitColumns } from "../../autograd/ops/columns.ts";
 import { gatedActivation, rmsNorm } from "../../autograd/ops/layers.ts";
+import { overPrefixes } from "../../autograd/ops/shared-prefixes.ts";
 import { type Tape, Value } from "../../autograd/tape.ts";
 import type { Segments } from "../../backend/backend.ts";
 import { applyLinears } from "../../nn/apply.ts";
@@ -82,10 +83,12 @@ export const attention = blockPart({
     if (config.qkNormAfterRope) [q, k] = [normed(q, parts.qNorm), normed(k, parts.kNorm)];
     if (cache) [k, v] = extendCache(tape, cache, index, k, v, batch.segments);
     if (layer.keysRead) pass.hand?.([k, v]);
-    const mixed = attend(tape, q, k, v, {
-      ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
-      ...{ window, scale: attentionScale, softcap: config.attentionSoftCap, sinks: parts.sinks },
-    });
+    const mixed = overPrefixes(tape, batch.shared, [q, k, v], (values) =>
+      attend(tape, ...values, {
+        ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
+        ...{ window, scale: attentionScale, softcap: config.attentionSoftCap, sinks: parts.sinks },
+      }),
+    );
     const gated = gate ? gatedActivation(tape, "sigmoid", gate, mixed) : mixed;
     return applyLinears(tape, gated, [parts.o], context, residual)[0]!;
   },
@@ -136,10 +139,12 @@ function attendToGiven(pass: BlockPass, x: Value, parts: Parts, residual: Value 
   if (parts.qNorm) q = norm(pass, q, parts.qNorm);
   const tables = layer.rope === undefined ? undefined : batch.tables[layer.rope];
   if (tables) q = rope(tape, q, headWidth, batch.rows, tables.queries ?? tables);
-  const mixed = attend(tape, q, ...given, {
-    ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
-    ...{ window, scale: attentionScale, softcap: config.attentionSoftCap },
-  });
+  const mixed = overPrefixes(tape, batch.shared, [q, ...given], (values) =>
+    attend(tape, ...values, {
+      ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
+      ...{ window, scale: attentionScale, softcap: config.attentionSoftCap },
+    }),
+  );
   return applyLinears(tape, mixed, [parts.o], options.context, residual)[0]!;
 }
 

@@ -4,6 +4,7 @@
 
 import { gatedActivation, rmsNorm } from "../../autograd/ops/layers.ts";
 import { causalConv1d, deltaGates, gatedDeltaRule } from "../../autograd/ops/recurrent.ts";
+import { overPrefixes } from "../../autograd/ops/shared-prefixes.ts";
 import type { Value } from "../../autograd/tape.ts";
 import type { Tensor } from "../../backend/backend.ts";
 import { applyLinears } from "../../nn/apply.ts";
@@ -48,12 +49,14 @@ export const deltaRule = blockPart({
     const { segments } = batch;
     const projections = [parts.inQkv, parts.inZ, parts.inB, parts.inA];
     const [qkv, z, b, a] = applyLinears(tape, x, projections, context) as [Value, Value, Value, Value];
-    const mixed = causalConv1d(tape, qkv, {
-      ...{ weight: parts.conv, silu: true, segments, state: stateOf(held?.inputs) },
-    });
     const { g, beta } = deltaGates(tape, a, b, parts.logDecay, parts.timeBias);
-    const read = gatedDeltaRule(tape, mixed, g, beta, {
-      ...{ keyHeads, keyWidth, valueHeads, valueWidth, segments, state: stateOf(held?.matrices) },
+    const read = overPrefixes(tape, batch.shared, [qkv, g, beta], (values) => {
+      const mixed = causalConv1d(tape, values[0], {
+        ...{ weight: parts.conv, silu: true, segments, state: stateOf(held?.inputs) },
+      });
+      return gatedDeltaRule(tape, mixed, values[1], values[2], {
+        ...{ keyHeads, keyWidth, valueHeads, valueWidth, segments, state: stateOf(held?.matrices) },
+      });
     });
     const own = rowsWith(context.adapterRows, "parameter", ({ replaced }) => replaced?.get(parts.norm.name));
     const normed = rmsNorm(tape, read, parts.norm, { epsilon: config.normEpsilon, shift: 0, own });

@@ -4,6 +4,7 @@
 import { splitColumns } from "../../autograd/ops/columns.ts";
 import { gatedActivation } from "../../autograd/ops/layers.ts";
 import { causalConv1d } from "../../autograd/ops/recurrent.ts";
+import { overPrefixes } from "../../autograd/ops/shared-prefixes.ts";
 import type { Value } from "../../autograd/tape.ts";
 import { applyLinears } from "../../nn/apply.ts";
 import { invariant } from "../../util/errors.ts";
@@ -45,10 +46,13 @@ export const shortConvolution = blockPart({
     const [projected] = applyLinears(tape, h, [parts.inProj], context) as [Value];
     const each = config.width;
     const [b, c, x] = splitColumns(tape, projected, [each, each, each]) as [Value, Value, Value];
-    const mixed = causalConv1d(tape, gatedActivation(tape, "identity", b, x), {
-      ...{ weight: parts.conv, bias: parts.convBias, silu: false, segments: batch.segments },
-      state: held && inputs && { segments: held.segments, tensor: inputs },
-    });
+    const taken = gatedActivation(tape, "identity", b, x);
+    const mixed = overPrefixes(tape, batch.shared, [taken], ([values]) =>
+      causalConv1d(tape, values, {
+        ...{ weight: parts.conv, bias: parts.convBias, silu: false, segments: batch.segments },
+        state: held && inputs && { segments: held.segments, tensor: inputs },
+      }),
+    );
     const gated = gatedActivation(tape, "identity", c, mixed);
     return applyLinears(tape, gated, [parts.outProj], context, residual)[0]!;
   },
