@@ -21,8 +21,11 @@ export interface ContinueOptions {
   readonly signal?: { readonly aborted: boolean };
   /** As a GenerationRequest's; told of a token before the text that it completes. */
   readonly onToken?: (...told: Parameters<NonNullable<GenerationRequest["onToken"]>>) => void;
+  readonly onStop?: GenerationRequest["onStop"];
   readonly adapter?: GenerationRequest["adapter"];
   readonly logprobs?: number;
+  readonly promptLogprobs?: number;
+  readonly onPrompt?: GenerationRequest["onPrompt"];
 }
 
 export interface Continuation extends GenerationResult {
@@ -57,6 +60,9 @@ export async function continueWith(
     sampling: options.sampling,
     adapter: options.adapter,
     logprobs: options.logprobs,
+    onStop: options.onStop,
+    promptLogprobs: options.promptLogprobs,
+    onPrompt: options.onPrompt,
     signal: options.signal,
     onToken(id, logprobs) {
       options.onToken?.(id, logprobs);

@@ -1,41 +1,21 @@
 // A generation engine that runs as long as its owner lives: requests come and go while others run. A pass carries one
 // token of every running request, or as much of the new prompts as fits, laid end to end (turns.ts); a finished or
 // cancelled request's slot goes to the next one waiting. Requests may each bring an adapter: rows are grouped by adapter,
-// the base is read once for all. Which token is drawn: sampler.ts. All requests known beforehand: generate.ts.
+// the base is read once for all. The pass itself: forward-turns.ts. Which token is drawn: sampler.ts. All requests known
+// beforehand: generate.ts.
 
-import { Tape } from "../autograd/tape.ts";
-import type { Tensor } from "../backend/backend.ts";
 import type { AdapterSet } from "../models/adapter-set.ts";
 import type { Decoder } from "../models/decoder.ts";
-import type { AdapterRows } from "../nn/module.ts";
-import { decodeToF32, encodeFrom } from "../tensor/dtype.ts";
-import { viewOf } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
+import { forwardTurns, type RunTokens } from "./forward-turns.ts";
 import { KeyValueCache } from "./kv-cache.ts";
-import { Sampler, type Sampling } from "./sampler.ts";
-import { type TokenLogprobs, tokenLogprobs } from "./token-logprobs.ts";
+import { nextTurn } from "./next-turn.ts";
+import type { GenerationRequest, GenerationResult } from "./request.ts";
+import { Sampler } from "./sampler.ts";
+import { tokenLogprobs } from "./token-logprobs.ts";
 import { chooseTurns } from "./turns.ts";
 
-export interface GenerationRequest {
-  readonly promptIds: readonly number[];
-  readonly maxNewTokens: number;
-  readonly stopIds: readonly number[];
-  readonly sampling: Sampling;
-  /** Applied to this request's rows alone. */
-  readonly adapter?: AdapterSet;
-  /** Ask for each token's log-probability and those of this many likeliest ones. */
-  readonly logprobs?: number;
-  /** Called with each new token, the stop token excluded; returning false ends the request. */
-  readonly onToken?: (id: number, logprobs?: TokenLogprobs) => boolean | undefined;
-  /** Turned true from outside, ends the request before its next token. */
-  readonly signal?: { readonly aborted: boolean };
-}
-
-export interface GenerationResult {
-  /** New tokens, without the stop token. */
-  readonly tokenIds: number[];
-  readonly finishReason: "stop" | "length";
-}
+export type { GenerationRequest, GenerationResult } from "./request.ts";
 
 export interface EngineOptions {
   /** Requests that run at the same time. */
@@ -73,15 +53,6 @@ const usualTokensPerPass = 2048;
 const usualPassMs = 100;
 
 type Waiting = Pick<Running, "request" | "resolve" | "reject">;
-
-/** A run's tokens of the coming pass, in pieces. */
-interface RunTokens {
-  readonly run: Running;
-  readonly ids: readonly number[];
-  readonly pieces: readonly number[];
-}
-
-const inference = { training: false, seed: 0, pass: 0 };
 
 export class GenerationEngine {
   private readonly cache: KeyValueCache;
@@ -121,7 +92,8 @@ export class GenerationEngine {
   /** Runs a request to its end. Rejects with a UserError for one that cannot run. */
   async generate(request: GenerationRequest): Promise<GenerationResult> {
     this.check(request);
-    if (request.maxNewTokens <= 0) return { tokenIds: [], finishReason: "length" };
+    const scores = request.promptLogprobs !== undefined && request.promptIds.length > 1;
+    if (request.maxNewTokens <= 0 && !scores) return { tokenIds: [], finishReason: "length" };
     return new Promise((resolve, reject) => {
       this.waitingLine.push({ request, resolve, reject });
       this.pumping ??= this.pump();
@@ -182,14 +154,18 @@ export class GenerationEngine {
     this.pumping = undefined;
   }
 
+  /** Nobody waits for the request any more. */
+  private gone({ signal }: GenerationRequest): boolean {
+    return this.closed || signal?.aborted === true;
+  }
+
   private dropAborted(): void {
-    const gone = (request: GenerationRequest) => this.closed || request.signal?.aborted === true;
     for (const run of this.active.values()) {
-      if (gone(run.request)) this.finish(run, "stop");
+      if (this.gone(run.request)) this.finish(run, "stop");
     }
     for (let i = this.waitingLine.length - 1; i >= 0; i--) {
       const { request, resolve } = this.waitingLine[i]!;
-      if (!gone(request)) continue;
+      if (!this.gone(request)) continue;
       this.waitingLine.splice(i, 1);
       resolve({ tokenIds: [], finishReason: "stop" });
     }
@@ -229,7 +205,11 @@ export class GenerationEngine {
     const turns = this.choose();
     const now = this.options.clock ?? (() => performance.now());
     const startedAt = now();
-    const logits = await this.forward(turns);
+    const { decoder, cache } = this;
+    const logits = await forwardTurns(decoder, cache, turns, {
+      vocabularyOf: ({ adapter }) => this.vocabularyOf(adapter),
+      gone: (request) => this.gone(request),
+    });
     const tokens = turns.reduce((sum, { ids }) => sum + ids.length, 0);
     if (this.lastMany === this.passes) this.msPerToken = (now() - startedAt) / tokens;
     const { vocabularySize } = this.decoder.config;
@@ -237,6 +217,10 @@ export class GenerationEngine {
     for (const { run, ids } of turns) {
       run.pending = run.pending.slice(ids.length);
       if (run.pending.length > 0) continue;
+      if (run.request.maxNewTokens <= 0) {
+        this.finish(run, "length");
+        continue;
+      }
       const start = row * vocabularySize;
       this.advance(run, logits.subarray(start, start + this.vocabularyOf(run.request.adapter)));
       row++;
@@ -251,7 +235,7 @@ export class GenerationEngine {
   }
 
   /** Who takes part in the pass and with which tokens, rows of one adapter beside each other. */
-  private choose(): RunTokens[] {
+  private choose(): RunTokens<Running>[] {
     const candidates = [...this.active.values()].map((running) => ({
       running,
       promptTokens: running.entering.length,
@@ -278,71 +262,6 @@ export class GenerationEngine {
     return [...groups.values()].flat();
   }
 
-  /** Logits after the last token of everyone whose prompt is in with this pass: [n, V]. */
-  private async forward(turns: readonly RunTokens[]): Promise<Float32Array> {
-    const { decoder, cache } = this;
-    const { backend } = decoder;
-    const tokens = turns.flatMap(({ run, pieces }) =>
-      pieces.map((count) => ({ run, slot: run.slot, count })),
-    );
-    const { segments, starts } = cache.begin(tokens);
-    // A prompt that enters in several passes is as long in the first as in the last.
-    const placed = decoder.ropeCache.place(
-      tokens.map(({ run, count }, i) => {
-        const start = starts[i]!;
-        return { start, count, length: Math.max(run.entering.length, start + count) };
-      }),
-    );
-    const places = [...placed.rows];
-    const all: number[] = [];
-    const prompts = turns.some(({ run }) => !run.entered);
-    const lastRows: number[] = [];
-    const adapterRows: AdapterRows[] = [];
-    const headRows: AdapterRows[] = [];
-    for (const { run, ids, pieces } of turns) {
-      const start = all.length;
-      for (const id of ids) all.push(id);
-      if (ids.length === run.pending.length) lastRows.push(all.length - 1);
-      if (!run.request.adapter) continue;
-      // A piece of a prompt has its adapter's products alone; answers with the same adapter share them.
-      let from = start;
-      for (const count of pieces) {
-        extendRows(adapterRows, run.request.adapter, from, from + count, prompts);
-        from += count;
-      }
-      if (ids.length === run.pending.length)
-        extendRows(headRows, run.request.adapter, lastRows.length - 1, lastRows.length);
-    }
-    const { few, many } = backend.rowsAlike;
-    if (prompts && many) {
-      // Rows of no sequence: then the device computes these, too, in the way of many rows.
-      for (; all.length <= few; all.push(0)) places.push(0);
-    }
-    const uploads = [all, places, lastRows].map((values) => {
-      const buffer = backend.allocate(Math.max(4, 4 * values.length), "workspace");
-      backend.write(buffer, encodeFrom(values, "i32"));
-      return viewOf(buffer, [values.length], "i32");
-    }) as [Tensor, Tensor, Tensor];
-    const perLayer = decoder.perLayer?.rows(all);
-    try {
-      using tape = new Tape(backend, false);
-      const hidden = decoder.forward(
-        tape,
-        { ids: uploads[0], rows: uploads[1], tables: placed.tables, segments, perLayer },
-        { context: { ...inference, adapterRows }, cache },
-      );
-      if (lastRows.length === 0) {
-        tape.run();
-        return new Float32Array(0);
-      }
-      const logits = decoder.logits(tape, hidden, uploads[2], { ...inference, adapterRows: headRows });
-      tape.run([logits]);
-      return decodeToF32(await backend.read(logits.data.buffer), logits.dtype);
-    } finally {
-      for (const tensor of [...uploads, ...(perLayer ? [perLayer] : [])]) backend.free(tensor.buffer);
-    }
-  }
-
   /** What goes in next: the new token, or the whole text once what is kept of it no longer serves. */
   private expect(run: Running, id: number): void {
     const { promptIds } = run.request;
@@ -361,34 +280,15 @@ export class GenerationEngine {
     const { request, generated } = run;
     const raw = request.logprobs === undefined ? undefined : logits.slice();
     const id = run.sampler.next(logits, () => [...request.promptIds, ...generated]);
+    const logprobs = raw && tokenLogprobs(raw, id, request.logprobs!);
     if (request.stopIds.includes(id)) {
+      request.onStop?.(id, logprobs);
       this.finish(run, "stop");
       return;
     }
     generated.push(id);
     this.expect(run, id);
-    const logprobs = raw && tokenLogprobs(raw, id, request.logprobs!);
     if (request.onToken?.(id, logprobs) === false) this.finish(run, "stop");
     else if (generated.length >= request.maxNewTokens) this.finish(run, "length");
   }
 }
-
-/** Adds rows of an adapter; rows that follow its earlier ones join them. */
-function extendRows(
-  groups: AdapterRows[],
-  { layers, replaced, embedding }: AdapterSet,
-  start: number,
-  end: number,
-  apart = false,
-): void {
-  const before = groups.at(-1);
-  if (!apart && before?.layers === layers && before.end === start)
-    groups[groups.length - 1] = { ...before, end };
-  else groups.push({ start, end, layers, replaced, embedding });
-}
-
-/** Resolves after whatever else was waiting to run. */
-const nextTurn: () => Promise<void> =
-  typeof setImmediate === "function"
-    ? () => new Promise((resolve) => setImmediate(resolve))
-    : () => new Promise((resolve) => setTimeout(resolve, 0));

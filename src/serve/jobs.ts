@@ -1,6 +1,7 @@
 // What the server and its engine thread say to each other: plain data, since it crosses a thread. The server's side is
 // engine-thread.ts, the thread's worker.ts. Not here: how a request becomes token ids (preparing.ts).
 
+import type { PromptLogprobs } from "../generate/prompt-logprobs.ts";
 import type { Sampling } from "../generate/sampler.ts";
 import type { AdapterBase, AdapterParts } from "../models/adapter-set.ts";
 import type { OverlaidToken } from "../text/overlaid-decoder.ts";
@@ -30,18 +31,32 @@ export interface Job {
   readonly sampling: Sampling;
   readonly stop: readonly string[];
   readonly logprobs?: number;
+  /** Tell of the stop token, too, and count it. */
+  readonly tellStop?: boolean;
+  /** Tell of the prompt's own tokens, with this many likeliest ones beside each. */
+  readonly promptLogprobs?: number;
 }
 
 export interface TokenReport {
+  readonly id: number;
   readonly token: string;
   readonly logprob: number;
-  readonly top: readonly { readonly token: string; readonly logprob: number }[];
+  readonly top: readonly { readonly id: number; readonly token: string; readonly logprob: number }[];
+}
+
+/** Tokens of a prompt in its order, the first of all without numbers: NaN, 0, no likeliest ones. */
+export interface PromptPiece extends Omit<PromptLogprobs, "start"> {
+  readonly ids: Int32Array;
+  /** Of tokens that no earlier piece had. */
+  readonly spellings: readonly (readonly [id: number, token: string])[];
 }
 
 export interface Piece {
   readonly text: string;
   /** Where log-probabilities were asked for: the tokens drawn since the last piece. */
   readonly tokens: readonly TokenReport[];
+  /** Where they were asked for: told before any text. */
+  readonly prompt?: PromptPiece;
 }
 
 export interface JobResult {

@@ -17,6 +17,7 @@ import {
   newTokensOf,
   parseChat,
   parseCompletion,
+  promptLogprobsOf,
   promptsOf,
   usualNewTokens,
 } from "./requests.ts";
@@ -37,6 +38,8 @@ export interface Preparation {
 
 /** Most choices of one request, prompts times n. */
 const mostChoices = 64;
+/** Most numbers that are told of a request's prompts: 64 prompts of 4096 tokens, each with three likeliest ones. */
+const mostPromptNumbers = 2 ** 20;
 
 /** UserError for whatever is wrong with the request. */
 export async function prepareRequest(
@@ -90,16 +93,32 @@ async function prepareCompletion(
   const n = settings.n ?? 1;
   if (given.length * n > mostChoices)
     throw new RequestError(`${given.length} prompts with n ${n} are more than ${mostChoices} choices`, "n");
+  const begin = (text: string) =>
+    body.add_special_tokens === false
+      ? tokenizer.encode(text, { addSpecialTokens: false })
+      : beginText(tokenizer, text);
   const prompts: Int32Array[] = [];
+  const texts: string[] = [];
   for (const prompt of given) {
     check();
     if (typeof prompt === "string") holdText(tokenizer, prompt, limits.context);
     else holdIds(prompt.length, newTokens, limits.context);
-    const ids = typeof prompt === "string" ? beginText(tokenizer, prompt) : prompt;
+    const ids = typeof prompt === "string" ? begin(prompt) : prompt;
     holdIds(ids.length, newTokens, limits.context);
     prompts.push(Int32Array.from(ids));
+    if (!settings.echo) continue;
+    texts.push(typeof prompt === "string" ? prompt : tokenizer.decode(prompt, { skipSpecialTokens: false }));
   }
-  return { route: "completion", adapter, prompts, settings };
+  const told = promptLogprobsOf(settings);
+  const tokens = prompts.reduce((sum, ids) => sum + ids.length, 0);
+  const promptNumbers = told === undefined ? 0 : tokens * (1 + told);
+  if (promptNumbers > mostPromptNumbers) {
+    throw new RequestError(
+      `prompts of ${tokens} tokens with ${told} likeliest ones each make ${promptNumbers} log-probabilities, more than ${mostPromptNumbers}; send fewer prompts at a time, or ask for fewer`,
+      "logprobs",
+    );
+  }
+  return { route: "completion", adapter, prompts, settings, texts, promptNumbers };
 }
 
 /** Before its tokens are made: refuses a text that cannot fit whatever they are. */

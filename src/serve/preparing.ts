@@ -48,6 +48,10 @@ export interface PreparedChat extends PreparedPrompts {
 export interface PreparedCompletion extends PreparedPrompts {
   readonly route: "completion";
   readonly settings: CompletionSettings;
+  /** Of the prompts, where they are to be told again. */
+  readonly texts: readonly string[];
+  /** Log-probabilities that are asked for of the prompts' own tokens. */
+  readonly promptNumbers: number;
 }
 
 export interface PreparerFacts {

@@ -75,6 +75,8 @@ const chatBody = z.looseObject({
   add_generation_prompt: z.literal(true).nullish(),
   continue_final_message: z.literal(false).nullish(),
   chat_template: z.null().optional(),
+  echo: z.literal(false).nullish(),
+  prompt_logprobs: z.null().optional(),
   chat_template_kwargs: z.record(z.string().max(64), z.unknown()).nullish(),
 });
 
@@ -89,14 +91,27 @@ const ids = z
   .max(2 ** 22);
 const completionSettings = z.object({
   ...sampling,
+  /** None: the prompt alone is told of. */
+  max_tokens: z
+    .int()
+    .min(0)
+    .max(2 ** 24)
+    .nullish(),
   logprobs: z.int().min(0).max(20).nullish(),
+  echo: z.boolean().nullish(),
+  // vLLM's.
+  prompt_logprobs: z.int().min(0).max(20).nullish(),
+  return_tokens_as_token_ids: z.boolean().nullish(),
 });
 const completionBody = z.looseObject({
   ...completionSettings.shape,
   prompt: z.union([text, ids, z.array(text).min(1).max(64), z.array(ids).min(1).max(64)]),
-  echo: z.literal(false).nullish(),
   best_of: z.literal(1).nullish(),
   suffix: z.union([z.literal(""), z.null()]).optional(),
+  // vLLM's: whether a text begins with what its tokenizer puts before it.
+  add_special_tokens: z.boolean().nullish(),
+  truncate_prompt_tokens: z.null().optional(),
+  return_token_ids: z.literal(false).nullish(),
 });
 
 export type ChatBody = z.infer<typeof chatBody>;
@@ -106,7 +121,19 @@ export type ChatSettings = z.infer<typeof chatSettings>;
 export type CompletionSettings = z.infer<typeof completionSettings>;
 
 export const parseChat = (json: unknown): ChatBody => parse(chatBody, json);
-export const parseCompletion = (json: unknown): CompletionBody => parse(completionBody, json);
+export function parseCompletion(json: unknown): CompletionBody {
+  const body = parse(completionBody, json);
+  const asksPrompt = body.prompt_logprobs !== undefined && body.prompt_logprobs !== null;
+  if (asksPrompt && body.stream)
+    throw new RequestError("prompt_logprobs are not streamed: leave out stream", "prompt_logprobs");
+  if (body.max_tokens === 0 && !body.echo && !asksPrompt) {
+    throw new RequestError(
+      "max_tokens 0 asks for nothing: expected echo or prompt_logprobs beside it, or at least 1",
+      "max_tokens",
+    );
+  }
+  return body;
+}
 export const chatSettingsOf = (body: ChatBody): ChatSettings => chatSettings.parse(body);
 export const completionSettingsOf = (body: CompletionBody): CompletionSettings =>
   completionSettings.parse(body);
@@ -133,6 +160,13 @@ export function newTokensOf(settings: Settings, most: number): number | undefine
   if (wanted !== undefined && wanted > most)
     throw new RequestError(`max_tokens ${wanted} is above this server's limit of ${most}`, "max_tokens");
   return wanted;
+}
+
+/** Likeliest tokens wanted beside each of the prompt's own; undefined: these are not asked for. */
+export function promptLogprobsOf(settings: CompletionSettings): number | undefined {
+  const { echo, logprobs, prompt_logprobs: own } = settings;
+  const asked = [echo ? logprobs : undefined, own].filter((count) => typeof count === "number");
+  return asked.length === 0 ? undefined : Math.max(...asked);
 }
 
 /** What both kinds of request say about drawing tokens. `index` tells the choices of one request apart. */

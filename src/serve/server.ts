@@ -9,14 +9,16 @@ import { serve } from "@hono/node-server";
 import { type Context, Hono } from "hono";
 import { UserError } from "../util/errors.ts";
 import { AdapterShelf } from "./adapter-shelf.ts";
+import type { Answering } from "./answering.ts";
 import { AtWork, Ended, type RequestAtWork } from "./at-work.ts";
 import type { EngineThread } from "./engine-thread.ts";
 import { eventStream } from "./event-stream.ts";
 import { jsonPieces, streamOf } from "./json-pieces.ts";
 import { Metrics } from "./metrics.ts";
-import { type Answering, answer } from "./openai.ts";
+import { answer } from "./openai.ts";
 import type { Preparers } from "./preparers.ts";
 import type { Prepared } from "./preparing.ts";
+import { ScoreRoom } from "./prompt-table.ts";
 import { BodyReader, ClientGone, type ReadBody } from "./read-body.ts";
 import { parseBody } from "./request-body.ts";
 import { RequestError, readableMessage, readableParam, withoutFolders } from "./request-error.ts";
@@ -55,6 +57,8 @@ export interface RunningServer {
 const stallMs = 30_000;
 /** Of a request that names an adapter. */
 const mostChangeBytes = 16 * 1024;
+/** Log-probabilities of prompts that are held for all answers together: about 128 MB. */
+const mostPromptNumbers = 2 ** 23;
 /** What logs and metrics show of a client that went away before its answer; nobody receives it. As nginx counts them. */
 const goneStatus = 499;
 
@@ -109,6 +113,7 @@ class ServerApp {
   private readonly shelf: AdapterShelf;
   private readonly bodies: BodyReader;
   private readonly atWork: AtWork;
+  private readonly scoreRoom = new ScoreRoom(mostPromptNumbers);
   /** Requests whose bodies were begun and not read to their end. */
   private readonly partlyRead = new WeakSet<Request>();
 
@@ -214,11 +219,13 @@ class ServerApp {
       release();
       throw error;
     }
+    let leave = () => {};
     try {
       const { engine, preparers } = this.threads;
       const { maxTokens } = this.options;
       const limits = { context: engine.facts.context, maxTokens };
       const prepared = await preparers.prepare(route, bytes, limits, work.signal).finally(release);
+      if (prepared.route === "completion") leave = this.scoreRoom.hold(prepared.promptNumbers);
       const answering: Answering = {
         engine,
         signal: work.signal,
@@ -229,21 +236,29 @@ class ServerApp {
           this.metrics.generatedTokens += completionTokens;
         },
       };
-      if (prepared.settings.stream === true) return await this.stream(prepared, answering, work);
+      if (prepared.settings.stream === true) return await this.stream(prepared, answering, work, leave);
       const whole = await answer(prepared, answering);
       if (work.ended) throw new Ended(work.ended);
       work.finish();
       const { logprobs } = prepared.settings;
-      if (logprobs === undefined || logprobs === null || logprobs === false) return c.json(whole as object);
-      return c.body(streamOf(jsonPieces(whole)), 200, { "Content-Type": "application/json" });
+      const few = logprobs === undefined || logprobs === null || logprobs === false;
+      const scores = prepared.route === "completion" && prepared.promptNumbers > 0;
+      if (few && !scores) return c.json(whole as object);
+      return c.body(streamOf(jsonPieces(whole), leave), 200, { "Content-Type": "application/json" });
     } catch (error) {
       work.finish();
+      leave();
       throw error;
     }
   }
 
   /** Mistakes that show before the first piece are still told by the status. */
-  private async stream(prepared: Prepared, answering: Answering, work: RequestAtWork): Promise<Response> {
+  private async stream(
+    prepared: Prepared,
+    answering: Answering,
+    work: RequestAtWork,
+    onEnd: () => void,
+  ): Promise<Response> {
     const stream = eventStream({ leave: work.leave, stallMs });
     const done = answer(prepared, { ...answering, send: stream.send }).then(
       () => {
@@ -256,7 +271,7 @@ class ServerApp {
         stream.end();
       },
     );
-    const ended = done.finally(work.finish);
+    const ended = done.finally(work.finish).finally(onEnd);
     await Promise.race([stream.beginning, ended]);
     ended.catch(() => {});
     return new Response(stream.readable, {

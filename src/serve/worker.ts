@@ -9,20 +9,15 @@ import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
 import { continueWith } from "../generate/continue-text.ts";
 import { GenerationEngine } from "../generate/engine.ts";
 import { KeyValueCache } from "../generate/kv-cache.ts";
+import type { TokenLogprobs } from "../generate/token-logprobs.ts";
 import { type AdapterSet, adapterSetSteps } from "../models/adapter-set.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
-import { OverlaidDecoder, type TokenDecoder } from "../text/overlaid-decoder.ts";
+import { OverlaidDecoder } from "../text/overlaid-decoder.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { errorToData, UserError } from "../util/errors.ts";
 import type { FromEngine, Job, JobResult, ReadAdapter, StartOptions, ToEngine, TokenReport } from "./jobs.ts";
 import { RequestError } from "./request-error.ts";
-
-/** How tokens become text. */
-interface Speech {
-  readonly decoder: TokenDecoder;
-  /** Tokens spelt before, by id. */
-  readonly spelt: Map<number, string>;
-}
+import { promptTeller, type Speech, spell } from "./spell.ts";
 
 interface ServedAdapter {
   readonly set: AdapterSet;
@@ -109,6 +104,18 @@ class EngineHost {
       this.post({ kind: "piece", id, piece: { text, tokens } });
       tokens = [];
     };
+    const report = (drawn: number, logprobs: TokenLogprobs | undefined) => {
+      if (!logprobs) return;
+      const top = logprobs.top.map((each) => ({ ...each, token: spell(speech, each.id) }));
+      tokens.push({ id: drawn, token: spell(speech, drawn), logprob: logprobs.logprob, top });
+    };
+    let stops = 0;
+    const onPrompt =
+      job.promptLogprobs === undefined
+        ? undefined
+        : promptTeller(speech, job.promptIds, (prompt) =>
+            this.post({ kind: "piece", id, piece: { text: "", tokens: [], prompt } }),
+          );
     try {
       const { tokenIds, finishReason } = await continueWith(
         (request) => this.engine.generate(request),
@@ -122,18 +129,18 @@ class EngineHost {
           adapter: served?.set,
           logprobs: job.logprobs,
           onText: flush,
-          onToken: (drawn, logprobs) => {
-            if (!logprobs) return;
-            const top = logprobs.top.map((each) => ({
-              token: spell(speech, each.id),
-              logprob: each.logprob,
-            }));
-            tokens.push({ token: spell(speech, drawn), logprob: logprobs.logprob, top });
+          onToken: report,
+          onStop(drawn, logprobs) {
+            if (!job.tellStop) return;
+            stops++;
+            report(drawn, logprobs);
           },
+          promptLogprobs: job.promptLogprobs,
+          onPrompt,
         },
       );
       if (tokens.length > 0) flush("");
-      return { finishReason, promptTokens: promptIds.length, completionTokens: tokenIds.length };
+      return { finishReason, promptTokens: promptIds.length, completionTokens: tokenIds.length + stops };
     } finally {
       this.signals.delete(id);
     }
@@ -188,17 +195,6 @@ class EngineHost {
     await this.model.close();
     this.backend.close();
   }
-}
-
-/** A token's text as it stands inside a text: SentencePiece drops the space of a first word. */
-function spell({ decoder, spelt }: Speech, id: number): string {
-  let spelling = spelt.get(id);
-  if (spelling === undefined) {
-    const text = (ids: number[]) => decoder.decode(ids, { skipSpecialTokens: false });
-    spelling = text([id, id]).slice(text([id]).length) || (decoder.tokenOf(id) ?? "");
-    spelt.set(id, spelling);
-  }
-  return spelling;
 }
 
 if (parentPort && (workerData as { lowrankServing?: StartOptions } | undefined)?.lowrankServing) {

@@ -1,4 +1,4 @@
-// The same request gives the same tokens with the same log-probabilities, to the last bit, whatever shares its passes, on
+// The same request gives the same tokens with the same log-probabilities, its prompt's own among them, to the last bit, whatever shares its passes, on
 // every backend: alone, in a crowd, with other adapters beside it, with passes of another size. Kernels one by one:
 // test/conformance/rows-alike.test.ts.
 
@@ -56,6 +56,17 @@ for (const { name: backendName, open, skip } of tested) {
             sampling: { temperature: i % 2, seed: i },
             adapter: [undefined, ...adapters][i % 3],
             logprobs: 2,
+            // Some ask for their prompts' own tokens, beside some that do not.
+            promptLogprobs: i % 2 === 0 ? i % 3 : undefined,
+            onPrompt: ({ start, logprobs, ranks, topIds, topLogprobs }) => {
+              const each = topIds.length / logprobs.length;
+              for (const [k, logprob] of logprobs.entries()) {
+                const top = [topIds, topLogprobs].flatMap((list) => [
+                  ...list.slice(k * each, (k + 1) * each),
+                ]);
+                values.push(start + k, logprob, ranks[k]!, ...top);
+              }
+            },
             onToken: (id, logprobs) => {
               values.push(id, logprobs!.logprob, ...logprobs!.top.map(({ logprob }) => logprob));
               return undefined;

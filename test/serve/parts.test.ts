@@ -3,7 +3,8 @@
 
 import { describe, expect, it } from "vitest";
 import { eventStream } from "../../src/serve/event-stream.ts";
-import { jsonPieces, streamOf } from "../../src/serve/json-pieces.ts";
+import { jsonPieces, LazyList, streamOf } from "../../src/serve/json-pieces.ts";
+import { ScoreRoom } from "../../src/serve/prompt-table.ts";
 import { BodyReader, ClientGone } from "../../src/serve/read-body.ts";
 import { parseRequestJson } from "../../src/serve/request-json.ts";
 import { chatOf, parseChat, parseCompletion } from "../../src/serve/requests.ts";
@@ -41,6 +42,35 @@ describe("tool calls", () => {
       content: "<tool_call>not JSON</tool_call>",
       calls: [],
     });
+  });
+});
+
+describe("room for prompts' numbers", () => {
+  it("is given back once, and one answer alone always has it", () => {
+    const room = new ScoreRoom(10);
+    const leave = room.hold(12);
+    expect(() => room.hold(1)).toThrow(/12 log-probabilities/);
+    leave();
+    leave();
+    const leaves = [room.hold(4), room.hold(6)];
+    expect(() => room.hold(1)).toThrow(/later/);
+    for (const each of leaves) each();
+    room.hold(10)();
+  });
+
+  it("holds nothing where nothing is asked for", () => {
+    const room = new ScoreRoom(10);
+    room.hold(10);
+    room.hold(0)();
+  });
+});
+
+describe("lists that are made while they are written", () => {
+  it("read as others do, in pieces and whole", () => {
+    const lazy = { a: new LazyList(3, (i) => ({ i })), b: [new LazyList(0, () => 1)] };
+    const plain = '{"a":[{"i":0},{"i":1},{"i":2}],"b":[[]]}';
+    expect([...jsonPieces(lazy, 1)].join("")).toBe(plain);
+    expect(JSON.stringify(lazy)).toBe(plain);
   });
 });
 
@@ -157,7 +187,22 @@ describe("bodies", () => {
       expect(() => parseChat({ ...chat, [key]: value }), key).toThrow(new RegExp(key));
     }
     expect(() => parseChat([])).toThrow(/the body/);
-    expect(() => parseCompletion({ model: "m", prompt: "x", echo: true })).toThrow(/echo/);
+    for (const [key, value] of Object.entries({
+      suffix: "x",
+      best_of: 2,
+      max_tokens: 0,
+      logprobs: 21,
+      prompt_logprobs: -1,
+      truncate_prompt_tokens: 3,
+      return_token_ids: true,
+    })) {
+      const body = { model: "m", prompt: "x", [key]: value };
+      expect(() => parseCompletion(body), key).toThrow(new RegExp(key));
+    }
+    const scoring = { model: "m", prompt: "x", prompt_logprobs: 0 };
+    expect(parseCompletion({ ...scoring, max_tokens: 0 }).max_tokens).toBe(0);
+    expect(() => parseCompletion({ ...scoring, stream: true })).toThrow(/prompt_logprobs/);
+    expect(() => parseChat({ ...chat, prompt_logprobs: 1 })).toThrow(/prompt_logprobs/);
     expect(() => parseCompletion({ model: "m", prompt: [] })).toThrow(/prompt/);
     expect(() => parseCompletion({ model: "m", prompt: [1, "x"] })).toThrow(/prompt/);
   });

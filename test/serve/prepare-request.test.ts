@@ -50,6 +50,27 @@ describe("preparing a request", () => {
     expect(settings.max_tokens).toBe(2);
   });
 
+  it("counts the log-probabilities asked for of prompts, and refuses too many", async () => {
+    const limits = { context: 40_000, maxTokens: 50 };
+    const prompt = [Array.from({ length: 30_000 }, () => 5), [5, 6]];
+    const body = { model: "base", prompt, max_tokens: 0, echo: true };
+    const counted = async (more: object) => prepare("completion", { ...body, ...more }, { limits });
+    expect(await counted({})).toMatchObject({ promptNumbers: 0 });
+    expect(await counted({ logprobs: 1 })).toMatchObject({ promptNumbers: 2 * 30_002 });
+    expect(await counted({ logprobs: 1, prompt_logprobs: 3 })).toMatchObject({ promptNumbers: 4 * 30_002 });
+    await expect(counted({ prompt: [...prompt, prompt[0]!.slice(0, 20_000)], logprobs: 20 })).rejects.toThrow(
+      /50002 tokens.*1050042.*fewer/,
+    );
+  });
+
+  it("tells the prompts again where they are to be echoed", async () => {
+    const texts = async (prompt: unknown, echo: boolean) =>
+      (await prepare("completion", { model: "base", prompt, echo })) as { texts?: readonly string[] };
+    expect((await texts(["a", "bc"], true)).texts).toEqual(["a", "bc"]);
+    expect((await texts([0, 100, 1], true)).texts).toEqual(["<s>a</s>"]);
+    expect((await texts("a", false)).texts).toEqual([]);
+  });
+
   it("encodes once for all n", async () => {
     const encode = vi.spyOn(tokenizer, "encode");
     try {

@@ -1,0 +1,141 @@
+// One forward pass of the generation engine: the tokens of everyone who takes part, end to end, with their adapters' rows;
+// logits come back after the last token of those whose prompt is in, and what was asked of prompts' own tokens is told.
+// Who takes part: turns.ts. What becomes of the logits: engine.ts.
+
+import { Tape } from "../autograd/tape.ts";
+import type { Tensor } from "../backend/backend.ts";
+import type { AdapterSet } from "../models/adapter-set.ts";
+import type { Decoder } from "../models/decoder.ts";
+import type { AdapterRows } from "../nn/module.ts";
+import { decodeToF32, encodeFrom } from "../tensor/dtype.ts";
+import { viewOf } from "../tensor/tensor.ts";
+import type { KeyValueCache } from "./kv-cache.ts";
+import { tellPromptLogprobs } from "./prompt-logprobs.ts";
+import type { GenerationRequest } from "./request.ts";
+
+/** A request at work, as far as a pass goes. */
+export interface PassRun {
+  readonly request: GenerationRequest;
+  readonly slot: number;
+  /** Tokens that enter together: the prompt, or the whole text where its keys and values are computed anew. */
+  readonly entering: readonly number[];
+  /** They are in: one token goes in at a time. */
+  readonly entered: boolean;
+  /** Tokens that are yet to be fed in. */
+  readonly pending: readonly number[];
+}
+
+/** A run's tokens of the coming pass, in pieces. */
+export interface RunTokens<Run extends PassRun = PassRun> {
+  readonly run: Run;
+  readonly ids: readonly number[];
+  readonly pieces: readonly number[];
+}
+
+interface Asking {
+  /** Tokens that a request knows. */
+  readonly vocabularyOf: (request: GenerationRequest) => number;
+  /** Nobody waits for the request any more. */
+  readonly gone: (request: GenerationRequest) => boolean;
+}
+
+const inference = { training: false, seed: 0, pass: 0 };
+
+/** Logits [n, V] after the last token of everyone who draws one after this pass. */
+export async function forwardTurns(
+  decoder: Decoder,
+  cache: KeyValueCache,
+  turns: readonly RunTokens[],
+  asking: Asking,
+): Promise<Float32Array> {
+  const { backend } = decoder;
+  const tokens = turns.flatMap(({ run, pieces }) => pieces.map((count) => ({ run, slot: run.slot, count })));
+  const { segments, starts } = cache.begin(tokens);
+  // A prompt that enters in several passes is as long in the first as in the last.
+  const placed = decoder.ropeCache.place(
+    tokens.map(({ run, count }, i) => {
+      const start = starts[i]!;
+      return { start, count, length: Math.max(run.entering.length, start + count) };
+    }),
+  );
+  const places = [...placed.rows];
+  const all: number[] = [];
+  const prompts = turns.some(({ run }) => !run.entered);
+  const lastRows: number[] = [];
+  const adapterRows: AdapterRows[] = [];
+  const headRows: AdapterRows[] = [];
+  const scored: { run: PassRun; firstRow: number; firstToken: number; targets: readonly number[] }[] = [];
+  for (const { run, ids, pieces } of turns) {
+    const start = all.length;
+    for (const id of ids) all.push(id);
+    const { request } = run;
+    const draws = ids.length === run.pending.length && request.maxNewTokens > 0;
+    if (draws) lastRows.push(all.length - 1);
+    if (request.promptLogprobs !== undefined && run.entering === request.promptIds && !run.entered) {
+      const firstToken = run.entering.length - run.pending.length + 1;
+      const targets = run.entering.slice(firstToken, firstToken + ids.length);
+      if (targets.length > 0) scored.push({ run, firstRow: start, firstToken, targets });
+    }
+    if (!request.adapter) continue;
+    // A piece of a prompt has its adapter's products alone; answers with the same adapter share them.
+    let from = start;
+    for (const count of pieces) {
+      extendRows(adapterRows, request.adapter, from, from + count, prompts);
+      from += count;
+    }
+    if (draws) extendRows(headRows, request.adapter, lastRows.length - 1, lastRows.length);
+  }
+  const { few, many } = backend.rowsAlike;
+  if (prompts && many) {
+    // Rows of no sequence: then the device computes these, too, in the way of many rows.
+    for (; all.length <= few; all.push(0)) places.push(0);
+  }
+  const uploads = [all, places, lastRows].map((values) => {
+    const buffer = backend.allocate(Math.max(4, 4 * values.length), "workspace");
+    backend.write(buffer, encodeFrom(values, "i32"));
+    return viewOf(buffer, [values.length], "i32");
+  }) as [Tensor, Tensor, Tensor];
+  const perLayer = decoder.perLayer?.rows(all);
+  try {
+    using tape = new Tape(backend, false);
+    const hidden = decoder.forward(
+      tape,
+      { ids: uploads[0], rows: uploads[1], tables: placed.tables, segments, perLayer },
+      { context: { ...inference, adapterRows }, cache },
+    );
+    if (scored.length > 0) tape.run([hidden]);
+    for (const { run, ...place } of scored) {
+      await tellPromptLogprobs(decoder, hidden.data, {
+        ...place,
+        adapter: run.request.adapter,
+        vocabularySize: asking.vocabularyOf(run.request),
+        count: run.request.promptLogprobs!,
+        gone: () => asking.gone(run.request),
+        tell: (told) => run.request.onPrompt?.(told),
+      });
+    }
+    if (lastRows.length === 0) {
+      tape.run();
+      return new Float32Array(0);
+    }
+    const logits = decoder.logits(tape, hidden, uploads[2], { ...inference, adapterRows: headRows });
+    tape.run([logits]);
+    return decodeToF32(await backend.read(logits.data.buffer), logits.dtype);
+  } finally {
+    for (const tensor of [...uploads, ...(perLayer ? [perLayer] : [])]) backend.free(tensor.buffer);
+  }
+}
+
+/** Adds rows of an adapter; rows that follow its earlier ones join them. */
+function extendRows(
+  groups: AdapterRows[],
+  { layers, replaced, embedding }: AdapterSet,
+  start: number,
+  end: number,
+  apart = false,
+): void {
+  const before = groups.at(-1);
+  if (!apart && before?.layers === layers && before.end === start)
+    groups[groups.length - 1] = { ...before, end };
+  else groups.push({ start, end, layers, replaced, embedding });
+}
