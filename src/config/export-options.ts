@@ -1,5 +1,6 @@
 // The options of `lowrank export`. What they do is publish/export-gguf.ts.
 
+import { blockTypeOf } from "../formats/gguf-blocks/index.ts";
 import { fileTypes, type GgufFileType } from "../publish/gguf-mix.ts";
 import { UsageError } from "../util/errors.ts";
 import { choice, defineOptions, type OptionsOf, text, toggle } from "./define.ts";
@@ -19,6 +20,13 @@ export const exportDefinition = defineOptions({
         defaultText: "auto, the model's own; f32 for an adapter",
         default: "auto",
       }),
+      importance: text(
+        "rows of data on which the importance of columns is measured, or an importance matrix of llama.cpp: errors of quantised weights count by it",
+        { placeholder: "F" },
+      ),
+      writeImportance: text("where the importance that was measured is written, for llama.cpp's --imatrix", {
+        placeholder: "F.gguf",
+      }),
       out: text("file to write", { required: true, placeholder: "F.gguf" }),
       modelfile: toggle("write an Ollama Modelfile beside it", true),
       preTokenizer: text("llama.cpp's name for how the tokenizer first splits text, where it is not found", {
@@ -34,6 +42,13 @@ export const exportDefinition = defineOptions({
   finish(values) {
     if (values.adapterOnly && values.adapter === undefined)
       throw new UsageError("--adapter-only needs --adapter: the adapter to write.");
+    if (values.writeImportance !== undefined && values.importance === undefined)
+      throw new UsageError("--write-importance needs --importance: rows of data to measure it on.");
+    const blocks = Object.entries(fileTypes).filter(([, { of }]) => blockTypeOf(of));
+    if (values.importance !== undefined && !blocks.some(([name]) => name === values.type))
+      throw new UsageError(
+        `--importance weighs the errors of quantised types: give --type ${blocks.map(([name]) => name).join(", ")}.`,
+      );
     return values;
   },
 });

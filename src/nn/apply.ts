@@ -15,6 +15,7 @@ export function applyLinears(
   context: PassContext,
   residual?: Value,
 ): Value[] {
+  context.observe?.linears(x, layers);
   const specs = layers.map((layer) => specOf(layer, context, withoutAnchor(tape, x, layer, residual)));
   const scaled = layers.map((layer) => layer.adapter?.attachment !== undefined);
   const together = specs.filter((spec, i) => !(scaled[i] && spec.adapter?.dropout));

@@ -1,7 +1,7 @@
 // The layers a model is made of, as plain data: where each weight lives and what is attached to it. Operations on
 // them are in autograd/ops; models/ arranges them; lora.ts attaches adapters, apply.ts runs layers with them.
 
-import type { GroupedSpec } from "../autograd/ops/experts.ts";
+import type { GroupedSpec, Routing } from "../autograd/ops/experts.ts";
 import type { LinearSpec, LinearWeight } from "../autograd/ops/linear.ts";
 import type { Parameter, Value } from "../autograd/tape.ts";
 import type { Tensor } from "../backend/backend.ts";
@@ -95,6 +95,14 @@ export function rowsWith<T, K extends string>(
   });
 }
 
+/** Hears what layers are multiplied with, when that is recorded. */
+export interface LinearObserver {
+  /** Layers that share x [T, in]. */
+  linears(x: Value, layers: readonly Linear[]): void;
+  /** x has a row a token (`byToken`), or one for each of a token's experts, by expert. */
+  experts(x: Value, layer: ExpertLayer, routing: Routing, byToken: boolean): void;
+}
+
 /** What varies from one forward pass to the next. */
 export interface PassContext {
   /** Training: dropout acts. */
@@ -104,6 +112,7 @@ export interface PassContext {
   readonly pass: number;
   /** Inference only: besides what is attached to a layer, adapters of some rows. */
   readonly adapterRows?: readonly AdapterRows[];
+  readonly observe?: LinearObserver;
 }
 
 /** How many dropout layers a model may have: streams of one pass never meet the next pass's. */

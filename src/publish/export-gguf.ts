@@ -22,6 +22,7 @@ import { ggufAdapter } from "./gguf-adapter.ts";
 import type { GgufFileType } from "./gguf-mix.ts";
 import { modelMetadata, modelTensors } from "./gguf-model.ts";
 import { tokenizerMetadata } from "./gguf-tokenizer.ts";
+import { importanceOf } from "./importance.ts";
 import { mergedSource } from "./merged-source.ts";
 import { ollamaModelfile } from "./ollama-modelfile.ts";
 
@@ -36,6 +37,10 @@ export interface ExportOptions {
   readonly adapterOnly: boolean;
   readonly modelfile: boolean;
   readonly preTokenizer?: string;
+  /** Rows of data, or an importance matrix of llama.cpp, by which errors of quantised weights count. */
+  readonly importance?: string;
+  /** Where the importance that was measured is written. */
+  readonly writeImportance?: string;
 }
 
 export interface ExportReport {
@@ -120,7 +125,18 @@ async function exportLocked(
           warn,
         }),
       ]);
-      const tensors = modelTensors(shape, source, type);
+      const importance =
+        options.importance === undefined
+          ? undefined
+          : await importanceOf(
+              backend,
+              {
+                ...{ source: options.importance, model, adapter: options.adapter, chatTemplate },
+                writeTo: options.writeImportance,
+              },
+              note,
+            );
+      const tensors = modelTensors(shape, source, type, importance);
       await writeGguf(out, metadata, tensors);
       report = { out, kind: "model", type, tensors: tensors.length };
     }

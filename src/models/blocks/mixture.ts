@@ -109,8 +109,10 @@ function through(
   const [logits] = applyLinears(tape, x, [router], context) as [Value];
   const routing = route(tape, logits, perToken, normalized);
   options.routed?.(index, routing);
+  context.observe?.experts(x, gateUp, routing, true);
   const h = groupedLinear(tape, x, routing, specOf(gateUp, group), { spread: true, few });
   const activated = expertActivation(tape, { activation: config.activation, limit, alpha }, h);
+  context.observe?.experts(activated, down, routing, false);
   const z = groupedLinear(tape, activated, routing, specOf(down, group), { spread: false, few });
   return combineExperts(tape, z, routing, residual);
 }
