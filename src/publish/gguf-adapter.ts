@@ -1,6 +1,6 @@
 // A LoRA adapter as a GGUF file for llama.cpp, which scales every product by alpha / rank with one alpha for the whole
 // file: rank-stabilised scales and alpha patterns are therefore folded into that alpha and, where modules differ, into
-// B. The rows of q's and k's B are interleaved as the weights they add to (gguf-names.ts).
+// B. The rows of q's and k's B are interleaved as the weights they add to (models/gguf/names.ts).
 
 import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
 import { encodeGguf } from "../formats/gguf-blocks/index.ts";
@@ -9,10 +9,10 @@ import type { LoadedAdapter } from "../formats/peft.ts";
 import { planAdapter } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { embeddingName, headName, weightSpecs } from "../models/decoder-weights.ts";
+import { orderColumns, orderRows } from "../models/gguf/delta.ts";
+import { ggufArchitecture, ggufPieces, interleavedRows, interleaveRows } from "../models/gguf/names.ts";
 import { adapterKind } from "../nn/adapter-kinds/index.ts";
 import { UserError } from "../util/errors.ts";
-import { orderColumns, orderRows } from "./gguf-delta.ts";
-import { ggufArchitecture, ggufPieces, interleavedRows, interleaveRows } from "./gguf-names.ts";
 
 export type AdapterTensorType = Extract<GgufTensorType, "f32" | "f16" | "bf16">;
 

@@ -7,12 +7,7 @@ import { encodeGguf } from "../formats/gguf-blocks/index.ts";
 import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { DecoderConfig, LayerConfig } from "../models/decoder-config.ts";
 import { type WeightSpec, weightSpecs } from "../models/decoder-weights.ts";
-import type { WeightSource } from "../models/load-model.ts";
-import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
-import { elementCount } from "../tensor/tensor.ts";
-import { UserError } from "../util/errors.ts";
-import { orderColumns, rowRanges, transformed } from "./gguf-delta.ts";
-import { fileTypes, type GgufFileType, mixedTypes } from "./gguf-mix.ts";
+import { orderColumns, rowRanges, transformed } from "../models/gguf/delta.ts";
 import {
   type GgufPiece,
   ggufArchitecture,
@@ -20,8 +15,13 @@ import {
   interleavedRows,
   interleaveRows,
   rowWidth,
-} from "./gguf-names.ts";
-import { ropeMetadata, ropeTensors } from "./gguf-rope.ts";
+} from "../models/gguf/names.ts";
+import { ropeMetadata, ropeTensors } from "../models/gguf/rope.ts";
+import type { WeightSource } from "../models/load-model.ts";
+import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
+import { elementCount } from "../tensor/tensor.ts";
+import { UserError } from "../util/errors.ts";
+import { fileTypes, type GgufFileType, mixedTypes } from "./gguf-mix.ts";
 
 /** Mean squares of what each column of a tensor is multiplied with, by the tensor's name in GGUF; of experts one after the other. */
 export type Importance = ReadonlyMap<string, Float32Array>;

@@ -1,13 +1,13 @@
 // A tokenizer.json as llama.cpp's metadata. It knows two of our kinds: "llama", SentencePiece's pieces with scores and
 // bytes as a last resort, and "gpt2", byte-level BPE with merges whose first split of the text goes by a name
-// (gguf-split.ts).
+// (models/gguf/split.ts).
 // Keys and token types: llama.cpp, gguf-py; names of splits: src/llama-vocab.cpp.
 
 import type { GgufValue } from "../formats/gguf.ts";
 import { isJsonObject, type JsonObject } from "../formats/json.ts";
+import { flattenSteps, splitName } from "../models/gguf/split.ts";
 import type { NamedTemplates, Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
-import { flattenSteps, splitName } from "./gguf-split.ts";
 
 const tokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 

@@ -10,12 +10,12 @@ import { type ImportanceEntry, isImatrix, readImatrix, writeImatrix } from "../f
 import { ColumnSquares } from "../models/column-squares.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
+import { orderColumns } from "../models/gguf/delta.ts";
+import { ggufPieces } from "../models/gguf/names.ts";
 import { openModel } from "../models/open-model.ts";
 import { passOf } from "../models/token-logits.ts";
 import { UserError } from "../util/errors.ts";
-import { orderColumns } from "./gguf-delta.ts";
 import type { Importance } from "./gguf-model.ts";
-import { ggufPieces } from "./gguf-names.ts";
 
 export interface ImportanceOptions {
   /** Rows of data, or an importance matrix of llama.cpp. */

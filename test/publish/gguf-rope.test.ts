@@ -3,9 +3,9 @@
 
 import { describe, expect, it } from "vitest";
 import type { GgufTensorToWrite } from "../../src/formats/gguf-writer.ts";
+import { mainRope, ropeMetadata, ropeTensors } from "../../src/models/gguf/rope.ts";
 import { architectureOf, readModelConfig } from "../../src/models/index.ts";
 import { inverseFrequencies } from "../../src/nn/rope-frequencies.ts";
-import { mainRope, ropeMetadata, ropeTensors } from "../../src/publish/gguf-rope.ts";
 import { decodeToF32 } from "../../src/tensor/dtype.ts";
 
 const shape = {

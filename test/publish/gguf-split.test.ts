@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from "vitest";
 import type { JsonObject } from "../../src/formats/json.ts";
-import { splitName } from "../../src/publish/gguf-split.ts";
+import { splitName } from "../../src/models/gguf/split.ts";
 import { Tokenizer } from "../../src/text/tokenizer.ts";
 import { byteTokenizerFiles } from "../text/byte-tokenizer.ts";
 

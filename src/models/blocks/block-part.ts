@@ -1,6 +1,6 @@
 // What a part of a block supplies: what mixes tokens (attention and its like), or what follows it (an MLP). Its weights
 // stand in one table, once, with their names in checkpoints and in GGUF, shapes, kinds and when a model has them: specs
-// (decoder-weights.ts), the block itself (block.ts) and exports (publish/gguf-names.ts) come from it. Registry: index.ts.
+// (decoder-weights.ts), the block itself (block.ts) and exports (publish/models/gguf/names.ts) come from it. Registry: index.ts.
 
 import type { Parameter, Value } from "../../autograd/tape.ts";
 import type { ExpertLayer, Linear } from "../../nn/module.ts";

@@ -2,14 +2,14 @@
 // refused, so that no file answers wrongly in silence. Keys: gguf-py/gguf/constants.py; use: llama.cpp's
 // llama-model.cpp and ggml's rope (YaRN's ramp is there rounded to whole pairs).
 
-import type { GgufValue } from "../formats/gguf.ts";
-import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
-import type { GgufArchitecture } from "../models/architecture.ts";
-import type { DecoderConfig, LayerRope } from "../models/decoder-config.ts";
-import { inverseFrequencies, type RopeConfig } from "../nn/rope-frequencies.ts";
-import { encodeFrom } from "../tensor/dtype.ts";
-import { UserError } from "../util/errors.ts";
-import { ggufArchitecture } from "./gguf-names.ts";
+import type { GgufValue } from "../../formats/gguf.ts";
+import type { GgufTensorToWrite } from "../../formats/gguf-writer.ts";
+import { inverseFrequencies, type RopeConfig } from "../../nn/rope-frequencies.ts";
+import { encodeFrom } from "../../tensor/dtype.ts";
+import { UserError } from "../../util/errors.ts";
+import type { GgufArchitecture } from "../architecture.ts";
+import type { DecoderConfig, LayerRope } from "../decoder-config.ts";
+import { ggufArchitecture } from "./names.ts";
 
 /** What llama.cpp divides a pair's frequency by so that it does not turn, as its converter of Gemma 4 writes. */
 const standingStill = 1e30;

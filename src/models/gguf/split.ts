@@ -3,9 +3,9 @@
 // taken, and what it does differently is said; where none does, the export is refused.
 // Names of splits: llama.cpp, src/llama-vocab.cpp.
 
-import { isJsonObject, type JsonObject } from "../formats/json.ts";
-import { Tokenizer } from "../text/tokenizer.ts";
-import { UserError } from "../util/errors.ts";
+import { isJsonObject, type JsonObject } from "../../formats/json.ts";
+import { Tokenizer } from "../../text/tokenizer.ts";
+import { UserError } from "../../util/errors.ts";
 
 /** The regular expressions of the first split, and what llama.cpp calls them. */
 const splits: readonly (readonly [pattern: string, name: string])[] = [

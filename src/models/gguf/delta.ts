@@ -1,9 +1,9 @@
 // Weights of the gated delta rule as llama.cpp has them: value heads that read one key head stand side by side in
 // checkpoints and a stride of all key heads apart there, so that a key's heads repeat as a whole; decays are -exp(A_log). Not
-// here: names (gguf-names.ts), how weights are walked (gguf-model.ts).
+// here: names (names.ts), how weights are walked (publish/gguf-model.ts).
 
-import type { DecoderConfig, DeltaConfig } from "../models/decoder-config.ts";
-import type { WeightSpec } from "../models/decoder-weights.ts";
+import type { DecoderConfig, DeltaConfig } from "../decoder-config.ts";
+import type { WeightSpec } from "../decoder-weights.ts";
 
 /** Parts of the mixer whose rows are value heads, after some that are not, and the rows of one head. */
 const rowsOfHeads: Readonly<Record<string, (delta: DeltaConfig) => { before: number; each: number }>> = {

@@ -3,12 +3,12 @@
 // each head are interleaved; Qwen's architectures rotate as transformers does and keep theirs.
 // Names: llama.cpp, gguf-py/gguf/constants.py.
 
-import type { Architecture, GgufArchitecture } from "../models/architecture.ts";
-import type { DecoderConfig } from "../models/decoder-config.ts";
-import { embeddingName, headName, type WeightSpec } from "../models/decoder-weights.ts";
-import { architectureOf, architectures } from "../models/index.ts";
-import { elementCount } from "../tensor/tensor.ts";
-import { BugError, UserError } from "../util/errors.ts";
+import { elementCount } from "../../tensor/tensor.ts";
+import { BugError, UserError } from "../../util/errors.ts";
+import type { Architecture, GgufArchitecture } from "../architecture.ts";
+import type { DecoderConfig } from "../decoder-config.ts";
+import { embeddingName, headName, type WeightSpec } from "../decoder-weights.ts";
+import { architectureOf, architectures } from "../index.ts";
 
 /** UserError for an architecture, or a variant of one, that llama.cpp computes in another way. */
 export function ggufArchitecture(config: DecoderConfig): GgufArchitecture {
