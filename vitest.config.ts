@@ -31,7 +31,7 @@ export default defineConfig({
           name: "cuda",
           include: [
             "test/conformance/{backend,model,qlora,shared-prefixes}.test.ts",
-            "test/conformance/rows-alike.test.ts",
+            "test/conformance/{embedding-noise,rows-alike}.test.ts",
             "test/backend/cuda/*.test.ts",
           ],
           globalSetup: "test/conformance/cuda-emulator.ts",

@@ -99,6 +99,11 @@ export const trainDefinition = defineOptions({
         open: true,
         defaultText: `${learningRates.lora} for lora and qlora, ${learningRates.full} for full${rateFactors}`,
       }),
+      neftuneAlpha: real("noise on the embeddings in training (NEFTune), uniform up to alpha / sqrt(L d)", {
+        min: 0,
+        open: true,
+        defaultText: "no noise",
+      }),
       ...optimizerFields,
     },
     "Evaluation and checkpoints": {

@@ -2,7 +2,7 @@
 // Recorded on a tape; backward comes from the ops. Sequences lie end to end, [T, C].
 
 import { type HeadLossSpec, headLoss } from "../autograd/ops/head-loss.ts";
-import { embedding, gather, scaled, softCapped } from "../autograd/ops/layers.ts";
+import { addConstant, embedding, gather, scaled, softCapped } from "../autograd/ops/layers.ts";
 import { type LinearWeight, linear } from "../autograd/ops/linear.ts";
 import { checkpoint, type Parameter, type Tape, type Value } from "../autograd/tape.ts";
 import type { Backend, Matrix, QuantizedStack, Tensor } from "../backend/backend.ts";
@@ -128,7 +128,7 @@ export class Decoder {
 
   /** Last hidden states after the final norm: [T, C]. */
   forward(tape: Tape, batch: TokenBatch, options: ForwardOptions): Value {
-    let x = this.embed(tape, batch.ids, options.context);
+    let x = this.embed(tape, batch, options.context);
     const { config, ones } = this;
     const perLayer = this.perLayer?.run(tape, x, batch, options);
     const handed = new Map<number, KeysAndValues>();
@@ -164,10 +164,15 @@ export class Decoder {
     return norm({ tape, config, options }, x, this.finalNorm);
   }
 
-  private embed(tape: Tape, ids: Tensor, context: PassContext): Value {
+  private embed(tape: Tape, { ids, noise }: TokenBatch, context: PassContext): Value {
     const x = this.embedUnscaled(tape, ids, context);
     const factor = this.embeddingScale;
-    return factor === 1 ? x : scaled(tape, x, factor);
+    if (!noise) return factor === 1 ? x : scaled(tape, x, factor);
+    // Where the reference scales inside its table (Gemma), noise comes after; else it is scaled with the embeddings.
+    const late = this.config.embeddingScaleRounded;
+    const sized = late && factor !== 1 ? scaled(tape, x, factor) : x;
+    const noisy = addConstant(tape, sized, noise);
+    return late || factor === 1 ? noisy : scaled(tape, noisy, factor);
   }
 
   /** As it multiplies: the reference keeps a rounded one in the weights' own precision. */

@@ -22,6 +22,8 @@ export interface TokenBatch {
   readonly shared?: SharedPrefixes | undefined;
   /** The tokens' embeddings for each layer, [T, layers * width]: what the decoder's perLayerRows() says. */
   readonly perLayer?: Tensor | undefined;
+  /** What is added to the tokens' embeddings, [T, C], in training: session/embedding-noise.ts. */
+  readonly noise?: Tensor | undefined;
 }
 
 /** Keys and values of earlier tokens, for generation; see generate/kv-cache.ts. */

@@ -5,7 +5,8 @@ import type { Backend, Tensor } from "../backend/backend.ts";
 import { type Batch, NO_TARGET } from "../data/assemble.ts";
 import type { Decoder, TokenBatch } from "../models/decoder.ts";
 import { encodeFrom } from "../tensor/dtype.ts";
-import { viewOf } from "../tensor/tensor.ts";
+import { tensorBytes, viewOf } from "../tensor/tensor.ts";
+import { embeddingNoise, type NoiseOptions } from "./embedding-noise.ts";
 
 /** Logits that exist at a time, in bytes, where memory is not short. */
 export const defaultLogitsChunkBytes = 128 * 2 ** 20;
@@ -19,7 +20,8 @@ export class DeviceBatch {
   private readonly uploads: Tensor[] = [];
   private readonly backend: Backend;
 
-  constructor(decoder: Decoder, batch: Batch) {
+  /** `noise` is added to the embeddings, in training. */
+  constructor(decoder: Decoder, batch: Batch, noise?: NoiseOptions) {
     this.backend = decoder.backend;
     const { rows, targets } = batch.scored ?? targetsOf(batch);
     const { sharing } = batch;
@@ -30,6 +32,7 @@ export class DeviceBatch {
       rows: this.upload(placed.rows),
       tables: placed.tables,
       perLayer: this.keep(decoder.perLayer?.rows(batch.ids)),
+      noise: noise && this.noiseFor(batch, decoder.config.width, noise),
       segments: {
         table: this.upload(batch.segments, [count, 4]),
         count,
@@ -53,6 +56,15 @@ export class DeviceBatch {
     const tensor = viewOf(buffer, shape, "i32");
     this.uploads.push(tensor);
     return tensor;
+  }
+
+  private noiseFor(batch: Batch, width: number, options: NoiseOptions): Tensor {
+    const { backend } = this;
+    const shape = [batch.ids.length, width];
+    const buffer = backend.allocate(tensorBytes(shape, backend.floatType), "activations");
+    if (!backend.holdsNothing)
+      backend.write(buffer, encodeFrom(embeddingNoise(batch, width, options), backend.floatType));
+    return this.keep(viewOf(buffer, shape, backend.floatType))!;
   }
 
   private keep(tensor: Tensor | undefined): Tensor | undefined {

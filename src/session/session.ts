@@ -24,6 +24,7 @@ import { dtypeBytes } from "../tensor/dtype.ts";
 import { rows, viewOf } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { DeviceBatch, defaultLogitsChunkBytes } from "./device-batch.ts";
+import type { NoiseOptions } from "./embedding-noise.ts";
 import { type Evaluation, evaluate } from "./evaluate.ts";
 import { ScoredPasses } from "./scored-passes.ts";
 import { makeTrainable, type SessionRecipe, type Trainable, type TrainableStart } from "./trainable.ts";
@@ -131,6 +132,11 @@ export class Session implements Disposable {
     this.collective = options.collective ?? single;
     this.objective = objectiveOf(recipe.objective ?? "sft", recipe);
     const { scoring } = this.objective;
+    if (scoring && recipe.neftuneAlpha !== undefined) {
+      throw new UserError(
+        `--neftune-alpha does not go with --objective ${recipe.objective}, whose texts share their prompt; leave it out`,
+      );
+    }
     const { collective, logitsChunkBytes } = this;
     this.scored = scoring && new ScoredPasses(this.decoder, scoring, { collective, logitsChunkBytes });
     try {
@@ -303,7 +309,7 @@ export class Session implements Disposable {
   private meanRun(targetTokens: number): MicroBatchPass {
     return (batch, pass, out) => {
       const { decoder, backend, checkpointing } = this;
-      const uploaded = new DeviceBatch(decoder, batch);
+      const uploaded = new DeviceBatch(decoder, batch, this.noiseOf(pass));
       using tape = new Tape(backend);
       const context = { training: true, seed: this.recipe.seed, pass };
       const hidden = decoder.forward(tape, uploaded.tokens, { context, checkpointing });
@@ -344,6 +350,12 @@ export class Session implements Disposable {
       losses: sums,
       ...(metrics ? { metrics } : {}),
     };
+  }
+
+  /** What NEFTune adds to a micro-batch's embeddings. */
+  private noiseOf(pass: number): NoiseOptions | undefined {
+    const { neftuneAlpha: alpha, seed } = this.recipe;
+    return alpha === undefined ? undefined : { alpha, seed, pass };
   }
 
   private statsFor(slots: number): void {

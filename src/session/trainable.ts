@@ -47,6 +47,8 @@ export interface SessionRecipe extends Partial<OptimizerOptions>, ObjectiveOptio
   /** Train embedding and head whole beside the adapter, as added tokens need. */
   readonly trainsTables?: boolean;
   readonly optimizer: OptimizerName;
+  /** Noise on the embeddings in training (NEFTune); none when absent. */
+  readonly neftuneAlpha?: number;
   readonly seed: number;
 }
 

@@ -93,6 +93,28 @@ export function addScaled(tape: Tape, x: Value, y: Value, factor: number): Value
   return sum;
 }
 
+/** y = x + c, in x's own memory; c, of x's shape, is from outside and has no gradient. */
+export function addConstant(tape: Tape, x: Value, c: Tensor): Value {
+  const y = tape.value(x.shape, x.needsGrad);
+  tape.record({
+    name: "addConstant",
+    inputs: [x],
+    outputs: [],
+    forward() {
+      invariant(x.readers === 1 && x.holders === 0 && x.owned, "adding in place to a value that others read");
+      const memory = tape.takeData(x);
+      tape.backend.addInPlace({ x: c, y: memory });
+      tape.giveData(y, memory);
+    },
+    backward: x.needsGrad
+      ? () => {
+          if (y.grad) tape.passGrad(y, x);
+        }
+      : undefined,
+  });
+  return y;
+}
+
 /** cap * tanh(x / cap) in x's own memory, which the result takes over: x must have no other reader. */
 export function softCapped(tape: Tape, x: Value, cap: number): Value {
   const y = tape.value(x.shape, x.needsGrad);
