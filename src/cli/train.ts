@@ -2,7 +2,14 @@
 // next. First Ctrl-C: finish the step and save; second: stop at once. Not here: training (train/run.ts).
 
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
-import type { DataEvent, EvalEvent, ModelEvent, TrainEvent, TrainSummary } from "../train/events.ts";
+import type {
+  DataEvent,
+  EvalEvent,
+  Forgotten,
+  ModelEvent,
+  TrainEvent,
+  TrainSummary,
+} from "../train/events.ts";
 import { startTraining, type TrainingRun } from "../train/worker.ts";
 import { preflightLines } from "./check.ts";
 import { defineCommand } from "./command.ts";
@@ -67,11 +74,11 @@ export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainE
         losses.push({ step: event.step, loss: event.loss });
         return progress?.update(event);
       case "eval":
-        terminal.note(
-          `step ${event.step}: evaluation loss ${formatLoss(event.loss)}, perplexity ${event.perplexity.toFixed(2)}`,
-        );
+        terminal.note(evaluationLine(event));
         if (event.router) terminal.note(routerLine(event.router));
         return;
+      case "forget":
+        return terminal.note(`step ${event.step}: of --forget's rows, ${forgottenText(event)}`);
       case "sample":
         return terminal.note(
           `step ${event.step}: ${JSON.stringify(event.prompt)} -> ${JSON.stringify(event.text)}`,
@@ -82,6 +89,22 @@ export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainE
         return progress?.end();
     }
   };
+}
+
+function evaluationLine(event: EvalEvent): string {
+  const { step, loss, perplexity, best, averagedCheckpoints, type: _, router: _router, ...scores } = event;
+  const others = Object.entries(scores).map(([name, value]) => `, ${name} ${Number(value).toFixed(4)}`);
+  const of = averagedCheckpoints === undefined ? "" : ` of the mean of ${averagedCheckpoints} checkpoints`;
+  return `step ${step}: evaluation loss${of} ${formatLoss(loss)}, perplexity ${perplexity.toFixed(2)}${others.join("")}${best ? " (the best so far)" : ""}`;
+}
+
+/** "perplexity 7.10; 12 of 20 prompts answered right, 3 of them newly wrong": what is left of what the model could. */
+function forgottenText({ perplexity, prompts, right, lost, gained }: Forgotten): string {
+  const answers =
+    prompts === undefined
+      ? ""
+      : `; ${right} of ${prompts} prompts answered right${lost === undefined ? "" : `, ${lost} lost and ${gained} gained since before training`}`;
+  return `perplexity ${perplexity.toFixed(2)}${answers}`;
 }
 
 /** How evenly a mixture's routers spread the rows' tokens, and where they do it worst. */
@@ -137,6 +160,21 @@ export function summaryLines(options: TrainOptions, summary: TrainSummary): stri
         ]),
     `${formatRate(summary.tokensPerSecond)} tokens/s`,
   ];
+  const { best, forgetting, averagedSteps } = summary;
+  const result = [
+    ...(best
+      ? [`The result is step ${best.step}'s: ${best.metric} ${Number(best.value.toPrecision(4))}.`]
+      : []),
+    ...(summary.stoppedEarly
+      ? [`Stopped early: --patience ${options.patience} evaluations were no better.`]
+      : []),
+    ...(averagedSteps ? [`The result is the mean of steps ${averagedSteps.join(", ")}.`] : []),
+    ...(forgetting?.after
+      ? [
+          `Of --forget's rows: perplexity ${forgetting.before.perplexity.toFixed(2)} before; ${forgottenText(forgetting.after)}.`,
+        ]
+      : []),
+  ];
   const memory = `Peak memory: ${formatBytes(summary.peakBytes)} on ${summary.device}, ${formatBytes(summary.peakRssBytes)} of the process.`;
   if (summary.status === "interrupted") {
     const where = summary.checkpoint ?? `${out}/checkpoints`;
@@ -153,6 +191,7 @@ export function summaryLines(options: TrainOptions, summary: TrainSummary): stri
   const evalData = shellQuote(options.evalData ?? options.data);
   return [
     `Done: ${figures.join(", ")}.`,
+    ...result,
     memory,
     "",
     full ? `  model    ${out}/` : `  adapter  ${out}/adapter_model.safetensors (and adapter_config.json)`,

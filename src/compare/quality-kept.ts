@@ -5,11 +5,10 @@
 import type { MetricName } from "../config/eval-options.ts";
 import { bootstrap, type Interval } from "../metrics/bootstrap.ts";
 import { type TextMetricName, textMetrics } from "../metrics/index.ts";
+import { falls, scoresOf } from "../metrics/scores.ts";
 import { textRows } from "../metrics/text-metric.ts";
 import { UserError } from "../util/errors.ts";
 import type { Quality } from "./score-one.ts";
-
-const falling = new Set(["perplexity", "bytePerplexity", "loss"]);
 
 interface Scorer {
   readonly rows: readonly unknown[];
@@ -48,11 +47,7 @@ function scorers(quality: Quality, metrics: readonly MetricName[]): Scorer[] {
 /** Names of the scores that these metrics give, quality's own first. */
 export function scoreNames(metrics: readonly MetricName[]): string[] {
   return metrics.flatMap((name) =>
-    name === "perplexity"
-      ? ["perplexity"]
-      : Object.keys(
-          textMetrics[name as TextMetricName].combine([textMetrics[name as TextMetricName].row("a", ["a"])]),
-        ),
+    name === "perplexity" ? ["perplexity"] : scoresOf(name as TextMetricName),
   );
 }
 
@@ -94,7 +89,7 @@ export function gainOf(
 ): number | undefined {
   // Perplexities are compared as the losses they are the exponentials of.
   const value = (scores: Readonly<Record<string, number>>) =>
-    name === "perplexity" ? -Math.log(scores[name]!) : falling.has(name) ? -scores[name]! : scores[name]!;
+    name === "perplexity" ? -Math.log(scores[name]!) : falls(name) ? -scores[name]! : scores[name]!;
   const gained = value(full) - value(base);
   return gained > 0 ? (100 * (value(own) - value(base))) / gained : undefined;
 }
@@ -111,7 +106,7 @@ export function keptOf(
   const index = mine.findIndex(({ rows, combine }) => name in combine(rows));
   const [a, b] = [mine[index]!, theirs[index]!];
   const share = (own: number, reference: number) =>
-    100 * (falling.has(name) ? reference / own : reference === 0 ? Number.NaN : own / reference);
+    100 * (falls(name) ? reference / own : reference === 0 ? Number.NaN : own / reference);
   const pairs = a.rows.map((row, i) => [row, b.rows[i]] as const);
   const combine = (drawn: readonly (readonly [unknown, unknown])[]) => ({
     kept: share(a.combine(drawn.map(([row]) => row))[name]!, b.combine(drawn.map(([, row]) => row))[name]!),

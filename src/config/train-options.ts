@@ -4,9 +4,12 @@
 // that of full fine-tuning. Not here: what the options do (train/run.ts).
 
 import { findingCodes } from "../data/preflight.ts";
+import { type TextMetricName, textMetrics } from "../metrics/index.ts";
+import { scoreOptions } from "../metrics/scores.ts";
 import { optimizerDefaults, optimizerNames, optimizers } from "../optim/index.ts";
 import { UsageError } from "../util/errors.ts";
 import {
+  choice,
   choices,
   dataFile,
   defineOptions,
@@ -17,6 +20,7 @@ import {
   toggle,
   whole,
 } from "./define.ts";
+import { checkEvaluation } from "./evaluation-rules.ts";
 import {
   adapterFields,
   batchFields,
@@ -25,6 +29,7 @@ import {
   eosToken,
   gradientCheckpointing,
   type Method,
+  maxNewTokens,
   modelFields,
   optimizerFields,
   overLength,
@@ -47,6 +52,7 @@ const rateFactors = optimizerNames
   )
   .join("");
 const defaultEpochs = 3;
+const textMetricNames = Object.keys(textMetrics) as TextMetricName[];
 /** What says how a new adapter is made, beside options that have a default. */
 const ofNewAdapters = [
   "exclude",
@@ -114,7 +120,31 @@ export const trainDefinition = defineOptions({
         open: true,
       }),
       evalEvery: whole("steps between evaluations", { min: 1, defaultText: "once, at the end" }),
+      evalMetrics: choices(textMetricNames, "scores of answers to the rows, at each evaluation"),
+      maxNewTokens,
       sample: text("prompt to complete at each evaluation"),
+      keepBest: choice(
+        scoreOptions,
+        "score whose best evaluation the result is of, in place of the last step",
+        {
+          placeholder: "METRIC",
+        },
+      ),
+      patience: whole(
+        "evaluations without a better score after which the run stops; of --keep-best, or loss",
+        {
+          min: 1,
+        },
+      ),
+      minDelta: real("least difference that --patience counts as better", { min: 0, defaultText: "0" }),
+      averageCheckpoints: whole(
+        "checkpoints of --save-every whose mean is the result, the last step's included",
+        {
+          min: 2,
+          max: 1000,
+        },
+      ),
+      forget: dataFile("rows that the model can answer now: at each evaluation, what of them it still can"),
       saveEvery: whole("steps between checkpoints", {
         min: 1,
         defaultText: "by the clock, when interrupted, and at the end",
@@ -154,6 +184,7 @@ export const trainDefinition = defineOptions({
   alternatives: [
     ["epochs", "maxSteps"],
     ["evalData", "evalFraction"],
+    ["keepBest", "averageCheckpoints"],
     ["gradientAccumulation", "batchTokens"],
     ...scheduleAlternatives,
   ],
@@ -171,6 +202,7 @@ export const trainDefinition = defineOptions({
       "maxSteps",
       "evalEvery",
       "sample",
+      "maxNewTokens",
     ] as const),
     ...([
       "saveEvery",
@@ -185,12 +217,7 @@ export const trainDefinition = defineOptions({
     ...(["paged", "pagedBudget", "vram", "backend", "precision", "threads", "json"] as const),
   ],
   finish(values) {
-    const evaluates = values.evalData ?? values.evalFraction ?? values.sample;
-    if (values.evalEvery !== undefined && evaluates === undefined) {
-      throw new UsageError(
-        "--eval-every has nothing to evaluate: add --eval-data F, --eval-fraction X or --sample TEXT.",
-      );
-    }
+    const evaluation = checkEvaluation(values);
     if (values.method === "full" && values.initAdapter !== undefined) {
       throw new UsageError("--init-adapter needs --method lora or qlora: full fine-tuning has no adapter.");
     }
@@ -229,6 +256,7 @@ export const trainDefinition = defineOptions({
     checkSchedule({ ...values, learningRate });
     return {
       ...values,
+      ...evaluation,
       epochs,
       learningRate,
       beta1: values.beta1 ?? constants.beta1,

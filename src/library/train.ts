@@ -13,9 +13,13 @@ import { namedRows, type Rows } from "./rows.ts";
 export type RankOptions = "distributed" | "collectiveTimeout" | "shardOptimizer";
 
 /** The options of `lowrank train` in camelCase; rows may also be objects. It trains in this process alone. */
-export type TrainInput = Omit<InputOf<typeof trainDefinition>, "data" | "evalData" | "json" | RankOptions> & {
+export type TrainInput = Omit<
+  InputOf<typeof trainDefinition>,
+  "data" | "evalData" | "forget" | "json" | RankOptions
+> & {
   readonly data: Rows;
   readonly evalData?: Rows;
+  readonly forget?: Rows;
   /** Aborting finishes the step, saves a checkpoint and ends the run; `resume: true` continues it. */
   readonly signal?: AbortSignal;
 };
@@ -33,20 +37,23 @@ export interface TrainRun extends AsyncIterable<TrainEvent>, AsyncDisposable {
 
 /** Fine-tunes a model. UsageError where options are wrong, at once; UserError later, from the loop and `finished`. */
 export function train(input: TrainInput): TrainRun {
-  const { data, evalData, signal, ...rest } = input;
+  const { data, evalData, forget, signal, ...rest } = input;
   const rows = namedRows(data, "data");
   const evalRows = evalData === undefined ? undefined : namedRows(evalData, "evalData");
-  const forget = () => {
+  const forgetRows = forget === undefined ? undefined : namedRows(forget, "forget");
+  const release = () => {
     rows[Symbol.dispose]();
     evalRows?.[Symbol.dispose]();
+    forgetRows?.[Symbol.dispose]();
   };
   try {
     // A program that a launcher of MPI started several times does as it likes: nothing here joins or ends the others.
-    const given = { ...rest, data: rows.name, evalData: evalRows?.name, distributed: "off" as const };
+    const named = { data: rows.name, evalData: evalRows?.name, forget: forgetRows?.name };
+    const given = { ...rest, ...named, distributed: "off" as const };
     const options = resolveInput(trainDefinition, given, "train()");
-    return new Events(options, signal, forget);
+    return new Events(options, signal, release);
   } catch (error) {
-    forget();
+    release();
     throw error;
   }
 }
@@ -59,12 +66,12 @@ class Events implements TrainRun {
   private stopped = false;
   private run: TrainingRun | undefined;
 
-  constructor(options: TrainOptions, signal: AbortSignal | undefined, forget: () => void) {
+  constructor(options: TrainOptions, signal: AbortSignal | undefined, release: () => void) {
     const onAbort = () => this.interrupt();
     signal?.addEventListener("abort", onAbort);
     if (signal?.aborted) this.stopped = true;
     this.finished = this.start(options).finally(() => {
-      forget();
+      release();
       signal?.removeEventListener("abort", onAbort);
       this.ended = true;
       this.wake();

@@ -15,7 +15,13 @@ import type { OpenedModel } from "../models/open-model.ts";
 import { evaluate } from "../session/evaluate.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
-import { groupPrompts, predictTexts, scoreTexts, type TextPrediction } from "./evaluate-text.ts";
+import {
+  groupPrompts,
+  predictTexts,
+  scoreTexts,
+  type TextPrediction,
+  type TextPrompt,
+} from "./evaluate-text.ts";
 
 export type MeasureOptions = Pick<
   EvalOptions,
@@ -118,27 +124,51 @@ async function answer(
   options: MeasureOptions,
   hooks: MeasureHooks,
 ): Promise<TextPrediction[]> {
-  // The same rows as the loss is taken on: without those that were dropped for their length.
-  const kept = new Set(samples.map((sample) => sample.rowId.line));
-  const examples = toExamples(await readRows(options.data)).rows.filter(({ id }) => kept.has(id.line));
-  const { prompts, withoutAnswer } = groupPrompts(examples, rendering);
-  if (prompts.length === 0) {
-    throw new UserError(
-      `${options.data}: no row has a prompt to answer, so only perplexity can be measured; other metrics need rows such as {"prompt", "completion"} or {"messages"}`,
-    );
-  }
-  if (withoutAnswer > 0)
-    hooks.warn?.(`${withoutAnswer} rows have no prompt to answer and were left out of the text metrics.`);
-  const { maxPositions } = model.config;
-  const long = prompts.filter(({ ids }) => ids.length + options.maxNewTokens > maxPositions).length;
-  if (long > 0) {
-    hooks.warn?.(
-      `${long} prompts with ${options.maxNewTokens} new tokens go beyond the ${maxPositions} positions the model was trained for.`,
-    );
-  }
+  const prompts = await promptsOf(options.data, samples, rendering, hooks.warn);
+  refuseWithoutPrompts(options.data, prompts);
+  warnOfLength(prompts, options.maxNewTokens, model.config.maxPositions, hooks.warn);
   return predictTexts(model.loaded.decoder, model.tokenizer, prompts, {
     maxNewTokens: options.maxNewTokens,
     collective: hooks.collective,
     onProgress: (done, total) => hooks.progress?.("answers", done, total),
   });
+}
+
+/**
+ * The prompts of the rows of a file that these samples were made of: without those that were dropped for their length, or
+ * held back.
+ */
+export async function promptsOf(
+  file: string,
+  samples: readonly Sample[],
+  rendering: Rendering,
+  warn?: (message: string) => void,
+): Promise<TextPrompt[]> {
+  const kept = new Set(samples.map((sample) => sample.rowId.line));
+  const examples = toExamples(await readRows(file)).rows.filter(({ id }) => kept.has(id.line));
+  const { prompts, withoutAnswer } = groupPrompts(examples, rendering);
+  if (withoutAnswer > 0 && prompts.length > 0)
+    warn?.(`${withoutAnswer} rows have no prompt to answer and were left out of the text metrics.`);
+  return prompts;
+}
+
+export function refuseWithoutPrompts(file: string, prompts: readonly TextPrompt[]): void {
+  if (prompts.length > 0) return;
+  throw new UserError(
+    `${file}: no row has a prompt to answer, so only perplexity can be measured; other metrics need rows such as {"prompt", "completion"} or {"messages"}`,
+  );
+}
+
+/** Says where answers go beyond what the model was trained for. */
+export function warnOfLength(
+  prompts: readonly TextPrompt[],
+  maxNewTokens: number,
+  maxPositions: number,
+  warn?: (message: string) => void,
+): void {
+  const long = prompts.filter(({ ids }) => ids.length + maxNewTokens > maxPositions).length;
+  if (long === 0) return;
+  warn?.(
+    `${long} prompts with ${maxNewTokens} new tokens go beyond the ${maxPositions} positions the model was trained for.`,
+  );
 }

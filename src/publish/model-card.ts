@@ -25,6 +25,22 @@ export function modelCard(name: string, config: AdapterConfig, run: JsonObject |
     typeof value === "string" || typeof value === "number" || typeof value === "boolean"
       ? [`| ${label} | ${String(value).replaceAll("|", "\\|").replaceAll("\n", " ")} |`]
       : [];
+  const best = isJsonObject(run?.best) ? run.best : undefined;
+  const forgettingRows = (found: unknown) => {
+    if (!isJsonObject(found) || !isJsonObject(found.before) || !isJsonObject(found.after)) return [];
+    const { before, after } = found;
+    return [
+      ...row("perplexity on other rows, before training", before.perplexity),
+      ...row("perplexity on other rows, after", after.perplexity),
+      ...(after.lost === undefined
+        ? []
+        : [
+            ...row("of their prompts answered right before", `${before.right} of ${before.prompts}`),
+            ...row("of these wrong after (forgotten)", after.lost),
+            ...row("wrong before and right after", after.gained),
+          ]),
+    ];
+  };
   const targets = typeof config.targets === "string" ? config.targets : config.targets.join(", ");
   const training = [
     ...row("method", options.method),
@@ -51,6 +67,11 @@ export function modelCard(name: string, config: AdapterConfig, run: JsonObject |
     ...row("training loss at the end", final.loss),
     ...row("evaluation loss", final.evalLoss),
     ...row("evaluation perplexity", final.perplexity),
+    ...(best
+      ? [...row("step of these weights, the best", best.step), ...row(`its ${best.metric}`, best.value)]
+      : []),
+    ...(Array.isArray(run?.averagedSteps) ? row("mean of the steps", run.averagedSteps.join(", ")) : []),
+    ...forgettingRows(run?.forgetting),
   ];
   const table = (title: string, rows: readonly string[]) =>
     rows.length === 0 ? [] : ["", `## ${title}`, "", "| | |", "|---|---|", ...rows];

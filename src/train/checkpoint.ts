@@ -24,6 +24,8 @@ import type { Optimizer, StateTensor } from "../optim/optimizer.ts";
 import type { ByteStore } from "../optim/paging.ts";
 import { tensorBytes } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
+import type { Watched } from "./best-step.ts";
+import type { ForgettingState } from "./forgetting.ts";
 
 export interface RunState {
   /** Version of this layout: 1 had no hashes. */
@@ -44,6 +46,11 @@ export interface RunState {
   readonly firstLoss?: number;
   readonly lastLoss?: number;
   readonly evalLoss?: number;
+  /** With --keep-best: the best step so far. */
+  readonly watched?: Watched;
+  /** The same without the evaluation that only the run's end asked for. */
+  readonly watchedBeforeEnd?: Watched;
+  readonly forgetting?: ForgettingState;
   /** Everything that decides the course of training; a checkpoint of another run differs here. */
   readonly identity: Readonly<Record<string, unknown>>;
 }
@@ -57,14 +64,17 @@ const sumsFile = "SHA256SUMS";
 const sumsCapBytes = 2 ** 20;
 const leftoverPattern = /^\.step-.+\.tmp$/;
 
-/** Saves a checkpoint and removes those beyond `keep`: first what the clock had saved, then the oldest. Returns its path. */
+/**
+ * Saves a checkpoint and removes those beyond `keep`: first what the clock had saved, then the oldest, and never those
+ * of the steps `needed`, which are not counted. Returns its path.
+ */
 export async function saveCheckpoint(
   out: string,
   backend: Backend,
   parameters: FlatParameters,
   optimizer: Pick<Optimizer, "state">,
   state: RunState,
-  keep: number,
+  { keep, needed = [] }: { readonly keep: number; readonly needed?: readonly number[] },
   extra?: (folder: string) => Promise<void>,
 ): Promise<string> {
   const root = join(out, "checkpoints");
@@ -95,12 +105,12 @@ export async function saveCheckpoint(
     await rm(temporary, { recursive: true, force: true }).catch(() => {});
     throw saveProblem(error, target);
   }
-  await prune(out, keep);
+  await prune(out, keep, needed);
   return target;
 }
 
-async function prune(out: string, keep: number): Promise<void> {
-  const steps = await listCheckpoints(out);
+async function prune(out: string, keep: number, needed: readonly number[]): Promise<void> {
+  const steps = (await listCheckpoints(out)).filter((step) => !needed.includes(step));
   const spare = steps.length - keep;
   if (spare <= 0) return;
   const folderOf = (step: number) => join(out, "checkpoints", `step-${step}`);
@@ -286,6 +296,16 @@ export async function readState(folder: string): Promise<RunState> {
   return state;
 }
 
+/** Puts a checkpoint's trained parameters alone on the device. */
+export async function restoreParameters(
+  folder: string,
+  backend: Backend,
+  parameters: FlatParameters,
+): Promise<void> {
+  const trained = parameters.entries.map((entry) => ({ ...entry, store: backend }));
+  await restoreFile(join(folder, "trainable.safetensors"), trained);
+}
+
 /** Puts a checkpoint's numbers back on the device. */
 export async function restoreCheckpoint(
   folder: string,
@@ -293,8 +313,7 @@ export async function restoreCheckpoint(
   parameters: FlatParameters,
   optimizer: Optimizer,
 ): Promise<void> {
-  const trained = parameters.entries.map((entry) => ({ ...entry, store: backend }));
-  await restoreFile(join(folder, "trainable.safetensors"), trained);
+  await restoreParameters(folder, backend, parameters);
   await restoreFile(join(folder, "optimizer.safetensors"), optimizer.state());
 }
 

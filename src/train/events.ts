@@ -13,6 +13,7 @@ export type TrainEvent =
   | { readonly type: "preflight"; readonly report: CheckReport }
   | StepEvent
   | EvalEvent
+  | ForgetEvent
   | { readonly type: "sample"; readonly step: number; readonly prompt: string; readonly text: string }
   | { readonly type: "checkpoint"; readonly step: number; readonly path: string }
   | { readonly type: "done"; readonly summary: TrainSummary };
@@ -57,14 +58,64 @@ export interface StepEvent {
   readonly elapsedMs: number;
 }
 
+/** Scores of answers that --eval-metrics asks for. */
+export interface AnswerScores {
+  readonly exactMatch?: number;
+  readonly rouge1?: number;
+  readonly rouge2?: number;
+  readonly rougeL?: number;
+  readonly bleu?: number;
+  readonly chrf?: number;
+  readonly jsonValid?: number;
+}
+
 /** One evaluation; a line of metrics.jsonl. */
-export interface EvalEvent {
+export interface EvalEvent extends AnswerScores {
   readonly type: "eval";
   readonly step: number;
   readonly loss: number;
   readonly perplexity: number;
   /** Of a mixture of experts: how its routers spread the tokens. */
   readonly router?: RouterBalance;
+  /** With --keep-best: the best so far, so the last one marked is the step of the result. */
+  readonly best?: true;
+  /** Of the average of so many checkpoints, which is the result. */
+  readonly averagedCheckpoints?: number;
+}
+
+/** What is still known of --forget's rows; a line of metrics.jsonl. Step 0: before training. */
+export interface ForgetEvent extends Forgotten {
+  readonly type: "forget";
+  readonly step: number;
+}
+
+export interface Forgotten {
+  /** Mean over the rows' target tokens, in nats. */
+  readonly loss: number;
+  readonly perplexity: number;
+  /** Prompts, and how many were answered exactly as a row has it; absent where no row has a prompt. */
+  readonly prompts?: number;
+  readonly right?: number;
+  /** Answered right before training and wrong now, and the other way round. */
+  readonly lost?: number;
+  readonly gained?: number;
+}
+
+/** The best evaluation so far, by --keep-best. */
+export interface BestStep {
+  /** The score's name in reports. */
+  readonly metric: string;
+  readonly step: number;
+  readonly value: number;
+  /** All scores of that evaluation. */
+  readonly scores: Readonly<Record<string, number>>;
+}
+
+/** Of a run, in its checkpoints and its record. */
+export interface Forgetting {
+  readonly before: Forgotten;
+  /** The last measurement, or with --keep-best the one of the result. */
+  readonly after?: Forgotten & { readonly step: number };
 }
 
 /** What a run came to; `train --json` prints it. */
@@ -86,8 +137,15 @@ export interface TrainSummary {
   readonly device: string;
   readonly peakBytes: number;
   readonly peakRssBytes: number;
-  /** The newest checkpoint, where there is one. */
+  /** With --keep-best: the step whose weights are the result, and the evaluation that chose it. */
+  readonly best?: BestStep;
+  /** --patience ended the run before its last step. */
+  readonly stoppedEarly?: boolean;
+  /** The steps whose checkpoints' average is the result. */
+  readonly averagedSteps?: readonly number[];
+  readonly forgetting?: Forgetting;
   /** Of several ranks, this one's figures of exchanging. */
   readonly ranks?: { readonly size: number; readonly description: string } & Traffic;
+  /** The newest checkpoint, where there is one. */
   readonly checkpoint?: string;
 }

@@ -5,7 +5,7 @@
 import { type FileHandle, open, readFile, rename } from "node:fs/promises";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { UserError } from "../util/errors.ts";
-import type { EvalEvent, StepEvent } from "./events.ts";
+import type { EvalEvent, ForgetEvent, StepEvent } from "./events.ts";
 
 export interface KeptMetrics {
   /** Bytes of the file that belong to the run so far. */
@@ -50,7 +50,7 @@ export class MetricsLog {
     return new MetricsLog(file, timing, keepBytes);
   }
 
-  async append(event: StepEvent | EvalEvent): Promise<void> {
+  async append(event: StepEvent | EvalEvent | ForgetEvent): Promise<void> {
     const { tokensPerSecond, elapsedMs, ...rest } = event as StepEvent;
     const line = this.timing ? event : rest;
     const bytes = new TextEncoder().encode(`${JSON.stringify(line)}\n`);
@@ -105,12 +105,14 @@ function linesOf(bytes: Uint8Array): string[] {
   return text.split("\n").filter((line, i, all) => !(line === "" && i === all.length - 1));
 }
 
+const lineTypes: ReadonlySet<unknown> = new Set(["train", "eval", "forget"]);
+
 /** The step that a line speaks of; beyond every step when it is no line of ours. */
 function stepOf(line: string): number {
   try {
     const value = JSON.parse(line) as { type?: unknown; step?: unknown } | null;
-    const ours = (value?.type === "train" || value?.type === "eval") && Number.isSafeInteger(value.step);
-    return ours ? (value.step as number) : Number.POSITIVE_INFINITY;
+    const ours = lineTypes.has(value?.type) && Number.isSafeInteger(value?.step);
+    return ours ? (value!.step as number) : Number.POSITIVE_INFINITY;
   } catch {
     return Number.POSITIVE_INFINITY;
   }

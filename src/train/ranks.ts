@@ -150,7 +150,13 @@ export async function restoreOnRanks(
     if (!spread) await broadcastTensor(collective, tensor, store);
 }
 
-async function broadcastTensor(collective: Collective, tensor: Tensor, store: ByteStore): Promise<void> {
+/** Gives all ranks rank 0's values of a tensor. */
+export async function broadcastTensor(
+  collective: Collective,
+  tensor: Tensor,
+  store: ByteStore,
+): Promise<void> {
+  if (collective.size === 1) return;
   const total = tensorBytes(tensor.shape, tensor.dtype);
   for (let at = 0; at < total; at += pieceBytes) {
     const offset = tensor.byteOffset + at;

@@ -97,10 +97,14 @@ async function newestSound(
   const damages: { step: number; damage: string }[] = [];
   for (const step of steps.toReversed()) {
     const folder = join(out, "checkpoints", `step-${step}`);
-    const damage = await damageOf(folder, step);
+    let damage = await damageOf(folder, step);
     if (damage === undefined) {
-      for (const one of damages) await setAside(out, one, step, warn);
-      return { folder, state: await readState(folder) };
+      const state = await readState(folder);
+      damage = await withoutBest(out, step, state, steps);
+      if (damage === undefined) {
+        for (const one of damages) await setAside(out, one, step, warn);
+        return { folder, state };
+      }
     }
     damages.push({ step, damage });
   }
@@ -108,6 +112,20 @@ async function newestSound(
   throw new UserError(
     `--out ${out}: no checkpoint is as it was saved: ${told}. Put one back from a copy, or start a new run in another --out`,
   );
+}
+
+/** A run that keeps its best step needs that step's checkpoint too: without it, it goes on from before that step. */
+async function withoutBest(
+  out: string,
+  step: number,
+  { watched }: RunState,
+  steps: readonly number[],
+): Promise<string | undefined> {
+  const best = watched?.best?.step;
+  if (best === undefined || best >= step) return undefined;
+  const folder = join(out, "checkpoints", `step-${best}`);
+  const damage = steps.includes(best) ? await damageOf(folder, best) : `${folder} is missing`;
+  return damage && `step ${step} has step ${best} for its best one, and ${damage}`;
 }
 
 async function setAside(

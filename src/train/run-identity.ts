@@ -27,11 +27,21 @@ export async function identityOf(
     ...Object.fromEntries(await Promise.all(recipe)),
     // Which tokens are added is in the tokenizer's hash, however their list is written.
     ...(options.addTokens !== undefined && { addTokens: true }),
+    ...resultTiming(options),
     totalSteps,
     modelHash: trainable.modelHash,
     tokenizerHash: trainable.model.text.hash,
     dataHash: data.report.dataHash,
     evalDataHash: data.evalReport?.dataHash,
+  };
+}
+
+/** When a run evaluates or saves decides its result only where that is chosen, or made, among what was evaluated or saved. */
+function resultTiming(options: TrainOptions): Readonly<Record<string, unknown>> {
+  const { evalEvery, saveEvery, maxNewTokens } = options;
+  return {
+    ...(options.keepBest !== undefined && { evalEvery, maxNewTokens }),
+    ...(options.averageCheckpoints !== undefined && { saveEvery }),
   };
 }
 

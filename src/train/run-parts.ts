@@ -15,6 +15,8 @@ export interface RunParts {
   readonly trainable: TrainableModel;
   readonly data: TrainingData;
   readonly session: Session;
+  /** Logits that exist at a time, in bytes. */
+  readonly logitsChunkBytes: number;
   readonly emit: (event: TrainEvent) => void;
   readonly warn: (message: string) => void;
 }

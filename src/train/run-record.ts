@@ -53,6 +53,10 @@ export async function writeRunRecord(
     peakRssBytes: peakRssBytes(),
     memory: backend.ledger(),
     wallMs: summary?.elapsedMs,
+    best: summary?.best,
+    stoppedEarly: summary?.stoppedEarly,
+    averagedSteps: summary?.averagedSteps,
+    forgetting: summary?.forgetting,
     final: summary && {
       steps: summary.steps,
       loss: summary.finalLoss,

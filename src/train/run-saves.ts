@@ -7,6 +7,7 @@ import { type RunState, SaveProblem, saveCheckpoint } from "./checkpoint.ts";
 import type { Metrics } from "./metrics-log.ts";
 import { requireSameParameters, saveOnRanks } from "./ranks.ts";
 import type { RunParts } from "./run-parts.ts";
+import { neededSteps } from "./run-result.ts";
 import { saveResult } from "./save-result.ts";
 
 export class RunSaves {
@@ -57,11 +58,12 @@ export class RunSaves {
     const { parameters } = trainable;
     await requireSameParameters(collective, backend, parameters.data, state.step);
     const whole = { ...state, metricsBytes: log.sizeBytes };
+    const kept = { keep: options.keep, needed: neededSteps(options, state) };
     const adapterToo = async (folder: string) => {
       if (trainable.adapter) await saveResult(trainable, folder);
     };
     const save = (optimizer: Pick<Optimizer, "state">) =>
-      saveCheckpoint(options.out, backend, parameters, optimizer, whole, options.keep, adapterToo);
+      saveCheckpoint(options.out, backend, parameters, optimizer, whole, kept, adapterToo);
     const result = await saveOnRanks(collective, session.optimizer, save, mayFail);
     this.savedAt = performance.now();
     const path = result.saved;

@@ -2,7 +2,8 @@
 // itself (run-record.ts).
 
 import type { RunState } from "./checkpoint.ts";
-import type { TrainSummary } from "./events.ts";
+import type { Forgetting, TrainSummary } from "./events.ts";
+import type { ForgettingState } from "./forgetting.ts";
 import type { RunParts } from "./run-parts.ts";
 import { peakRssBytes } from "./run-record.ts";
 
@@ -10,18 +11,28 @@ export function summaryOf(
   { options, trainable, backend, collective }: RunParts,
   status: TrainSummary["status"],
   state: RunState,
-  measured: Pick<TrainSummary, "elapsedMs" | "tokensPerSecond" | "checkpoint">,
+  measured: Pick<TrainSummary, "elapsedMs" | "tokensPerSecond" | "checkpoint" | "stoppedEarly"> & {
+    readonly averagedSteps: readonly number[];
+  },
 ): TrainSummary {
   const trained = trainable.parameters.count;
-  const { elapsedMs, tokensPerSecond, checkpoint } = measured;
+  const { elapsedMs, tokensPerSecond, checkpoint, stoppedEarly, averagedSteps } = measured;
+  const best = state.watched?.best;
+  // Of the result, which an unfinished run has not chosen yet.
+  const evalLoss = status === "done" && best ? best.scores.loss : state.evalLoss;
+  const forgetting = state.forgetting && forgettingOf(state.forgetting);
   return {
     status,
     out: options.out,
     steps: state.step,
     firstLoss: state.firstLoss,
     finalLoss: state.lastLoss,
-    evalLoss: state.evalLoss,
-    perplexity: state.evalLoss === undefined ? undefined : Math.exp(state.evalLoss),
+    evalLoss,
+    perplexity: evalLoss === undefined ? undefined : Math.exp(evalLoss),
+    ...(best && { best }),
+    ...(stoppedEarly && { stoppedEarly }),
+    ...(averagedSteps.length > 1 && { averagedSteps }),
+    ...(forgetting && { forgetting }),
     trainableParameters: trained,
     totalParameters: trainable.model.loaded.totalParameters + (trainable.adapter ? trained : 0),
     tokens: state.tokens,
@@ -36,4 +47,8 @@ export function summaryOf(
     },
     checkpoint,
   };
+}
+
+function forgettingOf({ before, after }: ForgettingState): Forgetting {
+  return { before, ...(after && { after }) };
 }

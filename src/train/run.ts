@@ -17,6 +17,7 @@ import { stateMemoryOf } from "../memory/state-memory.ts";
 import { trainedParts } from "../models/mixture-parts.ts";
 import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
 import { Session, type StartedStep } from "../session/session.ts";
+import { isExhausted, watchRuleOf } from "./best-step.ts";
 import { preflightRun } from "./check.ts";
 import { type RunState, restoreCheckpoint } from "./checkpoint.ts";
 import { divergence } from "./divergence.ts";
@@ -25,12 +26,19 @@ import type { StepEvent, TrainEvent, TrainSummary } from "./events.ts";
 import { learningRateAt, scheduleOf } from "./learning-rate.ts";
 import { longerRunEvent } from "./longer-run.ts";
 import { type Metrics, MetricsLog, noLog } from "./metrics-log.ts";
-import { backendOfRank, requireSameOnRanks, requireSameParameters, restoreOnRanks } from "./ranks.ts";
-import { evaluateRun } from "./run-evaluation.ts";
+import {
+  backendOfRank,
+  broadcastTensor,
+  requireSameOnRanks,
+  requireSameParameters,
+  restoreOnRanks,
+} from "./ranks.ts";
+import { RunEvaluation } from "./run-evaluation.ts";
 import { prepareRunFolder } from "./run-folder.ts";
 import { identityOf, type RunIdentity, requireSameRun } from "./run-identity.ts";
 import type { RunParts } from "./run-parts.ts";
 import { lowrankVersion, writeRunRecord } from "./run-record.ts";
+import { averagedSteps, averageSteps, restoreBest } from "./run-result.ts";
 import { RunSaves } from "./run-saves.ts";
 import { summaryOf } from "./run-summary.ts";
 import { saveResult } from "./save-result.ts";
@@ -98,6 +106,7 @@ class Run {
   private startedAt = performance.now();
   private settledAt = this.startedAt;
   private tokensThisTime = 0;
+  private averagedSteps: readonly number[] = [];
 
   constructor(
     private readonly collective: Collective,
@@ -133,7 +142,7 @@ class Run {
       emit({ type: "info", message });
     }
     const { session } = this;
-    this.parts = { collective, backend, options, trainable, data, session, emit, warn };
+    this.parts = { collective, backend, options, trainable, data, session, logitsChunkBytes, emit, warn };
     this.saves = new RunSaves(this.parts);
     this.state = {
       version: 2,
@@ -167,11 +176,14 @@ class Run {
         : noLog;
     try {
       await this.record("running");
+      const evaluation = await RunEvaluation.prepare(this.parts);
+      const rule = watchRuleOf(options);
       this.tellData();
       this.startedAt = performance.now();
       saves.begin(resumed?.folder);
+      this.state = { ...this.state, ...(await evaluation.begin(this.state, log)) };
       let flight: Flight | undefined;
-      while (this.state.step < this.totalSteps) {
+      while (this.state.step < this.totalSteps && !isExhausted(rule, this.state.watched)) {
         // On a device that works by itself a step is on its way before the one before it is heard of.
         const next = await this.start((flight?.step ?? this.state.step) + 1);
         if (flight) await this.settle(flight, log);
@@ -188,26 +200,27 @@ class Run {
         }
         await this.settle(flight, log);
         flight = undefined;
-        if (last && !evaluates) this.state = { ...this.state, metricsBytesBeforeEnd: log.sizeBytes };
-        if (last || evaluates) {
-          const event = await evaluateRun(this.parts, step, log);
-          if (event) this.state = { ...this.state, evalLoss: event.loss };
+        if (last && !evaluates) {
+          const watchedBeforeEnd = this.state.watched;
+          this.state = { ...this.state, metricsBytesBeforeEnd: log.sizeBytes, watchedBeforeEnd };
         }
-        if (due || (interrupted && !last)) await saves.save(log, this.savedState());
-        else if (last ? options.saveEnd : clockIsDue) await saves.saveUnasked(log, this.savedState(), !last);
-        if (interrupted && !last) {
+        if (last || evaluates) this.state = { ...this.state, ...(await evaluation.after(this.state, log)) };
+        const ends = last || isExhausted(rule, this.state.watched);
+        const isBest = this.state.watched?.best?.step === step;
+        if (due || (isBest && !ends) || (interrupted && !ends)) await saves.save(log, this.savedState());
+        else if (ends ? options.saveEnd : clockIsDue) await saves.saveUnasked(log, this.savedState(), !ends);
+        if (interrupted && !ends) {
           const summary = this.summary("interrupted");
           await this.record("interrupted", summary);
           return summary;
         }
         await nextTurn();
       }
-      await requireSameParameters(
-        this.collective,
-        this.backend,
-        this.trainable.parameters.data,
-        this.totalSteps,
-      );
+      const { parameters } = this.trainable;
+      const { step, watched } = this.state;
+      await requireSameParameters(this.collective, this.backend, parameters.data, step);
+      if (watched?.best) await restoreBest(this.parts, watched.best, step);
+      await this.average(evaluation, log);
       await log.sync();
       if (this.collective.rank === 0) await saveResult(this.trainable, options.out);
       const summary = this.summary("done");
@@ -220,6 +233,22 @@ class Run {
     }
   }
 
+  /** Makes the mean of the last checkpoints the result, and measures it, where that is asked for. */
+  private async average(evaluation: RunEvaluation, log: Metrics): Promise<void> {
+    const { parts, state } = this;
+    this.averagedSteps = averagedSteps(parts.options, state.step);
+    if (this.averagedSteps.length < 2) return;
+    await averageSteps(parts, this.averagedSteps);
+    await broadcastTensor(parts.collective, parts.trainable.parameters.data, parts.backend);
+    this.emit({ type: "info", message: `the result is the mean of steps ${this.averagedSteps.join(", ")}` });
+    const event = await evaluation.measure(state.step);
+    if (!event) return;
+    const own = { ...event, averagedCheckpoints: this.averagedSteps.length };
+    this.emit(own);
+    await log.append(own);
+    this.state = { ...state, evalLoss: own.loss };
+  }
+
   private async resume({ folder, state }: { folder: string; state: RunState }): Promise<void> {
     const before = requireSameRun(state, JSON.parse(JSON.stringify(this.identity)), folder);
     this.cursor = new BatchCursor(this.plan, state.cursor);
@@ -228,9 +257,12 @@ class Run {
     await restoreOnRanks(collective, backend, parameters.data, session.optimizer, () =>
       restoreCheckpoint(folder, backend, parameters, session.optimizer),
     );
-    const { metricsBytesBeforeEnd, byClock: _, ...rest } = state;
-    const metricsBytes = (before !== undefined && metricsBytesBeforeEnd) || state.metricsBytes;
-    this.state = { ...rest, version: 2, metricsBytes, identity: this.identity };
+    const { metricsBytesBeforeEnd, watchedBeforeEnd, byClock: _, ...rest } = state;
+    // What only the end of the shorter run evaluated is no part of a longer one.
+    const longer = before !== undefined && metricsBytesBeforeEnd !== undefined;
+    const metricsBytes = longer ? metricsBytesBeforeEnd : state.metricsBytes;
+    const watched = longer ? watchedBeforeEnd : state.watched;
+    this.state = { ...rest, version: 2, metricsBytes, watched, identity: this.identity };
     this.session.steps = state.step;
     this.session.passes = state.passes;
     this.emit({ type: "info", message: `continuing from ${folder}` });
@@ -335,6 +367,8 @@ class Run {
       elapsedMs: this.elapsedMs(),
       tokensPerSecond: this.tokensThisTime / ((performance.now() - this.startedAt) / 1000),
       checkpoint: this.saves.newest,
+      stoppedEarly: status === "done" && this.state.step < this.totalSteps,
+      averagedSteps: this.averagedSteps,
     });
   }
 }

@@ -49,7 +49,7 @@ export function startTraining(
   engine?: string,
 ): TrainingRun {
   const stop = new Int32Array(new SharedArrayBuffer(4));
-  const rows = [options.data, options.evalData].flatMap((name) => {
+  const rows = [options.data, options.evalData, options.forget].flatMap((name) => {
     const bytes = name === undefined ? undefined : rowsNamed(name);
     return bytes ? [{ name: name!, bytes }] : [];
   });

@@ -47,6 +47,12 @@ const cases: Record<string, string[]> = {
   "QLoRA, packed, fewer micro-batches than ranks": [
     ..."--method qlora --rank 64 --packing --sequence-length 128 --gradient-accumulation 2".split(" "),
   ],
+  "the best step by answers, noise, steps by tokens": [
+    ..."--rank 64 --learning-rate 3e-2 --neftune-alpha 5 --batch-size 2 --batch-tokens 90".split(" "),
+    ..."--eval-fraction 0.3 --eval-every 1 --keep-best chrf --max-new-tokens 4".split(" "),
+    ...["--forget", data],
+  ],
+  "the mean of checkpoints": [..."--rank 64 --average-checkpoints 2 --eval-fraction 0.3".split(" ")],
   "full, long micro-batches": [
     ..."--method full --learning-rate 1e-4 --batch-size 24 --gradient-accumulation 3".split(" "),
   ],
