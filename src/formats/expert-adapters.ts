@@ -9,9 +9,9 @@ import { UserError } from "../util/errors.ts";
 import type { AdapterConfig, ModuleSettings } from "./adapter-targets.ts";
 import type { AdapterPair, TensorValues } from "./adapter-tensors.ts";
 
-const wrapper = /^(.*\.mlp\.experts)(\.base_layer)?$/;
+const wrapper = /^(.*\.experts)(\.base_layer)?$/;
 const single = /^(.*)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(gate_proj|up_proj|down_proj|w1|w2|w3)$/;
-const stacked = /^(.*\.mlp\.experts)\.(gate_up_proj|down_proj)$/;
+const stacked = /^(.*\.experts)\.(gate_up_proj|down_proj)$/;
 const router = /\.mlp\.(?:gate|router)$/;
 
 /** More experts than any mixture has: a hostile index would ask for memory. */
@@ -31,7 +31,7 @@ export function unwrappedExperts(
 ): Map<string, AdapterPair> {
   const named = (weight: string) =>
     (config.targetParameters ?? []).some((target) =>
-      `.mlp.experts.${weight}`.endsWith(`.${target.split(".").at(-1)}`),
+      `.experts.${weight}`.endsWith(`.${target.split(".").at(-1)}`),
     );
   return new Map(
     [...modules].map(([module, pair]) => {

@@ -1,5 +1,5 @@
 // A model folder whose experts are seen as stacks, however its files hold them: gate_up_proj.weight [E, 2F, C] and
-// down_proj.weight [E, C, F] of each layer's mlp.experts, the names that transformers 5 has for them in memory. The forms
+// down_proj.weight [E, C, F] of each layer's mlp.experts (Gemma 4: experts), the names that transformers 5 has for them in memory. The forms
 // themselves: expert-layout.ts. What is written the files' own way again: models/stored-parts.ts.
 
 import { encodeFrom } from "../tensor/dtype.ts";
@@ -16,8 +16,8 @@ import type { ExpertStack, ModelFolder } from "./model-tensors.ts";
 import { type SafetensorsDType, safetensorsDTypeBytes, type TensorEntry } from "./safetensors.ts";
 
 const apart =
-  /^(model\.layers\.\d+)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight(\..+)?$/;
-const fused = /^(model\.layers\.\d+\.mlp\.experts)\.(gate_up_proj|down_proj)(_bias|_blocks|_scales)?$/;
+  /^(model\.layers\.\d+(?:\.mlp|\.block_sparse_moe)?)\.experts\.(\d+)\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight(\..+)?$/;
+const fused = /^(model\.layers\.\d+(?:\.mlp)?\.experts)\.(gate_up_proj|down_proj)(_bias|_blocks|_scales)?$/;
 /** Rows of our matrices in their order, by the names of a file. */
 const orders: readonly (readonly [string, readonly (readonly string[])[]])[] = [
   [
@@ -64,10 +64,11 @@ class StackedFolder implements ModelFolder {
     for (const [name, entry] of inner.tensors) {
       const expert = apart.exec(name);
       if (expert) {
-        const [, layer, index, matrix, suffix] = expert;
+        const [, module, index, matrix, suffix] = expert;
         if (suffix !== undefined) continue; // what decodes it
-        const layerExperts = experts.get(layer!) ?? new Map<number, Map<string, string>>();
-        experts.set(layer!, layerExperts);
+        const layer = module!.replace(/\.block_sparse_moe$/, ".mlp");
+        const layerExperts = experts.get(layer) ?? new Map<number, Map<string, string>>();
+        experts.set(layer, layerExperts);
         const matrices = layerExperts.get(Number(index)) ?? new Map<string, string>();
         layerExperts.set(Number(index), matrices.set(matrix!, name));
         continue;
@@ -95,7 +96,7 @@ class StackedFolder implements ModelFolder {
     for (const [layer, byIndex] of experts) {
       for (const [weight, ways] of orders) {
         const made = this.apart(layer, byIndex, ways);
-        if (made) put(`${layer}.mlp.experts.${weight}.weight`, ...made);
+        if (made) put(`${layer}.experts.${weight}.weight`, ...made);
       }
     }
     this.tensors = tensors;

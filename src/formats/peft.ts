@@ -212,9 +212,12 @@ function namedTargets(
   if (typeof config.targets !== "string" || config.targets.toLowerCase() !== "all-linear") return config;
   return {
     ...config,
-    targets: [...new Set(modules.map((name) => name.slice(name.lastIndexOf(".") + 1)))].sort(),
+    targets: [...new Set(modules.map(lastName))].sort(),
   };
 }
+
+/** The last part of a module's name, and the one before it where that says which of several it is. */
+const lastName = (name: string): string => /\.(router\.proj|[^.]+)$/.exec(name)?.[1] ?? name;
 
 /** As namedTargets, with experts and routers among the parameters, which no name of a module reaches. */
 function namedParameters(
@@ -232,16 +235,14 @@ function namedParameters(
     (typeof config.targets === "string" && config.targets.toLowerCase() !== "all-linear") ||
     (typeof config.targets !== "string" && config.targets.some((target) => target.startsWith("model."))) ||
     modules.some((name) => moduleName(name) !== name);
-  const end = (name: string) => /\.(mlp\.(?:experts\.)?\w+(?:\.weight)?)$/.exec(name)?.[1] ?? name;
+  const end = (name: string) => /\.((?:mlp\.)?experts\.\w+|mlp\.\w+\.weight)$/.exec(name)?.[1] ?? name;
   const named = parameters!.map((name) => parameterName(moduleName(name)));
   const { layersToTransform: _, ...rest } = config;
   return {
     ...rest,
     layersPattern: [],
     excludeModules: undefined,
-    targets: inFull
-      ? linears!.map(moduleName)
-      : [...new Set(linears!.map((name) => name.slice(name.lastIndexOf(".") + 1)))].sort(),
+    targets: inFull ? linears!.map(moduleName) : [...new Set(linears!.map(lastName))].sort(),
     targetParameters: inFull ? named : [...new Set(named.map(end))].sort(),
   };
 }

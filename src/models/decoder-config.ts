@@ -52,11 +52,13 @@ export interface DeltaConfig {
   readonly valueWidth: number;
 }
 
-/** Experts of a layer, each of them a gated MLP of width mlpWidth. */
+/** Experts of a layer, each of them a gated MLP. */
 export interface ExpertsConfig {
   readonly count: number;
   /** That a token goes to. */
   readonly perToken: number;
+  /** Of each one's MLP, where a dense MLP of width mlpWidth stands beside them; absent: mlpWidth is theirs. */
+  readonly width?: number;
   /** Width of one more expert that every token goes to; absent: there is none. */
   readonly sharedWidth?: number;
   /** Weights of the chosen experts are made to sum to 1. */
@@ -70,7 +72,7 @@ export interface ExpertsConfig {
 
 /** How a mixture's weights are called and held in files, and which of them "all-linear" means. */
 export interface MixtureConfig {
-  readonly files: "gate_proj" | "w1" | "interleaved";
+  readonly files: "gate_proj" | "w1" | "interleaved" | "fused";
   /** PEFT's all-linear adapts the experts of this architecture. */
   readonly allLinear: boolean;
 }

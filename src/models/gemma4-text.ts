@@ -1,12 +1,14 @@
 // Gemma 4 (text): norms of plain w before and after each part, RMSNorm on heads of q, k and v, unscaled scores, windowed
 // layers and wider heads in those that see everything, whose values may be their keys; the last layers may attend to keys
-// and values of earlier ones; a number multiplies the stream behind each layer; embeddings of each layer in the small sizes.
+// and values of earlier ones; a number multiplies the stream behind each layer; embeddings of each layer in the small sizes,
+// experts beside each MLP in one.
 
 import { UserError } from "../util/errors.ts";
 import type { Architecture } from "./architecture.ts";
 import {
   ConfigReader,
   type DecoderConfig,
+  type ExpertsConfig,
   eachLayer,
   type Json,
   type LayerConfig,
@@ -16,6 +18,7 @@ import {
   readWindow,
   sandwichPaths,
 } from "./decoder-config.ts";
+import { readExpertCount } from "./mixture-config.ts";
 import { readRopesByType } from "./rope-config.ts";
 
 /** Those of transformers' classes: published files leave out what equals them. */
@@ -31,7 +34,15 @@ const usualRopes = {
 
 type LayerType = keyof typeof usualRopes;
 
-function architecture(modelType: string, own: { window: number; maxPositions: number; perLayer: boolean }) {
+interface Own {
+  readonly window: number;
+  readonly maxPositions: number;
+  /** Its classes know of embeddings of each layer, and of experts. */
+  readonly perLayer: boolean;
+  readonly experts: boolean;
+}
+
+function architecture(modelType: string, own: Own) {
   return {
     modelType,
     readConfig(json) {
@@ -49,6 +60,7 @@ function architecture(modelType: string, own: { window: number; maxPositions: nu
       const sharing = sharedKeys(given, types);
       const wide = read.flag("use_double_wide_mlp", false);
       const valuesFromKeys = read.flag("attention_k_eq_v", false);
+      const experts = own.experts ? readExperts(given) : undefined;
       return {
         ...common,
         ...{ qkvBias: bias, outputBias: bias, qkNorm: "head", valueNorm: true, layerScalars: true },
@@ -57,11 +69,13 @@ function architecture(modelType: string, own: { window: number; maxPositions: nu
         logitSoftCap: read.positiveOrNothing("final_logit_softcapping"),
         ropes: readRopes(given, common, types, heads),
         perLayer: own.perLayer ? readPerLayer(given, common) : undefined,
+        ...(experts ? { mixture: { files: "fused", allLinear: false } as const } : {}),
         layers: eachLayer(common, (i, { mlpWidth }) => ({
           ...heads[i]!,
           ...sharing[i]!,
           ...{ attentionScale: 1, rope: types[i] === "full_attention" ? 0 : 1 },
           window: types[i] === "sliding_attention" ? window : 0,
+          ...(experts ? { mlp: "mixtureBeside", experts } : {}),
           mlpWidth: wide && sharing[i]!.keysFrom !== undefined ? 2 * mlpWidth : mlpWidth,
           valuesFromKeys: valuesFromKeys && types[i] === "full_attention",
         })),
@@ -70,24 +84,33 @@ function architecture(modelType: string, own: { window: number; maxPositions: nu
   } satisfies Architecture;
 }
 
-/** The sizes E2B, E4B and 31B. */
-export const gemma4Text = architecture("gemma4_text", { window: 512, maxPositions: 131_072, perLayer: true });
+/** The sizes E2B, E4B, 31B and 26B-A4B. */
+export const gemma4Text = architecture("gemma4_text", {
+  ...{ window: 512, maxPositions: 131_072, perLayer: true, experts: true },
+});
 /** The size 12B. */
 export const gemma4UnifiedText = architecture("gemma4_unified_text", {
-  ...{ window: 1024, maxPositions: 262_144, perLayer: false },
+  ...{ window: 1024, maxPositions: 262_144, perLayer: false, experts: false },
 });
 
 function refuseOthers(given: Json): void {
-  if (new ConfigReader(given).flag("enable_moe_block", false)) {
-    throw new UserError(
-      "config.json: enable_moe_block is set: a Gemma 4 with experts beside each MLP (26B-A4B), which is not built here; its dense sizes are E2B, E4B, 12B and 31B",
-    );
-  }
   if (given.use_bidirectional_attention === "all" || given.use_bidirectional_attention === true) {
     throw new UserError(
       "config.json: use_bidirectional_attention is set: an encoder, whose tokens see what follows them; lowrank trains models that predict what follows",
     );
   }
+}
+
+/** Experts beside the MLP of every layer; undefined where the model is dense. */
+function readExperts(given: Json): ExpertsConfig | undefined {
+  const read = new ConfigReader(given);
+  if (!read.flag("enable_moe_block", false)) return undefined;
+  const count = readExpertCount(given);
+  return {
+    ...{ count, perToken: read.integer("top_k_experts", undefined, count) },
+    width: read.integer("moe_intermediate_size"),
+    ...{ normalized: true, bias: false, limit: 0, alpha: 0 },
+  };
 }
 
 /** Five windowed layers to one that sees everything, and the last one always does. */

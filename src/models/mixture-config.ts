@@ -2,6 +2,7 @@
 
 import type { GgufValue } from "../formats/gguf.ts";
 import { UserError } from "../util/errors.ts";
+import { expertWidth } from "./blocks/mixture.ts";
 import { ConfigReader } from "./config-reader.ts";
 import type { DecoderConfig, Json } from "./decoder-config.ts";
 
@@ -9,7 +10,7 @@ import type { DecoderConfig, Json } from "./decoder-config.ts";
 const mostExperts = 4096;
 
 /** num_experts; transformers 5 writes num_local_experts for all. */
-export function readExpertCount(json: Json, usual: number): number {
+export function readExpertCount(json: Json, usual?: number): number {
   const read = new ConfigReader(json);
   const key = json.num_experts === undefined ? "num_local_experts" : "num_experts";
   return read.integer(key, usual, mostExperts);
@@ -32,13 +33,13 @@ export function denseLayers(json: Json, layers: number): (layer: number) => bool
 export function expertMetadata(config: DecoderConfig): Readonly<Record<string, GgufValue>> {
   const [first] = config.layers;
   const experts = first?.experts;
-  if (!experts || config.layers.some((layer) => layer.mlp !== "mixture"))
+  if (!experts || config.layers.some((layer) => !layer.experts))
     throw new UserError(
       "llama.cpp has this architecture with experts in every layer alone, and some layers of this model are dense; merge into a folder instead",
     );
   return {
     expert_count: { type: "u32", value: experts.count },
     expert_used_count: { type: "u32", value: experts.perToken },
-    expert_feed_forward_length: { type: "u32", value: first.mlpWidth },
+    expert_feed_forward_length: { type: "u32", value: expertWidth(first) },
   };
 }

@@ -13,11 +13,18 @@ export function trainedParts(decoder: Decoder, full: boolean): string | undefine
   if (full) return `${what}: everything trains, experts and routers too`;
   const parts = [
     { name: "experts", has: decoder.layers.filter(isExperts) },
-    { name: "routers", has: decoder.layers.filter(({ name }) => /\.mlp\.(?:gate|router)$/.test(name)) },
+    {
+      name: "routers",
+      has: decoder.layers.filter(({ name }) => /\.(?:mlp\.(?:gate|router)|router\.proj)$/.test(name)),
+    },
     { name: "shared experts", has: decoder.layers.filter(({ name }) => name.includes(".mlp.shared_expert")) },
     {
       name: "attention",
       has: decoder.layers.filter(({ name }) => /\.(?:self_attn|linear_attn)\./.test(name)),
+    },
+    {
+      name: "dense MLPs",
+      has: decoder.layers.filter(({ name }) => /\.mlp\.(?:gate|up|down|gate_up)_proj$/.test(name)),
     },
   ].filter(({ has }) => has.length > 0);
   const of = (name: string, some: number, all: number) =>

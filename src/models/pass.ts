@@ -63,6 +63,8 @@ export interface BlockPass {
   readonly layer: LayerConfig;
   /** Of the layer. */
   readonly index: number;
+  /** What came into the part, before its norm. */
+  readonly stream: Value;
   readonly batch: TokenBatch;
   readonly options: ForwardOptions;
   /** Ones, [the widest head]: the weight of norms without one. Where the configuration has such norms. */

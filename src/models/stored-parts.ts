@@ -4,7 +4,7 @@
 
 import { biasToInterleaved, toInterleaved } from "../formats/expert-layout.ts";
 import type { ModelFolder } from "../formats/model-folder.ts";
-import type { DecoderConfig } from "./decoder-config.ts";
+import type { DecoderConfig, MixtureConfig } from "./decoder-config.ts";
 import type { WeightSpec } from "./decoder-weights.ts";
 
 export interface StoredPart {
@@ -22,6 +22,11 @@ const whole = (name: string, shape: readonly number[]): StoredPart => ({
   pieces: [{ offset: 0, count: shape.reduce((product, size) => product * size, 1) }],
 });
 
+const eachExpert = ([experts, ...matrix]: readonly number[]): StoredPart["pieces"] => {
+  const count = matrix.reduce((product, size) => product * size, 1);
+  return Array.from({ length: experts! }, (_, e) => ({ offset: e * count, count }));
+};
+
 /** Tensors that a file of this architecture holds a weight in. */
 export function storedParts(
   folder: Pick<ModelFolder, "storedName">,
@@ -29,7 +34,7 @@ export function storedParts(
   { name, shape }: Pick<WeightSpec, "name" | "shape">,
 ): StoredPart[] {
   const plain = [whole(folder.storedName(nameInFiles(name, mixture?.files)), shape)];
-  const own = /^(.*\.mlp)\.experts\.(gate_up_proj|down_proj)\.(weight|bias)$/.exec(name);
+  const own = /^(.*)\.experts\.(gate_up_proj|down_proj)\.(weight|bias)$/.exec(name);
   if (!own || !mixture) return plain;
   const [, module, matrix, kind] = own;
   const paired = matrix === "gate_up_proj";
@@ -41,15 +46,18 @@ export function storedParts(
       return [{ ...whole(stored, shape), arrange }];
     }
     const [experts, out, width] = shape as [number, number, number];
-    const size = out * width;
     return [
       {
         name: stored,
         shape: [experts, width, out],
-        pieces: Array.from({ length: experts }, (_, e) => ({ offset: e * size, count: size })),
+        pieces: eachExpert(shape),
         arrange: (values) => toInterleaved(values, out, width, paired),
       },
     ];
+  }
+  if (mixture.files === "fused") {
+    const stored = folder.storedName(`${module}.experts.${matrix}`);
+    return [{ ...whole(stored, shape), pieces: eachExpert(shape) }];
   }
   const [experts, out, width] = shape as [number, number, number];
   const names = matrixNames[mixture.files][paired ? "gateUp" : "down"];
@@ -70,7 +78,7 @@ const matrixNames = {
 } as const;
 
 /** Names that files have for single tensors of a mixture. */
-function nameInFiles(name: string, files: "gate_proj" | "w1" | "interleaved" | undefined): string {
+function nameInFiles(name: string, files: MixtureConfig["files"] | undefined): string {
   if (files === "w1") return name.replace(/\.mlp\.gate\.weight$/, ".block_sparse_moe.gate.weight");
   return files === "interleaved" ? name.replace(/\.self_attn\.sinks\.weight$/, ".self_attn.sinks") : name;
 }

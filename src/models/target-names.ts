@@ -15,7 +15,7 @@ const shortNames: Readonly<Record<string, string>> = {
 /** A mixture's parts, by the ends of their names. */
 const mixtureNames: Readonly<Record<string, readonly string[]>> = {
   experts: ["experts.gate_up_proj", "experts.down_proj"],
-  router: ["mlp.gate", "mlp.router"],
+  router: ["mlp.gate", "mlp.router", "router.proj"],
 };
 
 /** Layers of attention, however a model cuts them. */
@@ -28,7 +28,7 @@ export function shortName(name: string): string {
 
 /** What layers of these names are called: the last parts, and more of them where one alone would be another's. */
 export function lastParts(names: readonly string[]): string[] {
-  const long = /\.(experts\.\w+|mlp\.gate|mlp\.router)$/;
+  const long = /\.(experts\.\w+|mlp\.gate|mlp\.router|router\.proj)$/;
   return [...new Set(names.map((name) => long.exec(name)?.[1] ?? name.slice(name.lastIndexOf(".") + 1)))];
 }
 

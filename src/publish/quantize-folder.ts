@@ -226,7 +226,12 @@ class FolderQuantizer {
 
   /** What of a tensor stays in one file: all of it, or one expert's matrix. */
   private groupsOf(name: string, { shape }: TensorEntry): (readonly StoredPart[])[] {
-    const parts = storedParts(this.folder, this.modelConfig, { name, shape });
+    const { modelConfig } = this;
+    // Its 4-bit form is of matrices: an expert each, where the model's own files have stacks.
+    const splits = this.linear.has(name) && modelConfig.mixture?.files === "fused";
+    const mixture = { ...modelConfig.mixture!, files: "gate_proj" } as const;
+    const config = splits ? { ...modelConfig, mixture } : modelConfig;
+    const parts = storedParts(this.folder, config, { name, shape });
     return this.linear.has(name) && parts.length > 1 ? parts.map((part) => [part]) : [parts];
   }
 

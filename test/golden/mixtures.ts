@@ -8,6 +8,14 @@ import { writeSafetensors } from "../../src/formats/safetensors-writer.ts";
 import { encodeFrom } from "../../src/tensor/dtype.ts";
 import { type FloatArray, formulaTensor, type NamedShape, readGolden } from "./load-golden.ts";
 
+interface SampledGradient {
+  readonly norm: number;
+  readonly sum: number;
+  readonly max: number;
+  readonly stride: number;
+  readonly entries: readonly number[];
+}
+
 interface Greedy {
   readonly prompt: readonly number[];
   readonly ids: readonly number[];
@@ -27,6 +35,8 @@ export interface MixtureGolden {
   readonly greedyTuned: readonly (readonly Greedy[])[];
   /** Of the mean loss over all tokens but the first, by PEFT's saved names. */
   readonly gradients: Readonly<Record<string, FloatArray>>;
+  /** Of full fine-tuning, by the names of parameters in transformers' memory. */
+  readonly fullGradients?: Readonly<Record<string, SampledGradient>>;
   readonly training: { readonly learningRate: number; readonly losses: readonly number[] };
 }
 
@@ -48,7 +58,8 @@ function tensorOf(
   if (name.endsWith("_scales")) return { name, dtype: "U8", shape, data: bytes(122, 2) };
   const matrix = isAdapter || (shape.length > 1 && !name.endsWith("bias"));
   const around = !matrix && !/(?:bias|sinks)$/.test(name);
-  const bound = name.includes("embed_tokens") ? 0.5 : around ? 0.1 : 0.25;
+  const wide = name.includes("embed_tokens") || (around && name.includes(".router."));
+  const bound = wide ? 0.5 : around ? 0.1 : 0.25;
   const values = formulaTensor(seed, stream, shape, bound, around ? 1 : 0);
   return { name, dtype: "F32", shape, data: () => encodeFrom(values, "f32") };
 }

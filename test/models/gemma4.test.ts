@@ -99,7 +99,9 @@ describe("a Gemma 4 configuration", () => {
   });
 
   it.each([
-    [{ enable_moe_block: true }, "26B-A4B"],
+    [{ enable_moe_block: true }, "num_local_experts"],
+    [{ enable_moe_block: true, num_experts: 4, top_k_experts: 5 }, "top_k_experts"],
+    [{ enable_moe_block: true, num_experts: 4, top_k_experts: 2 }, "moe_intermediate_size"],
     [{ use_bidirectional_attention: "all" }, "encoder"],
     [{ vocab_size_per_layer_input: 8 }, "vocab_size_per_layer_input 8 is less"],
     [{ per_layer_config: { 5: { sliding_window: 8 } } }, "layer 5 a sliding_window of its own"],

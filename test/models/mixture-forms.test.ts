@@ -253,7 +253,9 @@ describe("adapters of mixtures", () => {
     expect(modules).toContain("model.layers.0.mlp.experts.gate_up_proj");
     expect(modules).toContain("model.layers.1.mlp.down_proj");
     expect(modules.some((module) => module.endsWith(".mlp.gate"))).toBe(false);
-    expect(trainedParts(loaded.decoder, false)).toMatch(/train experts, attention; frozen: routers/);
+    expect(trainedParts(loaded.decoder, false)).toMatch(
+      /train experts, attention, dense MLPs; frozen: routers/,
+    );
     all.free();
     const router = attach(["mlp.gate"]);
     expect(trainedParts(loaded.decoder, false)).toMatch(/train routers; frozen: experts, attention/);

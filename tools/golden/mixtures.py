@@ -1,7 +1,7 @@
 """Goldens of mixtures of experts, in folders as transformers and PEFT write them: one file, mixtures.json.
 
 Tensors of a folder, sorted by their names in the file, are streams of the formula (tiny_models.py's bounds, stacks as
-matrices, sinks as biases); two adapters have streams 1000 + n and 2000 + n. MXFP4's bytes are floor(128 (unit + 1)), its
+matrices, sinks as biases, the scales of a router 1 + unit / 2); two adapters have streams 1000 + n and 2000 + n. MXFP4's bytes are floor(128 (unit + 1)), its
 scales 122 + floor(2 (unit + 1)). Everything is computed by transformers and PEFT in float32.
 """
 import json, pathlib, tempfile
@@ -16,6 +16,7 @@ from record import array, number, versions, write
 from tiny_models import family
 
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+BESIDE = ["experts.gate_up_proj", "experts.down_proj"]
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
         "original_max_position_embeddings": 32}
 
@@ -51,8 +52,28 @@ CASES = {
         linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8, num_experts=4,
         num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=24), {},
         dict(r=2, target_modules=["in_proj_qkv", "in_proj_a", "gate_proj", "shared_expert_gate"], target_parameters=EXPERTS)),
+    # A dense MLP beside the experts; values that are keys.
+    "gemma4-moe": (508, lambda: family(
+        "gemma4_text", num_hidden_layers=3, layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        sliding_window=6, head_dim=8, global_head_dim=16, attention_k_eq_v=True, num_global_key_value_heads=1,
+        tie_word_embeddings=True, hidden_size_per_layer_input=0, final_logit_softcapping=8.0, enable_moe_block=True,
+        num_experts=6, top_k_experts=2, moe_intermediate_size=12), {},
+        dict(r=2, target_modules=["q_proj", "gate_proj"], target_parameters=BESIDE)),
+    # And embeddings of each layer, shared keys, MLPs of two widths; the router, which is a linear layer to PEFT.
+    "gemma4-moe-per-layer": (509, lambda: family(
+        "gemma4_text", num_hidden_layers=4, layer_types=["sliding_attention", "full_attention"] * 2, sliding_window=6,
+        head_dim=8, global_head_dim=12, num_kv_shared_layers=2, use_double_wide_mlp=True, hidden_size_per_layer_input=4,
+        vocab_size_per_layer_input=96, hidden_activation="silu", enable_moe_block=True, num_experts=4, top_k_experts=3,
+        moe_intermediate_size=24), {},
+        dict(r=3, use_rslora=True, target_modules=["router.proj", "per_layer_projection"], target_parameters=BESIDE[1:])),
+    # PEFT's all-linear, the router among it and the experts not; all experts at once.
+    "gemma4-moe-linear": (510, lambda: family(
+        "gemma4_text", num_hidden_layers=1, head_dim=8, global_head_dim=8, layer_types=["full_attention"],
+        attention_bias=True, tie_word_embeddings=True, hidden_size_per_layer_input=0, enable_moe_block=True, num_experts=3,
+        top_k_experts=3, moe_intermediate_size=8), {}, dict(r=2, target_modules="all-linear")),
 }
 LENGTH, STEPS, NEW_TOKENS, RATE = 20, 10, 12, 5e-3
+SAMPLES = 8  # entries kept of each gradient of full fine-tuning
 
 
 def weights(names: dict, seed: int, first: int) -> dict:
@@ -66,6 +87,8 @@ def weights(names: dict, seed: int, first: int) -> dict:
             values = uniform(seed, first + n, shape, 0.5 if "embed_tokens" in name else 0.25)
         elif name.endswith("bias") or name.endswith("sinks"):
             values = uniform(seed, first + n, shape, 0.25)
+        elif ".router." in name:
+            values = uniform(seed, first + n, shape, 0.5, 1.0)
         else:
             values = uniform(seed, first + n, shape, 0.1, 1.0)
         made[name] = torch.from_numpy(values)
@@ -96,6 +119,19 @@ def greedy(model, prompts):
     )[0, len(p):].tolist()} for p in prompts]
 
 
+def full_gradients(model, ids):
+    """Of full fine-tuning, by the names of parameters in memory."""
+    model.requires_grad_(True)
+    F.cross_entropy(model(input_ids=torch.tensor([ids])).logits[0, :-1], torch.tensor(ids[1:])).backward()
+    sampled = {}
+    for name, parameter in sorted(model.named_parameters()):
+        flat = parameter.grad.flatten()
+        stride = max(1, flat.numel() // SAMPLES)
+        sampled[name] = {"norm": number(flat.norm().item(), 8), "sum": number(flat.sum().item(), 8), "max": number(flat.abs().max().item(), 8),
+                         "stride": stride, "entries": [number(x, 8) for x in flat[::stride][:SAMPLES].tolist()]}
+    return sampled
+
+
 def case(name):
     seed, make, saving, adapter = CASES[name]
     mxfp4 = name.endswith("mxfp4")
@@ -121,6 +157,8 @@ def case(name):
         first.save_pretrained(folder / "adapter")
         peft_config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
         peft_config["base_model_name_or_path"] = None
+        # Sets, in whatever order.
+        peft_config.update({k: sorted(v) for k, v in peft_config.items() if k.startswith("target_") and isinstance(v, list)})
         shapes = {k: tuple(v.shape) for k, v in load_file(folder / "adapter" / "adapter_model.safetensors").items()}
         tuned = []
         for stream in (1000, 2000):
@@ -137,6 +175,8 @@ def case(name):
             "tunedLogits": array(model(input_ids=torch.tensor([ids])).logits[0]),
             "greedy": greedy(base, prompts), "greedyTuned": [greedy(m, prompts) for m in tuned],
         }
+        if not mxfp4:
+            result["fullGradients"] = full_gradients(base, ids)
         loss_of().backward()
         by_memory = {p.data_ptr(): p for p in model.parameters()}
         result["gradients"] = {k: array(by_memory[v.data_ptr()].grad) for k, v in sorted(get_peft_model_state_dict(model).items())}

@@ -61,6 +61,52 @@ export function route(tape: Tape, logits: Value, k: number, normalized: boolean)
   return { weights, chosen, slots, tokens, offsets };
 }
 
+/** The routing with each weight times its expert's number of `scale` [E]: an element of it is looked up as a row of a table. */
+export function scaleByExpert(tape: Tape, routing: Routing, scale: Parameter): Routing {
+  const { backend } = tape;
+  const { weights, chosen } = routing;
+  const count = weights.shape[0]! * weights.shape[1]!;
+  const column = (tensor: Tensor, rows: number) => reshape(tensor, [rows, 1]);
+  const experts = scale.tensor.shape[0]!;
+  const { grad } = scale;
+  const factors = tape.value([count, 1], false);
+  const scaled = tape.value(weights.shape, weights.needsGrad || grad !== undefined);
+  const ids = () => reshape(chosen.data, [count]);
+  tape.record({
+    name: "scaleByExpert",
+    inputs: [weights, chosen],
+    outputs: [factors, scaled],
+    saves: [weights, chosen, factors],
+    forward() {
+      backend.embedding({ ids: ids(), table: column(scale.tensor, experts), y: factors.data });
+      backend.gatedActivation({
+        ...{ activation: "identity", gate: weights.data, up: reshape(factors.data, weights.shape) },
+        y: scaled.data,
+      });
+    },
+    backward: scaled.needsGrad
+      ? () => {
+          const dy = scaled.grad;
+          if (!dy) return;
+          const dWeights = tape.allocateTensor(weights.shape, "activations");
+          const dFactors = tape.allocateTensor(weights.shape, "workspace");
+          backend.gatedActivationBackward({
+            ...{ activation: "identity", gate: weights.data, up: reshape(factors.data, weights.shape), dy },
+            ...{ dGate: dWeights, dUp: dFactors },
+          });
+          if (grad) {
+            const dTable = column(grad, experts);
+            backend.embeddingBackward({ ids: ids(), dy: column(dFactors, count), dTable });
+          }
+          backend.free(dFactors.buffer);
+          if (weights.needsGrad) addGrad(tape, weights, dWeights);
+          else backend.free(dWeights.buffer);
+        }
+      : undefined,
+  });
+  return { ...routing, weights: scaled };
+}
+
 /** A linear layer of every expert. */
 export interface GroupedSpec {
   readonly weight: { readonly frozen: MatrixStack } | { readonly parameter: Parameter }; // [E, out, in]

@@ -108,7 +108,7 @@ export function makeBlock(config: DecoderConfig, weights: DecoderWeights, index:
 }
 
 /** The stream after the block, [T, C]. */
-export function runBlock(pass: Omit<BlockPass, "index" | "layer">, x: Value, block: Block): Value {
+export function runBlock(pass: Omit<BlockPass, "index" | "layer" | "stream">, x: Value, block: Block): Value {
   const own = { ...pass, index: block.index, layer: block.layer };
   const { attentionNorm, attentionPostNorm, mlpNorm, mlpPostNorm } = block.parts as PartsOf<typeof norms>;
   const middle = around(own, x, mixerOf(block.layer), block, attentionNorm, attentionPostNorm);
@@ -119,7 +119,7 @@ export function runBlock(pass: Omit<BlockPass, "index" | "layer">, x: Value, blo
 
 /** x + what a part makes of it. */
 function around(
-  pass: BlockPass,
+  pass: Omit<BlockPass, "stream">,
   x: Value,
   part: BlockPart,
   { parts }: Block,
@@ -128,7 +128,8 @@ function around(
 ): Value {
   const { residualScale } = pass.config;
   const input = normBefore ? norm(pass, x, normBefore) : x;
-  const run = (residual?: Value) => part.run(pass, input, parts as PartsOf<WeightTable>, residual);
+  const own = { ...pass, stream: x };
+  const run = (residual?: Value) => part.run(own, input, parts as PartsOf<WeightTable>, residual);
   if (normAfter) {
     invariant(residualScale === 1, "a scaled residual beside a norm after the part");
     return norm(pass, run(), normAfter, x);

@@ -8,6 +8,7 @@ import type { BlockPart, WeightTable } from "./block-part.ts";
 import { deltaRule } from "./delta-rule.ts";
 import { gatedMlp } from "./gated-mlp.ts";
 import { mixture } from "./mixture.ts";
+import { mixtureBeside } from "./mixture-beside.ts";
 import { shortConvolution } from "./short-convolution.ts";
 
 export const mixers: Readonly<Record<string, BlockPart>> = {
@@ -18,6 +19,7 @@ export const mixers: Readonly<Record<string, BlockPart>> = {
 export const mlps: Readonly<Record<string, BlockPart>> = {
   dense: partOf(gatedMlp),
   mixture: partOf(mixture),
+  mixtureBeside: partOf(mixtureBeside),
 };
 
 /** The kinds that a layer's configuration names. */

@@ -8,12 +8,13 @@ import {
   type GroupedSpec,
   groupedLinear,
   route,
+  scaleByExpert,
 } from "../../autograd/ops/experts.ts";
 import { gateRows } from "../../autograd/ops/gate-rows.ts";
 import { addScaled, gatedActivation } from "../../autograd/ops/layers.ts";
-import { Tape, type Value } from "../../autograd/tape.ts";
+import { type Parameter, Tape, type Value } from "../../autograd/tape.ts";
 import { applyLinears } from "../../nn/apply.ts";
-import type { AdapterRows, ExpertLayer, PassContext } from "../../nn/module.ts";
+import type { AdapterRows, ExpertLayer, Linear, PassContext } from "../../nn/module.ts";
 import { rows } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
 import type { DecoderConfig, LayerConfig } from "../decoder-config.ts";
@@ -21,8 +22,10 @@ import type { BlockPass } from "../pass.ts";
 import { blockPart, experts, linear, type PartsOf } from "./block-part.ts";
 
 const width = (config: DecoderConfig) => config.width;
-const inner = (_: DecoderConfig, { mlpWidth }: LayerConfig) => mlpWidth;
-const both = (_: DecoderConfig, { mlpWidth }: LayerConfig) => 2 * mlpWidth;
+/** Of one expert's MLP. */
+export const expertWidth = ({ experts, mlpWidth }: LayerConfig): number => experts?.width ?? mlpWidth;
+const inner = (_: DecoderConfig, layer: LayerConfig) => expertWidth(layer);
+const both = (_: DecoderConfig, layer: LayerConfig) => 2 * expertWidth(layer);
 const count = (_: DecoderConfig, layer: LayerConfig) => layer.experts!.count;
 const biased = (_: DecoderConfig, layer: LayerConfig) => layer.experts!.bias;
 const sharedWidth = (_: DecoderConfig, layer: LayerConfig) => layer.experts!.sharedWidth ?? 0;
@@ -53,24 +56,48 @@ type Parts = PartsOf<typeof weights>;
 export const mixture = blockPart({
   weights,
   run(pass, x, parts, stream) {
-    const { tape, options } = pass;
-    const residual = withShared(pass, x, parts, stream);
-    const groups = options.context.adapterRows ?? [];
-    const own = groups.filter(
-      ({ layers, replaced }) =>
-        layers.has(parts.gateUp.name) || layers.has(parts.down.name) || hasOwn(replaced, parts),
-    );
-    const few = x.shape[0]! <= tape.backend.rowsAlike.few;
-    if (own.length === 0) return through(pass, tape, x, parts, few, residual);
-    return byRows(pass, x, parts, own, few, residual);
+    return throughExperts(pass, { x, asked: x, residual: withShared(pass, x, parts, stream) }, parts);
   },
   activations(config, layer) {
-    // For each expert that a token goes to: gate and up, their product, and the answer; and the router's numbers.
-    const { perToken, count: all, sharedWidth: shared } = layer.experts!;
-    const always = shared === undefined ? 0 : 3 * shared + 1 + config.width;
-    return perToken * (3 * layer.mlpWidth + config.width) + all + 4 * perToken + always;
+    const shared = layer.experts!.sharedWidth;
+    return expertActivations(config, layer) + (shared === undefined ? 0 : 3 * shared + 1 + config.width);
   },
 });
+
+/** Floats a token: of each expert that it goes to, gate and up, their product, and the answer; and the router's numbers. */
+export function expertActivations({ width: answer }: DecoderConfig, layer: LayerConfig): number {
+  const { perToken, count: all } = layer.experts!;
+  return perToken * (3 * expertWidth(layer) + answer) + all + 4 * perToken;
+}
+
+/** What goes through a mixture, [T, C] each. */
+interface Through {
+  readonly x: Value;
+  /** What the router decides by. */
+  readonly asked: Value;
+  readonly residual?: Value;
+}
+
+interface ChosenParts {
+  readonly router: Linear;
+  readonly gateUp: ExpertLayer;
+  readonly down: ExpertLayer;
+  /** A number of each expert that multiplies its weight, [E]. */
+  readonly scale?: Parameter;
+}
+
+/** The weighted answers of the experts that the router chooses, and the residual on top. */
+export function throughExperts(pass: BlockPass, given: Through, parts: ChosenParts): Value {
+  const { tape, options } = pass;
+  const groups = options.context.adapterRows ?? [];
+  const own = groups.filter(
+    ({ layers, replaced }) =>
+      layers.has(parts.gateUp.name) || layers.has(parts.down.name) || hasOwn(replaced, parts),
+  );
+  const few = given.x.shape[0]! <= tape.backend.rowsAlike.few;
+  if (own.length === 0) return through(pass, tape, given, parts, few);
+  return byRows(pass, given, parts, own, few);
+}
 
 /** The stream with what the shared expert adds to it, where there is one. */
 function withShared(
@@ -88,26 +115,26 @@ function withShared(
 
 type Three = [Value, Value, Value];
 
-const hasOwn = (replaced: AdapterRows["replaced"], { gateUp, down }: Parts): boolean =>
+const hasOwn = (replaced: AdapterRows["replaced"], { gateUp, down }: ChosenParts): boolean =>
   [...(replaced?.keys() ?? [])].some((name) =>
     [gateUp.name, down.name].some((own) => name.startsWith(`${own}.`)),
   );
 
-/** All rows of x, by the experts as they are or with the one adapter of `context`'s only group. */
+/** All rows, by the experts as they are or with the one adapter of `context`'s only group. */
 function through(
   { config, layer, index, options }: BlockPass,
   tape: Tape,
-  x: Value,
-  { router, gateUp, down }: Parts,
+  { x, asked, residual }: Through,
+  { router, gateUp, down, scale }: ChosenParts,
   few: boolean,
-  residual: Value | undefined,
   context: PassContext = options.context,
 ): Value {
   invariant(layer.experts, "a mixture without experts");
   const { perToken, normalized, limit, alpha } = layer.experts;
   const [group] = context === options.context ? [] : (context.adapterRows ?? []);
-  const [logits] = applyLinears(tape, x, [router], context) as [Value];
-  const routing = route(tape, logits, perToken, normalized);
+  const [logits] = applyLinears(tape, asked, [router], context) as [Value];
+  const routed = route(tape, logits, perToken, normalized);
+  const routing = scale ? scaleByExpert(tape, routed, scale) : routed;
   options.routed?.(index, routing);
   context.observe?.experts(x, gateUp, routing, true);
   const h = groupedLinear(tape, x, routing, specOf(gateUp, group), { spread: true, few });
@@ -130,11 +157,10 @@ function specOf(layer: ExpertLayer, group: AdapterRows | undefined): GroupedSpec
 /** Inference with adapters of some rows: a pass for the rows of each, and one for each stretch between them. */
 function byRows(
   pass: BlockPass,
-  x: Value,
-  parts: Parts,
+  { x, asked, residual }: Through,
+  parts: ChosenParts,
   groups: readonly AdapterRows[],
   few: boolean,
-  residual: Value | undefined,
 ): Value {
   const { tape, options } = pass;
   invariant(!tape.recording, "adapters of single rows serve generation, not training");
@@ -143,7 +169,7 @@ function byRows(
   const cuts = [...new Set([0, ...ends, x.shape[0]!])].sort((one, other) => one - other);
   tape.record({
     name: "mixtureByRows",
-    inputs: [x, ...(residual ? [residual] : [])],
+    inputs: [x, asked, ...(residual ? [residual] : [])],
     outputs: [y],
     forward() {
       const { backend } = tape;
@@ -155,7 +181,11 @@ function byRows(
         using own = new Tape(backend, false);
         const part = (value: Value) => own.input(rows(value.data, start, end));
         const context = { ...options.context, adapterRows: mine };
-        const made = through(pass, own, part(x), parts, few, residual && part(residual), context);
+        const taken = part(x);
+        const given = {
+          ...{ x: taken, asked: asked === x ? taken : part(asked), residual: residual && part(residual) },
+        };
+        const made = through(pass, own, given, parts, few, context);
         own.run([made]);
         backend.cast({ x: made.data, y: rows(y.data, start, end) });
       }

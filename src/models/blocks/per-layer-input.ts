@@ -20,7 +20,11 @@ export const perLayerWeights = {
 } as const satisfies WeightTable;
 
 /** x + norm(projection(act(gate(x)) * the layer's embedding)). */
-export function takeIn(pass: BlockPass, x: Value, parts: PartsOf<typeof perLayerWeights>): Value {
+export function takeIn(
+  pass: Omit<BlockPass, "stream">,
+  x: Value,
+  parts: PartsOf<typeof perLayerWeights>,
+): Value {
   const { tape, config, options, perLayer } = pass;
   const { perLayerGate, perLayerProjection, perLayerNorm } = parts;
   if (!perLayerGate) return x;
