@@ -328,18 +328,26 @@ class FolderQuantizer {
         doubleQuant: options.doubleQuant,
         computeDType: this.computeDType(),
         // The reference would take every other linear layer of the folder for one in 4 bits.
-        skipModules: this.modelConfig.tower ? this.denseModules() : undefined,
+        skipModules: this.denseModules(),
       }),
     };
     await writeFileAtomic(join(path, CONFIG_FILE), jsonText(config, folder.config));
     await copySideFiles(options.model, path);
   }
 
-  /** Modules outside the text tower, and the head, by the first part of their names that says so. */
-  private denseModules(): string[] {
-    const others = otherTowers(this.folder, this.modelConfig).map(({ name }) => name.split("."));
+  /**
+   * Linear layers that are not in 4 bits, by parts of their names that say so: those outside the text tower, routers where
+   * they are linear layers there, and then the head. Undefined where the head is all there is, as the reference takes it.
+   */
+  private denseModules(): string[] | undefined {
+    const { folder, modelConfig } = this;
+    const others = otherTowers(folder, modelConfig).map(({ name }) => name.split("."));
     const first = others.map((parts) => (parts[0] === "model" ? parts[1]! : parts[0]!));
-    return [...new Set(["lm_head", ...first])];
+    const routers = weightSpecs(modelConfig).flatMap(({ name, dense }) =>
+      dense && name.endsWith(".router.proj.weight") ? ["router.proj"] : [],
+    );
+    const named = [...new Set([...first, ...routers])];
+    return modelConfig.tower || named.length > 0 ? ["lm_head", ...named] : undefined;
   }
 
   /** What the reference is to multiply in: the dtype of the first linear weight. */

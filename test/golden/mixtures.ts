@@ -44,6 +44,11 @@ export const mixtureGoldens = readGolden<{ readonly cases: Readonly<Record<strin
   "mixtures.json",
 ).cases;
 
+/** Of dense models, in the same form (tools/golden/pairs.py). */
+export const pairGoldens = readGolden<{ readonly cases: Readonly<Record<string, MixtureGolden>> }>(
+  "pairs.json",
+).cases;
+
 function tensorOf(
   { name, shape }: NamedShape,
   seed: number,

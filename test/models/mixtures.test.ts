@@ -1,4 +1,5 @@
-// Mixtures of experts from folders as transformers 5.24 and PEFT 0.21 write them: logits, gradients of adapters, ten
+// Mixtures of experts, and dense models whose layers are not alike, from folders as transformers 5.24 and PEFT 0.21 write
+// them: logits, gradients of adapters, ten
 // AdamW steps, and greedy ids with cache, mixed lengths and two adapters in one batch, on every exact backend.
 
 import { mkdtempSync, rmSync } from "node:fs";
@@ -16,18 +17,31 @@ import { attachLoadedAdapter } from "../../src/models/adapter.ts";
 import { loadAdapterSet } from "../../src/models/adapter-set.ts";
 import { peftB } from "../../src/models/expert-factors.ts";
 import { readFolderConfig } from "../../src/models/folder-config.ts";
+import { readModelConfig } from "../../src/models/index.ts";
 import { loadDecoder } from "../../src/models/load-model.ts";
 import { deviceSource } from "../../src/models/open-model.ts";
+import { moduleInWhole } from "../../src/models/text-tower.ts";
 import { Session } from "../../src/session/session.ts";
 import { exactBackends } from "../conformance/backends.ts";
 import { logitsOf, lossAndGradients, relativeDifference, sampleOf } from "../conformance/model-case.ts";
 import { floatsOf } from "../golden/load-golden.ts";
-import { type MixtureGolden, mixtureGoldens, writeMixture, writeMixtureAdapter } from "../golden/mixtures.ts";
+import {
+  type MixtureGolden,
+  mixtureGoldens,
+  pairGoldens,
+  writeMixture,
+  writeMixtureAdapter,
+} from "../golden/mixtures.ts";
 
 // Both sides compute in float32.
 const logitsTolerance = 1e-4;
 const gradientTolerance = 1e-3;
 const lossTolerance = 1e-4;
+
+const goldens = Object.entries({
+  ...mixtureGoldens,
+  ...Object.fromEntries(Object.entries(pairGoldens).map(([name, golden]) => [`dense ${name}`, golden])),
+});
 
 const root = mkdtempSync(path.join(tmpdir(), "lowrank-mixtures-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -47,7 +61,7 @@ async function openMixture(backend: Backend, golden: MixtureGolden, name: string
 
 for (const { name: backendName, open, skip } of exactBackends) {
   describe.skipIf(skip)(`mixtures on ${backendName}${skip ? ` (skipped: ${skip})` : ""}`, () => {
-    it.each(Object.entries(mixtureGoldens))("%s as transformers and PEFT", async (name, golden) => {
+    it.each(goldens)("%s as transformers and PEFT", async (name, golden) => {
       const backend = await open();
       const { config, loaded, adapters, folder } = await openMixture(backend, golden, name);
       const ids = golden.ids;
@@ -72,7 +86,7 @@ for (const { name: backendName, open, skip } of exactBackends) {
           const ofExperts = shape.length === 3;
           const found = ofExperts ? peftB(module, { shape, values }, config).values : values;
           const kind = parameter.name.endsWith("_a") ? "lora_A" : "lora_B";
-          const saved = `base_model.model.${wrappedName(module, adapter.modules)}.${kind}.weight`;
+          const saved = `base_model.model.${moduleInWhole(config.tower, wrappedName(module, adapter.modules))}.${kind}.weight`;
           const expected = golden.gradients[saved];
           expect(expected, saved).toBeDefined();
           expect(relativeDifference(found, floatsOf(expected!)), saved).toBeLessThan(gradientTolerance);
@@ -107,7 +121,7 @@ for (const { name: backendName, open, skip } of exactBackends) {
       backend.close();
     });
 
-    const fullyTrained = Object.entries(mixtureGoldens).filter(([, { fullGradients }]) => fullGradients);
+    const fullyTrained = goldens.filter(([, { fullGradients }]) => fullGradients);
     it.each(fullyTrained)("%s: gradients of full fine-tuning", async (name, golden) => {
       const backend = await open();
       const folder = await openModelFolder(await writeMixture(golden, path.join(root, `${name}-full`)));
@@ -123,7 +137,9 @@ for (const { name: backendName, open, skip } of exactBackends) {
           checkpointing,
         );
         for (const [theirs, expected] of Object.entries(golden.fullGradients!)) {
-          const ours = theirs.replace(/(?<=\.experts\.\w+)_bias$/, ".bias");
+          const ours = theirs
+            .replace(/^model\.language_model\./, "model.")
+            .replace(/(?<=\.experts\.\w+)_bias$/, ".bias");
           const parameter = flat.get(ours) ?? flat.get(`${ours}.weight`);
           expect(parameter, theirs).toBeDefined();
           const found = await flat.read(parameter!, "grad");
@@ -146,7 +162,7 @@ for (const { name: backendName, open, skip } of exactBackends) {
       backend.close();
     });
 
-    it.each(Object.entries(mixtureGoldens))("%s generates, two adapters in a batch", async (name, golden) => {
+    it.each(goldens)("%s generates, two adapters in a batch", async (name, golden) => {
       const backend = await open();
       const { loaded, adapters, folder } = await openMixture(backend, golden, name);
       const sets = adapters.map((adapter) => loadAdapterSet(loaded.decoder, adapter));
@@ -174,11 +190,13 @@ for (const { name: backendName, open, skip } of exactBackends) {
 }
 
 describe("adapters of experts", () => {
-  it.each(Object.entries(mixtureGoldens))("%s: a folder written is the folder read", async (name, golden) => {
+  it.each(goldens)("%s: a folder written is the folder read", async (name, golden) => {
     const folder = await writeMixtureAdapter(golden, path.join(root, `${name}-written`));
     const adapter = await readAdapter(folder);
     const again = path.join(root, `${name}-again`);
-    await writeAdapter(again, adapter.config, adapter);
+    const { tower } = readModelConfig(golden.config);
+    const moduleName = (module: string) => moduleInWhole(tower, module);
+    await writeAdapter(again, adapter.config, adapter, { moduleName });
     const copy = await readAdapter(again);
     expect([...copy.modules.keys()].sort()).toEqual([...adapter.modules.keys()].sort());
     for (const [module, pair] of adapter.modules) {

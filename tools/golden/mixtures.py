@@ -125,6 +125,8 @@ def full_gradients(model, ids):
     F.cross_entropy(model(input_ids=torch.tensor([ids])).logits[0, :-1], torch.tensor(ids[1:])).backward()
     sampled = {}
     for name, parameter in sorted(model.named_parameters()):
+        if parameter.grad is None:
+            continue  # another tower's
         flat = parameter.grad.flatten()
         stride = max(1, flat.numel() // SAMPLES)
         sampled[name] = {"norm": number(flat.norm().item(), 8), "sum": number(flat.sum().item(), 8), "max": number(flat.abs().max().item(), 8),
@@ -132,9 +134,7 @@ def full_gradients(model, ids):
     return sampled
 
 
-def case(name):
-    seed, make, saving, adapter = CASES[name]
-    mxfp4 = name.endswith("mxfp4")
+def case(seed, make, saving, adapter, mxfp4=False, rate=RATE):
     with tempfile.TemporaryDirectory() as temp:
         folder = pathlib.Path(temp)
         names = stored(make(), folder, saving, mxfp4)
@@ -148,7 +148,7 @@ def case(name):
         load = lambda: AutoModelForCausalLM.from_pretrained(
             folder, attn_implementation="eager", dtype=torch.float32, **loading).float().eval()
         base = load()
-        vocabulary = config["vocab_size"]
+        vocabulary = config.get("text_config", config)["vocab_size"]
         ids = integers(seed, 4000, LENGTH, vocabulary)
         prompts = [integers(seed, 4001 + i, length, vocabulary) for i, length in enumerate((3, 9, 17))]
         # PEFT changes the lists that it is given.
@@ -180,7 +180,7 @@ def case(name):
         loss_of().backward()
         by_memory = {p.data_ptr(): p for p in model.parameters()}
         result["gradients"] = {k: array(by_memory[v.data_ptr()].grad) for k, v in sorted(get_peft_model_state_dict(model).items())}
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
         losses = []
         for _ in range(STEPS):
             optimizer.zero_grad()
@@ -188,12 +188,12 @@ def case(name):
             loss.backward()
             optimizer.step()
             losses.append(number(loss.item()))
-        result["training"] = {"learningRate": RATE, "losses": losses}
+        result["training"] = {"learningRate": rate, "losses": losses}
         return result
 
 
 def main():
-    write("mixtures.json", {"versions": versions("torch", "transformers", "peft"), "cases": {name: case(name) for name in CASES}})
+    write("mixtures.json", {"versions": versions("torch", "transformers", "peft"), "cases": {name: case(*CASES[name], mxfp4=name.endswith("mxfp4")) for name in CASES}})
 
 
 if __name__ == "__main__":
