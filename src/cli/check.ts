@@ -3,21 +3,41 @@
 
 import { checkDefinition } from "../config/check-options.ts";
 import type { ShownRow } from "../data/preflight.ts";
-import type { CheckReport } from "../train/check-report.ts";
+import { capacityText } from "../train/capacity.ts";
+import type { CheckReport, LearningRateSweep } from "../train/check-report.ts";
+import type { TrainEvent } from "../train/events.ts";
 import { defineCommand } from "./command.ts";
 import { formatBytes, formatCount } from "./format.ts";
 import { exitCodes, type Terminal } from "./terminal.ts";
 
 export const command = defineCommand(checkDefinition, async (options, terminal) => {
   const { checkRun } = await import("../train/check.ts");
-  const report = await checkRun(options, (event) => {
+  const tell = (event: TrainEvent) => {
     if (event.type === "warning") terminal.warn(event.message);
     if (event.type === "info") terminal.note(event.message);
-  });
+  };
+  const report = await checkRun(options, tell, options.findLearningRate ? options.findSteps : undefined);
   if (terminal.json) terminal.document(report);
-  else tellReport(report, terminal);
+  else {
+    tellReport(report, terminal);
+    if (report.learningRate) await tellLearningRate(report.learningRate, terminal);
+  }
   return report.refused.length > 0 ? exitCodes.userError : exitCodes.done;
 });
+
+async function tellLearningRate(
+  { suggestion, lowest, stopped, curve }: LearningRateSweep,
+  terminal: Terminal,
+): Promise<void> {
+  const { ratePlot } = await import("./plot.ts");
+  terminal.print("");
+  const plot = ratePlot(curve, terminal.columns);
+  if (plot) terminal.print(plot);
+  const end = stopped ? `; the loss went up for good at ${curve.at(-1)!.learningRate.toPrecision(2)}` : "";
+  terminal.print(
+    `${terminal.style("bold", `--learning-rate ${suggestion}`)}: there the loss falls most steeply. It is lowest at ${lowest}${end}. A sweep of ${curve.length} steps; a whole run may bear less.`,
+  );
+}
 
 function tellReport(report: CheckReport, terminal: Terminal): void {
   const bold = (text: string) => terminal.style("bold", text);
@@ -74,6 +94,7 @@ export function preflightLines(report: CheckReport): string[] {
       ...(overlap === undefined ? [] : [count(overlap, "evaluation samples trained on")]),
     ].join(", ")}`,
     `  memory at the peak: ${formatBytes(needed)} on the device${process}${limit}`,
+    ...(report.capacity ? [`  capacity: ${capacityText(report.capacity)} [${report.capacity.source}]`] : []),
   ];
 }
 

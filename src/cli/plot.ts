@@ -31,6 +31,35 @@ export function lossPlot(points: readonly Point[], columns: number): string | un
       customXAxisTicks: [means[0]!.step, means[means.length - 1]!.step],
     },
   );
+  return trimmed(text);
+}
+
+/** The smoothed loss of a sweep by the logarithm of its rate; undefined where there is too little to draw. */
+export function ratePlot(
+  curve: readonly { readonly learningRate: number; readonly smoothed: number }[],
+  columns: number,
+): string | undefined {
+  if (curve.length < 2) return undefined;
+  const losses = curve.map(({ smoothed }) => smoothed);
+  const [low, high] = [Math.min(...losses), Math.max(...losses)];
+  if (high - low < 1e-9 * Math.max(1, Math.abs(high))) return undefined;
+  const decades = curve.map(({ learningRate }) => Math.log10(learningRate));
+  const [first, last] = [decades[0]!, decades.at(-1)!];
+  const between = Array.from({ length: 20 }, (_, i) => Math.ceil(first) + i).filter((tick) => tick <= last);
+  return trimmed(
+    plot(
+      curve.map(({ smoothed }, i): [number, number] => [decades[i]!, smoothed]),
+      {
+        ...{ width: Math.max(20, Math.min(72, columns - 12)), height: 10, title: "loss by learning rate" },
+        formatter: (value, { axis }) => (axis === "y" ? formatLoss(value) : `1e${Math.round(value)}`),
+        customYAxisTicks: [low, (low + high) / 2, high],
+        customXAxisTicks: between,
+      },
+    ),
+  );
+}
+
+function trimmed(text: string): string {
   return text
     .split("\n")
     .map((line) => line.trimEnd())

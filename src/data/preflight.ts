@@ -20,6 +20,7 @@ export const findingCodes = [
   "duplicates",
   "overlap",
   "memory",
+  "capacity",
 ] as const;
 export type FindingCode = (typeof findingCodes)[number];
 
@@ -85,7 +86,9 @@ export interface PreflightInput {
 }
 
 /** Shares of the rows from which a finding is worth a word, and from which the run is refused. */
-const thresholds: Readonly<Record<Exclude<FindingCode, "memory">, { warn: number; refuse: number }>> = {
+const thresholds: Readonly<
+  Record<Exclude<FindingCode, "memory" | "capacity">, { warn: number; refuse: number }>
+> = {
   length: { warn: 0, refuse: 0.5 },
   "empty-targets": { warn: 0, refuse: 0.5 },
   "missing-eos": { warn: 0, refuse: 0.5 },
@@ -237,7 +240,7 @@ export function refuseRun(findings: readonly Finding[], allowed: readonly Findin
 }
 
 function finding(
-  code: Exclude<FindingCode, "memory">,
+  code: Exclude<FindingCode, "memory" | "capacity">,
   count: number,
   of: number,
   samples: readonly Pick<Sample, "rowId">[],

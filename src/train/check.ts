@@ -11,14 +11,17 @@ import { type FittedModel, fitMemory, memoryFindings } from "../memory/fit-memor
 import { readFolderConfig } from "../models/folder-config.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
 import { type AddedTokens, addTokens } from "./added-tokens.ts";
+import { capacityFindings, capacityOf } from "./capacity.ts";
 import type { CheckReport } from "./check-report.ts";
 import type { TrainEvent } from "./events.ts";
+import { findLearningRate } from "./find-learning-rate.ts";
 import { loadTrainingData, type TrainingData, textOf } from "./setup.ts";
 
-/** Checks a run without loading weights: what `lowrank check` tells. */
+/** Checks a run without loading weights: what `lowrank check` tells. With a sweep of so many steps, it loads them. */
 export async function checkRun(
   options: TrainOptions,
   emit: (event: TrainEvent) => void,
+  sweepSteps?: number,
 ): Promise<CheckReport> {
   const path = locateModel(options.model);
   const folder = await openModelFolder(path);
@@ -33,7 +36,10 @@ export async function checkRun(
     const rows = added ? Math.max(stored.vocabularySize, text.tokenizer.vocabSize) : stored.vocabularySize;
     const config = { ...stored, vocabularySize: rows };
     for (const note of config.notes) emit({ type: "warning", message: `${path}: ${note}` });
-    return await preflightRun({ backend, config, folder, text }, options, data, emit);
+    const report = await preflightRun({ backend, config, folder, text }, options, data, emit);
+    if (sweepSteps === undefined || report.refused.length > 0) return report;
+    const learningRate = await findLearningRate(backend, options, data, report.memory, sweepSteps, emit);
+    return { ...report, learningRate };
   } finally {
     await folder.close();
     await added?.free();
@@ -62,8 +68,15 @@ export async function preflightRun(
   const longest = data.train.reduce((most, { ids }) => Math.max(most, ids.length), 2);
   const sequenceLength = options.packing ? options.sequenceLength : longest;
   const memory = await fitMemory(model, options, sequenceLength, largestBatch(options, data));
-  const findings = [...report.findings, ...memoryFindings(memory)];
-  const checked = { ...report, findings, memory, refused: refused(findings, options.allow ?? []) };
+  const adapts = options.method !== "full";
+  const capacity = adapts ? capacityOf(report, memory.prediction.trainableParameters) : undefined;
+  const findings = [
+    ...report.findings,
+    ...memoryFindings(memory),
+    ...(capacity ? capacityFindings(capacity, options.rank) : []),
+  ];
+  const stops = refused(findings, options.allow ?? []);
+  const checked = { ...report, findings, memory, ...(capacity && { capacity }), refused: stops };
   emit({ type: "preflight", report: checked });
   return checked;
 }
