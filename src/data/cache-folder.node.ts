@@ -1,23 +1,8 @@
 // Where tokenised data is kept between runs. What is kept: sample-cache.ts.
 
-import { homedir } from "node:os";
-import { isAbsolute, join } from "node:path";
+import { join } from "node:path";
+import { cacheFolder } from "../formats/cache-folder.ts";
 import type { DatasetOptions } from "./dataset.node.ts";
-
-/**
- * Where tokenised data is kept between runs: LOWRANK_CACHE, or lowrank's folder in the user's cache; undefined for a user
- * without a home. An empty variable is none, and the XDG rules say the same of a relative path.
- */
-export function cacheFolder(): string | undefined {
-  const { LOWRANK_CACHE, XDG_CACHE_HOME } = process.env;
-  if (LOWRANK_CACHE) return LOWRANK_CACHE;
-  if (XDG_CACHE_HOME && isAbsolute(XDG_CACHE_HOME)) return join(XDG_CACHE_HOME, "lowrank");
-  try {
-    return join(homedir(), ".cache", "lowrank");
-  } catch {
-    return undefined;
-  }
-}
 
 /** The cache saves time and nothing else: what is wrong with it is told, and the data is made anew. */
 export function sampleCache(

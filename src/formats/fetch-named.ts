@@ -2,13 +2,19 @@
 // data sets (one split's files). Afterwards locate-model.ts finds them in the cache. Names that are paths cost nothing.
 
 import { existsSync } from "node:fs";
+import { UserError } from "../util/errors.ts";
 import { fetchSnapshot, type HubHooks } from "./hub.ts";
-import { hubSettings, parseHubName } from "./hub-cache.ts";
+import { hubSettings, parseHubFile, parseHubName } from "./hub-cache.ts";
 import { chooseDataFiles, parseDataName } from "./locate-model.ts";
 import { TOKENIZER_FILES } from "./side-files.ts";
 
 /** `what` "config" leaves the weights where they are. */
 export async function fetchModel(name: string, what: "all" | "config", hooks: HubHooks = {}): Promise<void> {
+  const file = existsSync(name) ? undefined : parseHubFile(name);
+  if (file) {
+    await fetchSnapshot(hubSettings(), file.repo, (paths) => theFile(name, file.path, paths), hooks);
+    return;
+  }
   const repo = existsSync(name) || name === "tiny" ? undefined : parseHubName(name, "model");
   if (!repo) return;
   await fetchSnapshot(hubSettings(), repo, (paths) => modelFiles(paths, what), hooks);
@@ -34,6 +40,14 @@ const smallFiles = new Set([
   "adapter_config.json",
   "adapter_model.safetensors",
 ]);
+
+function theFile(name: string, path: string, paths: readonly string[]): string[] {
+  if (paths.includes(path)) return [path];
+  const others = paths.filter((each) => /\.gguf$/i.test(each)).slice(0, 8);
+  throw new UserError(
+    `model "${name}": the repository has no ${path}; GGUF files there: ${others.join(", ") || "none"}`,
+  );
+}
 
 /** Of a model's files, those that a model folder is made of; copies in other formats stay away. */
 function modelFiles(paths: readonly string[], what: "all" | "config"): string[] {

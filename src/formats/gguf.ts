@@ -9,7 +9,7 @@
 // are row-major [out, in], the reverse of the file's. Format: github.com/ggml-org/ggml, docs/gguf.md.
 
 import { elementCount } from "../tensor/tensor.ts";
-import { UserError } from "../util/errors.ts";
+import { BugError, UserError } from "../util/errors.ts";
 import type { ByteSource } from "./byte-source.ts";
 import { blockTypeOf, type GgufNumberType } from "./gguf-blocks/index.ts";
 
@@ -84,10 +84,14 @@ export interface GgufTensor {
 }
 
 export interface GgufFile {
+  /** For messages. */
+  readonly path: string;
   readonly version: number;
   readonly metadata: ReadonlyMap<string, GgufValue>;
   readonly tensors: ReadonlyMap<string, GgufTensor>;
   readTensor(name: string): Promise<Uint8Array<ArrayBuffer>>;
+  /** Bytes [begin, begin + length) of a tensor. */
+  readRange(name: string, begin: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
 
@@ -102,12 +106,23 @@ export function ggufTensorBytes(type: GgufTensorType, shape: readonly number[]):
 export async function openGguf(source: ByteSource): Promise<GgufFile> {
   try {
     const header = await readHeader(source);
+    const tensorOf = (name: string) => {
+      const tensor = header.tensors.get(name);
+      if (!tensor) throw new UserError(`${source.name}: there is no tensor "${name}" in this file.`);
+      return tensor;
+    };
     return {
+      path: source.name,
       ...header,
       async readTensor(name) {
-        const tensor = header.tensors.get(name);
-        if (!tensor) throw new UserError(`${source.name}: there is no tensor "${name}" in this file.`);
-        return source.read(tensor.offset, tensor.sizeBytes);
+        const { offset, sizeBytes } = tensorOf(name);
+        return source.read(offset, sizeBytes);
+      },
+      async readRange(name, begin, length) {
+        const { offset, sizeBytes } = tensorOf(name);
+        if (begin < 0 || length < 0 || begin + length > sizeBytes)
+          throw new BugError(`${name}: bytes ${begin} to ${begin + length} of ${sizeBytes}`);
+        return source.read(offset + begin, length);
       },
       close: () => source.close(),
     };

@@ -55,6 +55,13 @@ export function parseHubName(text: string, type: HubRepo["type"]): HubRepo | und
   return { type, name: match[1]!, revision: match[2] ?? "main" };
 }
 
+/** owner/name[@revision]/FILE.gguf: one file of a repository; undefined where a name is none. */
+export function parseHubFile(text: string): { readonly repo: HubRepo; readonly path: string } | undefined {
+  const match = /^([^/]+\/[^/]+)\/((?:[\w.-]+\/)*[\w.-]+\.gguf)$/i.exec(text);
+  const repo = match ? parseHubName(match[1]!, "model") : undefined;
+  return repo && { repo, path: match![2]! };
+}
+
 function readText(path: string): string | undefined {
   try {
     return readFileSync(path, "utf8");

@@ -5,13 +5,20 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { UserError } from "../util/errors.ts";
-import { hubSettings, parseHubName, RepoCache } from "./hub-cache.ts";
+import { BugError, UserError } from "../util/errors.ts";
+import { ggufPlace, isGgufFile } from "./gguf-place.ts";
+import { hubSettings, parseHubFile, parseHubName, RepoCache } from "./hub-cache.ts";
 
 const tinyBase = new URL("../../models/tiny-base", import.meta.url);
 
 /** The folder of a model. UserError when there is none. */
 export function locateModel(name: string): string {
+  const file = locateGguf(name);
+  if (file !== undefined) {
+    const { folder, made } = ggufPlace(file);
+    if (made) return folder;
+    throw new BugError(`${name}: its folder was not made before it was used`);
+  }
   if (existsSync(name)) return name;
   if (name === "tiny") {
     const folder = fileURLToPath(tinyBase);
@@ -24,8 +31,17 @@ export function locateModel(name: string): string {
   const snapshot = repo && snapshotOf(new RepoCache(hubSettings(), repo));
   if (snapshot !== undefined) return snapshot;
   throw new UserError(
-    `model "${name}": no such folder${repo ? ", and the hub's cache has no model of this name" : ""}. Give a folder in Hugging Face layout (config.json, *.safetensors, tokenizer.json), a hub name owner/name[@revision], or "tiny" for the embedded base`,
+    `model "${name}": no such folder${repo ? ", and the hub's cache has no model of this name" : ""}. Give a folder in Hugging Face layout (config.json, *.safetensors, tokenizer.json), a GGUF file, a hub name owner/name[@revision] (with /FILE.gguf for one of its GGUF files), or "tiny" for the embedded base`,
   );
+}
+
+/** The GGUF file that a model's name is: a path, or owner/name[@revision]/FILE.gguf from the cache; else undefined. */
+export function locateGguf(name: string): string | undefined {
+  if (isGgufFile(name)) return name;
+  const named = existsSync(name) ? undefined : parseHubFile(name);
+  const snapshot = named && snapshotOf(new RepoCache(hubSettings(), named.repo));
+  const path = named && snapshot !== undefined ? join(snapshot, named.path) : undefined;
+  return path !== undefined && isGgufFile(path) ? path : undefined;
 }
 
 /** The files of a data set, in order: a path as it stands, or owner/name[@revision][:split] from the cache. */

@@ -5,6 +5,7 @@
 import { UserError } from "../util/errors.ts";
 import type { ByteSource, Folder } from "./byte-source.ts";
 import { withExpertStacks } from "./expert-tensors.ts";
+import { GGUF_TABLE_FILE, type GgufTable, openGgufFolder } from "./gguf-folder.ts";
 import { isJsonObject, type JsonObject, readJsonObject } from "./json.ts";
 import type { ModelFolder } from "./model-tensors.ts";
 import { openSafetensors, type SafetensorsFile, type TensorEntry } from "./safetensors.ts";
@@ -31,6 +32,10 @@ export async function openModelFolder(from: string | Folder): Promise<ModelFolde
   const generationConfig = names.has(GENERATION_CONFIG_FILE)
     ? await readJsonFile(folder, GENERATION_CONFIG_FILE, CONFIG_CAP_BYTES)
     : undefined;
+  if (names.has(GGUF_TABLE_FILE)) {
+    const table = await readJsonFile(folder, GGUF_TABLE_FILE, INDEX_CAP_BYTES);
+    return openGgufFolder(folder, table as unknown as GgufTable, { config, generationConfig });
+  }
   // Where both are there, transformers too takes the single file.
   const map = names.has(WEIGHTS_FILE) ? undefined : await readIndex(folder, names);
   const fileNames = map ? [...new Set(map.values())].sort() : [WEIGHTS_FILE];

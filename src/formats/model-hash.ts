@@ -33,8 +33,10 @@ async function hashAll(source: ByteSource, hash: Hash): Promise<void> {
 
 async function hashSamples(source: ByteSource, hash: Hash): Promise<void> {
   if (source.size <= WINDOWS * WINDOW_BYTES) return hashAll(source, hash);
-  const headerLength = await source.read(0, 8);
-  const dataStart = 8 + Number(new DataView(headerLength.buffer).getBigUint64(0, true));
+  const first = new DataView((await source.read(0, 8)).buffer);
+  // A GGUF file does not say how long its header is: its first megabyte has the metadata and names.
+  const isGguf = first.getUint32(0, true) === 0x46554747;
+  const dataStart = isGguf ? Math.min(1 << 20, source.size) : 8 + Number(first.getBigUint64(0, true));
   hash.update(await source.read(0, dataStart));
   const length = Math.min(WINDOW_BYTES, source.size - dataStart);
   const lastStart = source.size - length;

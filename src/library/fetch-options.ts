@@ -4,6 +4,8 @@
 import type { OptionsDefinition } from "../config/define.ts";
 import { fetchData, fetchModel } from "../formats/fetch-named.ts";
 import type { HubHooks } from "../formats/hub.ts";
+import { locateGguf } from "../formats/locate-model.ts";
+import { unpackGguf } from "../models/gguf/unpack.node.ts";
 
 export async function fetchOptions<Options>(
   definition: OptionsDefinition<Options>,
@@ -14,6 +16,10 @@ export async function fetchOptions<Options>(
     const value = options[key as keyof Options];
     if (names === undefined || typeof value !== "string") continue;
     if (names === "data") await fetchData(value, hooks);
-    else await fetchModel(value, names === "model" ? "all" : "config", hooks);
+    else {
+      await fetchModel(value, names === "model" ? "all" : "config", hooks);
+      const gguf = locateGguf(value);
+      if (gguf !== undefined) await unpackGguf(gguf);
+    }
   }
 }

@@ -42,6 +42,7 @@ export const gemma2: Architecture = {
       if (attentionSoftCap === 0 || logitSoftCap === 0)
         throw new UserError("llama.cpp caps Gemma 2's scores and logits always, and this model does not");
       return {
+        "attention.sliding_window": { type: "u32", value: layers[0]!.window },
         attn_logit_softcapping: { type: "f32", value: attentionSoftCap },
         final_logit_softcapping: { type: "f32", value: logitSoftCap },
       };

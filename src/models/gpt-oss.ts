@@ -3,7 +3,7 @@
 
 import type { GgufValue } from "../formats/gguf.ts";
 import { UserError } from "../util/errors.ts";
-import type { Architecture } from "./architecture.ts";
+import { type Architecture, refuseInGguf } from "./architecture.ts";
 import {
   ConfigReader,
   type DecoderConfig,
@@ -29,6 +29,14 @@ function ggufMetadata(config: DecoderConfig): Readonly<Record<string, GgufValue>
     throw new UserError(
       "llama.cpp has gpt-oss with an attention window in every other layer, from the first on, and this model has others; it cannot be exported to GGUF",
     );
+  for (const { experts } of config.layers) {
+    refuseInGguf(
+      "gpt-oss",
+      "holds its experts' activation within another limit than 7",
+      experts?.limit !== 7,
+    );
+    refuseInGguf("gpt-oss", "bends it by another factor than 1.702", experts?.alpha !== 1.702);
+  }
   return { ...expertMetadata(config), "attention.sliding_window": { type: "u32", value: window } };
 }
 

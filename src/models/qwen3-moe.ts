@@ -1,12 +1,23 @@
 // Qwen 3's mixtures of experts: its attention, and in most layers a router over experts in place of the MLP.
 
-import type { Architecture } from "./architecture.ts";
+import { type Architecture, refuseInGguf } from "./architecture.ts";
 import { ConfigReader, eachLayer, type Json, readCommon, readWindow } from "./decoder-config.ts";
 import { denseLayers, expertMetadata, readExpertCount } from "./mixture-config.ts";
 
 export const qwen3Moe: Architecture = {
   modelType: "qwen3_moe",
-  gguf: { name: "qwen3moe", interleaves: false, metadata: expertMetadata, parts: {} },
+  gguf: {
+    ...{ name: "qwen3moe", interleaves: false, parts: {} },
+    metadata(config) {
+      const isNormalized = config.layers[0]!.experts?.normalized === true;
+      refuseInGguf(
+        "qwen3moe",
+        "does not bring its experts' weights to a sum of 1 (norm_topk_prob)",
+        !isNormalized,
+      );
+      return expertMetadata(config);
+    },
+  },
   readConfig(json: Json) {
     const read = new ConfigReader(json);
     const common = readCommon(json, { theta: 10000, tied: false, maxPositions: 32768, normEpsilon: 1e-6 });

@@ -3,7 +3,7 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, it, vi } from "vitest";
-import { cacheFolder } from "../../src/data/cache-folder.node.ts";
+import { cacheFolder } from "../../src/formats/cache-folder.ts";
 
 afterEach(() => void vi.unstubAllEnvs());
 

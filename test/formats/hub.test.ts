@@ -22,7 +22,7 @@ import { rowLabel } from "../../src/data/row.ts";
 import { fetchData, fetchModel } from "../../src/formats/fetch-named.ts";
 import { fetchSnapshot } from "../../src/formats/hub.ts";
 import { hubSettings, parseHubName } from "../../src/formats/hub-cache.ts";
-import { locateData, locateModel } from "../../src/formats/locate-model.ts";
+import { locateData, locateGguf, locateModel } from "../../src/formats/locate-model.ts";
 import { pushAdapter } from "../../src/publish/push-adapter.ts";
 import { scratchFolder, writeRandomAdapter, writeTinyModel } from "../publish/tiny-model.ts";
 import { commit, type MockHub, startHub } from "./hub-server.ts";
@@ -53,6 +53,7 @@ beforeAll(async () => {
       "a/test-00000-of-00001.jsonl": Buffer.from('{"text":"a"}\n'),
       "b/test-00000-of-00001.jsonl": Buffer.from('{"text":"b"}\n'),
     },
+    "us/files": { "README.md": Buffer.from("files"), "small.Q8_0.gguf": Buffer.from("GGUF") },
     "us/rows": {
       "README.md": Buffer.from("rows"),
       "data/train.jsonl": Buffer.from('{"text":"a"}\n'),
@@ -98,6 +99,15 @@ function runScript(
 const blobs = () => readdirSync(join(home, "hub/models--us--model/blobs"));
 
 describe("fetching from the hub", () => {
+  it("fetches one GGUF file of a repository by name, and says which there are", async () => {
+    await fetchModel("us/files/small.Q8_0.gguf", "all");
+    expect(readFileSync(locateGguf("us/files/small.Q8_0.gguf")!, "utf8")).toBe("GGUF");
+    await expect(fetchModel("us/files/other.gguf", "all")).rejects.toThrow(
+      /no other\.gguf; GGUF files there: small\.Q8_0\.gguf/,
+    );
+    expect(locateGguf("us/files")).toBeUndefined();
+  });
+
   it("puts a model's files where huggingface_hub has them, and asks for nothing twice", async () => {
     await fetchModel("us/model", "all");
     const folder = locateModel("us/model");

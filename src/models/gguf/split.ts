@@ -104,6 +104,37 @@ function nearestSplit(
   return agreeing.sort((a, b) => a.differ.length - b.differ.length)[0];
 }
 
+/** What llama.cpp calls splits of the same tokens. */
+const otherNames: Readonly<Record<string, string>> = {
+  ...{
+    llama3: "llama-bpe",
+    "llama-v3": "llama-bpe",
+    falcon3: "llama-bpe",
+    pixtral: "llama-bpe",
+    "midm-2.0": "llama-bpe",
+  },
+  ...{ "deepseek-r1-qwen": "qwen2", kormo: "qwen2", "granite-embed-multi-311m": "gpt-2" },
+  ...{ default: "gpt-2", "granite-docling": "gpt-2", "phi-2": "gpt-2", "roberta-bpe": "gpt-2" },
+};
+
+/** Splits after which a piece that is a token is one, whatever merges make of it. */
+const wholePieces = new Set(["llama-bpe", "tekken"]);
+
+/** The step of tokenizer.json that llama.cpp's name of a split stands for. UserError for a name that is not known here. */
+export function splitNamed(
+  name: string,
+  where: string,
+): { readonly step: JsonObject; readonly ignoreMerges: boolean } {
+  const usual = otherNames[name] ?? name;
+  const found = candidates.find(([candidate]) => candidate === usual);
+  if (!found) {
+    throw new UserError(
+      `${where}: its tokenizer first splits text as "${name}", which is not known here; known are ${candidates.map(([candidate]) => candidate).join(", ")}. Use the model's own folder (tokenizer.json) in place of the file`,
+    );
+  }
+  return { step: found[1], ignoreMerges: wholePieces.has(usual) };
+}
+
 function inTurn(...pretokenizers: JsonObject[]): JsonObject {
   return { type: "Sequence", pretokenizers };
 }

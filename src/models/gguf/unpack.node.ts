@@ -1,0 +1,88 @@
+// A GGUF file becomes a base: what its metadata says is written as the small files of a model folder (config.json,
+// tokenizer.json, ...), with a table of where its weights lie (formats/gguf-folder.ts), once for each file, in lowrank's
+// cache. From then on it is opened as any folder is; its weights stay where they are.
+
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { openFile } from "../../formats/disk.ts";
+import { type GgufFile, openGguf } from "../../formats/gguf.ts";
+import { GGUF_TABLE_FILE, type GgufPlace, type GgufTable } from "../../formats/gguf-folder.ts";
+import { ggufPlace } from "../../formats/gguf-place.ts";
+import { stageFolder } from "../../formats/staged-folder.ts";
+import { UserError } from "../../util/errors.ts";
+import type { DecoderConfig } from "../decoder-config.ts";
+import { embeddingName, headName, type WeightSpec, weightSpecs } from "../decoder-weights.ts";
+import { readModelConfig } from "../index.ts";
+import { configOfGguf } from "./config.ts";
+import { ggufName, ggufPieces, interleavedRows, rowWidth } from "./names.ts";
+import { tokenizerOfGguf } from "./tokenizer.ts";
+
+/** Makes the folder of a GGUF file where it is not there yet. UserError for what cannot be a base. */
+export async function unpackGguf(path: string): Promise<void> {
+  const { folder, made } = ggufPlace(path);
+  if (made) return;
+  const source = await openFile(path);
+  const { size: sizeBytes, name: file } = source;
+  const opened = await openGguf(source);
+  try {
+    const config = await configOfGguf(opened);
+    const { tokenizer, tokenizerConfig, ends } = tokenizerOfGguf(opened);
+    const decoder = readModelConfig(config);
+    const table: GgufTable = { file, sizeBytes, weights: placesOf(opened, decoder) };
+    const files = {
+      "config.json": config,
+      "generation_config.json": { eos_token_id: ends },
+      "tokenizer.json": tokenizer,
+      "tokenizer_config.json": tokenizerConfig,
+      [GGUF_TABLE_FILE]: table,
+    };
+    const staged = await stageFolder(folder);
+    try {
+      for (const [name, value] of Object.entries(files))
+        await writeFile(join(staged.path, name), JSON.stringify(value));
+      await staged.publish();
+    } finally {
+      await staged.discard();
+    }
+  } finally {
+    await opened.close();
+  }
+}
+
+/** Where each weight lies. UserError for tensors of other shapes than the configuration has. */
+function placesOf(file: GgufFile, config: DecoderConfig): GgufPlace[] {
+  const known = new Set<string>();
+  const places = weightSpecs(config).flatMap((spec): GgufPlace[] => {
+    const pieces = ggufPieces(config, spec);
+    for (const { name } of pieces) known.add(name);
+    // What a checkpoint may leave out (a bias) is left out of the file as well, and missing ones are told when loading.
+    if (pieces.every(({ name }) => !file.tensors.has(name))) return [];
+    const interleaved = interleavedRows(config, spec);
+    return [
+      {
+        ...{ name: spec.name, shape: spec.shape, width: rowWidth(spec) },
+        parts: pieces.map(({ name, rows }) => ({
+          tensor: name,
+          rows: rows.map(({ begin, end }) => [begin, end] as const),
+        })),
+        ...(interleaved.rows > 0 ? { interleaved } : {}),
+        ...(spec.shifted && config.normShift !== 0 ? { shift: config.normShift } : {}),
+      },
+    ];
+  });
+  known.add(`${ggufName(config, headSpec(config))}`);
+  const strange = [...file.tensors.keys()].filter((name) => !known.has(name) && !/^rope_/.test(name));
+  if (strange.length > 0) {
+    throw new UserError(
+      `${file.path}: ${strange.length} tensors have no place in a ${config.modelType} model: ${strange.slice(0, 3).join(", ")}; it is of a variant that is not read from GGUF`,
+    );
+  }
+  return places;
+}
+
+function headSpec(config: DecoderConfig): WeightSpec {
+  return {
+    ...weightSpecs(config).find(({ name }) => name === `${embeddingName}.weight`)!,
+    name: `${headName}.weight`,
+  };
+}
