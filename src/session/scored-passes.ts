@@ -39,7 +39,7 @@ const inference: PassContext = { training: false, seed: 0, pass: 0 };
 
 export class ScoredPasses {
   /** Of each target of a sample, in the order of a batch's. */
-  private readonly references = new WeakMap<Sample, Float32Array>();
+  private readonly references = new WeakMap<Sample, Float64Array>();
   private readonly backend: Backend;
 
   constructor(
@@ -67,7 +67,7 @@ export class ScoredPasses {
     await this.overAll(all, tokensPerPass, ({ samples: held, runs }, logProbs) => {
       for (const [index, sample] of held.entries()) {
         const own = runs.filter((run) => run.sample === index);
-        this.references.set(sample, Float32Array.from(logProbs.subarray(own[0]!.start, own.at(-1)!.end)));
+        this.references.set(sample, logProbs.slice(own[0]!.start, own.at(-1)!.end));
       }
     });
   }
