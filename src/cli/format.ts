@@ -52,6 +52,11 @@ export function formatLoss(loss: number): string {
   return magnitude !== 0 && (magnitude < 1e-3 || magnitude >= 1e5) ? loss.toExponential(2) : loss.toFixed(4);
 }
 
+/** 0.754 as "75%". */
+export function formatShare(share: number): string {
+  return `${Math.round(100 * share)}%`;
+}
+
 /** Columns with a rule under the heading; a column whose cells are all numeric in look stands to the right. */
 export function formatTable(heading: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = heading.map((title, column) =>

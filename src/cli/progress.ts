@@ -1,7 +1,7 @@
 // Progress of a run of known length: one live line where a person watches, a plain line now and then elsewhere (a
 // log file, a CI job). Not here: drawing on the screen (terminal.ts).
 
-import { formatDuration, formatLoss, formatRate } from "./format.ts";
+import { formatDuration, formatLoss, formatRate, formatShare } from "./format.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** About so many plain lines in a whole run. */
@@ -13,6 +13,8 @@ export interface StepProgress {
   readonly step: number;
   readonly loss: number;
   readonly tokensPerSecond: number;
+  readonly rewardMargin?: number;
+  readonly rewardAccuracy?: number;
 }
 
 export interface Progress {
@@ -34,12 +36,14 @@ export function trackProgress(
   const stride = Math.max(1, Math.ceil((totalSteps - firstStep + 1) / plainLines));
 
   return {
-    update({ step, loss, tokensPerSecond }) {
+    update({ step, loss, tokensPerSecond, rewardMargin, rewardAccuracy }) {
       const elapsed = now() - startedMs;
       const remaining = (elapsed / (step - firstStep + 1)) * (totalSteps - step);
       const parts = [
         `step ${String(step).padStart(String(totalSteps).length)}/${totalSteps}`,
         `loss ${formatLoss(loss)}`,
+        ...(rewardMargin === undefined ? [] : [`margin ${rewardMargin.toFixed(3)}`]),
+        ...(rewardAccuracy === undefined ? [] : [`accuracy ${formatShare(rewardAccuracy)}`]),
         `${formatRate(tokensPerSecond)} tokens/s`,
         step < totalSteps ? `${formatDuration(remaining)} left` : `took ${formatDuration(elapsed)}`,
       ];

@@ -13,7 +13,14 @@ import type {
 import { startTraining, type TrainingRun } from "../train/worker.ts";
 import { preflightLines } from "./check.ts";
 import { defineCommand } from "./command.ts";
-import { formatBytes, formatCount, formatDuration, formatLoss, formatRate, shellQuote } from "./format.ts";
+import {
+  formatBytes,
+  formatCount,
+  formatDuration,
+  formatLoss,
+  formatRate,
+  shellQuote,
+} from "./format.ts";
 import type { Point } from "./plot.ts";
 import { type Progress, trackProgress } from "./progress.ts";
 import { onRanks } from "./ranks.ts";
@@ -93,9 +100,10 @@ export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainE
 
 function evaluationLine(event: EvalEvent): string {
   const { step, loss, perplexity, best, averagedCheckpoints, type: _, router: _router, ...scores } = event;
+  const likely = perplexity === undefined ? "" : `, perplexity ${perplexity.toFixed(2)}`;
   const others = Object.entries(scores).map(([name, value]) => `, ${name} ${Number(value).toFixed(4)}`);
   const of = averagedCheckpoints === undefined ? "" : ` of the mean of ${averagedCheckpoints} checkpoints`;
-  return `step ${step}: evaluation loss${of} ${formatLoss(loss)}, perplexity ${perplexity.toFixed(2)}${others.join("")}${best ? " (the best so far)" : ""}`;
+  return `step ${step}: evaluation loss${of} ${formatLoss(loss)}${likely}${others.join("")}${best ? " (the best so far)" : ""}`;
 }
 
 /** "perplexity 7.10; 12 of 20 prompts answered right, 3 of them newly wrong": what is left of what the model could. */
@@ -156,7 +164,7 @@ export function summaryLines(options: TrainOptions, summary: TrainSummary): stri
     ...(summary.evalLoss === undefined
       ? []
       : [
-          `evaluation loss ${formatLoss(summary.evalLoss)} (perplexity ${(summary.perplexity ?? Math.exp(summary.evalLoss)).toFixed(2)})`,
+          `evaluation loss ${formatLoss(summary.evalLoss)}${summary.perplexity === undefined ? "" : ` (perplexity ${summary.perplexity.toFixed(2)})`}`,
         ]),
     `${formatRate(summary.tokensPerSecond)} tokens/s`,
   ];
@@ -200,6 +208,9 @@ export function summaryLines(options: TrainOptions, summary: TrainSummary): stri
     "",
     "Next:",
     `  npx lowrank generate ${asModel} --prompt ${shellQuote(options.sample ?? "your prompt")}`,
-    `  npx lowrank eval ${asModel} --data ${evalData} --metrics perplexity`,
+    // eval measures answers, not which of two is preferred.
+    ...(options.objective === "sft"
+      ? [`  npx lowrank eval ${asModel} --data ${evalData} --metrics perplexity`]
+      : []),
   ];
 }

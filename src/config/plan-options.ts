@@ -24,6 +24,7 @@ import {
   quantType,
   trainOn,
 } from "./fields.ts";
+import { objectiveFields } from "./objective-fields.ts";
 
 export const planDefinition = defineOptions({
   command: "plan",
@@ -43,6 +44,7 @@ export const planDefinition = defineOptions({
       }),
       optimizer,
       quantType,
+      objective: objectiveFields.objective,
       paged: toggle("let optimizer state leave the device's memory when it is short", false),
     },
     "Limit, work and price": {

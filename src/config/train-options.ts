@@ -41,10 +41,13 @@ import {
   trainOn,
   vram,
 } from "./fields.ts";
+import { finishObjective, objectiveFields } from "./objective-fields.ts";
 import { flagName } from "./resolve.ts";
 import { checkSchedule, scheduleAlternatives } from "./schedule-fields.ts";
 
 const learningRates: Readonly<Record<Method, number>> = { lora: 2e-4, qlora: 2e-4, full: 2e-5 };
+/** Of objectives that hold answers against each other: what TRL takes for all weights, and ten times that for adapters. */
+const preferenceRates: Readonly<Record<Method, number>> = { lora: 1e-5, qlora: 1e-5, full: 1e-6 };
 /** "; lion: 0.2 of that". */
 const rateFactors = optimizerNames
   .flatMap((name) =>
@@ -75,6 +78,7 @@ export const trainDefinition = defineOptions({
       initAdapter: text("adapter in PEFT layout to continue from", { placeholder: "DIR" }),
       addTokens: text("tokens to add and train, one a line or as a JSON list", { placeholder: "F" }),
     },
+    Objective: objectiveFields,
     Data: {
       data: dataFile("training rows: a JSONL, JSON, CSV or Parquet file", { required: true }),
       trainOn,
@@ -103,7 +107,7 @@ export const trainDefinition = defineOptions({
       learningRate: real("highest learning rate", {
         min: 0,
         open: true,
-        defaultText: `${learningRates.lora} for lora and qlora, ${learningRates.full} for full${rateFactors}`,
+        defaultText: `${learningRates.lora} for lora and qlora, ${learningRates.full} for full, on preferences ${preferenceRates.lora} and ${preferenceRates.full}${rateFactors}`,
       }),
       neftuneAlpha: real("noise on the embeddings in training (NEFTune), uniform up to alpha / sqrt(L d)", {
         min: 0,
@@ -251,12 +255,14 @@ export const trainDefinition = defineOptions({
     const epochs = values.epochs ?? (values.maxSteps === undefined ? defaultEpochs : undefined);
     const constants = optimizerDefaults(values.optimizer);
     const factor = optimizers[values.optimizer].rateFactor ?? 1;
-    const rate = Number((learningRates[values.method] * factor).toPrecision(6));
+    const rates = values.objective === "sft" ? learningRates : preferenceRates;
+    const rate = Number((rates[values.method] * factor).toPrecision(6));
     const learningRate = values.learningRate ?? rate;
     checkSchedule({ ...values, learningRate });
     return {
       ...values,
       ...evaluation,
+      ...finishObjective(values),
       epochs,
       learningRate,
       beta1: values.beta1 ?? constants.beta1,

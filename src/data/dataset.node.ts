@@ -9,11 +9,14 @@ import type { Dataset, DatasetReport, OverLength } from "./dataset-report.ts";
 import { type ExampleRow, toExamples } from "./index.ts";
 import { promptDiffers, roundTripStride } from "./prompt-round-trip.ts";
 import { openDataFile } from "./read-rows.node.ts";
-import { type Rendering, renderExample, type Sample } from "./render.ts";
-import { type Row, type RowId, rowLabel } from "./row.ts";
+import { type RenderedExample, type Rendering, renderExample, type Sample } from "./render.ts";
+import { cutFork, everyEnds, renderAlternatives } from "./render-forks.ts";
+import { type Row, type RowId, type RowsWanted, rowLabel } from "./row.ts";
 import { readSampleCache, SAMPLE_CACHE_VERSION, writeSampleCache } from "./sample-cache.ts";
 
 export interface DatasetOptions extends Rendering {
+  /** What rows must give; any targets when absent. */
+  readonly rows?: RowsWanted | undefined;
   readonly sequenceLength: number;
   readonly overLength: OverLength;
   /** Folder for tokenised samples; absent: no cache. */
@@ -27,7 +30,10 @@ export interface DatasetOptions extends Rendering {
 /** Reads, renders and tokenises a data file, or loads what an earlier run made of the same bytes and options. */
 export async function loadDataset(path: string, options: DatasetOptions): Promise<Dataset> {
   const file = await openDataFile(path);
-  if (options.cacheFolder === undefined) return build(file.name, file.hash, await file.rows(), options);
+  // The cache's format knows no forks.
+  const kept = options.rows === undefined || options.rows === "targets";
+  if (options.cacheFolder === undefined || !kept)
+    return build(file.name, file.hash, await file.rows(), options);
   const cachePath = join(options.cacheFolder, `${cacheKey(file.name, file.hash, options)}.samples`);
   const cached = await readSampleCache(cachePath, options.tokenizer.vocabSize);
   if (cached !== undefined) return cached;
@@ -38,7 +44,7 @@ export async function loadDataset(path: string, options: DatasetOptions): Promis
 }
 
 function build(file: string, dataHash: string, rows: readonly Row[], options: DatasetOptions): Dataset {
-  const { format, rows: examples, ignoredKeys: unread } = toExamples(rows);
+  const { format, rows: examples, ignoredKeys: unread } = toExamples(rows, options.rows);
   const ignoredKeys = Object.fromEntries(
     Object.entries(unread).filter(([key]) => {
       const ofMessage = /\[\]\.(.*)$/s.exec(key)?.[1];
@@ -77,7 +83,7 @@ export function prepareSamples(
   for (const [done, { id, example }] of examples.entries()) {
     if (done % 256 === 0) options.onProgress?.(done, examples.length);
     const rendered = renderRow(example, id, options);
-    const length = rendered.ids.length;
+    const length = lengthOf(rendered);
     if (longest === undefined || length > longest.tokens) longest = { tokens: length, id };
     const bucket = 2 ** Math.ceil(Math.log2(Math.max(1, length)));
     buckets.set(bucket, (buckets.get(bucket) ?? 0) + 1);
@@ -86,23 +92,19 @@ export function prepareSamples(
       count.over++;
       if (overLength !== "truncate") continue;
     }
-    const ids = rendered.ids.slice(0, sequenceLength);
-    const targetMask = rendered.targetMask.slice(0, sequenceLength);
-    const targets = targetMask.reduce((sum, flag) => sum + flag, 0);
-    if (targets === 0) {
+    const sample = cut(rendered, id, sequenceLength);
+    const targets = sample?.targetMask.reduce((sum, flag) => sum + flag, 0) ?? 0;
+    if (!sample || targets === 0) {
       count.withoutTargets++;
       continue;
     }
-    if (!ids.some((token, i) => targetMask[i] === 1 && options.tokenizer.eosIds.includes(token))) {
-      count.withoutEos++;
-    }
+    if (!ends(sample, options.tokenizer.eosIds)) count.withoutEos++;
     if (rendered.dropped !== undefined) {
       dropped.samples++;
       if (dropped.shown.length < shownDrops) dropped.shown.push(`${rowLabel(id)}, ${rendered.dropped}`);
     }
-    count.tokens += ids.length;
+    count.tokens += sample.ids.length;
     count.targetTokens += targets;
-    const sample = { ids, targetMask, rowId: id };
     samples.push(sample);
     if (done % stride === 0 && promptDiffers(example, sample, options)) promptMismatches.push(id);
   }
@@ -163,15 +165,35 @@ export function refuseDroppedContent({ file, droppedContent }: DatasetReport): v
 
 function renderRow(example: ExampleRow["example"], id: RowId, options: DatasetOptions) {
   try {
-    return renderExample(example, options);
+    return example.kind === "alternatives"
+      ? renderAlternatives(example, options)
+      : renderExample(example, options);
   } catch (error) {
     if (error instanceof UserError) throw new UserError(`${rowLabel(id)}: ${error.message}`);
     throw error;
   }
 }
 
+function lengthOf({ ids, fork }: RenderedExample): number {
+  return fork ? fork.prompt + Math.max(...fork.completions) : ids.length;
+}
+
+/** The sample with no sequence longer than `most`; undefined where nothing of a completion is left. */
+function cut(rendered: RenderedExample, rowId: RowId, most: number): Sample | undefined {
+  const { ids, targetMask, fork, label } = rendered;
+  if (fork) return cutFork({ ids, targetMask, rowId, fork, ...(label === undefined ? {} : { label }) }, most);
+  return { ids: ids.slice(0, most), targetMask: targetMask.slice(0, most), rowId };
+}
+
+function ends(sample: Sample, eosIds: readonly number[]): boolean {
+  if (sample.fork) return everyEnds(sample, eosIds);
+  return sample.ids.some((token, i) => sample.targetMask[i] === 1 && eosIds.includes(token));
+}
+
 function trainOnOf(examples: readonly ExampleRow[], options: Rendering): DatasetReport["trainOn"] {
-  if (examples[0]?.example.kind === "text") return "all";
+  const first = examples[0]?.example.kind;
+  if (first === "alternatives") return "completions";
+  if (first === "text") return "all";
   const wholeChats = examples.some(
     ({ example }) => example.kind === "chat" && example.completionFrom === undefined,
   );
@@ -179,8 +201,10 @@ function trainOnOf(examples: readonly ExampleRow[], options: Rendering): Dataset
 }
 
 function renderingOf(examples: readonly ExampleRow[], options: Rendering): string {
-  const kind =
-    examples.find(({ example }) => example.kind === "chat")?.example.kind ?? examples[0]?.example.kind;
+  const kinds = examples.map(({ example }) =>
+    example.kind === "alternatives" ? example.each[0]!.kind : example.kind,
+  );
+  const kind = kinds.find((own) => own === "chat") ?? kinds[0];
   if (kind === "chat") return options.template?.name ?? "as written";
   if (kind === "instruction") return options.template?.name ?? "headings";
   return "as written";

@@ -4,9 +4,20 @@
 import { UserError } from "../util/errors.ts";
 import { alpaca } from "./alpaca.ts";
 import { messages } from "./messages.ts";
+import { preferencePairs } from "./preference-pairs.ts";
 import { promptCompletion } from "./prompt-completion.ts";
 import { questionAnswer } from "./question-answer.ts";
-import { type Example, type Row, type RowFormat, type RowId, type RowValue, rowLabel } from "./row.ts";
+import { ratedAnswers } from "./rated-answers.ts";
+import {
+  type Example,
+  type LearntExample,
+  type Row,
+  type RowFormat,
+  type RowId,
+  type RowsWanted,
+  type RowValue,
+  rowLabel,
+} from "./row.ts";
 import { sharegpt } from "./sharegpt.ts";
 import { text } from "./text.ts";
 
@@ -18,32 +29,36 @@ export const rowFormats = {
   alpaca,
   questionAnswer,
   text,
+  preferencePairs,
+  ratedAnswers,
 } satisfies Record<string, RowFormat>;
 
 const formats: readonly RowFormat[] = Object.values(rowFormats);
 
-export interface ExampleRow {
+export interface ExampleRow<E = Example> {
   readonly id: RowId;
-  readonly example: Example;
+  readonly example: E;
 }
 
-export interface Examples {
+export interface Examples<E = Example> {
   readonly format: RowFormat;
-  readonly rows: readonly ExampleRow[];
+  readonly rows: readonly ExampleRow<E>[];
   /** Keys that rows ("id") or their messages ("messages[].id") have and nobody reads, with how many rows have them. */
   readonly ignoredKeys: Readonly<Record<string, number>>;
 }
 
-/** Rows as examples. UserError when a row has no known format, or another than the first row. */
-export function toExamples(rows: readonly Row[]): Examples {
+/** Rows as examples of what is wanted. UserError when a row has no known format, or another than the first row. */
+export function toExamples(rows: readonly Row[]): Examples<LearntExample>;
+export function toExamples(rows: readonly Row[], wanted: RowsWanted | undefined): Examples;
+export function toExamples(rows: readonly Row[], wanted: RowsWanted = "targets"): Examples {
   const first = rows[0];
   if (first === undefined) throw new UserError("the data has no rows.");
-  const format = formatOf(first.value, rowLabel(first.id));
+  const format = formatOf(first.value, rowLabel(first.id), wanted);
   const ignored = new Map<string, number>();
   const known = new Set(format.keys);
   const examples = rows.map(({ id, value }) => {
     const where = rowLabel(id);
-    const own = formatOf(value, where);
+    const own = formatOf(value, where, wanted);
     if (own !== format) {
       throw new UserError(
         `${where}: a ${own.shape} row among ${format.shape} rows; all rows of a data set must have one format.`,
@@ -55,21 +70,24 @@ export function toExamples(rows: readonly Row[]): Examples {
     for (const key of unread) ignored.set(key, (ignored.get(key) ?? 0) + 1);
     return { id, example };
   });
-  return { format, rows: examples, ignoredKeys: Object.fromEntries(ignored) };
+  const unpaired = wanted === "ratings" && format.gives === "pairs" ? eachRated(examples) : examples;
+  return { format, rows: unpaired, ignoredKeys: Object.fromEntries(ignored) };
+}
+
+/** Pairs where ratings are wanted: all chosen answers, then all rejected ones, so that neighbours have other prompts. */
+function eachRated(rows: readonly ExampleRow[]): ExampleRow[] {
+  return [true, false].flatMap((label) =>
+    rows.flatMap(({ id, example }) => {
+      const own = example.kind === "alternatives" ? example.each[label ? 0 : 1] : undefined;
+      return own ? [{ id, example: { kind: "alternatives" as const, each: [own], label } }] : [];
+    }),
+  );
 }
 
 /** The format of one row. */
-export function formatOf(row: RowValue, where: string): RowFormat {
-  if (isSet(row.chosen) || isSet(row.rejected)) {
-    throw new UserError(
-      `${where}: preference data ("chosen", "rejected") cannot be trained on; write the chosen answers as {"messages"} or {"prompt", "completion"} rows.`,
-    );
-  }
-  if (typeof row.label === "boolean") {
-    throw new UserError(
-      `${where}: "label": ${row.label} marks data rated good or bad; keep only the good rows and remove the key.`,
-    );
-  }
+export function formatOf(row: RowValue, where: string, wanted: RowsWanted = "targets"): RowFormat {
+  const formats = formatsOf(wanted);
+  if (wanted === "targets") refusePreferences(row, where);
   // A row of which no format can read the values belongs to the first that knows its keys, which then says what is wrong.
   const format =
     formats.find((candidate) => candidate.matches(row)) ??
@@ -80,9 +98,28 @@ export function formatOf(row: RowValue, where: string): RowFormat {
   const keys = Object.keys(row)
     .slice(0, 12)
     .map((key) => JSON.stringify(key.slice(0, 40)));
-  throw new UserError(
-    `${where}: expected ${shapes.slice(0, -1).join(", ")} or ${shapes.at(-1)}; found keys {${keys.join(", ")}}`,
-  );
+  const expected = shapes.length > 1 ? `${shapes.slice(0, -1).join(", ")} or ${shapes.at(-1)}` : shapes[0];
+  throw new UserError(`${where}: expected ${expected}; found keys {${keys.join(", ")}}`);
+}
+
+/** In order of preference; ratings are made of pairs too. */
+function formatsOf(wanted: RowsWanted): readonly RowFormat[] {
+  const all = formats.filter(({ gives = "targets" }) => gives === wanted);
+  return wanted === "ratings" ? [...all, preferencePairs] : all;
+}
+
+function refusePreferences(row: RowValue, where: string): void {
+  if (isSet(row.chosen) || isSet(row.rejected)) {
+    throw new UserError(
+      `${where}: preference data ("chosen", "rejected") is not learnt as it is; train on it with --objective dpo, orpo, simpo or cpo, or write the chosen answers as {"messages"} or {"prompt", "completion"} rows.`,
+    );
+  }
+  const label = typeof row.label === "boolean" ? "label" : "kto_tag";
+  if (typeof row[label] === "boolean") {
+    throw new UserError(
+      `${where}: "${label}": ${row[label]} marks data rated good or bad; train on it with --objective kto, or keep only the good rows and remove the key.`,
+    );
+  }
 }
 
 const isSet = (value: unknown) => value !== undefined && value !== null;

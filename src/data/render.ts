@@ -10,7 +10,7 @@ import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { alpacaMessages, alpacaPrompt } from "./alpaca.ts";
 import { turnsWithLoss } from "./loss-marks.ts";
-import type { Example, RowId } from "./row.ts";
+import type { Example, LearntExample, RowId } from "./row.ts";
 
 /**
  * What the loss is on. completions: the completion, or the last turn of a conversation; assistant: every turn of the
@@ -52,6 +52,8 @@ export function targetTokensOf({ targetMask }: Pick<Sample, "targetMask">): numb
 export interface RenderedExample {
   readonly ids: Int32Array;
   readonly targetMask: Uint8Array;
+  readonly fork?: Fork;
+  readonly label?: boolean;
   /** False when a turn of the assistant does not follow the text that generation would prompt it with. */
   readonly promptAgrees: boolean;
   /** What of the conversation the chat template leaves out, in words; undefined when nothing. */
@@ -61,7 +63,8 @@ export interface RenderedExample {
 /** Local date of the fixed day; a date that Llama's templates fall back to as well. */
 export const TRAINING_DATE = new Date(2024, 6, 26);
 
-export function renderExample(example: Example, rendering: Rendering): RenderedExample {
+/** Not of alternatives: render-forks.ts. */
+export function renderExample(example: LearntExample, rendering: Rendering): RenderedExample {
   switch (example.kind) {
     case "text":
       return renderText(example.text, rendering);
@@ -82,6 +85,7 @@ export function renderPrompt(
   rendering: Rendering,
 ): { readonly text: string; readonly ids: number[]; readonly references: readonly string[] } | undefined {
   const { tokenizer } = rendering;
+  if (example.kind === "alternatives") return renderPrompt(example.each[0]!, rendering);
   if (example.kind === "text") return undefined;
   if (example.kind === "completion") {
     const references = example.references ?? [example.completion];

@@ -24,7 +24,20 @@ export function rowLabel(id: RowId): string {
   return `${id.file} ${id.unit} ${id.line}`;
 }
 
+/** What samples must hold. targets: any that are learnt; pairs: a chosen and a rejected completion; ratings: one and its label. */
+export type RowsWanted = "targets" | "pairs" | "ratings";
+
+/** One that says what is learnt, or several of one prompt that are held against each other. */
 export type Example =
+  | LearntExample
+  | {
+      readonly kind: "alternatives";
+      /** Chosen and rejected, or the one that is rated. */
+      readonly each: readonly LearntExample[];
+      readonly label?: boolean;
+    };
+
+export type LearntExample =
   | { readonly kind: "text"; readonly text: string }
   | {
       readonly kind: "completion";
@@ -61,6 +74,8 @@ export interface RowFormat {
   readonly keys: readonly string[];
   /** Keys without which no row has this format. */
   readonly needs: readonly string[];
+  /** What its examples are; targets when absent. */
+  readonly gives?: RowsWanted;
   /** Whether the values can be read, not only whether the keys are there: files of several sources hold nulls. */
   matches(row: RowValue): boolean;
   /** UserError, beginning with `where`, when a value has the wrong type. */

@@ -52,11 +52,14 @@ const smallLogitsChunkBytes = 8 * 2 ** 20;
 /** Share of a limit that may be planned with; the rest is for what no ledger counts. */
 const usableShare = 0.9;
 
-/** The choices for a run whose largest micro-batch is `rows` sequences, or packs, of `sequenceLength` tokens. */
+/**
+ * The choices for a run whose largest micro-batch is `rows` sequences, or packs, of `sequenceLength` tokens, or samples of
+ * such sequences that take `sampleTokens` each.
+ */
 export async function fitMemory(
   { backend, config, folder, sharedBy = 1 }: FittedModel,
   options: TrainOptions,
-  sequenceLength: number,
+  { sequenceLength, sampleTokens }: { readonly sequenceLength: number; readonly sampleTokens: number },
   rows = options.batchSize,
 ): Promise<MemoryCheck> {
   const { vram, paged } = options;
@@ -69,7 +72,7 @@ export async function fitMemory(
         batchSize: rows,
         accumulates: options.gradientAccumulation > 1 || options.batchTokens !== undefined,
       },
-      ...{ sequenceLength, checkpointing: choices.gradientCheckpointing },
+      ...{ sequenceLength, sampleTokens, checkpointing: choices.gradientCheckpointing },
       ...{ storedDType: storedDTypeOf(folder), logitsChunkBytes: choices.logitsChunkBytes },
       onCard: card !== undefined,
     });
@@ -81,7 +84,7 @@ export async function fitMemory(
   };
   const asked = { paged, logitsChunkBytes: defaultLogitsChunkBytes, pagedBudget: options.pagedBudget };
   if (vram === undefined) {
-    const kept = activationBytes(config, rows * sequenceLength, false);
+    const kept = activationBytes(config, rows * Math.max(sampleTokens, sequenceLength), false);
     const gradientCheckpointing = chooseCheckpointing(options.gradientCheckpointing, backend, kept);
     const chosen = await predict({ ...asked, gradientCheckpointing });
     if (card) return { ...chosen, limit: { bytes: card.availableBytes, source: "free on the card" } };

@@ -7,11 +7,13 @@ import type { Backend, LedgerReport, Precision } from "../backend/backend.ts";
 import { openCounting } from "../backend/counting.ts";
 import { openCountedCard } from "../backend/cuda/counted.ts";
 import { type Batch, NO_TARGET } from "../data/assemble.ts";
+import type { Sample } from "../data/render.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { type LoadedDecoder, loadDecoder, type WeightSource } from "../models/load-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import { randomDecoder } from "../models/random-model.ts";
+import { objectives } from "../objectives/index.ts";
 import { Session } from "../session/session.ts";
 import type { SessionRecipe } from "../session/trainable.ts";
 import { type DType, dtypeBytes } from "../tensor/dtype.ts";
@@ -25,6 +27,8 @@ export interface MemoryCase {
   readonly precision: Precision;
   readonly batchSize: number;
   readonly sequenceLength: number;
+  /** Most tokens of a sample, where it is several completions of a prompt; absent: as many as there can be. */
+  readonly sampleTokens?: number;
   readonly checkpointing: boolean;
   /** Several micro-batches make a step, so that their gradients are summed beside the one that is being made. */
   readonly accumulates?: boolean;
@@ -58,7 +62,9 @@ export async function predictMemory(config: DecoderConfig, run: MemoryCase): Pro
     checkpointing: run.checkpointing,
     logitsChunkBytes: run.logitsChunkBytes,
   });
-  const batch = fullBatch(run.batchSize, run.sequenceLength);
+  const { scoring } = session.objective;
+  const batch = scoring ? scoredBatch(session, run) : fullBatch(run.batchSize, run.sequenceLength);
+  if (scoring) await session.refer(batch.scored!.samples, run.batchSize * run.sequenceLength, false);
   await session.trainStep(run.accumulates ? [batch, batch] : [batch], { learningRate: 1e-4 });
   return {
     ledger: backend.ledger(),
@@ -100,13 +106,38 @@ function countedSource(config: DecoderConfig, dtype: DType): WeightSource {
   };
 }
 
-/** Sequences of one length end to end, every token but the first a target. */
-function fullBatch(sequences: number, length: number): Batch {
-  const total = sequences * length;
-  if (total > 2 ** 28)
+/** Pairs, or rated completions, of the longest sequences that the run may have. */
+function scoredBatch(session: Session, run: MemoryCase): Batch {
+  const { batchSize, sequenceLength } = run;
+  refuseHuge(2 * batchSize, sequenceLength);
+  const pairs = objectives[run.recipe.objective ?? "sft"].rows === "pairs";
+  const most = 2 * sequenceLength - 1;
+  const total = pairs
+    ? Math.min(most, Math.max(sequenceLength + 1, run.sampleTokens ?? most))
+    : sequenceLength;
+  const second = pairs ? [total - sequenceLength] : [];
+  const prompt = pairs ? Math.max(1, sequenceLength - second[0]!) : 1;
+  const fork = { prompt, completions: [sequenceLength - prompt, ...second] };
+  const samples = Array.from({ length: batchSize }, (_, i): Sample => {
+    const ids = new Int32Array(fork.completions.reduce((a, b) => a + b, prompt));
+    const rowId = { file: "counted", line: i + 1, unit: "row" } as const;
+    return { ids, targetMask: new Uint8Array(ids.length).fill(1), rowId, fork, label: i % 2 === 0 };
+  });
+  session.objective.prepare?.(samples, { batchSize, sequenceLength });
+  return session.assemble(samples);
+}
+
+function refuseHuge(sequences: number, length: number): void {
+  if (sequences * length > 2 ** 28)
     throw new UserError(
       `${sequences} x ${length} tokens in a micro-batch: more than ${2 ** 28} are not planned for`,
     );
+}
+
+/** Sequences of one length end to end, every token but the first a target. */
+function fullBatch(sequences: number, length: number): Batch {
+  const total = sequences * length;
+  refuseHuge(sequences, length);
   const targets = new Int32Array(total);
   const segments = new Int32Array(4 * sequences);
   for (let s = 0; s < sequences; s++) {

@@ -4,6 +4,7 @@
 
 import type { Batch } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
+import type { RowsWanted } from "../data/row.ts";
 
 /** What a run's options say to objectives; each reads what is its own. */
 export interface ObjectiveOptions {
@@ -15,9 +16,6 @@ export interface ObjectiveOptions {
   readonly desirableWeight?: number | undefined;
   readonly undesirableWeight?: number | undefined;
 }
-
-/** What samples must hold. targets: any that are learnt; pairs: a chosen and a rejected completion; ratings: one and its label. */
-export type RowsWanted = "targets" | "pairs" | "ratings";
 
 /** An objective as the registry has it. */
 export interface ObjectiveKind {

@@ -5,6 +5,7 @@ import type { Method } from "../config/fields.ts";
 import type { PlanOptions } from "../config/plan-options.ts";
 import { loadDataset } from "../data/dataset.node.ts";
 import { locateModel } from "../formats/locate-model.ts";
+import { objectives } from "../objectives/index.ts";
 import { openText } from "../text/open-text.ts";
 import { UserError } from "../util/errors.ts";
 import { findGpu, type Gpu, type GpuTable, readGpuTable } from "./gpus.ts";
@@ -201,6 +202,7 @@ async function workOf(options: ResolvedPlanOptions): Promise<Plan["work"]> {
     tokenizer,
     template,
     trainOn: options.trainOn,
+    rows: objectives[options.objective].rows,
     sequenceLength: options.sequenceLength,
     overLength: "truncate",
   });

@@ -4,7 +4,9 @@
 
 import { openBackend } from "../backend/index.ts";
 import type { TrainOptions } from "../config/train-options.ts";
+import { longestSequence } from "../data/assemble-forks.ts";
 import { preflight, refused } from "../data/preflight.ts";
+import type { Sample } from "../data/render.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
 import { type FittedModel, fitMemory, memoryFindings } from "../memory/fit-memory.ts";
@@ -15,7 +17,7 @@ import { capacityFindings, capacityOf } from "./capacity.ts";
 import type { CheckReport } from "./check-report.ts";
 import type { TrainEvent } from "./events.ts";
 import { findLearningRate } from "./find-learning-rate.ts";
-import { loadTrainingData, type TrainingData, textOf } from "./setup.ts";
+import { loadTrainingData, packTokens, type TrainingData, textOf } from "./setup.ts";
 
 /** Checks a run without loading weights: what `lowrank check` tells. With a sweep of so many steps, it loads them. */
 export async function checkRun(
@@ -65,9 +67,14 @@ export async function preflightRun(
     evalReport: data.evalReport,
     rendering: { tokenizer, template, trainOn: options.trainOn },
   });
-  const longest = data.train.reduce((most, { ids }) => Math.max(most, ids.length), 2);
-  const sequenceLength = options.packing ? options.sequenceLength : longest;
-  const memory = await fitMemory(model, options, sequenceLength, largestBatch(options, data));
+  const most = (lengthOf: (sample: Sample) => number) =>
+    data.train.reduce((longest, sample) => Math.max(longest, lengthOf(sample)), 2);
+  const { packing } = options;
+  const sizes = {
+    sequenceLength: packing ? options.sequenceLength : most(longestSequence),
+    sampleTokens: packing ? packTokens(options) : most(({ ids }) => ids.length),
+  };
+  const memory = await fitMemory(model, options, sizes, largestBatch(options, data));
   const adapts = options.method !== "full";
   const capacity = adapts ? capacityOf(report, memory.prediction.trainableParameters) : undefined;
   const findings = [
@@ -82,8 +89,9 @@ export async function preflightRun(
 }
 
 /** Rows, or packs, of the largest micro-batch that these samples can make. */
-function largestBatch({ batchSize, packing, sequenceLength }: TrainOptions, { train }: TrainingData): number {
+function largestBatch(options: TrainOptions, { train }: TrainingData): number {
+  const { batchSize, packing } = options;
   if (!packing) return Math.max(1, Math.min(batchSize, train.length));
   const tokens = train.reduce((sum, { ids }) => sum + ids.length, 0);
-  return Math.max(1, Math.min(batchSize, Math.ceil(tokens / sequenceLength)));
+  return Math.max(1, Math.min(batchSize, Math.ceil(tokens / packTokens(options))));
 }

@@ -43,11 +43,25 @@ export interface DataEvent {
   readonly firstStep: number;
 }
 
+/** Of objectives on preferences: means over the completions of a step, or of an evaluation. */
+export interface PreferenceMetrics {
+  /** beta times how much likelier completions are than under the reference, or than nothing where there is none. */
+  readonly rewardsChosen?: number;
+  readonly rewardsRejected?: number;
+  /** Share of pairs whose chosen completion has the larger one. */
+  readonly rewardAccuracy?: number;
+  readonly rewardMargin?: number;
+  /** KTO's estimate of the divergence from the reference. */
+  readonly kl?: number;
+  /** Cross-entropy of chosen completions, where it is a part of the loss. */
+  readonly chosenLoss?: number;
+}
+
 /** One optimizer step; a line of metrics.jsonl. */
-export interface StepEvent {
+export interface StepEvent extends PreferenceMetrics {
   readonly type: "train";
   readonly step: number;
-  /** Mean over the step's target tokens, in nats. */
+  /** Mean over the step's target tokens, in nats; or the objective's. */
   readonly loss: number;
   readonly learningRate: number;
   /** Before clipping. */
@@ -70,11 +84,12 @@ export interface AnswerScores {
 }
 
 /** One evaluation; a line of metrics.jsonl. */
-export interface EvalEvent extends AnswerScores {
+export interface EvalEvent extends AnswerScores, PreferenceMetrics {
   readonly type: "eval";
   readonly step: number;
   readonly loss: number;
-  readonly perplexity: number;
+  /** Absent where the loss is an objective's on preferences. */
+  readonly perplexity?: number;
   /** Of a mixture of experts: how its routers spread the tokens. */
   readonly router?: RouterBalance;
   /** With --keep-best: the best so far, so the last one marked is the step of the result. */

@@ -77,8 +77,8 @@ export class RunEvaluation {
       type: "eval",
       step,
       loss,
-      perplexity: Math.exp(loss),
-      ...metrics,
+      // What an objective makes of log-probabilities is no cross-entropy.
+      ...(session.objective.scoring ? metrics : { perplexity: Math.exp(loss) }),
       ...scores,
       ...(router && { router }),
     };

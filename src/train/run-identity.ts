@@ -25,6 +25,8 @@ export async function identityOf(
   ]);
   return {
     ...Object.fromEntries(await Promise.all(recipe)),
+    // As it was before there were others.
+    ...(options.objective === "sft" && { objective: undefined }),
     // Which tokens are added is in the tokenizer's hash, however their list is written.
     ...(options.addTokens !== undefined && { addTokens: true }),
     ...resultTiming(options),

@@ -8,7 +8,7 @@ import type { RunParts } from "./run-parts.ts";
 import { peakRssBytes } from "./run-record.ts";
 
 export function summaryOf(
-  { options, trainable, backend, collective }: RunParts,
+  { options, trainable, backend, collective, session }: RunParts,
   status: TrainSummary["status"],
   state: RunState,
   measured: Pick<TrainSummary, "elapsedMs" | "tokensPerSecond" | "checkpoint" | "stoppedEarly"> & {
@@ -28,7 +28,7 @@ export function summaryOf(
     firstLoss: state.firstLoss,
     finalLoss: state.lastLoss,
     evalLoss,
-    perplexity: evalLoss === undefined ? undefined : Math.exp(evalLoss),
+    perplexity: evalLoss === undefined || session.objective.scoring ? undefined : Math.exp(evalLoss),
     ...(best && { best }),
     ...(stoppedEarly && { stoppedEarly }),
     ...(averagedSteps.length > 1 && { averagedSteps }),

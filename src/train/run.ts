@@ -7,6 +7,7 @@ import type { Backend } from "../backend/backend.ts";
 import { openBackend } from "../backend/index.ts";
 import type { TrainOptions } from "../config/train-options.ts";
 import type { Batch } from "../data/assemble.ts";
+import { packedLength } from "../data/assemble-forks.ts";
 import { type Accumulation, accumulationOf, BatchCursor, BatchPlan } from "../data/batches.ts";
 import { refuseRun } from "../data/preflight.ts";
 import { targetTokensOf } from "../data/render.ts";
@@ -36,13 +37,20 @@ import {
 import { RunEvaluation } from "./run-evaluation.ts";
 import { prepareRunFolder } from "./run-folder.ts";
 import { identityOf, type RunIdentity, requireSameRun } from "./run-identity.ts";
+import { prepareObjective } from "./run-objective.ts";
 import type { RunParts } from "./run-parts.ts";
 import { lowrankVersion, writeRunRecord } from "./run-record.ts";
 import { averagedSteps, averageSteps, restoreBest } from "./run-result.ts";
 import { RunSaves } from "./run-saves.ts";
 import { summaryOf } from "./run-summary.ts";
 import { saveResult } from "./save-result.ts";
-import { loadTrainingData, openTrainable, type TrainableModel, type TrainingData } from "./setup.ts";
+import {
+  loadTrainingData,
+  openTrainable,
+  packTokens,
+  type TrainableModel,
+  type TrainingData,
+} from "./setup.ts";
 
 export const runTraining: RunTraining = async (options, emitHere, signal) => {
   const collective = await joinRanks(options);
@@ -118,9 +126,10 @@ class Run {
     private readonly emit: (event: TrainEvent) => void,
     private readonly warn: (message: string) => void,
   ) {
-    const lengths = data.train.map((sample) => sample.ids.length);
+    const { oneTable } = trainable.model.loaded.decoder.ropeCache;
+    const lengths = data.train.map((sample) => packedLength(sample, oneTable));
     const targets = options.batchTokens === undefined ? undefined : data.train.map(targetTokensOf);
-    this.plan = new BatchPlan(lengths, options, targets);
+    this.plan = new BatchPlan(lengths, { ...options, sequenceLength: packTokens(options) }, targets);
     this.cursor = new BatchCursor(this.plan);
     this.accumulation = accumulationOf(options);
     this.totalSteps = options.maxSteps ?? this.plan.countSteps(options.epochs ?? 1, this.accumulation);
@@ -164,6 +173,7 @@ class Run {
     this.identity = await identityOf(options, trainable, data, this.totalSteps);
     this.state = { ...this.state, identity: this.identity };
     await requireSameOnRanks(this.collective, this.backend, lowrankVersion(), this.identity);
+    await prepareObjective(this.parts);
     if (resumed) await this.resume(resumed);
     const log =
       this.collective.rank === 0
@@ -327,6 +337,7 @@ class Run {
       tokens: result.tokens,
       tokensPerSecond: Math.round((result.tokens / (now - before)) * 1e5) / 100,
       elapsedMs: Math.round(elapsedMs),
+      ...result.metrics,
     };
     this.emit(event);
     await log.append(event);

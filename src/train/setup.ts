@@ -13,6 +13,7 @@ import { hashModelFolder } from "../formats/model-hash.ts";
 import { readAdapter } from "../formats/peft.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
+import { objectives } from "../objectives/index.ts";
 import { makeTrainable, type Trainable } from "../session/trainable.ts";
 import type { OpenedText, TextSources } from "../text/open-text.ts";
 import { type AddedTokens, addTokens } from "./added-tokens.ts";
@@ -101,6 +102,7 @@ export async function loadTrainingData(
       tokenizer,
       template,
       trainOn: options.trainOn,
+      rows: objectives[options.objective].rows,
       sequenceLength: options.sequenceLength,
       overLength: options.overLength,
       ...sampleCache((message) => emit({ type: "warning", message })),
@@ -123,4 +125,9 @@ export async function loadTrainingData(
     return { ...split, report: main.report };
   }
   return { train: main.samples, evaluation: [], report: main.report };
+}
+
+/** Most tokens of a sample, or a pack: sequences of a pair are within the sequence length each. */
+export function packTokens({ objective, sequenceLength }: TrainOptions): number {
+  return objectives[objective].rows === "pairs" ? 2 * sequenceLength : sequenceLength;
 }

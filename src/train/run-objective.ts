@@ -1,0 +1,27 @@
+// What an objective wants before a run's first step, of the rows that it trains and evaluates on: a look at all of them, and
+// the reference's log-probabilities. These are taken of the model as it begins, before a checkpoint is restored, so that a
+// resumed run has the same; with a given adapter, of the base without it unless the run says otherwise. All ranks share the
+// passes.
+
+import type { RunParts } from "./run-parts.ts";
+import { packTokens } from "./setup.ts";
+
+export async function prepareObjective({ options, data, session, emit }: RunParts): Promise<void> {
+  const { objective } = session;
+  const { batchSize, sequenceLength, initAdapter, reference } = options;
+  for (const samples of [data.train, data.evaluation])
+    objective.prepare?.(samples, { batchSize, sequenceLength });
+  if (!objective.scoring?.reference) return;
+  const samples = [...data.train, ...data.evaluation];
+  const withoutAdapter = initAdapter !== undefined && reference !== "start";
+  const whose = withoutAdapter
+    ? "the base without the adapter"
+    : initAdapter === undefined
+      ? "the model as it is"
+      : "the model with the adapter as it begins";
+  emit({
+    type: "info",
+    message: `reference: ${whose}; its log-probabilities of ${samples.length} rows are taken ahead of the first step`,
+  });
+  await session.refer(samples, batchSize * packTokens(options), withoutAdapter);
+}
