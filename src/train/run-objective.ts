@@ -8,7 +8,7 @@ import { packTokens } from "./setup.ts";
 
 export async function prepareObjective({ options, data, session, emit }: RunParts): Promise<void> {
   const { objective } = session;
-  const { batchSize, sequenceLength, initAdapter, reference } = options;
+  const { batchSize, sequenceLength, packing, initAdapter, reference } = options;
   for (const samples of [data.train, data.evaluation])
     objective.prepare?.(samples, { batchSize, sequenceLength });
   if (!objective.scoring?.reference) return;
@@ -23,5 +23,8 @@ export async function prepareObjective({ options, data, session, emit }: RunPart
     type: "info",
     message: `reference: ${whose}; its log-probabilities of ${samples.length} rows are taken ahead of the first step`,
   });
-  await session.refer(samples, batchSize * packTokens(options), withoutAdapter);
+  // As many at a time as a step has, so that no more memory is needed.
+  const longest = data.train.reduce((most, sample) => Math.max(most, session.lengthOf(sample)), 1);
+  const together = batchSize * (packing ? packTokens(options) : longest);
+  await session.refer(samples, together, withoutAdapter);
 }

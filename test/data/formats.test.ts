@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { alpacaPrompt } from "../../src/data/alpaca.ts";
 import { rowFormats, toExamples } from "../../src/data/index.ts";
-import type { Example, Row, RowValue } from "../../src/data/row.ts";
+import type { Example, Row, RowFormat, RowValue } from "../../src/data/row.ts";
 import { UserError } from "../../src/util/errors.ts";
 
 const rows = (...values: RowValue[]): Row[] =>
@@ -16,16 +16,21 @@ const SPECIMENS: Record<keyof typeof rowFormats, RowValue> = {
   alpaca: { instruction: "a", input: "", output: "b" },
   questionAnswer: { question: "a", answer: "b" },
   text: { text: "a" },
+  preferencePairs: { prompt: "a", chosen: "b", rejected: "c" },
+  ratedAnswers: { prompt: "a", completion: "b", label: true },
 };
 
 describe("row formats", () => {
   it.each(Object.entries(rowFormats))("%s reads its own rows", (name, format) => {
     const specimen = SPECIMENS[name as keyof typeof rowFormats];
-    expect(toExamples(rows(specimen)).format).toBe(format);
+    const { gives } = format as RowFormat;
+    expect(toExamples(rows(specimen), gives).format).toBe(format);
     for (const key of Object.keys(specimen)) {
       expect(format.keys).toContain(key);
       const broken = { ...specimen, [key]: 5 };
-      expect(() => toExamples(rows(broken))).toThrow(new RegExp(`train\\.jsonl line 1: "${key}" must be`));
+      expect(() => toExamples(rows(broken), gives)).toThrow(
+        new RegExp(`train\\.jsonl line 1: "${key}" must be`),
+      );
     }
   });
 

@@ -31,7 +31,9 @@ describe("the choice", () => {
   const model = { backend: openReference("f32"), config, folder: noFiles as ModelFolder };
   const choose = (more: Record<string, unknown>): Promise<MemoryCheck> => {
     const given = { model: "m", data: "d", out: "o", method: "full", batchSize: 4, maxSteps: 1, ...more };
-    return fitMemory(model, resolveOptions(trainDefinition, given), 512);
+    return fitMemory(model, resolveOptions(trainDefinition, given), {
+      ...{ sequenceLength: 512, sampleTokens: 512 },
+    });
   };
   /** A budget that a run needing so many bytes just misses. */
   const justUnder = ({ neededBytes }: MemoryCheck) => Math.floor(neededBytes / 0.9) - 1;
