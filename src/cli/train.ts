@@ -13,14 +13,7 @@ import type {
 import { startTraining, type TrainingRun } from "../train/worker.ts";
 import { preflightLines } from "./check.ts";
 import { defineCommand } from "./command.ts";
-import {
-  formatBytes,
-  formatCount,
-  formatDuration,
-  formatLoss,
-  formatRate,
-  shellQuote,
-} from "./format.ts";
+import { formatBytes, formatCount, formatDuration, formatLoss, formatRate, shellQuote } from "./format.ts";
 import type { Point } from "./plot.ts";
 import { type Progress, trackProgress } from "./progress.ts";
 import { onRanks } from "./ranks.ts";

@@ -6,7 +6,6 @@
 import type { Backend } from "../backend/backend.ts";
 import type { Method } from "../config/fields.ts";
 import type { TrainOptions } from "../config/train-options.ts";
-import { assemble } from "../data/assemble.ts";
 import { accumulationOf, BatchCursor, BatchPlan } from "../data/batches.ts";
 import { targetTokensOf } from "../data/render.ts";
 import type { MemoryChoices } from "../memory/fit-memory.ts";
@@ -14,7 +13,8 @@ import { Session } from "../session/session.ts";
 import { UserError } from "../util/errors.ts";
 import type { LearningRateSweep, SweepPoint } from "./check-report.ts";
 import type { TrainEvent } from "./events.ts";
-import { openTrainable, type TrainingData } from "./setup.ts";
+import { prepareObjective } from "./run-objective.ts";
+import { openTrainable, packTokens, type TrainingData } from "./setup.ts";
 
 const ranges: Readonly<Record<Method, readonly [low: number, high: number]>> = {
   lora: [1e-6, 1],
@@ -44,15 +44,18 @@ export async function findLearningRate(
     trainable,
   );
   const targets = options.batchTokens === undefined ? undefined : data.train.map(targetTokensOf);
+  await prepareObjective({ options, data, session, emit });
   const plan = new BatchPlan(
-    data.train.map(({ ids }) => ids.length),
-    options,
+    data.train.map((sample) => session.lengthOf(sample)),
+    { ...options, sequenceLength: packTokens(options) },
     targets,
   );
   const cursor = new BatchCursor(plan);
   const accumulation = accumulationOf(options);
   return await sweep(steps, ranges[options.method], async (learningRate) => {
-    const batches = cursor.nextStep(accumulation).map((one) => assemble(one.map((i) => data.train[i]!)));
+    const batches = cursor
+      .nextStep(accumulation)
+      .map((one) => session.assemble(one.map((i) => data.train[i]!)));
     const { maxGradNorm } = options;
     const { loss, updated } = await session.trainStep(batches, { learningRate, maxGradNorm });
     return updated ? loss : Number.NaN;

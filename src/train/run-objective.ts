@@ -6,7 +6,9 @@
 import type { RunParts } from "./run-parts.ts";
 import { packTokens } from "./setup.ts";
 
-export async function prepareObjective({ options, data, session, emit }: RunParts): Promise<void> {
+type Parts = Pick<RunParts, "options" | "data" | "session" | "emit">;
+
+export async function prepareObjective({ options, data, session, emit }: Parts): Promise<void> {
   const { objective } = session;
   const { batchSize, sequenceLength, packing, initAdapter, reference } = options;
   for (const samples of [data.train, data.evaluation])

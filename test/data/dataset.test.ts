@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { type DatasetOptions, loadDataset, refuseWithoutTargets } from "../../src/data/dataset.node.ts";
 import { type Rendering, renderExample, renderPrompt } from "../../src/data/render.ts";
-import type { Example } from "../../src/data/row.ts";
+import type { LearntExample } from "../../src/data/row.ts";
 import { decodeSamples, encodeSamples } from "../../src/data/sample-cache.ts";
 import { builtinTemplates } from "../../src/text/builtin-templates.ts";
 import { ChatTemplate } from "../../src/text/chat-template.ts";
@@ -19,7 +19,7 @@ const tokenizer = byteTokenizer({ generationConfig: { eos_token_id: [1, 2] } });
 const chatml = ChatTemplate.of(tokenizer, builtinTemplates.chatml)!;
 
 /** The rendered text with [] around targets, special tokens shown. */
-function show(example: Example, rendering: Partial<Rendering> = {}): string {
+function show(example: LearntExample, rendering: Partial<Rendering> = {}): string {
   const using = { tokenizer, ...rendering };
   const { ids, targetMask } = renderExample(example, using);
   expect(targetMask.length).toBe(ids.length);
@@ -35,8 +35,8 @@ function show(example: Example, rendering: Partial<Rendering> = {}): string {
   return text;
 }
 
-const completion: Example = { kind: "completion", prompt: "ab", completion: "cd" };
-const chat: Example = {
+const completion: LearntExample = { kind: "completion", prompt: "ab", completion: "cd" };
+const chat: LearntExample = {
   kind: "chat",
   messages: [
     { role: "user", content: "q" },
@@ -122,7 +122,7 @@ describe("rendering", () => {
   });
 
   it("gives instructions headings without a template and turns with one", () => {
-    const example: Example = { kind: "instruction", instruction: "I", input: "X", output: "O" };
+    const example: LearntExample = { kind: "instruction", instruction: "I", input: "X", output: "O" };
     expect(show(example)).toBe("<s>### Instruction:\nI\n\n### Input:\nX\n\n### Response:\n[O</s>]");
     expect(show(example, { template: chatml })).toBe(
       "<s><|im_start|>user\nI\n\nX<|im_end|>\n<|im_start|>assistant\n[O<|im_end|>]\n",
@@ -133,7 +133,7 @@ describe("rendering", () => {
     expect(() => show(chat)).toThrow(/no chat template. Pass --chat-template chatml, alpaca/);
   });
 
-  it.each<[string, Example, Partial<Rendering>]>([
+  it.each<[string, LearntExample, Partial<Rendering>]>([
     ["completion", completion, {}],
     [
       "chat",
@@ -148,7 +148,7 @@ describe("rendering", () => {
   });
 
   it("has references for metrics", () => {
-    const many: Example = { kind: "completion", prompt: "p", completion: "a", references: ["a", "b"] };
+    const many: LearntExample = { kind: "completion", prompt: "p", completion: "a", references: ["a", "b"] };
     expect(renderPrompt(many, { tokenizer })!.references).toEqual(["a", "b"]);
     expect(renderPrompt(chat, { tokenizer, template: chatml })!.references).toEqual(["b"]);
     expect(renderPrompt({ kind: "text", text: "a" }, { tokenizer })).toBeUndefined();
@@ -165,7 +165,7 @@ describe("rendering", () => {
       const source =
         "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token + '[INST] ' + m.content + ' [/INST]' }}{% else %}{{ ' ' + m.content + ' ' + eos_token }}{% endif %}{% endfor %}";
       const template = ChatTemplate.of(llama, source)!;
-      const example: Example = {
+      const example: LearntExample = {
         kind: "chat",
         messages: [
           { role: "user", content: "What is it?" },
