@@ -60,9 +60,10 @@ function eventTeller(terminal: Terminal): (event: TrainEvent) => void {
 }
 
 async function tell(comparison: Comparison, files: readonly string[], terminal: Terminal): Promise<void> {
-  const { edgeNote, keepText, tableOf } = await import("../compare/report.ts");
+  const { edgeNote, errorsText, keepText, tableOf } = await import("../compare/report.ts");
   const { heading, cells } = tableOf(comparison);
   terminal.print(formatTable(heading, cells));
+  terminal.print(errorsText(comparison));
   if (comparison.rows.some(({ atEdge }) => atEdge)) terminal.print(edgeNote);
   if (comparison.keep) terminal.print(`\n${keepText(comparison.keep)}`);
   if (comparison.status === "interrupted")

@@ -4,6 +4,7 @@
 import { join } from "node:path";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import type { Comparison } from "./compare.ts";
+import type { Difference } from "./quality-kept.ts";
 import type { ComparedRow, KeepResult } from "./row.ts";
 import { curvesSvg, pointsSvg } from "./svg.ts";
 
@@ -56,13 +57,15 @@ function smoothed(course: ComparedRow["course"]): [number, number][] {
 export function tableOf(comparison: Comparison): { heading: string[]; cells: string[][] } {
   const { rows, quality } = comparison;
   const names = Object.keys(rows[0]!.scores);
+  const against = rows.find(({ difference }) => difference)?.difference?.against;
   const priced = rows.some(({ cost }) => cost !== undefined);
   const heading = [
     ...["method", "learning rate", "trains", "peak MB", "tokens/s", "time s"],
     ...(priced ? ["cost $"] : []),
-    ...names.map((name) => `${name} [95%]`),
+    ...names.map((name) => `${name} ± standard error [95%]`),
     `kept % of full (${quality})`,
     "of its gain",
+    ...(against === undefined ? [] : [`${quality} against ${against}`]),
   ];
   const cells = rows.map((row) => [
     row.name,
@@ -74,20 +77,29 @@ export function tableOf(comparison: Comparison): { heading: string[]; cells: str
     row.tokensPerSecond === undefined ? "-" : row.tokensPerSecond.toFixed(0),
     row.seconds === undefined ? "-" : row.seconds.toFixed(1),
     ...(priced ? [row.cost === undefined ? "-" : row.cost.toFixed(4)] : []),
-    ...names.map((name) => withInterval(row.scores[name]!, row.intervals[name])),
-    row.kept === undefined ? "-" : withInterval(row.kept.percent, row.kept.interval, 1),
+    ...names.map((name) => withError(row.scores[name]!, row.standardErrors[name]!, row.intervals[name])),
+    row.kept === undefined ? "-" : withError(row.kept.percent, row.kept.standardError, row.kept.interval, 1),
     row.gained === undefined ? "-" : `${row.gained.toFixed(1)}%`,
+    ...(against === undefined ? [] : [row.difference ? differenceText(row.difference) : "-"]),
   ]);
   return { heading, cells };
 }
 
-function withInterval(
+function withError(
   value: number,
+  standardError: number,
   interval: { low: number; high: number } | undefined,
   digits = Math.abs(value) < 1 ? 4 : 2,
 ): string {
-  if (!interval) return value.toFixed(digits);
-  return `${value.toFixed(digits)} [${interval.low.toFixed(digits)}, ${interval.high.toFixed(digits)}]`;
+  const shown = `${value.toFixed(digits)} ± ${standardError.toFixed(digits)}`;
+  return interval ? `${shown} [${interval.low.toFixed(digits)}, ${interval.high.toFixed(digits)}]` : shown;
+}
+
+/** "+0.12 ± 0.30: no difference (p 0.69)". */
+function differenceText({ value, standardError, p, verdict }: Difference): string {
+  const digits = Math.max(Math.abs(value), standardError) < 1 ? 4 : 2;
+  const sign = value < 0 ? "" : "+";
+  return `${sign}${value.toFixed(digits)} ± ${standardError.toFixed(digits)}: ${verdict} (p ${p < 0.001 ? "< 0.001" : p.toFixed(p < 0.1 ? 3 : 2)})`;
 }
 
 /** What --keep found, in words. */
@@ -103,6 +115,22 @@ export function keepText(keep: KeepResult): string {
   return `The cheapest adapter tried that keeps ${wanted} is ${keep.found}: ${certainty}. ${budget}.`;
 }
 
+function seedsText({ seeds }: Comparison): string {
+  return seeds.length > 1 ? `means over seeds ${seeds.join(", ")}` : `seed ${seeds[0]}`;
+}
+
+/** What the errors in the table are of, and what was tested. */
+export function errorsText({ rows, seeds }: Comparison): string {
+  const errors =
+    seeds.length > 1
+      ? "Standard errors are of evaluation rows and seeds together; intervals: bootstrap over rows alone, 95%."
+      : "Standard errors and intervals (95%): bootstrap over evaluation rows; they say nothing of other seeds (--seeds).";
+  const difference = rows.find((row) => row.difference)?.difference;
+  return difference === undefined
+    ? errors
+    : `${errors} Differences: ${difference.test}, without a correction for several comparisons.`;
+}
+
 export const edgeNote =
   "* the best learning rate is the smallest or largest tried; a better one may lie beyond (--grid-runs, --learning-rates)";
 
@@ -113,7 +141,7 @@ function markdown(comparison: Comparison): string {
   return [
     `# ${comparison.model} on ${comparison.data}`,
     "",
-    `Measured on ${comparison.evalData}; seed ${comparison.seed}; ${comparison.runs} training runs; ${comparison.status}. Learning rates were chosen on rows held back from training, by validation loss. Intervals: bootstrap over evaluation rows, 95%; they say nothing of other seeds.`,
+    `Measured on ${comparison.evalData}; ${seedsText(comparison)}; ${comparison.runs} training runs; ${comparison.status}. Learning rates were chosen on rows held back from training, by validation loss${comparison.seeds.length > 1 ? " of the first seed" : ""}. ${errorsText(comparison)}`,
     "",
     line(heading),
     line(heading.map(() => "---")),

@@ -19,6 +19,8 @@ import { backendOfRank } from "../train/ranks.ts";
 import { UserError } from "../util/errors.ts";
 
 export interface Quality {
+  /** Of the run; absent for the base. */
+  readonly seed?: number;
   /** By name: perplexity, loss, rouge1, ... */
   readonly scores: Readonly<Record<string, number>>;
   readonly losses?: readonly { readonly lossSum: number; readonly targetTokens: number }[];

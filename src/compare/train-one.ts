@@ -5,20 +5,20 @@ import { existsSync } from "node:fs";
 import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { CompareOptions } from "../config/compare-options.ts";
-import type { Method } from "../config/fields.ts";
+import { adapterFields } from "../config/fields.ts";
 import { resolveOptions } from "../config/resolve.ts";
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
 import { openDataFile } from "../data/read-rows.node.ts";
 import { broadcastValue, type Collective, gatherValues } from "../distributed/collective.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { startTraining, type TrainingRun } from "../train/worker.ts";
+import type { Variant } from "./row.ts";
 
 /** What tells the runs of one comparison apart. */
-export interface RunSpec {
-  readonly method: Method;
-  /** 0 for full fine-tuning. */
-  readonly rank: number;
+export interface RunSpec extends Variant {
   readonly learningRate: number;
+  /** Where several are compared; else the comparison's own. */
+  readonly seed?: number;
 }
 
 export interface TrainedRun {
@@ -41,21 +41,37 @@ export interface Interruption {
   requested: boolean;
 }
 
-export function runName({ method, rank, learningRate }: RunSpec): string {
-  return `${method}${rank > 0 ? `-r${rank}` : ""}-lr${learningRate.toPrecision(3)}`;
+/** lora-r8; what is as usual has no name: qlora-dora-r8, lora-pissa-r8, lora-dpo-r8. */
+export function variantName({ method, rank, adapter, init, objective }: Variant): string {
+  const own = [
+    ...(adapter === "lora" ? [] : [adapter]),
+    ...(init === "default" ? [] : [init]),
+    ...(objective === "sft" ? [] : [objective]),
+    ...(rank > 0 ? [`r${rank}`] : []),
+  ];
+  return [method, ...own].join("-");
+}
+
+export function runName(spec: RunSpec): string {
+  const seed = spec.seed === undefined ? "" : `-s${spec.seed}`;
+  return `${variantName(spec)}-lr${spec.learningRate.toPrecision(3)}${seed}`;
 }
 
 /** The options that `lowrank train` would have for this run. */
 export function trainOptionsOf(options: CompareOptions, spec: RunSpec): TrainOptions {
   const { model, data, allow, epochs, maxSteps, backend, precision, threads } = options;
   const { distributed, collectiveTimeout } = options;
+  const { adapter, init, objective, seed = options.seed } = spec;
   return resolveOptions(trainDefinition, {
     ...sharedRecipe(options),
     ...{ model, data, allow, epochs, maxSteps, backend, precision, threads },
     ...{ distributed, collectiveTimeout },
     out: join(options.out, "runs", runName(spec)),
+    ...(spec.method === "full" ? noAdapter : { adapter, init }),
+    ...(objective === "sft" ? {} : { objective }),
     method: spec.method,
     learningRate: spec.learningRate,
+    seed,
     evalFraction: options.validation,
     // Runs of a comparison are not made longer, and there are many of them.
     saveEnd: false,
@@ -63,6 +79,13 @@ export function trainOptionsOf(options: CompareOptions, spec: RunSpec): TrainOpt
     ...(spec.rank > 0 ? { rank: spec.rank, alpha: 2 * spec.rank } : {}),
   });
 }
+
+/** What says how an adapter is made says nothing to full fine-tuning. */
+const noAdapter = Object.fromEntries(
+  Object.keys(adapterFields)
+    .filter((key) => key !== "method")
+    .map((key) => [key, undefined]),
+);
 
 /** What the comparison's own options say of a run's recipe. */
 function sharedRecipe(options: CompareOptions): Readonly<Record<string, unknown>> {
@@ -142,7 +165,9 @@ async function isDone(folder: string): Promise<boolean> {
 }
 
 /** Options that do not change what a run comes to. */
-const idleOptions = ["resume", "saveMinutes", "saveEnd", "distributed", "collectiveTimeout"];
+const idleOptions = [
+  ...["resume", "saveMinutes", "saveEnd", "maxNewTokens", "distributed", "collectiveTimeout"],
+];
 
 function sameRun(recorded: Readonly<Record<string, unknown>>, wanted: TrainOptions): boolean {
   const plain = JSON.parse(JSON.stringify({ ...wanted, resume: false })) as Record<string, unknown>;

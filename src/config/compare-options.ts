@@ -2,6 +2,9 @@
 // fine-tuning's quality to look for. Not here: runs and scores (compare/).
 
 import { findingCodes } from "../data/preflight.ts";
+import { adapterKindNames } from "../nn/adapter-kinds/index.ts";
+import { adapterInits } from "../nn/pissa.ts";
+import { objectiveNames } from "../objectives/index.ts";
 import { UsageError } from "../util/errors.ts";
 import {
   choices,
@@ -57,6 +60,15 @@ export const compareDefinition = defineOptions({
     "What is compared": {
       methods: choices(methods, "methods", { default: ["full", "lora", "qlora"] }),
       ranks: wholes("ranks of the adapters", { default: [8] }),
+      adapters: choices(adapterKindNames, "kinds of adapters, each a row", { defaultText: "--adapter" }),
+      inits: choices(adapterInits, "ways that factors begin, each a row", { defaultText: "--init" }),
+      objectives: choices(objectiveNames, "what to learn from, each a row; --data has rows for all of them", {
+        default: ["sft"],
+      }),
+      seeds: wholes("seeds: each row is trained with all of them, at the first one's learning rate", {
+        min: 0,
+        defaultText: "--seed",
+      }),
       ...adapterRest,
       quantType,
       learningRates: text(
@@ -106,7 +118,14 @@ export const compareDefinition = defineOptions({
     "Several machines": rankFields,
     "Device and output": deviceFields,
   },
-  alternatives: [["epochs", "maxSteps"], ["gradientAccumulation", "batchTokens"], ...scheduleAlternatives],
+  alternatives: [
+    ["epochs", "maxSteps"],
+    ["adapter", "adapters"],
+    ["init", "inits"],
+    ["seed", "seeds"],
+    ["gradientAccumulation", "batchTokens"],
+    ...scheduleAlternatives,
+  ],
   examples: [
     "lowrank compare --model tiny --data train.jsonl --eval-data test.jsonl --out runs/compare --max-steps 200",
     "lowrank compare examples/compare/summarisation.yaml --keep 97.5",
@@ -116,7 +135,21 @@ export const compareDefinition = defineOptions({
       throw new UsageError("--keep compares with full fine-tuning: --methods must hold full.");
     }
     checkSchedule(values);
-    return { ...values, epochs: values.epochs ?? (values.maxSteps === undefined ? 1 : undefined) };
+    const { seeds = [values.seed], adapters = [values.adapter], inits = [values.init], objectives } = values;
+    if (new Set(seeds).size < seeds.length) throw new UsageError("--seeds names a seed twice.");
+    if (values.keep !== undefined && adapters.length * inits.length * objectives.length > 1) {
+      throw new UsageError(
+        "--keep searches ranks of one kind of adapter: give one of each of --adapters, --inits and --objectives.",
+      );
+    }
+    return {
+      ...values,
+      seed: seeds[0]!,
+      seeds,
+      adapters,
+      inits,
+      epochs: values.epochs ?? (values.maxSteps === undefined ? 1 : undefined),
+    };
   },
 });
 

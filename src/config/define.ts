@@ -247,8 +247,8 @@ export function choices<const C extends readonly string[], const M extends More<
   return field("list", expected, schema, description, { placeholder: allowed.join(","), ...more });
 }
 
-/** Several whole numbers of at least 1: a YAML list, or numbers separated by commas. */
-export function wholes<const M extends More<readonly number[]>>(
+/** Several whole numbers of at least `min`, or 1: a YAML list, or numbers separated by commas. */
+export function wholes<const M extends More<readonly number[]> & { min?: number }>(
   description: string,
   more?: M,
 ): Field<Present<readonly number[], M>, Given<number | readonly number[], M>> {
@@ -258,8 +258,9 @@ export function wholes<const M extends More<readonly number[]>>(
       ? items.map((item) => (typeof item === "string" ? Number(item) : item))
       : items;
   };
-  const schema = z.preprocess(toNumbers, z.array(z.int().min(1)).min(1));
-  return field("list", "a list of whole numbers of at least 1", schema, description, {
+  const min = more?.min ?? 1;
+  const schema = z.preprocess(toNumbers, z.array(z.int().min(min)).min(1));
+  return field("list", `a list of whole numbers of at least ${min}`, schema, description, {
     placeholder: "N,N,..",
     ...more,
   });

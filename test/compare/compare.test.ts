@@ -5,7 +5,14 @@ import { describe, expect, it } from "vitest";
 import type { RankSearch } from "../../src/compare/keep.ts";
 import { searchKeep } from "../../src/compare/keep.ts";
 import { searchLearningRate } from "../../src/compare/learning-rate.ts";
-import { gainOf, keptOf, qualityName, scoreIntervals, scoreNames } from "../../src/compare/quality-kept.ts";
+import {
+  differenceOf,
+  estimatesOf,
+  gainOf,
+  keptOf,
+  qualityName,
+  scoreNames,
+} from "../../src/compare/quality-kept.ts";
 import { keepText } from "../../src/compare/report.ts";
 import type { ComparedRow } from "../../src/compare/row.ts";
 import type { Quality } from "../../src/compare/score-one.ts";
@@ -63,16 +70,16 @@ const answers = (predictions: string[]): Quality => ({
 describe("quality kept", () => {
   it("is 100% of itself, with a paired interval of no width", () => {
     const full = losses([1, 2, 3, 2, 1]);
-    const kept = keptOf(full, full, ["perplexity"], "perplexity", 0);
-    expect(kept).toEqual({ percent: 100, interval: { low: 100, high: 100 } });
+    const kept = keptOf([full], [full], ["perplexity"], "perplexity", 0);
+    expect(kept).toEqual({ percent: 100, standardError: 0, interval: { low: 100, high: 100 } });
   });
 
   it("falls with perplexity and rises with scores", () => {
-    const worse = keptOf(losses([1.1, 2.1]), losses([1, 2]), ["perplexity"], "perplexity", 0);
+    const worse = keptOf([losses([1.1, 2.1])], [losses([1, 2])], ["perplexity"], "perplexity", 0);
     expect(worse.percent).toBeCloseTo(100 / Math.exp(0.1), 9);
     const full = answers(["answer 0", "answer 1", "answer 2", "answer 3"]);
     const half = answers(["answer 0", "answer 1", "no", "no"]);
-    const kept = keptOf(half, full, ["exact-match"], "exactMatch", 0);
+    const kept = keptOf([half], [full], ["exact-match"], "exactMatch", 0);
     expect(kept.percent).toBe(50);
     expect(kept.interval.low).toBeLessThan(50);
     expect(kept.interval.high).toBeGreaterThan(50);
@@ -90,9 +97,81 @@ describe("quality kept", () => {
     expect(qualityName(["rouge"], undefined)).toBe("rougeL");
     expect(qualityName(["perplexity", "bleu"], "bleu")).toBe("bleu");
     expect(() => qualityName(["perplexity"], "bleu")).toThrow("--quality bleu");
-    const interval = scoreIntervals(losses([1, 2, 3]), ["perplexity"], 0).perplexity!;
+    const { interval } = estimatesOf([losses([1, 2, 3])], ["perplexity"], 0).perplexity!;
     expect(interval.low).toBeLessThan(Math.exp(2));
     expect(interval.high).toBeGreaterThan(Math.exp(2));
+  });
+});
+
+describe("standard errors and differences", () => {
+  const matches = (marks: string, seed?: number): Quality => ({
+    ...answers([...marks].map((mark, i) => (mark === "1" ? `answer ${i}` : "no"))),
+    ...(seed === undefined ? {} : { seed }),
+  });
+  const names = ["exact-match"] as const;
+  const differ = (own: Quality[], other: Quality[]) =>
+    differenceOf(own, other, "full", names, "exactMatch", 0);
+
+  it("is the binomial's for a share of right answers", () => {
+    const marks = Array.from({ length: 200 }, (_, i) => (i % 4 === 0 ? "0" : "1")).join("");
+    const { value, standardError } = estimatesOf([matches(marks)], names, 0).exactMatch!;
+    expect(value).toBe(0.75);
+    expect(standardError / Math.sqrt((0.75 * 0.25) / 200)).toBeCloseTo(1, 1);
+  });
+
+  it("grows by what seeds differ in, which rows alone do not show", () => {
+    const marks = (share: number) =>
+      Array.from({ length: 100 }, (_, i) => (i < 100 * share ? "1" : "0")).join("");
+    const one = estimatesOf([matches(marks(0.5), 0)], names, 0).exactMatch!;
+    const runs = [matches(marks(0.3), 0), matches(marks(0.5), 1), matches(marks(0.7), 2)];
+    const three = estimatesOf(runs, names, 0).exactMatch!;
+    expect(three.value).toBeCloseTo(0.5, 12);
+    // Variance among seeds 0.04, over three.
+    const ofRows = three.standardError ** 2 - 0.04 / 3;
+    expect(ofRows).toBeGreaterThan(0);
+    expect(Math.sqrt(ofRows)).toBeLessThan(1.2 * one.standardError);
+  });
+
+  it("says no difference where there is none, and which way one goes", () => {
+    const half = "10".repeat(50);
+    const none = differ([matches(half)], [matches(`${"01"}${half.slice(2)}`)]);
+    expect(none).toMatchObject({ verdict: "no difference", against: "full", metric: "exactMatch", value: 0 });
+    expect(none.test).toContain("paired over 100 rows");
+    const more = differ([matches("1".repeat(100))], [matches(half)]);
+    expect(more).toMatchObject({ verdict: "better", value: 0.5 });
+    expect(more.p).toBeLessThan(1e-6);
+    expect(differ([matches(half)], [matches("1".repeat(100))]).verdict).toBe("worse");
+  });
+
+  it("knows that less perplexity is better, and pairs rows", () => {
+    // Rows differ by far more than the two runs do; every row is a little better.
+    const hard = Array.from({ length: 60 }, (_, i) => (i % 7) + 1);
+    const better = hard.map((loss, i) => loss - 0.05 - 0.01 * (i % 3));
+    const found = differenceOf([losses(better)], [losses(hard)], "lora-r8", ["perplexity"], "perplexity", 0);
+    expect(found.verdict).toBe("better");
+    expect(found.value).toBeLessThan(0);
+    const own = estimatesOf([losses(better)], ["perplexity"], 0).perplexity!;
+    expect(found.standardError).toBeLessThan(own.standardError / 3);
+  });
+
+  it("does not take one lucky seed for a difference", () => {
+    const level = "1100".repeat(25);
+    const lucky = "1110".repeat(25);
+    const others = [matches(level, 0), matches(level, 1), matches(level, 2)];
+    const mixed = [matches(lucky, 0), matches(level, 1), matches(level, 2)];
+    const found = differ(mixed, others);
+    expect(found).toMatchObject({ verdict: "no difference" });
+    expect(found.value).toBeCloseTo(0.25 / 3, 12);
+    expect(found.test).toContain("100 rows and 3 seeds");
+    // Rows alone, of that seed, would have said otherwise.
+    expect(differ([mixed[0]!], [others[0]!]).verdict).toBe("better");
+  });
+
+  it("sets only runs of one seed against each other, and the base against each", () => {
+    const half = "10".repeat(50);
+    const some = differ([matches(half, 0), matches(half, 2)], [matches(half, 0), matches(half, 1)]);
+    expect(some.test).not.toContain("seeds");
+    expect(differ([matches(half)], [matches(half, 0), matches(half, 1)]).test).toContain("2 seeds");
   });
 });
 

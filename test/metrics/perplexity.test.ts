@@ -51,7 +51,7 @@ describe("bootstrap", () => {
     expect(bootstrap(rows, combine, { seed: 9 })).not.toEqual(
       bootstrap(rows, combine, { seed: 10, resamples: 3 }),
     );
-    expect(bootstrap([2, 2, 2], combine).mean).toEqual({ low: 2, high: 2 });
+    expect(bootstrap([2, 2, 2], combine).mean).toEqual({ low: 2, high: 2, standardError: 0 });
   });
 
   test("a wider confidence has a wider interval", () => {
