@@ -24,12 +24,16 @@ export interface GgufArchitecture {
   readonly headsOfMixers?: boolean;
   /** It has no head but one of its own: a tied one is written as a copy. */
   readonly needsHead?: boolean;
-  /** It takes divisors of the plain frequencies, as LLaMA 3's scaling needs. */
-  readonly ropeFactors?: boolean;
+  /** It takes divisors of the plain frequencies, as LLaMA 3's scaling needs; "always": it asks for them, ones too. */
+  readonly ropeFactors?: boolean | "always";
   /** It takes models whose YaRN it rounds, as it does with the published one. */
   readonly roundsYarn?: boolean;
   /** It has LongRoPE's factors, and turns a share of each head. */
   readonly longRope?: boolean;
+  /** Its name for a BPE tokenizer that falls back to bytes, where it has one of its own for it. */
+  readonly tokenizer?: string;
+  /** Modules that it multiplies with and never with an adapter's factors. */
+  readonly unadapted?: readonly string[];
   /** Keys below `<name>.` besides the usual ones. UserError for a variant that it computes in another way. */
   metadata?(config: DecoderConfig): Readonly<Record<string, GgufValue>>;
 }

@@ -2,7 +2,7 @@
 // by soft caps, GELU, embedded tokens times sqrt(C).
 
 import { UserError } from "../util/errors.ts";
-import type { Architecture } from "./architecture.ts";
+import { type Architecture, refuseInGguf } from "./architecture.ts";
 import {
   ConfigReader,
   eachLayer,
@@ -29,7 +29,8 @@ export const gemma2: Architecture = {
     interleaves: false,
     activations: ["geluTanh"],
     windows: true,
-    metadata({ layers, width, heads, attentionSoftCap, logitSoftCap }) {
+    metadata(config) {
+      const { layers, width, heads, attentionSoftCap, logitSoftCap } = config;
       const { headWidth, attentionScale } = layers[0]!;
       const scaled = layers.length === layers27B ? width / heads : headWidth;
       if (Math.abs(attentionScale * Math.sqrt(scaled) - 1) > 1e-6) {
@@ -41,6 +42,9 @@ export const gemma2: Architecture = {
         throw new UserError("llama.cpp has windows on Gemma 2's even layers alone, and this model's differ");
       if (attentionSoftCap === 0 || logitSoftCap === 0)
         throw new UserError("llama.cpp caps Gemma 2's scores and logits always, and this model does not");
+      // llama.cpp reads neither of them there.
+      refuseInGguf("gemma2", "has biases in attention", config.qkvBias);
+      refuseInGguf("gemma2", "has a head of its own", !config.tied);
       return {
         "attention.sliding_window": { type: "u32", value: layers[0]!.window },
         attn_logit_softcapping: { type: "f32", value: attentionSoftCap },

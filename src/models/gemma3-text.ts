@@ -35,7 +35,6 @@ export const gemma3Text: Architecture = {
       const usual = layers.length === 62 ? width / heads : headWidth;
       refuse("scales scores by another number than its heads' width", attentionScale !== usual ** -0.5);
       refuse("has biases in attention", config.qkvBias);
-      refuse("caps its logits", config.logitSoftCap !== 0);
       const sliding = layers.filter(({ window }) => window > 0);
       const regular = layers.every(({ window }, i) => window > 0 === ((i + 1) % 6 !== 0));
       refuse("has its windows on other layers than five of six", !regular);
@@ -44,6 +43,9 @@ export const gemma3Text: Architecture = {
       return {
         "attention.sliding_window": { type: "u32", value: sliding[0]?.window ?? config.maxPositions },
         "rope.freq_base_swa": { type: "f32", value: local.theta },
+        ...(config.logitSoftCap > 0
+          ? { final_logit_softcapping: { type: "f32", value: config.logitSoftCap } }
+          : {}),
       };
     },
   },

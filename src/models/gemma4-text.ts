@@ -18,6 +18,7 @@ import {
   readWindow,
   sandwichPaths,
 } from "./decoder-config.ts";
+import { gemma4Gguf } from "./gguf/gemma4.ts";
 import { readExpertCount } from "./mixture-config.ts";
 import { readRopesByType } from "./rope-config.ts";
 
@@ -45,6 +46,7 @@ interface Own {
 function architecture(modelType: string, own: Own) {
   return {
     modelType,
+    gguf: gemma4Gguf,
     readConfig(json) {
       const given: Json = { ...defaults, sliding_window: own.window, ...json };
       refuseOthers(given);

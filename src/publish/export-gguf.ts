@@ -13,6 +13,7 @@ import { type AdapterPlan, planAdapter } from "../models/adapter-plan.ts";
 import { embeddingName, weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource } from "../models/dense-source.ts";
 import { readFolderConfig } from "../models/folder-config.ts";
+import { ggufArchitecture } from "../models/gguf/names.ts";
 import type { WeightSource } from "../models/load-model.ts";
 import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
@@ -121,6 +122,7 @@ async function exportLocked(
           templates: opened.templates,
           vocabularySize: shape.vocabularySize,
           modelConfig: folder.config,
+          bytesModel: ggufArchitecture(shape).tokenizer,
           preTokenizer: options.preTokenizer,
           warn,
         }),

@@ -60,6 +60,8 @@ export function ggufAdapter(
   const tensors: GgufTensorToWrite[] = [];
   for (const [module, { a, b, experts }] of plan.linears) {
     if (experts !== undefined) refuse(`it adapts the experts ${module}`);
+    if (architecture.unadapted?.includes(module))
+      refuse(`it adapts ${module}, which llama.cpp multiplies with no adapter`);
     const { scale, rank } = adapter.settings.get(module)!;
     const factor = (scale * rank) / alpha;
     const folded = factor === 1 ? b.values : b.values.map((value) => value * factor);

@@ -27,7 +27,15 @@ export interface TokenizerToExport {
   readonly templates?: NamedTemplates;
   /** Overrides the name found for the first split. */
   readonly preTokenizer?: string;
+  /** The model's architecture's own name for a tokenizer that falls back to bytes; SentencePiece's where there is none. */
+  readonly bytesModel?: string;
 }
+
+/** Of Gemma 4's, which llama.cpp finds thoughts and calls by in what a model wrote. */
+const shownTokens: ReadonlySet<string> = new Set([
+  ...["<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>"],
+  ...["<|tool_response>", "<tool_response|>", '<|"|>'],
+]);
 
 type Metadata = Map<string, GgufValue>;
 
@@ -42,7 +50,8 @@ export function tokenizerMetadata(given: TokenizerToExport): Metadata {
   const vocabulary = readVocabulary(given, model.vocab);
   const metadata: Metadata = new Map();
   const sentencePiece = model.byte_fallback === true;
-  metadata.set("tokenizer.ggml.model", text(sentencePiece ? "llama" : "gpt2"));
+  const ofBytes = sentencePiece ? given.bytesModel : undefined;
+  metadata.set("tokenizer.ggml.model", text(ofBytes ?? (sentencePiece ? "llama" : "gpt2")));
   const pre = given.preTokenizer ?? (sentencePiece ? "default" : splitName(tokenizer, json, given.warn));
   metadata.set("tokenizer.ggml.pre", text(pre));
   const merges = mergesOf(model, tokenizer.name);
@@ -73,7 +82,13 @@ export function tokenizerMetadata(given: TokenizerToExport): Metadata {
     metadata.set("tokenizer.ggml.scores", { type: "array", of: "f32", value: scores });
   }
   metadata.set("tokenizer.ggml.token_type", { type: "array", of: "i32", value: types });
-  if (!sentencePiece) {
+  if (ofBytes !== undefined) {
+    for (const [id, token] of vocabulary.tokens.entries())
+      if (shownTokens.has(token)) types[id] = tokenType.userDefined;
+    // Its merges are of the text itself, where "\u2581" stands for a space.
+    const spelled = merges.map((pair) => pair.join(" "));
+    metadata.set("tokenizer.ggml.merges", { type: "array", of: "string", value: spelled });
+  } else if (!sentencePiece) {
     // A space inside a part of a merge is spelt as byte-level BPE spells it.
     const spelled = merges.map((pair) => pair.map((part) => part.replaceAll(" ", "\u0120")).join(" "));
     metadata.set("tokenizer.ggml.merges", { type: "array", of: "string", value: spelled });

@@ -7,6 +7,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
 import { openBackend } from "../../src/backend/index.ts";
 import { NO_TARGET } from "../../src/data/assemble.ts";
+import { openFile } from "../../src/formats/disk.ts";
+import { openGguf } from "../../src/formats/gguf.ts";
 import { openModelFolder } from "../../src/formats/model-folder.ts";
 import { readAdapter, writeAdapter } from "../../src/formats/peft.ts";
 import { writeSafetensors } from "../../src/formats/safetensors-writer.ts";
@@ -182,11 +184,17 @@ describe("a Gemma 4 model", () => {
       ...{ model, out: quantized, quantType: "nf4", blockSize: 64, doubleQuant: true },
     });
     expect((await logitsOf(quantized)).every(Number.isFinite)).toBe(true);
+    const gguf = join(root, "x.gguf");
+    await exportGguf(backend, { model, out: gguf, type: "f32", adapterOnly: false, modelfile: false });
+    const file = await openGguf(await openFile(gguf));
+    expect(file.metadata.get("general.architecture")?.value).toBe("gemma4");
+    expect(file.tensors.has("v.patch_embd.weight")).toBe(false);
+    await file.close();
     await expect(
       exportGguf(backend, {
-        ...{ model, out: join(root, "x.gguf"), type: "f32", adapterOnly: false, modelfile: false },
+        ...{ model, adapter, out: gguf, type: "f32", adapterOnly: true, modelfile: false },
       }),
-    ).rejects.toThrow('"gemma4_text" cannot be exported to GGUF');
+    ).rejects.toThrow("which llama.cpp multiplies with no adapter");
   });
 
   it("keeps the table of each layer's embeddings off the device unless it trains", async () => {

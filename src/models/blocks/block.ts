@@ -45,7 +45,7 @@ const norms = {
 
 const scalar = {
   path: "layer_scalar",
-  ...{ gguf: "layer_output_scale", kind: "vector", shape: () => [1] },
+  ...{ gguf: "layer_output_scale.weight", kind: "vector", shape: () => [1] },
   ...{ present: (config) => config.layerScalars, bare: true, shared: true, constant: true },
 } as const satisfies BlockWeight;
 

@@ -7,7 +7,7 @@ import { elementCount } from "../../tensor/tensor.ts";
 import { BugError, UserError } from "../../util/errors.ts";
 import type { Architecture, GgufArchitecture } from "../architecture.ts";
 import type { DecoderConfig } from "../decoder-config.ts";
-import { embeddingName, headName, type WeightSpec } from "../decoder-weights.ts";
+import { embeddingName, headName, perLayerNames, type WeightSpec } from "../decoder-weights.ts";
 import { architectureOf, architectures } from "../index.ts";
 
 /** UserError for an architecture, or a variant of one, that llama.cpp computes in another way. */
@@ -42,6 +42,9 @@ export function ggufName(config: DecoderConfig, { name, layer, part, gguf, bare 
     [embeddingName]: "token_embd",
     [config.finalNorm]: like?.finalNorm ?? "output_norm",
     [headName]: "output",
+    [perLayerNames.table]: "per_layer_token_embd",
+    [perLayerNames.projection]: "per_layer_model_proj",
+    [perLayerNames.norm]: "per_layer_proj_norm",
   };
   const other = others[name.slice(0, name.lastIndexOf("."))];
   if (!other) throw new BugError(`weight ${name} has no name in GGUF`);
@@ -82,7 +85,10 @@ export function ggufPieces(config: DecoderConfig, spec: WeightSpec): GgufPiece[]
   if (!splits) {
     // Kernels of convolutions are matrices there.
     const plain = shape.filter((size, i) => i !== 1 || size > 1 || spec.kind === "experts");
-    return [{ name: ggufName(config, spec), shape: plain, rows: [{ begin: 0, end: total }] }];
+    // A table of embeddings has there a row for each token, and no more.
+    const rows = spec.onHost ? config.vocabularySize : plain[0]!;
+    const end = spec.onHost ? rows : total;
+    return [{ name: ggufName(config, spec), shape: [rows, ...plain.slice(1)], rows: [{ begin: 0, end }] }];
   }
   // Gates and then ups, once an expert.
   const experts = isStack ? shape[0]! : 1;

@@ -87,7 +87,10 @@ export function ropeMetadata(
 }
 
 /** Tensors that change the plain frequencies, for the types that llama.cpp takes so. */
-export function ropeTensors(config: DecoderConfig, { longRope }: GgufArchitecture): GgufTensorToWrite[] {
+export function ropeTensors(
+  config: DecoderConfig,
+  { longRope, ropeFactors: takes }: GgufArchitecture,
+): GgufTensorToWrite[] {
   const main = mainRope(config);
   if (!main) return [];
   const { rope, headWidth } = main;
@@ -105,7 +108,8 @@ export function ropeTensors(config: DecoderConfig, { longRope }: GgufArchitectur
       tensor("rope_factors_short", Float32Array.from(rope.shortFactors)),
     ];
   }
-  const factors = ropeFactors(rope, headWidth);
+  const ones = takes === "always" ? new Float32Array(headWidth / 2).fill(1) : undefined;
+  const factors = ropeFactors(rope, headWidth) ?? ones;
   return factors ? [tensor("rope_freqs", factors)] : [];
 }
 
