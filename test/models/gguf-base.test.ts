@@ -92,7 +92,6 @@ const readable: Readonly<Record<string, (config: Json) => Json>> = {
   "gemma3-text": ({ layer_types: _, ...config }) => ({
     ...config,
     query_pre_attn_scalar: config.head_dim,
-    final_logit_softcapping: null,
     sliding_window_pattern: 6,
     rope_parameters: {
       full_attention: { rope_type: "linear", factor: 8, rope_theta: 1e6 },

@@ -115,6 +115,7 @@ const readers: Readonly<Record<string, Reader>> = {
     ...{ model_type: "gemma3_text", ...common, ...gemma(meta, common, 62) },
     sliding_window: meta.number("attention.sliding_window"),
     ...kinds(common, (layer) => (layer + 1) % 6 !== 0),
+    final_logit_softcapping: meta.optional("final_logit_softcapping") || null,
     rope_parameters: {
       full_attention: common.rope_parameters,
       sliding_attention: { rope_type: "default", rope_theta: meta.number("rope.freq_base_swa", 10_000) },
