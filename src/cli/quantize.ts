@@ -20,6 +20,7 @@ export const command = defineCommand(quantizeDefinition, async (options, termina
     terminal.status(`${done} of ${total} tensors: ${name}`),
   );
   terminal.status("");
+  for (const note of report.notes) terminal.note(note);
   const elapsedMs = performance.now() - startedAt;
   const rss = peakRssBytes();
   const { quantType, blockSize, doubleQuant, out } = options;

@@ -23,6 +23,11 @@ export const quantizeDefinition = defineOptions({
         max: blockSizes.at(-1),
         default: 64,
       }),
+      experts: choice(
+        ["quantized", "kept"],
+        "experts of a mixture: in 4 bits, which transformers 5 cannot open, or as they are, which it can",
+        { default: "quantized" },
+      ),
       doubleQuant: toggle("quantise the scales as well: 4.13 bits a weight in place of 4.5", true),
     },
     "Device and output": { backend, threads, json },

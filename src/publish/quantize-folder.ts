@@ -11,7 +11,7 @@ import { isBnbStack } from "../formats/bnb-experts.ts";
 import { type JsonObject, jsonText } from "../formats/json.ts";
 import { CONFIG_FILE, INDEX_FILE, type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
 import { indexOf, SHARD_BYTES, shardNames } from "../formats/model-folder-writer.ts";
-import type { TensorEntry } from "../formats/safetensors.ts";
+import { fromSafetensorsDType, safetensorsDTypeBytes, type TensorEntry } from "../formats/safetensors.ts";
 import { ScatterFile } from "../formats/safetensors-scatter.ts";
 import { type TensorSpec, tensorBytesOf } from "../formats/safetensors-writer.ts";
 import { copySideFiles } from "../formats/side-files.ts";
@@ -28,7 +28,7 @@ import { nestedBlockSize, quantizeScales } from "../quant/double-quant.ts";
 import { signedDynamicMap } from "../quant/dynamic-map.ts";
 import { quantizers } from "../quant/index.ts";
 import { type QuantizationReport, quantizationReport } from "../quant/report.ts";
-import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
+import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount, type Tensor, viewOf } from "../tensor/tensor.ts";
 import { invariant, UserError } from "../util/errors.ts";
 
@@ -38,6 +38,8 @@ export interface QuantizeFolderOptions {
   readonly quantType: BnbQuantType;
   readonly blockSize: number;
   readonly doubleQuant: boolean;
+  /** What becomes of a mixture's experts; "quantized" when absent. */
+  readonly experts?: "quantized" | "kept";
   /** Most bytes of one weight file. */
   readonly shardBytes?: number;
 }
@@ -58,6 +60,8 @@ export interface FolderReport {
   readonly files: readonly string[];
   readonly layers: readonly LayerReport[];
   readonly overall: QuantizationReport;
+  /** What the user should know of who opens the folder. */
+  readonly notes: readonly string[];
 }
 
 const pieceBytes = 16 * 2 ** 20;
@@ -81,7 +85,7 @@ export async function quantizeFolder(
   const folder = await openModelFolder(options.model);
   try {
     const config = await readFolderConfig(folder);
-    const linear = linearWeights(folder, config);
+    const linear = linearWeights(folder, config, options.experts !== "kept");
     const staged = await stageFolder(options.out);
     try {
       const report = await new FolderQuantizer(backend, folder, config, linear, options, staged.path).run(
@@ -98,24 +102,30 @@ export async function quantizeFolder(
 }
 
 /** Names of the weights to quantise, each present, of the right shape and in a floating dtype. */
-function linearWeights(folder: ModelFolder, config: DecoderConfig): Set<string> {
+function linearWeights(folder: ModelFolder, config: DecoderConfig, withExperts: boolean): Set<string> {
+  const stacks = [...(folder.stacks?.values() ?? [])];
+  if (stacks.some((stack) => stack.form === "mxfp4")) {
+    throw new UserError(
+      `${folder.path}: the experts of this model are in 4 bits already (MXFP4), and config.json has one quantization_config: nothing opens MXFP4 experts beside bitsandbytes' weights. Train on this folder as it is: --method qlora leaves its experts as they are and brings all else to 4 bits as it loads`,
+    );
+  }
   if (
     parseQuantizationConfig(folder.config, `${folder.path}/config.json`) ||
     bnbWeightNames(folder).size > 0 ||
-    [...(folder.stacks?.values() ?? [])].some((stack) => stack.form === "mxfp4" || isBnbStack(stack))
+    stacks.some(isBnbStack)
   ) {
     throw new UserError(
       `${folder.path}: this model is quantised already; quantise the original, or train on this folder as it is with --method qlora`,
     );
   }
-  if (config.mixture?.files === "interleaved") {
+  if (withExperts && config.mixture?.files === "interleaved") {
     throw new UserError(
-      `${folder.path}: bitsandbytes has no form for the experts of ${config.modelType}; its published weights are in 4 bits (MXFP4) and are read as they are, and --method qlora quantises others as they are loaded`,
+      `${folder.path}: bitsandbytes has no form for the experts of ${config.modelType}. --experts kept leaves them as they are and quantises all else; --method qlora brings them to 4 bits as they are loaded; the published weights (MXFP4) are in 4 bits and are read as they are`,
     );
   }
   const names = new Set<string>();
   for (const spec of weightSpecs(config)) {
-    if (!isQuantizable(spec)) continue;
+    if (!isQuantizable(spec) || (spec.kind === "experts" && !withExperts)) continue;
     const entry = folder.tensors.get(spec.name);
     if (!entry) {
       throw new UserError(
@@ -163,10 +173,7 @@ class FolderQuantizer {
           if (linear.has(entry.name)) {
             for (const part of parts) layers.push(await this.quantize(entry, part, file));
           } else {
-            const [part] = parts;
-            invariant(part && parts.length === 1, `${entry.name} is kept, and is several tensors of a file`);
-            for await (const piece of folder.readChunks(entry.name, pieceBytes))
-              await file.append(part.name, piece);
+            for (const part of parts) await this.keep(entry, part, file);
           }
           tell(++done, folder.tensors.size, entry.name);
         }
@@ -192,7 +199,20 @@ class FolderQuantizer {
       files: names,
       layers,
       overall,
+      notes: this.notes(),
     };
+  }
+
+  private notes(): string[] {
+    const { linear, modelConfig } = this;
+    const inStacks = weightSpecs(modelConfig).some(
+      ({ kind, name }) => kind === "experts" && linear.has(name),
+    );
+    return inStacks
+      ? [
+          "the experts of this mixture are in 4 bits, each matrix a weight of its own: lowrank opens the folder, and transformers 5 does not, which knows 4-bit weights of torch.nn.Linear alone. For transformers, quantise with --experts kept, or give it the original",
+        ]
+      : [];
   }
 
   /** Files of tensors in the order of the source's bytes; what belongs to one weight stays together. */
@@ -233,6 +253,21 @@ class FolderQuantizer {
     const config = splits ? { ...modelConfig, mixture } : modelConfig;
     const parts = storedParts(this.folder, config, { name, shape });
     return this.linear.has(name) && parts.length > 1 ? parts.map((part) => [part]) : [parts];
+  }
+
+  /** What stays as it is, in the order that the file has it in. */
+  private async keep(entry: TensorEntry, part: StoredPart, file: ScatterFile): Promise<void> {
+    const valueBytes = safetensorsDTypeBytes[entry.dtype];
+    for (const { offset, count } of part.pieces) {
+      const { arrange } = part;
+      const most = arrange ? count * valueBytes : pieceBytes;
+      for (let at = 0; at < count * valueBytes; at += most) {
+        const length = Math.min(most, count * valueBytes - at);
+        const bytes = await this.folder.readRange(entry.name, offset * valueBytes + at, length);
+        const dtype = arrange && fromSafetensorsDType(entry.dtype);
+        await file.append(part.name, dtype ? encodeFrom(arrange(decodeToF32(bytes, dtype)), dtype) : bytes);
+      }
+    }
   }
 
   /** One matrix: all of the tensor, or a part of it. */

@@ -157,7 +157,52 @@ describe("4-bit experts", () => {
       quantizeFolder(backend, {
         ...{ model: folder.path, out: at("never"), quantType: "nf4", blockSize: 64, doubleQuant: true },
       }),
-    ).rejects.toThrow(/quantised already/);
+    ).rejects.toThrow(/MXFP4.*one quantization_config.*--method qlora leaves its experts as they are/);
+  });
+
+  it.each(names.filter((name) => name !== "gpt-oss-mxfp4"))(
+    "%s: kept as they are where asked",
+    async (name) => {
+      const { folder, config } = await openFolder(name, at(`${name}-to-keep`));
+      const backend = openReference();
+      const out = at(`${name}-kept`);
+      const usual = { model: folder.path, quantType: "nf4", blockSize: 64, doubleQuant: true } as const;
+      const { notes } = await quantizeFolder(backend, { ...usual, out, experts: "kept" });
+      expect(notes).toEqual([]);
+      const kept = await openModelFolder(out);
+      const experts = weightSpecs(config).filter(({ name: weight }) => /\.experts\./.test(weight));
+      expect(experts.length).toBeGreaterThan(0);
+      for (const { name: weight } of experts)
+        expect(Buffer.compare(await kept.read(weight), await folder.read(weight)), weight).toBe(0);
+      const others = [...kept.tensors].filter(([weight]) => /\.[qo]_proj\.weight$/.test(weight));
+    expect(others.map(([, { dtype }]) => dtype)).toEqual(others.map(() => "U8"));
+    const viewed = fourBitView(denseSource(folder, config), config, "nf4");
+      const plain = denseSource(folder, config);
+      const onlyExpertsPlain: WeightSource = {
+        path: folder.path,
+        find: (weight) => plain.find(weight),
+        read: (weight, offset, length) =>
+          (/\.experts\./.test(weight) ? plain : viewed).read(weight, offset, length),
+      };
+      const ids = mixtureGoldens[name]!.ids;
+      const found = await loadDecoder(backend, await readFolderConfig(kept), deviceSource(backend, kept));
+      const wanted = await loadDecoder(backend, config, onlyExpertsPlain);
+      expect(
+        relativeDifference(await logitsOf(backend, found, ids), await logitsOf(backend, wanted, ids)),
+      ).toBeLessThan(1e-5);
+    },
+  );
+
+  it("who opens them is said, and where there is no form for them what to do instead", async () => {
+    const backend = openReference();
+    const usual = { quantType: "nf4", blockSize: 64, doubleQuant: true } as const;
+    const { folder } = await openFolder("mixtral", at("mixtral-to-tell"));
+    const { notes } = await quantizeFolder(backend, { ...usual, model: folder.path, out: at("told") });
+    expect(notes.join()).toMatch(/transformers 5 does not.*--experts kept/);
+    const { folder: other } = await openFolder("gpt-oss", at("gpt-oss-to-tell"));
+    await expect(quantizeFolder(backend, { ...usual, model: other.path, out: at("untold") })).rejects.toThrow(
+      /no form for the experts of gpt_oss.*--experts kept/,
+    );
   });
 });
 
