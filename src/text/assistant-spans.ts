@@ -82,6 +82,9 @@ export function assignSpans(
 /** Characters compared. */
 const ENDING = 16;
 
+/** Stands in no conversation: a private-use character. */
+const MARK = "\u{f5a1c}";
+
 function turnStart(
   messages: readonly ChatMessage[],
   i: number,
@@ -91,19 +94,62 @@ function turnStart(
   const before = unlessRefused(() => renderer.render(messages.slice(0, i), true));
   const bare = unlessRefused(() => renderer.render(messages.slice(0, i), false));
   if (before !== undefined && full.startsWith(before)) return { at: before.length, agrees: true };
-  // Reasoning models open a thought in the prompt that a finished turn does not show: the turn starts where the
-  // two part, which must lie behind the messages themselves.
   if (before !== undefined && bare !== undefined) {
-    const shared = commonPrefix(before, full);
-    for (const body of withAndWithout(bare, renderer.eosToken)) {
-      if (full.startsWith(body) && shared >= body.length && before.startsWith(body)) {
-        return { at: body.length + wholeMarkup(full.slice(body.length, shared)).length, agrees: false };
-      }
-    }
+    const at = whereTheyPart(before, bare, full, renderer);
+    if (at !== undefined) return { at, agrees: false };
   }
+  const behind = behindThePrevious(messages, i, full, renderer);
+  if (behind !== undefined) return { at: behind, agrees: false };
   // Templates that move the system prompt to the last user turn: the answer itself can still be found.
   const content = locateContent(messages, i, full, renderer);
   return content && { at: content.start, agrees: false };
+}
+
+/**
+ * Reasoning models open a thought in the prompt that a finished turn does not show: the turn starts where the two part,
+ * which must lie behind the messages themselves.
+ */
+function whereTheyPart(
+  before: string,
+  bare: string,
+  full: string,
+  renderer: PartialRenderer,
+): number | undefined {
+  const shared = commonPrefix(before, full);
+  for (const body of withAndWithout(bare, renderer.eosToken)) {
+    if (full.startsWith(body) && shared >= body.length && before.startsWith(body))
+      return body.length + wholeMarkup(full.slice(body.length, shared)).length;
+  }
+  return undefined;
+}
+
+/**
+ * Where turn i starts in a text whose beginning is another than that of the messages so far: a template may drop earlier
+ * thoughts once an answer follows (gpt-oss), or show tools before the last question only (Mistral). What stands between
+ * the message before and what it asks for is the same in both, and a mark says where that begins.
+ */
+function behindThePrevious(
+  messages: readonly ChatMessage[],
+  i: number,
+  full: string,
+  renderer: PartialRenderer,
+): number | undefined {
+  const previous = messages[i - 1];
+  if (previous === undefined || previous.role === "assistant" || typeof previous.content !== "string")
+    return undefined;
+  const marked = messages.map((message, j) =>
+    j === i - 1 ? { ...message, content: `${previous.content}${MARK}` } : message,
+  );
+  const behind = (part: readonly ChatMessage[], asks: boolean) => {
+    const parts = unlessRefused(() => renderer.render(part, asks))?.split(MARK);
+    return parts?.length === 2 ? parts[1]! : undefined;
+  };
+  const tail = behind(marked, false);
+  if (tail === undefined || !full.endsWith(tail)) return undefined;
+  const [before, bare] = [behind(marked.slice(0, i), true), behind(marked.slice(0, i), false)];
+  if (before === undefined || bare === undefined) return undefined;
+  const length = tail.startsWith(before) ? before.length : whereTheyPart(before, bare, tail, renderer);
+  return length === undefined ? undefined : full.length - tail.length + length;
 }
 
 function turnEnd(
@@ -125,6 +171,15 @@ function turnEnd(
   for (const candidate of candidates) {
     const length = longestBorder(full.slice(start, start + candidate.length), candidate);
     if (length > 0 && says(full.slice(start, start + length), messages[i]!)) return start + length;
+  }
+  // Or a thought before its tool call is another once more turns follow: the longest end of `through` that stands there.
+  for (const candidate of candidates) {
+    const length = longestEnding(candidate, full, start);
+    const ending = candidate.slice(candidate.length - length);
+    const at = full.indexOf(ending, start);
+    const once = full.indexOf(ending, at + 1) < 0;
+    if (length > 0 && once && messages[i]!.tool_calls !== undefined && says(ending, messages[i]!))
+      return at + length;
   }
   // Or it ends differently while it is the last: keep what both endings share.
   const inFull = locateContent(messages, i, full, renderer);
@@ -155,9 +210,8 @@ function probe(
   i: number,
   renderer: PartialRenderer,
 ): { head: string; tail: string } | undefined {
-  const mark = "\u{f5a1c}";
-  const probed = messages.map((message, j) => (j === i ? { ...message, content: mark } : message));
-  const parts = unlessRefused(() => renderer.render(probed, false))?.split(mark);
+  const probed = messages.map((message, j) => (j === i ? { ...message, content: MARK } : message));
+  const parts = unlessRefused(() => renderer.render(probed, false))?.split(MARK);
   return parts?.length === 2 ? { head: parts[0]!, tail: parts[1]! } : undefined;
 }
 
@@ -181,6 +235,17 @@ function commonPrefix(a: string, b: string): number {
   let i = 0;
   while (i < limit && a.charCodeAt(i) === b.charCodeAt(i)) i++;
   return i;
+}
+
+/** Length of the longest end of `text` that stands in `within` at or behind `from`. */
+function longestEnding(text: string, within: string, from: number): number {
+  let [stands, fails] = [0, text.length + 1];
+  while (fails - stands > 1) {
+    const length = (stands + fails) >> 1;
+    if (within.indexOf(text.slice(text.length - length), from) >= 0) stands = length;
+    else fails = length;
+  }
+  return stands;
 }
 
 /** `text` without a special token cut in half at its end: "<|im" of two texts that go on differently. */

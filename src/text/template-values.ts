@@ -4,6 +4,7 @@
 
 import { Environment, type Interpreter, type parse } from "@huggingface/jinja";
 import { BoundedInterpreter, templateBounds, withinBounds } from "./bounded-template.ts";
+import { KeyedDict } from "./keyed-dict.ts";
 import { arithmetic, equal, isNumeric, toFloat, toInteger } from "./python-arithmetic.ts";
 import { type JsonLayout, kindOf, pythonJson, pythonStr, type TemplateValue } from "./python-text.ts";
 
@@ -111,6 +112,12 @@ class PythonInterpreter extends BoundedInterpreter {
         return this.filter(node, environment);
       case "TestExpression":
         return this.test(node, environment);
+      case "ObjectLiteral":
+        return this.dict(node, environment);
+      case "MemberExpression":
+        return this.member(node, environment);
+      case "For":
+        return this.loop(node, environment);
       default:
         return super.step(statement, environment);
     }
@@ -123,6 +130,8 @@ class PythonInterpreter extends BoundedInterpreter {
     const right = this.evaluate(node.right as Statement, environment);
     if (operator === "==" || operator === "!=") return new Truth(equal(left, right) === (operator === "=="));
     if (operator === "~") return new Text(pythonStr(left) + pythonStr(right));
+    if ((operator === "in" || operator === "not in") && right instanceof KeyedDict)
+      return new Truth((right.at(left) !== undefined) === (operator === "in"));
     if ((operator === "in" || operator === "not in") && Array.isArray(right.value)) {
       const found = (right.value as TemplateValue[]).some((item) => equal(item, left));
       return new Truth(found === (operator === "in"));
@@ -145,6 +154,41 @@ class PythonInterpreter extends BoundedInterpreter {
     return super.step(evaluated, environment);
   }
 
+  /** The engine's own where every key is text. */
+  private dict(node: Node, environment: Environment): TemplateValue {
+    const given = node.value as ReadonlyMap<Statement, Statement>;
+    const pairs: [TemplateValue, Statement][] = [];
+    for (const [key, item] of given) pairs.push([this.evaluate(key, environment), item]);
+    if (pairs.some(([{ type }]) => type === "IntegerValue"))
+      return new KeyedDict(pairs.map(([key, item]) => [key, this.evaluate(item, environment)]));
+    const value = new Map(pairs.map(([key, item]) => [evaluatedNode(key), item]));
+    return super.step({ ...node, value } as unknown as Statement, environment);
+  }
+
+  private member(node: Node, environment: Environment): TemplateValue {
+    const property = node.property as Node;
+    if (!node.computed || property.type === "SliceExpression") return super.step(node, environment);
+    const object = this.evaluate(node.object as Statement, environment);
+    const key = this.evaluate(property, environment);
+    if (object instanceof KeyedDict) {
+      const value = object.at(key);
+      if (value !== undefined) return value;
+    }
+    // Whatever is no key of a dictionary has no value in Jinja, and is no error.
+    if (object.type === "ObjectValue" && key.type !== "StringValue")
+      return new Environment().set("none", undefined);
+    const evaluated = { ...node, object: evaluatedNode(object), property: evaluatedNode(key) };
+    return super.step(evaluated as unknown as Statement, environment);
+  }
+
+  /** An undefined value has no items, and is no error to walk along. */
+  private loop(node: Node, environment: Environment): TemplateValue {
+    if ((node.iterable as Node).type === "SelectExpression") return super.step(node, environment);
+    const items = this.evaluate(node.iterable as Statement, environment);
+    const iterable = evaluatedNode(items.type === "UndefinedValue" ? new List([]) : items);
+    return super.step({ ...node, iterable } as unknown as Statement, environment);
+  }
+
   private unary(node: Node, environment: Environment): TemplateValue {
     if ((node.operator as { value: string }).value === "not") return super.step(node, environment);
     const argument = this.evaluate(node.argument as Statement, environment);
@@ -157,9 +201,13 @@ class PythonInterpreter extends BoundedInterpreter {
   }
 
   private test(node: Node, environment: Environment): TemplateValue {
-    if ((node.test as { value: string }).value !== "float") return super.step(node, environment);
+    const name = (node.test as { value: string }).value;
+    if (name !== "float" && name !== "iterable" && name !== "sequence") return super.step(node, environment);
     const operand = this.evaluate(node.operand as Statement, environment);
-    return new Truth((operand.type === "FloatValue") !== node.negate);
+    if (name === "float") return new Truth((operand.type === "FloatValue") !== node.negate);
+    // An undefined value is an empty list to who asks.
+    if (operand.type === "UndefinedValue") return new Truth(!node.negate);
+    return super.step({ ...node, operand: evaluatedNode(operand) } as Statement, environment);
   }
 
   private filter(node: Node, environment: Environment): TemplateValue {
@@ -169,6 +217,8 @@ class PythonInterpreter extends BoundedInterpreter {
     const operand = this.evaluate(node.operand as Statement, environment);
     // An undefined value is empty to Python's filters, and None is to those that pick items.
     const empty = operand.type === "UndefinedValue";
+    if (empty && OF_TEXT.has(String(name)))
+      return super.step({ ...node, operand: evaluatedNode(new Text("")) } as Statement, environment);
     if (empty && name === "length") return new Integer(0);
     if (
       (empty && name === "list") ||
@@ -226,6 +276,8 @@ class PythonInterpreter extends BoundedInterpreter {
   }
 }
 
+/** Filters that begin with str() in Jinja, and give no items. */
+const OF_TEXT = new Set(["trim", "upper", "lower", "capitalize", "title", "replace", "indent", "escape"]);
 const EMPTYABLE = new Set(["selectattr", "rejectattr", "map"]);
 
 interface Arguments {

@@ -175,7 +175,7 @@ describe("real templates", () => {
   }
 
   /** These cannot be masked: the template itself fails without tools or documents, or wants a turn's form of its own. */
-  const REFUSED = /ByteDance-Seed-OSS|command-r-plus-tool_use|Hermes-[23]|firefunction/;
+  const REFUSED = /command-r-plus-tool_use|Hermes-[23]|firefunction/;
   const files = hasAssets
     ? readdirSync(asset("tokenizers/chat-templates")).filter((name) => name.endsWith(".jinja"))
     : [];

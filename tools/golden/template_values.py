@@ -27,7 +27,17 @@ TEMPLATES = [
 ABSENT = [
     "{{ y | length }}", "{{ y | list | length }}", "{{ y | selectattr('a', 'equalto', 'b') | list | length }}",
     "{{ none | rejectattr('a') | list | length }}", "{{ y | map(attribute='a') | list | length }}", "{{ y }}{{ y ~ 1 }}",
+    "<{{ y | trim }}{{ y | upper }}>", "{% for k in y %}{{ k }}{% endfor %}.", "{{ y is iterable }}{{ y is sequence }}",
+    "{{ {'a': 1}[y] is defined }}{{ {'a': 1}[2] is defined }}",
     "{{ none }}", "{{ y == none }}{{ y == z }}{{ '1' == 1 }}{{ true == 1 }}{{ [1, 'a'] == [1.0, 'a'] }}",
+]
+KEYED = [
+    "{% set d = {512: 128, 0: 'a', 16384: none} %}" + rest for rest in (
+        "{% for k, v in d | dictsort %}{{ k + 1 }}:{{ v }};{% endfor %}", "{{ d[512] }}{{ d[16384] }}{{ d[7] is defined }}",
+        "{% for k in d %}{{ k * 2 }},{% endfor %}", "{% for k, v in d.items() %}{{ k }}={{ v }},{% endfor %}",
+        "{{ d.get(0) }}{{ d.get(1, 'none') }}{{ 512 in d }}{{ '512' in d }}{{ 3 not in d }}", "{{ d | length }}{{ d | tojson }}",
+        "{{ d.keys() | list | length }}{{ d.values() | list | length }}{% if d %}yes{% endif %}",
+    )
 ]
 NUMERIC = [
     "{{ x + 1 }}", "{{ x - 0.5 }}", "{{ x * 2 }}", "{{ x / 4 }}", "{{ x // 5 }}", "{{ x % 7 }}", "{{ -x }}", "{{ x > 10 }}",
@@ -54,7 +64,7 @@ def main():
             if isinstance(value, str) and "in x" in template:
                 continue  # letters of a text: nothing to do with numbers
             cases.append({"value": written, "template": template, "text": rendered(template, value)})
-    for template in ABSENT:
+    for template in ABSENT + KEYED:
         cases.append({"value": "0", "template": template, "text": rendered(template, 0)})
     write("template-values.json", {"versions": versions("transformers", "jinja2"), "cases": cases})
 
