@@ -11,9 +11,9 @@ namespace {
 
 /** One thread's working memory: lanes [.][64] and rows [64][width]. */
 struct BackwardScratch {
-  float *q, *dOut, *dq, *probability, *dScore, *qRows, *dOutRows, *delta, *lse, *ones, *packedK, *packedV;
+  float *q, *dOut, *dq, *probability, *dScore, *qRows, *dOutRows, *delta, *lse, *share, *ones, *packedK, *packedV;
   static int64_t size(int64_t headDim) {
-    return (3 * headDim + 2 * kTileKeys + 2 * sumsWidth(headDim) + 3) * kTileRows + 2 * headDim * kTileKeys;
+    return (3 * headDim + 2 * kTileKeys + 2 * sumsWidth(headDim) + 4) * kTileRows + 2 * headDim * kTileKeys;
   }
   BackwardScratch(float* memory, int64_t headDim) {
     const int64_t width = sumsWidth(headDim);
@@ -26,7 +26,8 @@ struct BackwardScratch {
     dOutRows = qRows + width * kTileRows;
     delta = dOutRows + width * kTileRows;
     lse = delta + kTileRows;
-    ones = lse + kTileRows;
+    share = lse + kTileRows;
+    ones = share + kTileRows;
     packedK = ones + kTileRows;
     packedV = packedK + headDim * kTileKeys;
   }
@@ -40,16 +41,55 @@ void copyRows(const TileRows& t, const float* x, int64_t headDim, int64_t width,
   }
 }
 
+/**
+ * delta[r] = sum over D of dOut * out, added up in the order of dP's own sums: where a row's weight is all on one key, out
+ * is that key's v, and dP - delta is 0 to the bit. An optimizer that divides a gradient by its size makes steps of
+ * what rounding leaves there. `outLanes` is working memory [D][64].
+ */
+void laneDeltas(const AttentionBackwardArgs& b, const TileRows& t, float* outLanes, const BackwardScratch& s) {
+  rowsToLanes(t, b.f.out, b.f.headDim, 1.0f, outLanes);
+  for (int v = 0; v < t.vectors; v++) {
+    Vec total = {};
+    for (int64_t d = 0; d < b.f.headDim; d++) {
+      const int64_t at = d * kTileRows + v * kLanes;
+      total = multiplyAdd(load(outLanes + at), load(s.dOut + at), total);
+    }
+    store(s.delta + v * kLanes, total);
+  }
+}
+
+/**
+ * Of rows whose keys are all here: delta becomes the sum of P dP of the very P and dP that dS is made of, and `share`
+ * what brings P's sum to 1. Both are right but for the rounding of `out` and `lse`, which is large beside what is
+ * left where nearly all of a row's weight is on one key. `share` comes as the weight of the row's sink, whose dP is 0.
+ */
+void settleRows(int vectors, int64_t keys, const BackwardScratch& s) {
+  for (int v = 0; v < vectors; v++) {
+    const int lane = v * kLanes;
+    const Vec lse = load(s.lse + lane), delta = load(s.delta + lane);
+    Vec total = load(s.share + lane), rest = -(total * delta);
+    for (int64_t j = 0; j < keys; j++) {
+      const int64_t at = j * kTileRows + lane;
+      const Vec probability = exponentialBase2(load(s.probability + at) - lse);
+      total += probability;
+      rest = multiplyAdd(probability, load(s.dScore + at) - delta, rest);
+    }
+    const Vec share = 1.0f / total;
+    store(s.share + lane, share);
+    store(s.delta + lane, multiplyAdd(rest, share, delta));
+  }
+}
+
 /** Scores to probabilities and dP to dS = scale * P * (dP - delta), both [keys][64] in place; capSlope takes `over`. */
 template <bool Capped>
 void softmaxBackward(int vectors, int64_t keys, float scale, float over, const BackwardScratch& s) {
   for (int v = 0; v < vectors; v++) {
     const int lane = v * kLanes;
-    const Vec lse = load(s.lse + lane), delta = load(s.delta + lane);
+    const Vec lse = load(s.lse + lane), delta = load(s.delta + lane), share = load(s.share + lane);
     for (int64_t j = 0; j < keys; j++) {
       float* p = s.probability + j * kTileRows + lane;
       float* d = s.dScore + j * kTileRows + lane;
-      const Vec score = load(p), probability = exponentialBase2(score - lse);
+      const Vec score = load(p), probability = exponentialBase2(score - lse) * share;
       store(p, probability);
       const Vec slope = probability * (load(d) - delta) * scale;
       if constexpr (Capped) store(d, slope * capSlope(score, over));
@@ -76,11 +116,11 @@ struct PlainBackwardTiles {
     copyRows(t, a.q, d, width, s.qRows);
     copyRows(t, b.dOut, d, width, s.dOutRows);
     for (int r = 0; r < kTileRows; r++) {
-      s.delta[r] = 0;
       s.ones[r] = 1;
+      s.share[r] = 1;
       s.lse[r] = r < t.rows ? a.lse[t.scalar[r]] * kLog2E : 0;
     }
-    rowDeltas(b, t, [](Vec dOut) { return dOut; }, s.delta);
+    laneDeltas(b, t, s.dq, s);
     const Start start = fresh ? Start::Zero : Start::Add;
     for (int64_t key = tile.keysBegin; key < tile.keysEnd; key += kTileKeys) {
       const int64_t keys = smaller(kTileKeys, tile.keysEnd - key);
@@ -92,6 +132,10 @@ struct PlainBackwardTiles {
                                            kTileRows, Start::Zero, nullptr});
       if (a.softcap > 0) capScores(t.vectors, keys, 1, a.softcap * kLog2E, s.probability);
       if (needsMask(a, t, key, keys)) maskScores(a, t, key, keys, -__builtin_inff(), s.probability);
+      if (tile.keysEnd - tile.keysBegin <= kTileKeys) {
+        for (int r = 0; r < kTileRows; r++) s.share[r] = a.sinks && r < t.rows ? sinkWeight(a, t.scalar[r]) : 0;
+        settleRows(t.vectors, keys, s);
+      }
       if (a.softcap > 0) softmaxBackward<true>(t.vectors, keys, a.scale, 1 / (a.softcap * kLog2E), s);
       else softmaxBackward<false>(t.vectors, keys, a.scale, 0, s);
       const int64_t row = (key - tile.keysBegin) * width;

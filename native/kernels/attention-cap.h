@@ -38,6 +38,9 @@ inline float withSink(float sink, float& largest, float& total) {
   return shrink;
 }
 
+/** The weight that the sink of a row of lse took. */
+inline float sinkWeight(const AttentionArgs& a, int64_t row) { return expf(a.sinks[row % a.heads] - a.lse[row]); }
+
 /** dSinks[h] -= sum over the rows of head h of exp(sink - lse) * (dOut . out), in the order of rows. */
 inline void addSinkGradients(const AttentionBackwardArgs& b) {
   const AttentionArgs& a = b.f;
@@ -51,7 +54,7 @@ inline void addSinkGradients(const AttentionBackwardArgs& b) {
         eachVector(0, a.headDim, [&](int64_t d, const auto& memory) {
           delta = multiplyAdd(memory.load(b.dOut + row * a.headDim + d), memory.load(a.out + row * a.headDim + d), delta);
         });
-        sum += static_cast<double>(expf(a.sinks[h] - a.lse[row])) * sumLanes(delta);
+        sum += static_cast<double>(sinkWeight(a, row)) * sumLanes(delta);
       }
     }
     b.dSinks[h] -= static_cast<float>(sum);

@@ -175,8 +175,8 @@ describe("4-bit experts", () => {
       for (const { name: weight } of experts)
         expect(Buffer.compare(await kept.read(weight), await folder.read(weight)), weight).toBe(0);
       const others = [...kept.tensors].filter(([weight]) => /\.[qo]_proj\.weight$/.test(weight));
-    expect(others.map(([, { dtype }]) => dtype)).toEqual(others.map(() => "U8"));
-    const viewed = fourBitView(denseSource(folder, config), config, "nf4");
+      expect(others.map(([, { dtype }]) => dtype)).toEqual(others.map(() => "U8"));
+      const viewed = fourBitView(denseSource(folder, config), config, "nf4");
       const plain = denseSource(folder, config);
       const onlyExpertsPlain: WeightSource = {
         path: folder.path,
