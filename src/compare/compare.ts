@@ -160,7 +160,7 @@ export class Comparing {
       settled(method) ??
       // The base in 4 bits hardly moves the best rate of an adapter.
       (method === "qlora" ? settled("lora") : undefined) ??
-      resolveOptions(trainDefinition, { model: "-", data: "-", out: "-", method }).learningRate
+      resolveOptions(trainDefinition, { model: "-", data: "-", out: "-", method, objective }).learningRate
     );
   }
 

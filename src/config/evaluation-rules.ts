@@ -3,6 +3,7 @@
 
 import type { TextMetricName } from "../metrics/index.ts";
 import { scoreNamed } from "../metrics/scores.ts";
+import type { ObjectiveName } from "../objectives/index.ts";
 import { UsageError } from "../util/errors.ts";
 
 export interface EvaluationValues {
@@ -17,6 +18,7 @@ export interface EvaluationValues {
   readonly minDelta?: number;
   readonly averageCheckpoints?: number;
   readonly saveEvery?: number;
+  readonly objective: ObjectiveName;
 }
 
 /** UsageError where one of them is missing; else what follows from them: the score that is watched and its metric. */
@@ -40,6 +42,7 @@ export function checkEvaluation<V extends EvaluationValues>(
     if (value !== undefined && rows === undefined)
       throw new UsageError(`${flag} needs rows to evaluate on: add --eval-data F or --eval-fraction X.`);
   }
+  if (keepBest !== undefined) checkScore(scoreNamed(keepBest).name, values.objective);
   if (keepBest !== undefined && evalEvery === undefined)
     throw new UsageError(`${asked} needs evaluations to choose among: add --eval-every N.`);
   if (values.minDelta !== undefined && patience === undefined)
@@ -52,6 +55,17 @@ export function checkEvaluation<V extends EvaluationValues>(
     keepBest,
     evalMetrics: withScored(values.evalMetrics, keepBest),
   };
+}
+
+/** Rewards are of objectives that score answers, perplexity is of the cross-entropy. */
+function checkScore(name: string, objective: ObjectiveName): void {
+  const ofPreferences = objective !== "sft";
+  if (name.startsWith("reward") && !ofPreferences)
+    throw new UsageError(`--keep-best ${name} is of preferences: it needs another --objective than sft.`);
+  if (name === "perplexity" && ofPreferences)
+    throw new UsageError(
+      `--keep-best perplexity is of --objective sft; with ${objective}, take loss or rewardAccuracy.`,
+    );
 }
 
 /** The metrics of answers, with the one that is watched. */

@@ -222,6 +222,8 @@ export const trainDefinition = defineOptions({
   ],
   finish(values) {
     const evaluation = checkEvaluation(values);
+    if (values.neftuneAlpha !== undefined && values.objective !== "sft")
+      throw new UsageError(`--neftune-alpha is of --objective sft; ${values.objective} has no noise.`);
     if (values.method === "full" && values.initAdapter !== undefined) {
       throw new UsageError("--init-adapter needs --method lora or qlora: full fine-tuning has no adapter.");
     }

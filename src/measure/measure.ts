@@ -8,6 +8,7 @@ import { warningsOf } from "../data/dataset-report.ts";
 import { toExamples } from "../data/index.ts";
 import { readRows } from "../data/read-rows.node.ts";
 import { type Rendering, type Sample, targetTokensOf } from "../data/render.ts";
+import type { Example, RowsWanted } from "../data/row.ts";
 import type { Collective } from "../distributed/collective.ts";
 import type { TextMetricName } from "../metrics/index.ts";
 import { perplexityOf } from "../metrics/perplexity.ts";
@@ -136,20 +137,28 @@ async function answer(
 
 /**
  * The prompts of the rows of a file that these samples were made of: without those that were dropped for their length, or
- * held back.
+ * held back. Of preferences the chosen answers are the references.
  */
 export async function promptsOf(
   file: string,
   samples: readonly Sample[],
   rendering: Rendering,
   warn?: (message: string) => void,
+  wanted?: RowsWanted,
 ): Promise<TextPrompt[]> {
   const kept = new Set(samples.map((sample) => sample.rowId.line));
-  const examples = toExamples(await readRows(file)).rows.filter(({ id }) => kept.has(id.line));
+  const examples = toExamples(await readRows(file), wanted).rows.filter(
+    ({ id, example }) => kept.has(id.line) && !isBad(example),
+  );
   const { prompts, withoutAnswer } = groupPrompts(examples, rendering);
   if (withoutAnswer > 0 && prompts.length > 0)
     warn?.(`${withoutAnswer} rows have no prompt to answer and were left out of the text metrics.`);
   return prompts;
+}
+
+/** An answer rated bad is no reference. */
+function isBad(example: Example): boolean {
+  return example.kind === "alternatives" && example.label === false;
 }
 
 export function refuseWithoutPrompts(file: string, prompts: readonly TextPrompt[]): void {

@@ -75,7 +75,8 @@ export async function preflightRun(
     sampleTokens: packing ? packTokens(options) : most(({ ids }) => ids.length),
   };
   const memory = await fitMemory(model, options, sizes, largestBatch(options, data));
-  const adapts = options.method !== "full";
+  // What preferences teach is not counted in tokens.
+  const adapts = options.method !== "full" && options.objective === "sft";
   const capacity = adapts ? capacityOf(report, memory.prediction.trainableParameters) : undefined;
   const findings = [
     ...report.findings,

@@ -23,8 +23,8 @@ const ranges: Readonly<Record<Method, readonly [low: number, high: number]>> = {
 };
 /** As fastai's: the weight of the past in the smoothed loss at a hundred steps. */
 const smoothingOfHundred = 0.9;
-/** A smoothed loss so many times the lowest one does not come back. */
-const hopeless = 3;
+/** A smoothed loss that has gone up by as much as it ever fell, or by this part of the first one, does not come back. */
+const hopelessRise = 0.5;
 
 /** Steps through the run's own batches at rising rates. UserError when the loss never fell. */
 export async function findLearningRate(
@@ -82,7 +82,8 @@ export async function sweep(
     const smoothed = sum / weight;
     curve.push({ learningRate, loss, smoothed });
     best = Math.min(best, smoothed);
-    if (smoothed > hopeless * best) break;
+    const first = curve[0]!.smoothed;
+    if (smoothed - best > Math.max(first - best, hopelessRise * Math.abs(first))) break;
   }
   return { ...suggestionOf(curve), stopped: curve.length < steps, curve };
 }

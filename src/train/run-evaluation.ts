@@ -6,6 +6,7 @@ import { generateBatch } from "../generate/generate.ts";
 import { greedy } from "../generate/sampler.ts";
 import { predictTexts, scoreTexts, type TextPrompt } from "../measure/evaluate-text.ts";
 import { promptsOf, refuseWithoutPrompts, warnOfLength } from "../measure/measure.ts";
+import { objectives } from "../objectives/index.ts";
 import { judge, watchRuleOf } from "./best-step.ts";
 import type { RunState } from "./checkpoint.ts";
 import type { AnswerScores, EvalEvent, ForgetEvent } from "./events.ts";
@@ -95,7 +96,7 @@ async function loadPrompts({ options, data, trainable, warn }: RunParts): Promis
   const { tokenizer, template } = trainable.model.text;
   const file = options.evalData ?? options.data;
   const rendering = { tokenizer, template, trainOn: options.trainOn };
-  const prompts = await promptsOf(file, data.evaluation, rendering, warn);
+  const prompts = await promptsOf(file, data.evaluation, rendering, warn, objectives[options.objective].rows);
   refuseWithoutPrompts(file, prompts);
   warnOfLength(prompts, options.maxNewTokens, trainable.model.config.maxPositions, warn);
   return prompts;

@@ -164,6 +164,36 @@ describe("--keep-best", () => {
   });
 });
 
+describe("of preferences", () => {
+  const pairs = makeRows(24).map(({ prompt, completion }, i) => ({
+    ...{ prompt, chosen: completion, rejected: ` not ${makeRows(24)[(i + 5) % 24]!.completion.trim()}` },
+  }));
+  const data = writeRows(join(folder, "pairs.jsonl"), pairs);
+  const flags = {
+    ...{ data, objective: "orpo", evalFraction: 0.25, evalEvery: 2, maxSteps: 10, learningRate: 3e-3 },
+    ...{ keepBest: "reward-margin", evalMetrics: "chrf", maxNewTokens: 6, forget: evalData },
+  };
+
+  it("goes by rewards, and scores answers against the chosen ones", async () => {
+    const { summary, evaluations, out } = await train(flags);
+    const most = Math.max(...evaluations.map((event) => event.rewardMargin!));
+    expect(summary.best).toMatchObject({ metric: "rewardMargin", value: most });
+    for (const event of evaluations) expect(event.chrf).toBeGreaterThanOrEqual(0);
+    const stopped = join(folder, "stopped-pairs");
+    for (const stopAfter of [3, 6])
+      await train({ ...flags, out: stopped, resume: existsSync(stopped), stopAfter });
+    await train({ ...flags, out: stopped, resume: true });
+    expect(resultOf(stopped)).toEqual(resultOf(out));
+  });
+
+  it("has no rewards without them, and no perplexity with them", async () => {
+    await expect(train({ ...flags, objective: "sft" })).rejects.toThrow(/rewardMargin is of preferences/);
+    await expect(train({ ...flags, keepBest: "perplexity" })).rejects.toThrow(
+      /perplexity is of --objective sft/,
+    );
+  });
+});
+
 describe("--average-checkpoints", () => {
   it("leaves the mean of the last checkpoints' parameters, measured", async () => {
     const flags = {

@@ -71,6 +71,19 @@ it("takes kinds of adapters and beginnings as rows, each with all seeds", () => 
   expect(markdown).toMatch(/ ± /);
 });
 
+it("takes objectives as rows, at the rates of their own", () => {
+  const pairs = makeRows(24).map(({ prompt, completion }) => ({
+    prompt,
+    chosen: completion,
+    rejected: " no",
+  }));
+  const data = writeRows(join(folder, "pairs.jsonl"), pairs);
+  const more = ["--data", data, "--methods", "lora", "--objectives", "dpo,orpo", "--max-steps", "3"];
+  const { rows } = JSON.parse(succeed(...args("objectives", ...more)).stdout) as { rows: Row[] };
+  expect(rows.map(({ name }) => name)).toEqual(["base", "lora-dpo-r8", "lora-orpo-r8"]);
+  expect(rows[1]!.scores.perplexity).not.toBe(rows[2]!.scores.perplexity);
+});
+
 it("says no difference of runs that are one and the same", () => {
   const { stdout } = succeed(
     ...args("same", "--methods", "lora", "--ranks", "4,8", "--learning-rates", "1e-9"),
