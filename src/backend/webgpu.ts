@@ -43,6 +43,8 @@ export interface WebGpuOptions extends BackendOptions {
   readonly bindingLimit?: number;
   /** For tests: subgroup matrices of this shape, whatever the adapter says of itself. */
   readonly matrix?: MatrixShape;
+  /** For tests: lanes of the subgroups that products are made by, 0 for a GPU's kernels, whatever the adapter. */
+  readonly lanes?: number;
   /** Measures tiles of these sides into this store, whatever the adapter. */
   readonly tuning?: TuningStore;
   readonly tunedSides?: readonly number[];
@@ -78,11 +80,11 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
 
 /** What kernels are launched with on an open device. */
 export function partsOn(opened: OpenDevice, bindingLimit?: number): Gpu {
-  const { device, failure, tier, matrix } = opened;
+  const { device, failure, tier, matrix, lanes } = opened;
   const memory = new Memory(device, failure);
   const pipelines = new Pipelines(device, failure, matrix?.controls && matrix.subgroupSize);
   const commands = new Commands(device, memory, pipelines, failure, bindingLimit);
-  return { commands, memory, pipelines, tier, matrix, limits: device.limits, tiles: new TileChoices() };
+  return { commands, memory, pipelines, tier, matrix, lanes, limits: device.limits, tiles: new TileChoices() };
 }
 
 /** The backend over an open device and its parts. */

@@ -21,6 +21,8 @@ export interface OpenDevice {
   readonly software: boolean;
   /** M, N, K of one subgroup matrix product and the subgroup's size; set in tier "matrix". */
   readonly matrix?: MatrixShape;
+  /** Lanes of a subgroup, on a program on the CPU whose products are made a subgroup at a time. */
+  readonly lanes?: number;
   readonly failure: Failure;
 }
 
@@ -72,6 +74,16 @@ export function isSoftware(adapter: GPUAdapter): boolean {
 export function matrixShape(adapter: GPUAdapter): MatrixShape | undefined {
   const offer = matrixOffer(adapter);
   return "missing" in offer ? undefined : offer;
+}
+
+/**
+ * Lanes of a subgroup on a program on the CPU, which makes products a subgroup at a time (gemm-lanes.wgsl); 0 on a real GPU, and
+ * where subgroups are missing, vary in size or are not of 4, 8 or 16 lanes.
+ */
+export function subgroupLanes(adapter: GPUAdapter): number {
+  const { subgroupMinSize: least, subgroupMaxSize: most } = adapter.info;
+  if (!isSoftware(adapter) || !adapter.features.has("subgroups") || least !== most) return 0;
+  return [4, 8, 16].includes(most) ? most : 0;
 }
 
 const mostSide = 16;
@@ -151,12 +163,15 @@ export async function openDevice(
   {
     tier: wanted,
     matrix = matrixShape(adapter),
-  }: { readonly tier?: Tier; readonly matrix?: MatrixShape } = {},
+    lanes: wantedLanes = subgroupLanes(adapter),
+  }: { readonly tier?: Tier; readonly matrix?: MatrixShape; readonly lanes?: number } = {},
 ): Promise<OpenDevice> {
   const tier = chooseTier(adapter, precision, matrix, wanted);
   const requiredFeatures: GPUFeatureName[] = [];
   if (tier !== "f32") requiredFeatures.push("shader-f16");
-  if (tier === "matrix") requiredFeatures.push("subgroups", matrixFeature as GPUFeatureName);
+  const lanes = tier === "matrix" ? 0 : wantedLanes;
+  if (tier === "matrix") requiredFeatures.push(matrixFeature as GPUFeatureName);
+  if (tier === "matrix" || lanes > 0) requiredFeatures.push("subgroups");
   if (tier === "matrix" && matrix?.controls) requiredFeatures.push(sizeFeature as GPUFeatureName);
   if (adapter.features.has("timestamp-query")) requiredFeatures.push("timestamp-query");
   const requiredLimits: Record<string, number> = {};
@@ -169,6 +184,7 @@ export async function openDevice(
     adapterName: adapterName(adapter),
     software: isSoftware(adapter),
     matrix: tier === "matrix" ? matrix : undefined,
+    lanes: lanes > 0 ? lanes : undefined,
     failure: new Failure(device),
   };
 }

@@ -14,6 +14,8 @@ export interface Gpu {
   readonly memory: Memory;
   readonly tier: Tier;
   readonly matrix?: MatrixShape;
+  /** Lanes of a subgroup where products take gemm-lanes.wgsl: on adapters that are programs on a CPU. */
+  readonly lanes?: number;
   readonly limits: GPUSupportedLimits;
   /** Tiles of the products that were measured to be fastest here (tuning.ts). */
   tiles: TileChoices;

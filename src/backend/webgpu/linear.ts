@@ -51,7 +51,9 @@ function linear(gpu: Gpu, x: Tensor, parts: readonly LinearPart[]): void {
     return;
   }
   const adapters = parts.flatMap(({ adapter }) => (adapter ? [adapter] : []));
-  for (const adapter of adapters) if (hasDropout(adapter)) plainU(gpu, x, adapter);
+  // Lanes gain nothing from a kernel that makes several narrow products at once.
+  const alone = (adapter: Adapter) => gpu.lanes !== undefined || hasDropout(adapter);
+  for (const adapter of adapters) if (alone(adapter)) plainU(gpu, x, adapter);
   const packs = products.some((product) => readsPacked(gpu, product));
   withScratch(gpu, packs ? packedLayout(tokens, inputs).sizeBytes : 16, (memory) => {
     const sizeBytes = packedLayout(tokens, inputs).sizeBytes;
@@ -59,7 +61,7 @@ function linear(gpu: Gpu, x: Tensor, parts: readonly LinearPart[]): void {
     project(
       gpu,
       x,
-      adapters.filter((adapter) => !hasDropout(adapter)),
+      adapters.filter((adapter) => !alone(adapter)),
       packed,
     );
     for (const [i, { adapter, y }] of parts.entries()) {
@@ -156,7 +158,9 @@ function backwardOf(
         const du = {
           ...{ buffer: duMemory, byteOffset: 4 * column, sizeBytes: 4 * (tokens * ldu - column) },
         };
-        if (packed || rank > 0) {
+        if (gpu.lanes && rank > 0) {
+          laneProjection(gpu, dy, adapter!, du, ldu);
+        } else if (packed || rank > 0) {
           projectRows(gpu, {
             ...{ source: operand(dy), rows: tokens, columns: outputs, pitch: outputs, packed },
             scale: adapter?.scale ?? 1,
@@ -188,6 +192,14 @@ function backwardOf(
       });
     });
   });
+}
+
+/** Columns of du: scale dy B. */
+function laneProjection(gpu: Gpu, dy: Tensor, adapter: Adapter, du: Operand, ldc: number): void {
+  const [m, k] = dy.shape as [number, number];
+  const n = adapter.b.shape[1]!;
+  const c: Tensor = { buffer: du.buffer, byteOffset: du.byteOffset, shape: [m, n], dtype: "f32" };
+  multiply(gpu, { m, n, k, a: dy, b: adapter.b, bTransposed: true, c, ldc, scale: adapter.scale });
 }
 
 export function linearKernels(gpu: Gpu): Pick<Kernels, "linear" | "linearBackward"> {

@@ -13,7 +13,7 @@ import { matrixConstants, type PackedRows, withPackedRows } from "./packed-rows.
 import type { Variant } from "./pipelines.ts";
 import { denseForm, type Form, formOfB, matrixFormOfB, part } from "./product-operands.ts";
 import type { ShaderSource } from "./shaders.ts";
-import { chooseMatrixTile, chooseTile, splitsOf } from "./tiles.ts";
+import { chooseMatrixTile, chooseTile, laneTile, splitsOf } from "./tiles.ts";
 
 export interface Product {
   readonly m: number;
@@ -27,6 +27,8 @@ export interface Product {
   readonly bTransposed?: boolean;
   /** f32 [m, n]. */
   readonly c: Tensor;
+  /** Elements from a row of C to the next; absent: n. */
+  readonly ldc?: number;
   readonly accumulate?: boolean;
   readonly scale?: number;
   readonly bias?: Tensor;
@@ -122,13 +124,18 @@ function multiplyWindow(gpu: Gpu, p: Product, w: Window): void {
     runVector(gpu, p, w, a, b);
     return;
   }
+  if (gpu.lanes) {
+    const constants = { LANES: gpu.lanes, TABLES: isQuantized(p.b) ? 1 : 0 };
+    runTiled(gpu, p, w, { kernel: "gemm-lanes", a, b, tile: laneTile(gpu.lanes, w.n), constants });
+    return;
+  }
   const { BM, BN, BK, TM, TN } = chooseTile(gpu, w, b.half);
   runTiled(gpu, p, w, { kernel: "gemm", a, b, tile: { BM, BN, BK }, constants: { TM, TN } });
 }
 
 /** C, the addends and the adapter of a window, C's rows four elements at a time where that is possible; the epilogue's flags. */
 function resultOf(gpu: Gpu, p: Product, w: Window) {
-  const quads = [p.c, p.bias, p.residual].every((t) => !t || t.byteOffset % 16 === 0) && p.n % 4 === 0;
+  const quads = [p.c, p.bias, p.residual].every((t) => !t || t.byteOffset % 16 === 0) && p.n % 4 === 0 && (p.ldc ?? 0) % 4 === 0;
   const unit = quads ? 16 : 4;
   const { nothing } = gpu.commands;
   const { bias, residual, adapter } = p;
@@ -144,17 +151,26 @@ function resultOf(gpu: Gpu, p: Product, w: Window) {
   const adapterParts = factor && [adapter!.u, part(factor, 0, factor.shape[0]!, 0, factor.shape[1]!, 4)];
   return {
     quads,
-    c: part(p.c, w.m0, w.m, w.n0, w.n, unit),
+    c: { ...partOfC(p, w), unit },
     addend: biasPart ?? residualPart ?? nothing,
     second: adapterParts ?? [(bias && residualPart) || nothing, nothing],
     flags: addends | (accumulate ? 4 : 0),
   };
 }
 
+function partOfC({ c, n, ldc = n }: Product, w: Window): Operand {
+  const byteOffset = c.byteOffset + 4 * (w.m0 * ldc + w.n0);
+  return { buffer: c.buffer, byteOffset, sizeBytes: 4 * ((w.m - 1) * ldc + w.n) };
+}
+
 /** What a kernel's epilogue is made of. */
-function epilogueOf(quads: boolean, adapter: boolean): Pick<Variant, "files" | "aliases"> {
+function epilogueOf(
+  quads: boolean,
+  adapter: boolean,
+  flags: "read" | "known" = "read",
+): Pick<Variant, "files" | "aliases"> {
   return {
-    files: [adapter ? "adapter" : "no-adapter", quads ? "epilogue-vec4" : "epilogue"],
+    files: [`flags-${flags}`, adapter ? "adapter" : "no-adapter", quads ? "epilogue-vec4" : "epilogue"],
     aliases: { Addend: quads ? "vec4f" : "f32" },
   };
 }
@@ -179,12 +195,17 @@ function runVector(gpu: Gpu, p: Product, w: Window, a: Form, b: Form): void {
 
 /** A tiled kernel with its operands in the forms it reads. */
 interface TiledKernel {
-  readonly kernel: "gemm" | "gemm-matrix";
+  readonly kernel: "gemm" | "gemm-matrix" | "gemm-lanes";
   readonly a: Form & { readonly lda?: number; readonly firstRow?: number };
   readonly b: Form;
   readonly tile: { readonly BM: number; readonly BN: number; readonly BK: number };
   readonly constants: Readonly<Record<string, number>>;
 }
+
+const extensionsOf: Readonly<Record<string, readonly string[]>> = {
+  "gemm-matrix": ["f16", "subgroups", "chromium_experimental_subgroup_matrix"],
+  "gemm-lanes": ["subgroups"],
+};
 
 function runTiled(gpu: Gpu, p: Product, w: Window, { kernel, a, b, tile, constants }: TiledKernel): void {
   const result = resultOf(gpu, p, w);
@@ -201,17 +222,18 @@ function runTiled(gpu: Gpu, p: Product, w: Window, { kernel, a, b, tile, constan
     B_MODE: p.bTransposed ? 1 : 0,
     DROPOUT: mask,
     ADAPTER: p.adapter ? 1 : 0,
+    ...(kernel === "gemm-lanes" ? { FLAGS: splits > 1 ? 0 : result.flags } : {}),
   };
   const label = [kernel, ...Object.values(specialised), a.name, b.name, quads];
   const pipeline = gpu.pipelines.get(label, (): Variant => {
     const halfTile = kernel === "gemm" && gpu.tier !== "f32" && b.half;
-    const matrixExtensions = ["f16", "subgroups", "chromium_experimental_subgroup_matrix"];
-    const { files, aliases } = epilogueOf(quads, p.adapter !== undefined);
+    const known = kernel === "gemm-lanes" ? "known" : "read";
+    const { files, aliases } = epilogueOf(quads, p.adapter !== undefined, known);
     return {
       files: ["product-params", ...maskFiles(mask), ...a.files, ...b.files, ...files, kernel],
       constants: { ...specialised, ...b.constants },
       aliases: { ...aliases, ...(kernel === "gemm" ? { TileB: halfTile ? "f16" : "f32" } : {}) },
-      extensions: kernel === "gemm-matrix" ? matrixExtensions : halfTile ? ["f16"] : [],
+      extensions: extensionsOf[kernel] ?? (halfTile ? ["f16"] : []),
       offsetWords,
     };
   });
@@ -280,7 +302,7 @@ function paramsOf(p: Product, w: Window, run: Run): number[] {
     w.k,
     run.lda,
     p.b.shape[1]!,
-    p.n,
+    p.ldc ?? p.n,
     run.perSplit ?? w.k,
     run.splitStride ?? 0,
     run.flags,

@@ -80,8 +80,15 @@ export function chooseTile(
   return tile;
 }
 
-/** Workgroups that a product should have at least, lest most of a GPU stands idle. */
+/** The tile of gemm-lanes.wgsl: four rows a lane; narrower products waste no columns. */
+export function laneTile(lanes: number, n: number): { readonly BM: number; readonly BN: number; readonly BK: number } {
+  const columns = n <= 8 ? 8 : 16;
+  return { BM: 4 * lanes, BN: Math.max(lanes, columns), BK: 4 };
+}
+
+/** Workgroups that a product should have at least, lest most of a GPU, or a core of a CPU, stands idle. */
 const busyGroups = 128;
+const busyLaneGroups = 16;
 /** K elements that a slice has at least, and bytes of partial products at most. */
 const sliceLength = 256;
 const partialBytes = 32 * 2 ** 20;
@@ -93,7 +100,10 @@ export function splitsOf(
   tile: { readonly BM: number; readonly BN: number },
 ): number {
   const groups = countTiles(m, n, tile);
-  const wanted = Math.min(Math.ceil(busyGroups / groups), Math.floor(k / sliceLength));
+  const wanted = Math.min(
+    Math.ceil((gpu.lanes ? busyLaneGroups : busyGroups) / groups),
+    Math.floor(k / sliceLength),
+  );
   const fitting = Math.floor(Math.min(partialBytes, gpu.commands.bindingLimit - 256) / (4 * m * n));
   return Math.max(1, Math.min(wanted, fitting));
 }

@@ -9,10 +9,10 @@ fn emit4(m: u32, n: u32, product: vec4f) {
   var v = product * p.scale;
   if (DROPOUT == 3u) { v *= mask4(m, n); }
   let at = (m * p.ldc + n) >> 2u;
-  if ((p.flags & 1u) != 0u) { v += addend[p.addend + (n >> 2u)]; }
-  if ((p.flags & 2u) != 0u) { v += addend[p.addend + at]; }
-  if ((p.flags & 8u) != 0u) { v += secondAddend(at); }
-  if ((p.flags & 4u) != 0u) { v += c[p.c + at]; }
+  if (adds(1u)) { v += addend[p.addend + (n >> 2u)]; }
+  if (adds(2u)) { v += addend[p.addend + at]; }
+  if (adds(8u)) { v += secondAddend(at); }
+  if (adds(4u)) { v += c[p.c + at]; }
   c[p.c + at] = v;
 }
 

@@ -13,10 +13,10 @@ fn emit4(m: u32, n: u32, product: vec4f) {
     if (n + i < p.n) {
       var value = v[i];
       let at = m * p.ldc + n + i;
-      if ((p.flags & 1u) != 0u) { value += addend[p.addend + n + i]; }
-      if ((p.flags & 2u) != 0u) { value += addend[p.addend + at]; }
-      if ((p.flags & 8u) != 0u) { value += secondAddend(at); }
-      if ((p.flags & 4u) != 0u) { value += c[p.c + at]; }
+      if (adds(1u)) { value += addend[p.addend + n + i]; }
+      if (adds(2u)) { value += addend[p.addend + at]; }
+      if (adds(8u)) { value += secondAddend(at); }
+      if (adds(4u)) { value += c[p.c + at]; }
       c[p.c + at] = value;
     }
   }
