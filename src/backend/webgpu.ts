@@ -84,7 +84,16 @@ export function partsOn(opened: OpenDevice, bindingLimit?: number): Gpu {
   const memory = new Memory(device, failure);
   const pipelines = new Pipelines(device, failure, matrix?.controls && matrix.subgroupSize);
   const commands = new Commands(device, memory, pipelines, failure, bindingLimit);
-  return { commands, memory, pipelines, tier, matrix, lanes, limits: device.limits, tiles: new TileChoices() };
+  return {
+    commands,
+    memory,
+    pipelines,
+    tier,
+    matrix,
+    lanes,
+    limits: device.limits,
+    tiles: new TileChoices(),
+  };
 }
 
 /** The backend over an open device and its parts. */

@@ -17,8 +17,8 @@ import { Stage } from "../conformance/stage.ts";
 const dawn = ["backend=null", "enable-dawn-features=allow_unsafe_apis"];
 const matrix = { m: 16, n: 16, k: 16, subgroupSize: 32 };
 
-async function openNull(tier: Tier): Promise<Backend | null> {
-  return openWebGpu({ tier, precision: tier === "f32" ? "fp32" : "fp16", dawn, matrix });
+async function openNull(tier: Tier, lanes = 0): Promise<Backend | null> {
+  return openWebGpu({ tier, precision: tier === "f32" ? "fp32" : "fp16", dawn, matrix, lanes });
 }
 
 const probe = await openNull("f32");
@@ -99,6 +99,20 @@ const large = [
     shape,
   })),
 ];
+
+describe.skipIf(skip)("products of a subgroup each", () => {
+  it.each([4, 8, 16])("compile for subgroups of %i lanes", async (lanes) => {
+    const backend = (await openNull("f16", lanes))!;
+    for (const { product, run } of kernelCases) {
+      if (!product) continue;
+      const stage = new Stage(backend, false);
+      await run(stage);
+      stage.free();
+    }
+    expect(backend.liveBytes).toBe(0);
+    backend.close();
+  });
+});
 
 describe.skipIf(skip)("shaders of large devices", () => {
   it.each(large)("compile with every tile: $name", async ({ tier, shape }) => {

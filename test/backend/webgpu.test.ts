@@ -346,7 +346,7 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
         writes++;
       },
     };
-    const options = { precision: "fp32", tuning, tunedSides: [64, 128] } as const;
+    const options = { precision: "fp32", tuning, tunedSides: [64, 128], lanes: 0 } as const;
     (await openWebGpu(options))!.close();
     (await openWebGpu(options))!.close();
     expect(writes).toBe(1);

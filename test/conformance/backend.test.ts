@@ -4,7 +4,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
 import { openReference } from "../../src/backend/reference.ts";
-import { conformanceBackends } from "./backends.ts";
+import { cardProducts, conformanceBackends } from "./backends.ts";
 import type { KernelCase } from "./cases/case.ts";
 import { kernelCases } from "./cases/index.ts";
 import { Stage } from "./stage.ts";
@@ -28,7 +28,12 @@ function expectedOf(kernelCase: KernelCase): Promise<Record<string, Float32Array
   return known;
 }
 
-for (const { name, open, skip } of conformanceBackends) {
+const suites = [
+  ...conformanceBackends.map((backend) => ({ ...backend, cases: kernelCases })),
+  ...cardProducts.map((backend) => ({ ...backend, cases: kernelCases.filter(({ product }) => product) })),
+];
+
+for (const { name, open, skip, cases } of suites) {
   describe.skipIf(skip)(`kernels of ${name}${skip ? ` (skipped: ${skip})` : ""}`, () => {
     let backend: Backend;
     beforeAll(async () => {
@@ -36,7 +41,7 @@ for (const { name, open, skip } of conformanceBackends) {
     });
     afterAll(() => backend?.close());
 
-    it.each(kernelCases)("$name", async (kernelCase) => {
+    it.each(cases)("$name", async (kernelCase) => {
       const before = backend.liveBytes;
       const actual = await outputsOf(backend, kernelCase);
       expect(backend.liveBytes).toBe(before);

@@ -9,7 +9,7 @@ import { loadNativeAddon } from "../../src/backend/cpu/addon.node.ts";
 import { cpu } from "../../src/backend/cpu.ts";
 import { cuda } from "../../src/backend/cuda.ts";
 import { openReference } from "../../src/backend/reference.ts";
-import { matrixShape, type Tier } from "../../src/backend/webgpu/device.ts";
+import { matrixShape, subgroupLanes, type Tier } from "../../src/backend/webgpu/device.ts";
 import { findAdapter, openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
 import { emulatorPath } from "./cuda-emulator.ts";
 
@@ -98,6 +98,22 @@ const otherBackends = async (): Promise<ConformanceBackend[]> => [
 
 export const conformanceBackends: ConformanceBackend[] =
   process.env.LOWRANK_TEST_CUDA === "1" ? cudaBackends() : await otherBackends();
+
+/** WebGPU as on a real card, where the machine's adapter is a program on the CPU and so makes products otherwise. */
+export const cardProducts: ConformanceBackend[] =
+  process.env.LOWRANK_TEST_CUDA === "1" ? [] : await cardProductBackends();
+
+async function cardProductBackends(): Promise<ConformanceBackend[]> {
+  const adapter = await findAdapter();
+  if (!adapter || subgroupLanes(adapter) === 0) return [];
+  const tiers: Tier[] = adapter.features.has("shader-f16") ? ["f32", "f16"] : ["f32"];
+  return tiers.map((tier) => ({
+    name: `webgpu ${tier}, a card's products`,
+    exact: tier === "f32",
+    skip: "",
+    open: async () => (await openWebGpu({ tier, precision: tier === "f32" ? "fp32" : "fp16", lanes: 0 }))!,
+  }));
+}
 
 /** Those held to transformers' own numbers. */
 export const exactBackends = conformanceBackends.filter((backend) => backend.exact);

@@ -135,7 +135,10 @@ function multiplyWindow(gpu: Gpu, p: Product, w: Window): void {
 
 /** C, the addends and the adapter of a window, C's rows four elements at a time where that is possible; the epilogue's flags. */
 function resultOf(gpu: Gpu, p: Product, w: Window) {
-  const quads = [p.c, p.bias, p.residual].every((t) => !t || t.byteOffset % 16 === 0) && p.n % 4 === 0 && (p.ldc ?? 0) % 4 === 0;
+  const quads =
+    [p.c, p.bias, p.residual].every((t) => !t || t.byteOffset % 16 === 0) &&
+    p.n % 4 === 0 &&
+    (p.ldc ?? 0) % 4 === 0;
   const unit = quads ? 16 : 4;
   const { nothing } = gpu.commands;
   const { bias, residual, adapter } = p;

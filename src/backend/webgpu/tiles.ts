@@ -81,7 +81,10 @@ export function chooseTile(
 }
 
 /** The tile of gemm-lanes.wgsl: four rows a lane; narrower products waste no columns. */
-export function laneTile(lanes: number, n: number): { readonly BM: number; readonly BN: number; readonly BK: number } {
+export function laneTile(
+  lanes: number,
+  n: number,
+): { readonly BM: number; readonly BN: number; readonly BK: number } {
   const columns = n <= 8 ? 8 : 16;
   return { BM: 4 * lanes, BN: Math.max(lanes, columns), BK: 4 };
 }
