@@ -125,7 +125,7 @@ function multiplyWindow(gpu: Gpu, p: Product, w: Window): void {
     return;
   }
   if (gpu.lanes) {
-    const constants = { LANES: gpu.lanes, TABLES: isQuantized(p.b) ? 1 : 0 };
+    const constants = laneConstants(p, gpu.lanes);
     runTiled(gpu, p, w, { kernel: "gemm-lanes", a, b, tile: laneTile(gpu.lanes, w.n), constants });
     return;
   }
@@ -179,21 +179,26 @@ function epilogueOf(
 }
 
 function runVector(gpu: Gpu, p: Product, w: Window, a: Form, b: Form): void {
-  const rows = w.m <= 1 ? 1 : w.m <= 2 ? 2 : w.m <= 4 ? 4 : 8;
+  // Of lanes' time rows take little, so that one shader does for all.
+  const rows = gpu.lanes ? vectorRows : w.m <= 1 ? 1 : w.m <= 2 ? 2 : w.m <= 4 ? 4 : vectorRows;
   const { quads, c, addend, second, flags } = resultOf(gpu, p, w);
   const maskOn = p.mask?.on ?? 0;
-  const pipeline = gpu.pipelines.get(`gemv ${rows} ${a.name} ${b.name} ${maskOn} ${quads}`, () => {
-    const epilogue = epilogueOf(quads, false);
+  const kernel = gpu.lanes ? "gemv-lanes" : "gemv";
+  const known = gpu.lanes ? flags : 0;
+  const pipeline = gpu.pipelines.get([kernel, rows, a.name, b.name, maskOn, quads, known], () => {
+    const epilogue = epilogueOf(quads, false, gpu.lanes ? "known" : "read");
+    const constants = { ...b.constants, ROWS: rows, DROPOUT: maskOn };
     return {
       ...epilogue,
-      files: ["product-params", ...maskFiles(maskOn), ...a.files, ...b.files, ...epilogue.files, "gemv"],
-      constants: { ...b.constants, ROWS: rows, DROPOUT: maskOn },
+      files: ["product-params", ...maskFiles(maskOn), ...a.files, ...b.files, ...epilogue.files, kernel],
+      constants: gpu.lanes ? { ...constants, ...laneConstants(p, gpu.lanes), FLAGS: flags } : constants,
+      extensions: extensionsOf[kernel],
       offsetWords,
     };
   });
   const params = paramsOf(p, w, { flags, lda: p.a.shape[1]! });
   const operands = [...a.operands, c, addend, ...second, ...b.operands];
-  gpu.commands.launch(pipeline, operands, params, Math.ceil(w.n / 4));
+  gpu.commands.launch(pipeline, operands, params, Math.ceil(w.n / (4 * (gpu.lanes ?? 1))));
 }
 
 /** A tiled kernel with its operands in the forms it reads. */
@@ -205,9 +210,15 @@ interface TiledKernel {
   readonly constants: Readonly<Record<string, number>>;
 }
 
+/** Constants of the kernels of a subgroup: its lanes, and whether B is read through tables. */
+function laneConstants({ b }: Product, lanes: number): Record<string, number> {
+  return { LANES: lanes, TABLES: isQuantized(b) ? 1 : 0 };
+}
+
 const extensionsOf: Readonly<Record<string, readonly string[]>> = {
   "gemm-matrix": ["f16", "subgroups", "chromium_experimental_subgroup_matrix"],
   "gemm-lanes": ["subgroups"],
+  "gemv-lanes": ["subgroups"],
 };
 
 function runTiled(gpu: Gpu, p: Product, w: Window, { kernel, a, b, tile, constants }: TiledKernel): void {
