@@ -170,8 +170,8 @@ export async function openDevice(
   const requiredFeatures: GPUFeatureName[] = [];
   if (tier !== "f32") requiredFeatures.push("shader-f16");
   const lanes = tier === "matrix" ? 0 : wantedLanes;
-  if (tier === "matrix") requiredFeatures.push(matrixFeature as GPUFeatureName);
   if (tier === "matrix" || lanes > 0) requiredFeatures.push("subgroups");
+  if (tier === "matrix") requiredFeatures.push(matrixFeature as GPUFeatureName);
   if (tier === "matrix" && matrix?.controls) requiredFeatures.push(sizeFeature as GPUFeatureName);
   if (adapter.features.has("timestamp-query")) requiredFeatures.push("timestamp-query");
   const requiredLimits: Record<string, number> = {};

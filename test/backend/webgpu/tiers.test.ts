@@ -9,6 +9,7 @@ import {
   matrixShape,
   nextTier,
   openDevice,
+  subgroupLanes,
 } from "../../../src/backend/webgpu/device.ts";
 import { shaderText } from "../../../src/backend/webgpu/pipelines.ts";
 import { descriptionOf, openWebGpu, webgpu } from "../../../src/backend/webgpu.ts";
@@ -88,6 +89,17 @@ describe("an adapter's tier", () => {
     expect(matrixOffer(adapters.nvidia)).toEqual({ m: 16, n: 16, k: 16, subgroupSize: 32 });
     expect(matrixOffer(adapters.amd)).toEqual({ m: 16, n: 16, k: 16, subgroupSize: 32, controls: true });
     expect(matrixOffer(adapters.wideOnly)).toMatchObject({ subgroupSize: 64, controls: true });
+  });
+
+  it("makes products a subgroup at a time on programs alone, where all subgroups have a size that kernels know", () => {
+    const lanes = (description: string, sizes: [number, number], features = ["subgroups"]) =>
+      subgroupLanes(adapter(description, features, sizes));
+    expect(lanes("llvmpipe (LLVM 15.0.6, 256 bits)", [8, 8])).toBe(8);
+    expect(lanes("SwiftShader Device", [4, 4])).toBe(4);
+    expect(lanes("llvmpipe", [8, 16])).toBe(0);
+    expect(lanes("llvmpipe", [8, 8], [])).toBe(0);
+    expect(lanes("llvmpipe", [32, 32])).toBe(0);
+    expect(lanes("AMD", [8, 8])).toBe(0);
   });
 
   it("asks a device for what its tier needs", async () => {
