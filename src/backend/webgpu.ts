@@ -9,6 +9,7 @@ import { attentionKernels } from "./webgpu/attention.ts";
 import { columnKernels } from "./webgpu/columns.ts";
 import { Commands } from "./webgpu/commands.ts";
 import { type DawnOptions, mayHaveGpu } from "./webgpu/dawn.ts";
+import { DeferredRows } from "./webgpu/deferred-rows.ts";
 import {
   adapterName,
   isSoftware,
@@ -20,12 +21,13 @@ import {
   type Tier,
 } from "./webgpu/device.ts";
 import { elementKernels } from "./webgpu/elementwise.ts";
+import { gatedKernels } from "./webgpu/gated-activation.ts";
 import type { Gpu } from "./webgpu/gpu.ts";
 import { groupedKernels } from "./webgpu/grouped.ts";
 import { linearKernels } from "./webgpu/linear.ts";
 import { Memory } from "./webgpu/memory.ts";
 import { Pipelines } from "./webgpu/pipelines.ts";
-import { vectorRows } from "./webgpu/products.ts";
+import { vectorRows } from "./webgpu/product-operands.ts";
 import { quantizedKernels } from "./webgpu/quantized.ts";
 import { recurrentKernels } from "./webgpu/recurrent.ts";
 import { routerKernels } from "./webgpu/router.ts";
@@ -83,10 +85,12 @@ export function partsOn(opened: OpenDevice, bindingLimit?: number): Gpu {
   const { device, failure, tier, matrix, lanes } = opened;
   const memory = new Memory(device, failure);
   const pipelines = new Pipelines(device, failure, matrix?.controls && matrix.subgroupSize);
-  const commands = new Commands(device, memory, pipelines, failure, bindingLimit);
+  const deferred = new DeferredRows(memory);
+  const commands = new Commands(device, memory, pipelines, failure, deferred, bindingLimit);
   return {
     commands,
     memory,
+    deferred,
     pipelines,
     tier,
     matrix,
@@ -104,6 +108,7 @@ export function backendOf(opened: OpenDevice, gpu: Gpu): Backend {
     ...checkedKernels(
       {
         ...elementKernels(gpu),
+        ...gatedKernels(gpu),
         ...rowKernels(gpu),
         ...columnKernels(gpu),
         ...routerKernels(gpu),

@@ -108,6 +108,11 @@ export class ExpressionCompiler {
     );
   }
 
+  /** A variable that every invocation has of its own: no bytes, but a property of the state. */
+  private isPrivate(name: string): boolean {
+    return this.module.variables.some((each) => each.name === name && each.space === "private");
+  }
+
   private local(name: string): Type | undefined {
     for (let i = this.scopes.length - 1; i >= 0; i--) {
       const type = this.scopes[i]!.get(name);
@@ -188,6 +193,7 @@ export class ExpressionCompiler {
     if (constant) return { code: `_${name}`, type: constant.type };
     if (name === "true" || name === "false") return { code: name, type: scalar("bool") };
     const global = this.globals.get(name);
+    if (global && this.isPrivate(name)) return { code: `$.own.${name}`, type: global };
     if (global) return this.inMemory(`_${name}`, "0", global);
     throw new Error(`no ${name}`);
   }

@@ -11,6 +11,8 @@ export interface CompiledKernel {
   readonly source: string;
   readonly workgroupSize: readonly [number, number, number];
   readonly builtins: readonly string[];
+  /** An object of an invocation's own variables, as they begin. */
+  readonly own: string;
   /** Bytes of each variable of a workgroup. */
   readonly shared: ReadonlyMap<string, number>;
   /** Names of bound variables, by binding. */
@@ -98,12 +100,16 @@ class Compiler extends ExpressionCompiler {
     const main = this.functions.get("main")!;
     const constants = [...this.constants].map(([name, { value }]) => `const _${name} = ${value};`);
     const functions = this.module.functions.map((each) => this.functionText(each));
-    const names = this.module.variables.map(({ name }) => `_${name} = V.${name}`);
+    const privates = this.module.variables.filter(({ space }) => space === "private");
+    const names = this.module.variables
+      .filter((each) => !privates.includes(each))
+      .map(({ name }) => `_${name} = V.${name}`);
     const sizes = [0, 1, 2].map((i) => (main.workgroupSize![i] ? this.number(main.workgroupSize![i]!) : 1));
     const shared = this.module.variables.filter(({ space }) => space === "workgroup");
     return {
       source: `${constants.join("\n")}\nconst ${[...names, "$ = S"].join(", ")};\n${functions.join("\n")}\nreturn _main;`,
       workgroupSize: sizes as [number, number, number],
+      own: `{ ${privates.map(({ name }) => `${name}: ${zeroOf(this.globals.get(name)!)}`).join(", ")} }`,
       builtins: main.parameters.map(({ builtin }) => builtin!),
       shared: new Map(shared.map(({ name }) => [name, sizeOf(this.globals.get(name)!)])),
       bound: new Map(

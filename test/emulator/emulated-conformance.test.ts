@@ -17,6 +17,7 @@ const attentionTolerance = 4e-3;
 const patterns = [
   /^attention and backward \[\[(70|150|40),.* width (16|64|128) window \d+( sinks)?$/,
   /^attention over a cache, window 6/,
+  /, then (products|gradients)|before a product reads the rows/,
   /^linear frozen (f32|bf16) \[65,516\]/,
   /^linear trained \[130,200\]/,
   /^linear with adapters of rank (8|19), dropout 0, two parts \[130,200\]/,

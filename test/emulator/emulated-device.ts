@@ -26,6 +26,12 @@ interface BoundGroup {
 type Grid = readonly [number, number, number];
 type Invocation = Generator<void, void, void>;
 
+/** What compiled code knows of the invocation that runs: whether it is its subgroup's first, and its private variables. */
+interface LaneState {
+  leads: boolean;
+  own: unknown;
+}
+
 /** Runs every workgroup of a launch. */
 function dispatch(
   kernel: CompiledKernel,
@@ -45,7 +51,8 @@ function dispatch(
   for (const [name, size] of kernel.shared) {
     variables[name] = bytesOver(new ArrayBuffer(Math.ceil(size / 16) * 16), 0, size, name);
   }
-  const state = { leads: false };
+  const state: LaneState = { leads: false, own: undefined };
+  const ownVariables = Function(`return () => (${kernel.own});`)() as () => unknown;
   const main = Function("H", "V", "S", kernel.source)(runtime, variables, state) as (
     ...given: unknown[]
   ) => Invocation;
@@ -71,6 +78,7 @@ function dispatch(
           };
           return {
             leads: lane % subgroupSize === 0,
+            own: ownVariables(),
             run: main(...kernel.builtins.map((name) => builtins[name])),
           };
         });
@@ -81,14 +89,12 @@ function dispatch(
 }
 
 /** From barrier to barrier; an error where invocations meet different numbers of them. */
-function runLanes(
-  lanes: { readonly leads: boolean; readonly run: Invocation }[],
-  state: { leads: boolean },
-): void {
+function runLanes(lanes: (LaneState & { readonly run: Invocation })[], state: LaneState): void {
   for (;;) {
     let ended = 0;
     for (const lane of lanes) {
       state.leads = lane.leads;
+      state.own = lane.own;
       if (lane.run.next().done) ended++;
     }
     if (ended === lanes.length) return;

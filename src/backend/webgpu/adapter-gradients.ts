@@ -6,7 +6,7 @@ import { invariant } from "../../util/errors.ts";
 import type { LinearGradPart } from "../backend.ts";
 import { f32, type Operand, operand } from "./commands.ts";
 import type { Gpu } from "./gpu.ts";
-import { packedLayout } from "./packed-rows.ts";
+import { packedLayout } from "./project-rows.ts";
 import type { ShaderSource } from "./shaders.ts";
 
 /** A layer, and the rank of its adapter; 0: it is passed over. */

@@ -6,7 +6,7 @@ import type { ContractKernels, Operands } from "../contract.ts";
 import { matrixAttention, matrixAttentionBackward, matrixAttentionFits } from "./attention-matrix.ts";
 import { f32, type Operand, operand } from "./commands.ts";
 import { bytesOf, type Gpu, plain, withScratch } from "./gpu.ts";
-import { vectorRows } from "./products.ts";
+import { vectorRows } from "./product-operands.ts";
 
 /** New queries a segment up to which each gets a workgroup of its own: all that passes of few rows have. */
 const decodeQueries = vectorRows;

@@ -9,6 +9,7 @@ import { BugError, invariant } from "../../util/errors.ts";
 import type { DeviceBuffer } from "../backend.ts";
 import { BindGroups } from "./bind-groups.ts";
 import { noteActivity } from "./dawn.ts";
+import type { DeferredRows } from "./deferred-rows.ts";
 import type { Failure } from "./device.ts";
 import type { Block, GpuMemory, Memory } from "./memory.ts";
 import { type Pipeline, type Pipelines, paramsBytes } from "./pipelines.ts";
@@ -86,6 +87,7 @@ export class Commands {
     private readonly memory: Memory,
     private readonly pipelines: Pipelines,
     private readonly failure: Failure,
+    private readonly deferred: DeferredRows,
     /** Bytes that one binding may cover. */
     readonly bindingLimit = device.limits.maxStorageBufferBindingSize,
   ) {
@@ -120,6 +122,7 @@ export class Commands {
   ): void {
     const grid = typeof groups === "number" ? this.gridOf(groups) : groups;
     if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
+    if (!this.deferred.isEmpty) this.touch(pipeline, operands);
     if (this.launches === launchesPerSubmit) this.flush();
     this.onLaunch?.(pipeline, operands);
     invariant(operands.length === pipeline.bindings.length, `${pipeline.label}: ${operands.length} operands`);
@@ -138,6 +141,12 @@ export class Commands {
     if (copies) {
       for (const [i, copy] of copies.entries()) if (copy !== operands[i]) this.memory.free(copy.buffer);
     }
+  }
+
+  /** Has kernels run that were put off and that this one comes after. */
+  private touch({ bindings }: Pipeline, operands: readonly Operand[]): void {
+    for (const [i, { buffer }] of operands.entries())
+      this.deferred.touch(this.memory.of(buffer).block, bindings[i] === "write");
   }
 
   private gridOf(groups: number): [number, number, number] {
@@ -224,6 +233,8 @@ export class Commands {
   copy(from: DeviceBuffer, fromOffset: number, to: DeviceBuffer, toOffset: number, sizeBytes: number): void {
     if (sizeBytes === 0) return;
     const [source, target] = [this.memory.of(from).block, this.memory.of(to).block];
+    this.deferred.touch(source, false);
+    this.deferred.touch(target, true);
     if (source === target) {
       // WebGPU copies between different buffers only.
       const between = this.memory.scratch(sizeBytes);
@@ -291,6 +302,7 @@ export class Commands {
   private upload(buffer: DeviceBuffer, data: Uint8Array, offset: number): void {
     this.failure.check();
     const { block } = this.memory.of(buffer);
+    this.deferred.touch(block, true);
     if (block.batch === this.batch) this.flush();
     this.device.queue.writeBuffer(block.gpu, offset, data as Uint8Array<ArrayBuffer>, 0, data.byteLength);
   }
@@ -303,6 +315,7 @@ export class Commands {
     const size = Math.ceil((offset + sizeBytes - start) / 4) * 4;
     const staging = this.takeReadBuffer(size);
     const { block } = this.memory.of(buffer);
+    this.deferred.touch(block, false);
     this.closePass();
     this.openEncoder().copyBufferToBuffer(block.gpu, start, staging, 0, size);
     block.batch = this.batch;

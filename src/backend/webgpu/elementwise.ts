@@ -47,7 +47,8 @@ export function copyFloats(gpu: Gpu, x: Tensor, y: Tensor): void {
   gpu.commands.copy(x.buffer, x.byteOffset, y.buffer, y.byteOffset, 4 * elementCount(y.shape));
 }
 
-function sameMemory(x: Tensor, y: Tensor): boolean {
+/** Whether two tensors start at the same place. */
+export function sameMemory(x: Tensor, y: Tensor): boolean {
   return x.buffer === y.buffer && x.byteOffset === y.byteOffset;
 }
 
@@ -152,25 +153,11 @@ type ElementKernels = Pick<
   | "sum"
   | "sumSquares"
   | "countNonFinite"
-  | "gatedActivation"
-  | "gatedActivationBackward"
   | "softCap"
   | "softCapBackward"
 >;
 
 export function elementKernels(gpu: Gpu): ElementKernels {
-  const gated = (
-    file: "gated-activation" | "gated-activation-backward",
-    kind: ActivationKind,
-    tensors: Tensor[],
-  ) =>
-    forElements(
-      gpu,
-      `${file} ${kind}`,
-      () => ({ files: ["activation", file], constants: { ACTIVATION: activations[kind] } }),
-      tensors,
-      [],
-    );
   return {
     fill: ({ y, value }) => forElements(gpu, "fill", plain("fill"), [y], [f32(value)]),
     cast: ({ x, y }) => cast(gpu, x, y),
@@ -181,7 +168,6 @@ export function elementKernels(gpu: Gpu): ElementKernels {
     sum: ({ x, out }) => reduce(gpu, "sum", x, out),
     sumSquares: ({ x, out }) => reduce(gpu, "sumSquares", x, out),
     countNonFinite: ({ x, out }) => reduce(gpu, "countNonFinite", x, out),
-    gatedActivation: ({ activation, gate, up, y }) => gated("gated-activation", activation, [gate, up, y]),
     softCap({ x, cap, y }) {
       if (!sameMemory(x, y)) copyFloats(gpu, x, y);
       forElements(gpu, "soft-cap", plain("soft-cap"), [y], [f32(cap)]);
@@ -189,12 +175,6 @@ export function elementKernels(gpu: Gpu): ElementKernels {
     softCapBackward({ y, cap, dy, dx }) {
       if (!sameMemory(dy, dx)) copyFloats(gpu, dy, dx);
       forElements(gpu, "soft-cap-backward", plain("soft-cap-backward"), [dx, y], [f32(cap)]);
-    },
-    gatedActivationBackward({ activation, gate, up, dy, dGate, dUp }) {
-      // The kernel works in place; the tape usually asks for just that.
-      if (!sameMemory(gate, dGate)) copyFloats(gpu, gate, dGate);
-      if (!sameMemory(up, dUp)) copyFloats(gpu, up, dUp);
-      gated("gated-activation-backward", activation, [dGate, dUp, dy]);
     },
   };
 }

@@ -3,6 +3,7 @@
 
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
 import type { Commands } from "./commands.ts";
+import type { DeferredRows } from "./deferred-rows.ts";
 import type { MatrixShape, Tier } from "./device.ts";
 import type { GpuMemory, Memory } from "./memory.ts";
 import type { Pipelines, Variant } from "./pipelines.ts";
@@ -12,6 +13,8 @@ export interface Gpu {
   readonly commands: Commands;
   readonly pipelines: Pipelines;
   readonly memory: Memory;
+  /** Kernels that products may take over. */
+  readonly deferred: DeferredRows;
   readonly tier: Tier;
   readonly matrix?: MatrixShape;
   /** Lanes of a subgroup where products take gemm-lanes.wgsl: on adapters that are programs on a CPU. */

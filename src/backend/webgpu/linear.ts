@@ -9,9 +9,18 @@ import type { Adapter, Kernels, LinearGradPart, LinearPart } from "../backend.ts
 import { adapterGradients } from "./adapter-gradients.ts";
 import { type Operand, operand } from "./commands.ts";
 import { type Gpu, withScratch } from "./gpu.ts";
-import { mostProjections, packedLayout, packedRowsIn, projectRows } from "./packed-rows.ts";
+import { packedRowsIn } from "./packed-rows.ts";
 import { addPlainAdapter, plainAdapterBackward, plainU } from "./plain-linear.ts";
-import { isWhole, multiply, type Product, readsPacked, vectorRows } from "./products.ts";
+import { vectorRows } from "./product-operands.ts";
+import { isWhole, multiply, type Product, readsPacked } from "./products.ts";
+import {
+  mostProjections,
+  type Projection,
+  packedLayout,
+  projectRows,
+  rowsInMemory,
+  together,
+} from "./project-rows.ts";
 import { addColumnSums } from "./rows.ts";
 
 function hasDropout({ dropout }: Adapter): boolean {
@@ -80,16 +89,38 @@ function linear(gpu: Gpu, x: Tensor, parts: readonly LinearPart[]): void {
 
 /** u = x A^T of every adapter, and x packed where there is room for it. */
 function project(gpu: Gpu, x: Tensor, adapters: readonly Adapter[], packed: Operand | undefined): void {
-  const [rows, columns] = x.shape as [number, number];
-  for (let first = 0; first === 0 ? packed || adapters.length > 0 : first < adapters.length; ) {
-    const some = adapters.slice(first, first + mostProjections);
-    projectRows(gpu, {
-      ...{ source: operand(x), rows, columns, pitch: columns, scale: 1 },
-      packed: first === 0 ? packed : undefined,
-      projections: some.map(({ a, u }) => ({ factor: a, by: "a", u: operand(u), ldu: a.shape[0]! })),
-    });
-    first += mostProjections;
+  const projections = adapters.map(
+    ({ a, u }): Projection => ({ factor: a, by: "a", scale: 1, u: operand(u), ldu: a.shape[0]! }),
+  );
+  const [first, ...others] = launchesOf(gpu, projections);
+  if (packed || first) makeRows(gpu, x, packed, first ?? []);
+  for (const some of others) makeRows(gpu, x, undefined, some);
+}
+
+/** As many projections a launch as fit. */
+function launchesOf(gpu: Gpu, projections: readonly Projection[]): Projection[][] {
+  const launches: Projection[][] = [];
+  for (const one of projections) {
+    const last = launches.at(-1);
+    if (last && last.length < mostProjections && together(gpu, [...last, one])) last.push(one);
+    else launches.push([one]);
   }
+  return launches;
+}
+
+/** Packs rows where there is room for them and multiplies them by factors; makes them first where that was put off. */
+function makeRows(
+  gpu: Gpu,
+  x: Tensor,
+  packed: Operand | undefined,
+  projections: readonly Projection[],
+): void {
+  const [rows, columns] = x.shape as [number, number];
+  const job = { rows, columns, packed, projections };
+  const maker = packed && gpu.deferred.makerOf(x);
+  if (maker?.source.outputs === 1)
+    gpu.deferred.use(maker, () => projectRows(gpu, { ...job, source: maker.source }));
+  else projectRows(gpu, { ...job, source: rowsInMemory(operand(x), columns, columns) });
 }
 
 /** The product dx (+)= dy W. */
@@ -149,23 +180,35 @@ function backwardOf(
     withScratch(gpu, 4 * tokens * ldu, (duMemory) => {
       let packedAt = 0;
       let column = 0;
+      let made = 0;
+      const duAt = (from: number) => ({
+        ...{ buffer: duMemory, byteOffset: 4 * from, sizeBytes: 4 * (tokens * ldu - from) },
+      });
+      const projectionsOf = (i: number, from: number): Projection[] => {
+        const { adapter } = parts[i]!;
+        if (ranks[i] === 0) return [];
+        return [{ factor: adapter!.b, by: "b", scale: adapter!.scale, u: duAt(from), ldu }];
+      };
       for (const [i, part] of parts.entries()) {
         const { dy, adapter } = part;
         const { sizeBytes } = layouts[i]!;
         const rank = ranks[i]!;
         const outputs = dy.shape[1]!;
         const packed = packs ? { buffer: packedMemory, byteOffset: packedAt, sizeBytes } : undefined;
-        const du = {
-          ...{ buffer: duMemory, byteOffset: 4 * column, sizeBytes: 4 * (tokens * ldu - column) },
-        };
-        if (gpu.lanes && rank > 0) {
+        const du = duAt(column);
+        if (i < made) {
+          // With the part before.
+        } else if (packed && makesBoth(gpu, parts, ranks, i)) {
+          const both = { ...packed, sizeBytes: sizeBytes + layouts[i + 1]!.sizeBytes };
+          const projections = [...projectionsOf(i, column), ...projectionsOf(i + 1, column + rank)];
+          const job = { rows: tokens, columns: outputs, packed: both, projections };
+          const maker = gpu.deferred.makerOf(dy)!;
+          gpu.deferred.use(maker, () => projectRows(gpu, { ...job, source: maker.source }));
+          made = i + 2;
+        } else if (gpu.lanes && rank > 0) {
           laneProjection(gpu, dy, adapter!, du, ldu);
         } else if (packed || rank > 0) {
-          projectRows(gpu, {
-            ...{ source: operand(dy), rows: tokens, columns: outputs, pitch: outputs, packed },
-            scale: adapter?.scale ?? 1,
-            projections: rank > 0 ? [{ factor: adapter!.b, by: "b", u: du, ldu }] : [],
-          });
+          makeRows(gpu, dy, packed, projectionsOf(i, column));
         }
         const product = products[i];
         if (product) {
@@ -200,6 +243,18 @@ function laneProjection(gpu: Gpu, dy: Tensor, adapter: Adapter, du: Operand, ldc
   const n = adapter.b.shape[1]!;
   const c: Tensor = { buffer: du.buffer, byteOffset: du.byteOffset, shape: [m, n], dtype: "f32" };
   multiply(gpu, { m, n, k, a: dy, b: adapter.b, bTransposed: true, c, ldc, scale: adapter.scale });
+}
+
+/** Whether one kernel that was put off makes the gradients of parts i and i + 1, in this order, for launches of both. */
+function makesBoth(gpu: Gpu, parts: readonly LinearGradPart[], ranks: readonly number[], i: number): boolean {
+  const [one, other] = [parts[i]!, parts[i + 1]];
+  const maker = gpu.deferred.makerOf(one.dy);
+  if (!other || maker?.source.outputs !== 2 || gpu.deferred.makerOf(other.dy) !== maker) return false;
+  const isFirst = gpu.deferred.isKind(maker, 0, one.dy);
+  const factors = [one, other].flatMap(({ adapter }, at) =>
+    ranks[i + at]! > 0 ? [{ factor: adapter!.b }] : [],
+  );
+  return isFirst && factors.length !== 1 && together(gpu, factors);
 }
 
 export function linearKernels(gpu: Gpu): Pick<Kernels, "linear" | "linearBackward"> {

@@ -64,6 +64,8 @@ export class Memory {
   onPressure: () => void = () => {};
   /** Called with a block before it is destroyed. */
   onDestroy: (block: Block) => void = () => {};
+  /** Whether a block that was freed is still read: then it goes back to the pool with release(). */
+  keeps: (block: Block) => boolean = () => false;
 
   constructor(
     private readonly device: GPUDevice,
@@ -115,7 +117,11 @@ export class Memory {
     const memory = this.of(buffer);
     memory.freed = true;
     if (memory.category) this.ledger.remove(memory.category, memory.sizeBytes);
-    const { block } = memory;
+    if (!this.keeps(memory.block)) this.release(memory.block);
+  }
+
+  /** Gives a block back to the pool. */
+  release(block: Block): void {
     const free = this.pool.get(block.capacity);
     if (free) insert(free, block);
     else this.pool.set(block.capacity, [block]);

@@ -47,7 +47,13 @@ export function shaderText(variant: Variant, subgroupSize?: number): string {
     ...Object.entries(variant.constants ?? {}).map(([name, value]) => `const ${name} = ${value}u;`),
     ...variant.files.map((file) => shaderSources[file]),
   ];
-  return `${lines.join("\n")}\n`;
+  return numbered(`${lines.join("\n")}\n`);
+}
+
+/** Bindings written as @binding(next) take the numbers after the largest that is spelt out. */
+function numbered(text: string): string {
+  let next = Math.max(0, ...[...text.matchAll(/@binding\((\d+)\)/g)].map((match) => Number(match[1])));
+  return text.replace(/@binding\(next\)/g, () => `@binding(${++next})`);
 }
 
 const bindingPattern =

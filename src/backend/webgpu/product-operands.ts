@@ -8,6 +8,9 @@ import { isQuantized, type Matrix, type QuantizedMatrix } from "../backend.ts";
 import type { Operand } from "./commands.ts";
 import type { ShaderSource } from "./shaders.ts";
 
+/** Products of at most this many rows go to the matrix-vector kernel. */
+export const vectorRows = 8;
+
 /** One form of an operand: the shader's file, what to bind, and whether rows are read four elements at a time. */
 export interface Form {
   readonly files: readonly ShaderSource[];

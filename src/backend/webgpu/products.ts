@@ -11,7 +11,7 @@ import { philoxRounds } from "./elementwise.ts";
 import { type Gpu, windows, withScratch } from "./gpu.ts";
 import { matrixConstants, type PackedRows, withPackedRows } from "./packed-rows.ts";
 import type { Variant } from "./pipelines.ts";
-import { denseForm, type Form, formOfB, matrixFormOfB, part } from "./product-operands.ts";
+import { denseForm, type Form, formOfB, matrixFormOfB, part, vectorRows } from "./product-operands.ts";
 import type { ShaderSource } from "./shaders.ts";
 import { chooseMatrixTile, chooseTile, laneTile, splitsOf } from "./tiles.ts";
 
@@ -60,9 +60,6 @@ interface Window {
   readonly n: number;
   readonly k: number;
 }
-
-/** Products of at most this many rows go to the matrix-vector kernel. */
-export const vectorRows = 8;
 
 export function multiply(gpu: Gpu, p: Product): void {
   if (p.m === 0 || p.n === 0) return;

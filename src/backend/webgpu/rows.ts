@@ -5,8 +5,10 @@ import { dtypeBytes } from "../../tensor/dtype.ts";
 import { elementCount, rows as rowsOf, type Tensor } from "../../tensor/tensor.ts";
 import type { ContractKernels, Operands } from "../contract.ts";
 import { f32, operand } from "./commands.ts";
+import { apart, rowsMayWait } from "./deferred-rows.ts";
 import { copyFloats, kindOf } from "./elementwise.ts";
 import { type Gpu, plain, windows, withScratch } from "./gpu.ts";
+import { quadsOf } from "./project-rows.ts";
 
 /** y[i] = table[index[i]]: windows over y's rows and over the table's. */
 function gather(gpu: Gpu, table: Tensor, index: Tensor, y: Tensor): void {
@@ -63,12 +65,38 @@ function embeddingBackward(gpu: Gpu, ids: Tensor, dy: Tensor, dTable: Tensor): v
   }
 }
 
+/** What a uniform binding holds on every device, and where it may start. */
+const uniformBytes = 65536;
+const uniformAlignment = 256;
+
 /** Lanes for a row of this width: enough to keep loads wide, few enough that short rows waste little. */
 function lanesFor(width: number): number {
   return width <= 128 ? 32 : width <= 512 ? 64 : 256;
 }
 
-function rmsNorm(gpu: Gpu, { x, w, shift, epsilon, y, rstd }: Operands<"rmsNorm">): void {
+function rmsNorm(gpu: Gpu, operands: Operands<"rmsNorm">): void {
+  const { x, w, y, rstd, epsilon, shift } = operands;
+  const [rows, width] = [rstd.shape[0]!, x.shape.at(-1)!];
+  // The weight is bound as a uniform: eight bindings are all that every device has.
+  const fits = 4 * width <= uniformBytes && w.byteOffset % uniformAlignment === 0;
+  if (!fits || !rowsMayWait(gpu, rows, width, [x, w, y]) || !apart(gpu, [x, w], [y, rstd])) {
+    launchNorm(gpu, operands);
+    return;
+  }
+  const own = gpu.deferred.handlesOf({ x, w, y, rstd });
+  gpu.deferred.add({
+    ...{ makes: [own.y], writes: [own.rstd], reads: [own.x, own.w], isWhole: true },
+    source: {
+      ...{ files: ["rows-norm"], constants: { WIDTH4: width / 4 }, outputs: 1, pitch: width, quads: true },
+      operands: [quadsOf(own.x), quadsOf(own.y), operand(own.rstd)],
+      uniforms: [operand(own.w)],
+      own: [f32(epsilon), f32(shift)],
+    },
+    run: () => launchNorm(gpu, { ...operands, ...own }),
+  });
+}
+
+function launchNorm(gpu: Gpu, { x, w, shift, epsilon, y, rstd }: Operands<"rmsNorm">): void {
   const width = x.shape.at(-1)!;
   const lanes = lanesFor(width);
   const pipeline = gpu.pipelines.get(`rms-norm ${lanes}`, () => ({
@@ -83,8 +111,28 @@ function rmsNorm(gpu: Gpu, { x, w, shift, epsilon, y, rstd }: Operands<"rmsNorm"
 }
 
 function rmsNormBackward(gpu: Gpu, operands: Operands<"rmsNormBackward">): void {
-  const { x, w, shift, rstd, dy, dx, accumulate } = operands;
+  const { x, w, rstd, dy, dx, shift, accumulate } = operands;
   if (!dx) return;
+  const [rows, width] = [rstd.shape[0]!, x.shape.at(-1)!];
+  const inputs = [x, w, rstd, dy];
+  if (!rowsMayWait(gpu, rows, width, [x, w, dy, dx]) || !apart(gpu, inputs, [dx])) {
+    launchNormBackward(gpu, { ...operands, dx });
+    return;
+  }
+  const own = gpu.deferred.handlesOf({ x, w, rstd, dy, dx });
+  gpu.deferred.add({
+    ...{ makes: [own.dx], reads: [own.x, own.w, own.rstd, own.dy], isWhole: true },
+    source: {
+      ...{ files: ["rows-norm-backward"], outputs: 1, pitch: width, quads: true },
+      operands: [quadsOf(own.x), quadsOf(own.w), operand(own.rstd), quadsOf(own.dy), quadsOf(own.dx)],
+      own: [f32(shift), accumulate ? 1 : 0],
+    },
+    run: () => launchNormBackward(gpu, { ...operands, ...own }),
+  });
+}
+
+function launchNormBackward(gpu: Gpu, operands: Operands<"rmsNormBackward"> & { readonly dx: Tensor }): void {
+  const { x, w, shift, rstd, dy, dx, accumulate } = operands;
   const width = x.shape.at(-1)!;
   const lanes = lanesFor(width);
   const pipeline = gpu.pipelines.get(`rms-norm-backward ${lanes}`, () => ({
@@ -149,10 +197,33 @@ export function addColumnSums(gpu: Gpu, x: Tensor, out: Tensor, by: ColumnFactor
   }
 }
 
-function rope(gpu: Gpu, { x, positions, cos, sin, direction, y }: Operands<"rope">): void {
+function rope(gpu: Gpu, operands: Operands<"rope">): void {
+  const { x, y, positions, cos, sin, direction } = operands;
   const [tokens, heads, width] = x.shape as [number, number, number];
   // The kernel works in place; the tape asks for just that.
-  if (x.buffer !== y.buffer || x.byteOffset !== y.byteOffset) copyFloats(gpu, x, y);
+  const inPlace = x.buffer === y.buffer && x.byteOffset === y.byteOffset;
+  if (!inPlace) copyFloats(gpu, x, y);
+  const half = cos.shape[1]!;
+  const quads = half % 4 === 0 && width % 4 === 0;
+  // What is turned back is a gradient, which a product reads; what is turned, attention.
+  if (direction === 1 || !inPlace || !quads || !rowsMayWait(gpu, tokens, heads * width, [y, cos, sin])) {
+    launchRope(gpu, operands);
+    return;
+  }
+  const own = gpu.deferred.handlesOf({ y, positions, cos, sin });
+  gpu.deferred.add({
+    ...{ makes: [own.y], reads: [own.positions, own.cos, own.sin], isWhole: false },
+    source: {
+      ...{ files: ["rows-rope"], outputs: 1, pitch: heads * width, quads: true },
+      operands: [quadsOf(own.y), operand(own.positions), quadsOf(own.cos), quadsOf(own.sin)],
+      own: [width, half, f32(direction)],
+    },
+    run: () => launchRope(gpu, { ...operands, ...own }),
+  });
+}
+
+function launchRope(gpu: Gpu, { positions, cos, sin, direction, y }: Operands<"rope">): void {
+  const [tokens, heads, width] = y.shape as [number, number, number];
   const half = cos.shape[1]!;
   const pipeline = gpu.pipelines.get("rope", plain("rope"));
   for (const { start, length } of windows(gpu, tokens, 4 * heads * width)) {

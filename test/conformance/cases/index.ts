@@ -3,6 +3,7 @@
 import type { Kernels } from "../../../src/backend/backend.ts";
 import * as attention from "./attention.ts";
 import type { KernelCase, KernelSpec } from "./case.ts";
+import { chains } from "./chains.ts";
 import * as columns from "./columns.ts";
 import * as crossEntropy from "./cross-entropy.ts";
 import * as elementwise from "./elementwise.ts";
@@ -38,4 +39,7 @@ export const kernelSpecs: Readonly<Record<keyof Kernels, KernelSpec>> = {
   ...router,
 };
 
-export const kernelCases: readonly KernelCase[] = Object.values(kernelSpecs).flatMap(({ cases }) => cases);
+export const kernelCases: readonly KernelCase[] = [
+  ...Object.values(kernelSpecs).flatMap(({ cases }) => cases),
+  ...chains,
+];

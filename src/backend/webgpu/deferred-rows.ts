@@ -1,0 +1,157 @@
+// Kernels put off until it is known who reads what they make. A norm, a gated activation and gradients make rows that a
+// product reads next, packed and multiplied by adapters' factors: then one launch makes the rows, packs and multiplies them
+// (project-rows.ts), and gradients that nobody reads in f32 are never written. Nobody sees a difference: whatever else touches
+// the memory of a kernel that was put off has it run first, and memory that such a kernel reads is not handed out again before.
+
+import { elementCount, type Tensor } from "../../tensor/tensor.ts";
+import type { Gpu } from "./gpu.ts";
+import { type Block, GpuMemory, type Memory } from "./memory.ts";
+import { vectorRows } from "./product-operands.ts";
+import type { RowSource } from "./project-rows.ts";
+
+export interface DeferredKernel {
+  /** The rows that it makes, one tensor a kind of the source's. */
+  readonly makes: readonly Tensor[];
+  /** What it writes besides. */
+  readonly writes?: readonly Tensor[];
+  readonly reads: readonly Tensor[];
+  readonly source: RowSource;
+  /** A launch of project-rows.wgsl leaves all that the kernel would have written. */
+  readonly isWhole: boolean;
+  /** Launches the kernel itself. */
+  run(): void;
+}
+
+/** A kernel that was put off, and the memory it is about: true where it writes. */
+interface Entry {
+  readonly kernel: DeferredKernel;
+  readonly blocks: Map<Block, boolean>;
+  /** Written blocks whose memory still has an owner. */
+  readonly wanted: Set<Block>;
+  /** It is being launched. */
+  active: boolean;
+}
+
+/** Whether rows of this shape may be made by a product: large ones, which go to subgroup matrices. */
+export function rowsMayWait(gpu: Gpu, rows: number, columns: number, tensors: readonly Tensor[]): boolean {
+  return (
+    gpu.matrix !== undefined &&
+    rows > vectorRows &&
+    columns % 4 === 0 &&
+    4 * rows * columns <= gpu.commands.bindingLimit - 256 &&
+    tensors.every(({ dtype, byteOffset }) => dtype === "f32" && byteOffset % 16 === 0)
+  );
+}
+
+/** Whether no tensor of one list shares a buffer with one of the other: a launch may then write one and read the other. */
+export function apart(gpu: Gpu, some: readonly Tensor[], others: readonly Tensor[]): boolean {
+  const blockOf = ({ buffer }: Tensor) => gpu.memory.of(buffer).block;
+  const blocks = new Set(some.map(blockOf));
+  return !others.some((tensor) => blocks.has(blockOf(tensor)));
+}
+
+export class DeferredRows {
+  private readonly byBlock = new Map<Block, Set<Entry>>();
+  /** Freed blocks that kernels still read. */
+  private readonly held = new Set<Block>();
+
+  constructor(private readonly memory: Memory) {
+    memory.keeps = (block) => this.keeps(block);
+  }
+
+  get isEmpty(): boolean {
+    return this.byBlock.size === 0;
+  }
+
+  /** The tensors on handles that outlive their owners': what a kernel that is put off launches with. */
+  handlesOf<T extends Readonly<Record<string, Tensor>>>(tensors: T): T {
+    const handles = Object.entries(tensors).map(([name, tensor]) => {
+      const { id, sizeBytes, block } = this.memory.of(tensor.buffer);
+      return [name, { ...tensor, buffer: new GpuMemory(id, sizeBytes, undefined, block) }];
+    });
+    return Object.fromEntries(handles);
+  }
+
+  add(kernel: DeferredKernel): void {
+    const blocks = new Map<Block, boolean>();
+    const { makes, writes = [], reads } = kernel;
+    for (const { buffer } of reads) blocks.set(this.memory.of(buffer).block, false);
+    for (const { buffer } of [...makes, ...writes]) blocks.set(this.memory.of(buffer).block, true);
+    for (const [block, written] of blocks) this.touch(block, written);
+    const wanted = new Set([...blocks].flatMap(([block, written]) => (written ? [block] : [])));
+    const entry = { kernel, blocks, wanted, active: false };
+    for (const block of blocks.keys()) {
+      const known = this.byBlock.get(block);
+      if (known) known.add(entry);
+      else this.byBlock.set(block, new Set([entry]));
+    }
+  }
+
+  /** Before a block is read, or written: runs what was put off and would come too late. */
+  touch(block: Block, writes: boolean): void {
+    for (const entry of this.byBlock.get(block) ?? []) {
+      if (!entry.active && (writes || entry.blocks.get(block)))
+        this.launch(entry, () => entry.kernel.run(), true);
+    }
+  }
+
+  /** The kernel that was put off and makes these rows. */
+  makerOf(tensor: Tensor): DeferredKernel | undefined {
+    for (const { kernel } of this.byBlock.get(this.memory.of(tensor.buffer).block) ?? []) {
+      if (kernel.makes.some((_, kind) => this.isKind(kernel, kind, tensor))) return kernel;
+    }
+    return undefined;
+  }
+
+  /** Whether these are the rows of this kind that the kernel makes. */
+  isKind({ makes }: DeferredKernel, kind: number, { buffer, byteOffset, shape }: Tensor): boolean {
+    const made = makes[kind]!;
+    return (
+      this.memory.of(made.buffer).block === this.memory.of(buffer).block &&
+      made.byteOffset === byteOffset &&
+      elementCount(made.shape) === elementCount(shape)
+    );
+  }
+
+  /** Launches that make the kernel's rows by its source. */
+  use(kernel: DeferredKernel, launches: () => void): void {
+    for (const entries of this.byBlock.values()) {
+      for (const entry of entries) {
+        if (entry.kernel !== kernel) continue;
+        this.launch(entry, launches, kernel.isWhole);
+        return;
+      }
+    }
+  }
+
+  private launch(entry: Entry, launches: () => void, ends: boolean): void {
+    entry.active = true;
+    try {
+      launches();
+    } finally {
+      entry.active = false;
+      if (ends) this.remove(entry);
+    }
+  }
+
+  private remove(entry: Entry): void {
+    for (const block of entry.blocks.keys()) {
+      const entries = this.byBlock.get(block)!;
+      entries.delete(entry);
+      if (entries.size > 0) continue;
+      this.byBlock.delete(block);
+      if (this.held.delete(block)) this.memory.release(block);
+    }
+  }
+
+  /** A block lost its owner: whether it must be kept for a kernel that was put off. */
+  private keeps(block: Block): boolean {
+    for (const entry of [...(this.byBlock.get(block) ?? [])]) {
+      // Nobody will read what it would have written.
+      if (entry.wanted.delete(block) && entry.wanted.size === 0) this.remove(entry);
+    }
+    if (!this.byBlock.has(block)) return false;
+    this.held.add(block);
+    return true;
+  }
+}
