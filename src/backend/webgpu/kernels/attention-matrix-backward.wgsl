@@ -34,7 +34,7 @@ fn k8(at: u32) -> vec4u { return eightOf(k[p.k + at], k[p.k + at + 1u], 1.0); }
 fn v8(at: u32) -> vec4u { return eightOf(v[p.v + at], v[p.v + at + 1u], 1.0); }
 fn dOut8(at: u32, factor: f32) -> vec4u { return eightOf(dOut[p.dOut + at], dOut[p.dOut + at + 1u], factor); }
 
-/// Where columns from "eight" on of a row of a head start, in vectors of four.
+/// Where eight columns of a row of a head start, in vectors of four; "eight" counts such groups.
 fn fours(row: u32, heads: u32, head: u32, eight: u32) -> u32 { return (row * heads + head) * (D / 4u) + eight * 2u; }
 
 /// (lse, delta) of a query.
