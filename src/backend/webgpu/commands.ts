@@ -9,7 +9,6 @@ import { BugError, invariant } from "../../util/errors.ts";
 import type { DeviceBuffer } from "../backend.ts";
 import { BindGroups } from "./bind-groups.ts";
 import { noteActivity } from "./dawn.ts";
-import type { DeferredRows } from "./deferred-rows.ts";
 import type { Failure } from "./device.ts";
 import type { Block, GpuMemory, Memory } from "./memory.ts";
 import { type Pipeline, type Pipelines, paramsBytes } from "./pipelines.ts";
@@ -54,6 +53,12 @@ export function operand(tensor: Tensor, start = 0, count?: number): Operand {
   };
 }
 
+/** Kernels that were put off (deferred-rows.ts): they hear of every block before it is used. */
+export interface WaitingKernels {
+  readonly isEmpty: boolean;
+  touch(block: Block, writes: boolean): void;
+}
+
 export class Commands {
   /** Hears of every launch before it is recorded: for counting. */
   onLaunch: ((pipeline: Pipeline, operands: readonly Operand[]) => void) | undefined;
@@ -87,7 +92,7 @@ export class Commands {
     private readonly memory: Memory,
     private readonly pipelines: Pipelines,
     private readonly failure: Failure,
-    private readonly deferred: DeferredRows,
+    private readonly waiting: WaitingKernels,
     /** Bytes that one binding may cover. */
     readonly bindingLimit = device.limits.maxStorageBufferBindingSize,
   ) {
@@ -122,7 +127,7 @@ export class Commands {
   ): void {
     const grid = typeof groups === "number" ? this.gridOf(groups) : groups;
     if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
-    if (!this.deferred.isEmpty) this.touch(pipeline, operands);
+    if (!this.waiting.isEmpty) this.touch(pipeline, operands);
     if (this.launches === launchesPerSubmit) this.flush();
     this.onLaunch?.(pipeline, operands);
     invariant(operands.length === pipeline.bindings.length, `${pipeline.label}: ${operands.length} operands`);
@@ -146,7 +151,7 @@ export class Commands {
   /** Has kernels run that were put off and that this one comes after. */
   private touch({ bindings }: Pipeline, operands: readonly Operand[]): void {
     for (const [i, { buffer }] of operands.entries())
-      this.deferred.touch(this.memory.of(buffer).block, bindings[i] === "write");
+      this.waiting.touch(this.memory.of(buffer).block, bindings[i] === "write");
   }
 
   private gridOf(groups: number): [number, number, number] {
@@ -233,8 +238,8 @@ export class Commands {
   copy(from: DeviceBuffer, fromOffset: number, to: DeviceBuffer, toOffset: number, sizeBytes: number): void {
     if (sizeBytes === 0) return;
     const [source, target] = [this.memory.of(from).block, this.memory.of(to).block];
-    this.deferred.touch(source, false);
-    this.deferred.touch(target, true);
+    this.waiting.touch(source, false);
+    this.waiting.touch(target, true);
     if (source === target) {
       // WebGPU copies between different buffers only.
       const between = this.memory.scratch(sizeBytes);
@@ -302,7 +307,7 @@ export class Commands {
   private upload(buffer: DeviceBuffer, data: Uint8Array, offset: number): void {
     this.failure.check();
     const { block } = this.memory.of(buffer);
-    this.deferred.touch(block, true);
+    this.waiting.touch(block, true);
     if (block.batch === this.batch) this.flush();
     this.device.queue.writeBuffer(block.gpu, offset, data as Uint8Array<ArrayBuffer>, 0, data.byteLength);
   }
@@ -315,7 +320,7 @@ export class Commands {
     const size = Math.ceil((offset + sizeBytes - start) / 4) * 4;
     const staging = this.takeReadBuffer(size);
     const { block } = this.memory.of(buffer);
-    this.deferred.touch(block, false);
+    this.waiting.touch(block, false);
     this.closePass();
     this.openEncoder().copyBufferToBuffer(block.gpu, start, staging, 0, size);
     block.batch = this.batch;

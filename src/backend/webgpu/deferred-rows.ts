@@ -4,10 +4,8 @@
 // the memory of a kernel that was put off has it run first, and memory that such a kernel reads is not handed out again before.
 
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
-import type { Gpu } from "./gpu.ts";
 import { type Block, GpuMemory, type Memory } from "./memory.ts";
-import { vectorRows } from "./product-operands.ts";
-import type { RowSource } from "./project-rows.ts";
+import type { RowSource } from "./row-source.ts";
 
 export interface DeferredKernel {
   /** The rows that it makes, one tensor a kind of the source's. */
@@ -30,24 +28,6 @@ interface Entry {
   readonly wanted: Set<Block>;
   /** It is being launched. */
   active: boolean;
-}
-
-/** Whether rows of this shape may be made by a product: large ones, which go to subgroup matrices. */
-export function rowsMayWait(gpu: Gpu, rows: number, columns: number, tensors: readonly Tensor[]): boolean {
-  return (
-    gpu.matrix !== undefined &&
-    rows > vectorRows &&
-    columns % 4 === 0 &&
-    4 * rows * columns <= gpu.commands.bindingLimit - 256 &&
-    tensors.every(({ dtype, byteOffset }) => dtype === "f32" && byteOffset % 16 === 0)
-  );
-}
-
-/** Whether no tensor of one list shares a buffer with one of the other: a launch may then write one and read the other. */
-export function apart(gpu: Gpu, some: readonly Tensor[], others: readonly Tensor[]): boolean {
-  const blockOf = ({ buffer }: Tensor) => gpu.memory.of(buffer).block;
-  const blocks = new Set(some.map(blockOf));
-  return !others.some((tensor) => blocks.has(blockOf(tensor)));
 }
 
 export class DeferredRows {

@@ -3,10 +3,9 @@
 
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
 import type { ActivationKind, ContractKernels, Operands } from "../contract.ts";
-import { apart, rowsMayWait } from "./deferred-rows.ts";
 import { activations, copyFloats, forElements, sameMemory } from "./elementwise.ts";
 import type { Gpu } from "./gpu.ts";
-import { quadsOf } from "./project-rows.ts";
+import { apart, quadsOf, rowsMayWait } from "./project-rows.ts";
 
 /** Rows, and their width. */
 const rowsOf = ({ shape }: Tensor) => [shape[0]!, elementCount(shape) / Math.max(1, shape[0]!)] as const;

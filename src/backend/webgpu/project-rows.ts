@@ -6,6 +6,8 @@ import { invariant } from "../../util/errors.ts";
 import { f32, type Operand, operand } from "./commands.ts";
 import type { Gpu } from "./gpu.ts";
 import type { Variant } from "./pipelines.ts";
+import { vectorRows } from "./product-operands.ts";
+import type { RowSource } from "./row-source.ts";
 import type { ShaderSource } from "./shaders.ts";
 
 /** Words before the rows, and bytes of it all, of packed rows that have a scale each. */
@@ -15,20 +17,22 @@ export function packedLayout(rows: number, columns: number) {
   return { lda, header, sizeBytes: 4 * (header + (rows * lda) / 2) };
 }
 
-/** Where rows come from: a file of rows-*.wgsl with what it binds. */
-export interface RowSource {
-  readonly files: readonly ShaderSource[];
-  readonly constants?: Readonly<Record<string, number>>;
-  readonly operands: readonly Operand[];
-  /** Bound last, as uniforms. */
-  readonly uniforms?: readonly Operand[];
-  /** Kinds of rows that are made at once. */
-  readonly outputs: 1 | 2;
-  /** own0 and so on, four at most. */
-  readonly own: readonly number[];
-  readonly pitch: number;
-  /** Whether rows are read four elements at a time. */
-  readonly quads: boolean;
+/** Whether rows of this shape may be made by a product: large ones, which go to subgroup matrices. */
+export function rowsMayWait(gpu: Gpu, rows: number, columns: number, tensors: readonly Tensor[]): boolean {
+  return (
+    gpu.matrix !== undefined &&
+    rows > vectorRows &&
+    columns % 4 === 0 &&
+    4 * rows * columns <= gpu.commands.bindingLimit - 256 &&
+    tensors.every(({ dtype, byteOffset }) => dtype === "f32" && byteOffset % 16 === 0)
+  );
+}
+
+/** Whether no tensor of one list shares a buffer with one of the other: a launch may then write one and read the other. */
+export function apart(gpu: Gpu, some: readonly Tensor[], others: readonly Tensor[]): boolean {
+  const blockOf = ({ buffer }: Tensor) => gpu.memory.of(buffer).block;
+  const blocks = new Set(some.map(blockOf));
+  return !others.some((tensor) => blocks.has(blockOf(tensor)));
 }
 
 /** A tensor that is read four elements at a time. */

@@ -5,10 +5,9 @@ import { dtypeBytes } from "../../tensor/dtype.ts";
 import { elementCount, rows as rowsOf, type Tensor } from "../../tensor/tensor.ts";
 import type { ContractKernels, Operands } from "../contract.ts";
 import { f32, operand } from "./commands.ts";
-import { apart, rowsMayWait } from "./deferred-rows.ts";
 import { copyFloats, kindOf } from "./elementwise.ts";
 import { type Gpu, plain, windows, withScratch } from "./gpu.ts";
-import { quadsOf } from "./project-rows.ts";
+import { apart, quadsOf, rowsMayWait } from "./project-rows.ts";
 
 /** y[i] = table[index[i]]: windows over y's rows and over the table's. */
 function gather(gpu: Gpu, table: Tensor, index: Tensor, y: Tensor): void {
