@@ -1,7 +1,7 @@
 // The options of `lowrank export`. What they do is publish/export-gguf.ts.
 
-import { blockTypeOf } from "../formats/gguf-blocks/index.ts";
 import { fileTypes, type GgufFileType } from "../publish/gguf-mix.ts";
+import { blockTypeOf } from "../quant/ggml/index.ts";
 import { UsageError } from "../util/errors.ts";
 import { choice, defineOptions, type OptionsOf, text, toggle } from "./define.ts";
 import { chatTemplate, deviceFields, modelFields } from "./fields.ts";

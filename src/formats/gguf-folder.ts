@@ -3,14 +3,14 @@
 // models/gguf/unpack.node.ts writes it, because what an architecture calls its weights is known there. Blocks are decoded as
 // they are read; readBlocks() gives them as they are.
 //
-// Not here: the file itself (gguf.ts), what its types mean (gguf-blocks/).
+// Not here: the file itself (gguf.ts), what its types mean (quant/ggml/).
 
+import { blockTypeOf, decodeGguf } from "../quant/ggml/index.ts";
 import { type DType, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
 import type { ByteSource, Folder } from "./byte-source.ts";
 import { type GgufFile, type GgufTensor, type GgufTensorType, ggufTensorTypes, openGguf } from "./gguf.ts";
-import { blockTypeOf, decodeGguf } from "./gguf-blocks/index.ts";
 import type { JsonObject } from "./json.ts";
 import type { ModelFolder } from "./model-tensors.ts";
 import type { TensorEntry } from "./safetensors.ts";

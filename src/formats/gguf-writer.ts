@@ -1,5 +1,5 @@
 // Writes GGUF version 3, tensor by tensor and atomically. What goes into the metadata of which kind of file is the
-// caller's affair; the byte layout is drawn in gguf.ts, block types are gguf-blocks/.
+// caller's affair; the byte layout is drawn in gguf.ts, block types are quant/ggml/.
 
 import { BugError, invariant } from "../util/errors.ts";
 import { writeAtomically } from "./atomic-file.ts";

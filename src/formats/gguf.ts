@@ -5,13 +5,13 @@
 //   tensor: name string | dimensions u32 | sizes u64, fastest first | type u32 | offset u64 from the data
 //   padding to general.alignment (32) | data, each tensor starting at a multiple of the alignment
 //
-// Names, shapes and bytes only; block types are gguf-blocks/, the writer is gguf-writer.ts. Shapes here
+// Names, shapes and bytes only; block types are quant/ggml/, the writer is gguf-writer.ts. Shapes here
 // are row-major [out, in], the reverse of the file's. Format: github.com/ggml-org/ggml, docs/gguf.md.
 
+import { blockTypeOf, type GgufNumberType } from "../quant/ggml/index.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import type { ByteSource } from "./byte-source.ts";
-import { blockTypeOf, type GgufNumberType } from "./gguf-blocks/index.ts";
 
 /** ggml's number of each type of numbers. */
 const typeIds: Record<GgufNumberType, number> = {

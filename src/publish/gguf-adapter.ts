@@ -3,7 +3,6 @@
 // B. The rows of q's and k's B are interleaved as the weights they add to (models/gguf/names.ts).
 
 import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
-import { encodeGguf } from "../formats/gguf-blocks/index.ts";
 import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { LoadedAdapter } from "../formats/peft.ts";
 import { planAdapter } from "../models/adapter-plan.ts";
@@ -12,6 +11,7 @@ import { embeddingName, headName, weightSpecs } from "../models/decoder-weights.
 import { orderColumns, orderRows } from "../models/gguf/delta.ts";
 import { ggufArchitecture, ggufPieces, interleavedRows, interleaveRows } from "../models/gguf/names.ts";
 import { adapterKind } from "../nn/adapter-kinds/index.ts";
+import { encodeGguf } from "../quant/ggml/index.ts";
 import { UserError } from "../util/errors.ts";
 
 export type AdapterTensorType = Extract<GgufTensorType, "f32" | "f16" | "bf16">;

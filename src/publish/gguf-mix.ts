@@ -3,7 +3,7 @@
 // kernels stay as they are.
 
 import type { GgufTensorType } from "../formats/gguf.ts";
-import { type BlockTypeName, blockTypeOf } from "../formats/gguf-blocks/index.ts";
+import { type BlockTypeName, blockTypeOf } from "../quant/ggml/index.ts";
 
 /** What a file can be named after: llama.cpp's number of it, and the type that most of its tensors have. */
 export const fileTypes = {

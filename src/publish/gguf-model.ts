@@ -3,7 +3,6 @@
 // bytes formats/gguf-writer.ts's. Keys and conventions: llama.cpp's converter (conversion/llama.py, qwen.py).
 
 import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
-import { encodeGguf } from "../formats/gguf-blocks/index.ts";
 import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
 import type { DecoderConfig, LayerConfig } from "../models/decoder-config.ts";
 import { type WeightSpec, weightSpecs } from "../models/decoder-weights.ts";
@@ -18,6 +17,7 @@ import {
 } from "../models/gguf/names.ts";
 import { ropeMetadata, ropeTensors } from "../models/gguf/rope.ts";
 import type { WeightSource } from "../models/load-model.ts";
+import { encodeGguf } from "../quant/ggml/index.ts";
 import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";

@@ -5,8 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { memorySource } from "../../src/formats/byte-source.ts";
 import { openFile } from "../../src/formats/disk.ts";
 import { type GgufTensorType, type GgufValue, ggufTensorTypes, openGguf } from "../../src/formats/gguf.ts";
-import { encodeGguf } from "../../src/formats/gguf-blocks/index.ts";
 import { type GgufTensorToWrite, writeGguf } from "../../src/formats/gguf-writer.ts";
+import { encodeGguf } from "../../src/quant/ggml/index.ts";
 import { f16Table } from "../../src/tensor/dtype.ts";
 import { UserError } from "../../src/util/errors.ts";
 import { python } from "./python.ts";
@@ -44,7 +44,7 @@ const tensors: GgufTensorToWrite[] = (Object.keys(ggufTensorTypes) as GgufTensor
 }));
 const odd: GgufTensorToWrite = { name: "norm", type: "f32", shape: [3], data: () => new Uint8Array(12) };
 
-/** gguf-py quantises no K types: gguf-blocks.test.ts holds those to ggml itself. */
+/** gguf-py quantises no K types: quant/ggml.test.ts holds those to ggml itself. */
 const alike = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4"];
 
 /** The values that blocks of 32 stand for. */

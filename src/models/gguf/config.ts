@@ -6,8 +6,8 @@
 // Not here: names and rows of weights (names.ts), the tokenizer (tokenizer.ts), the folder that is made (unpack.ts).
 
 import type { GgufFile } from "../../formats/gguf.ts";
-import { decodeGguf } from "../../formats/gguf-blocks/index.ts";
 import { inverseFrequencies } from "../../nn/rope-frequencies.ts";
+import { decodeGguf } from "../../quant/ggml/index.ts";
 import { UserError } from "../../util/errors.ts";
 import type { Json } from "../decoder-config.ts";
 

@@ -2,12 +2,7 @@
 // (test/golden/gguf-blocks.json, made by tools/golden/gguf_blocks.py).
 
 import { describe, expect, it } from "vitest";
-import {
-  type BlockTypeName,
-  blockTypes,
-  decodeGguf,
-  encodeGguf,
-} from "../../src/formats/gguf-blocks/index.ts";
+import { type BlockTypeName, blockTypes, decodeGguf, encodeGguf } from "../../src/quant/ggml/index.ts";
 import { type ByteArray, bytesOf, readGolden } from "../golden/load-golden.ts";
 import { checksumOf, type QuantInput, quantInput } from "../golden/quant-golden.ts";
 

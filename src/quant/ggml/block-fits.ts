@@ -1,7 +1,7 @@
 // How the codes and the scale of a block are found for ggml's quantised types: not the largest magnitude over the
 // number of levels, but the scale of a few candidates whose weighted squared error is least. Each operation is rounded
 // to f32 and sums run in the order of the elements, as in llama.cpp's ggml-quants.c, so that the bytes agree with its.
-// Not here: how codes and scales are packed (formats/gguf-blocks/).
+// Not here: how codes and scales are packed (quant/ggml/).
 
 const f = Math.fround;
 

@@ -12,8 +12,8 @@
 //
 // Layouts and the candidates tried: llama.cpp's ggml-common.h and ggml-quants.c.
 
-import { clamped, fitPositive, fitSymmetric, fitWithMinimum, nearest } from "../../quant/block-fits.ts";
 import { f16Table, toF16Bits } from "../../tensor/dtype.ts";
+import { clamped, fitPositive, fitSymmetric, fitWithMinimum, nearest } from "./block-fits.ts";
 import { type BlockType, f, sumOfSquares, weigh } from "./block-type.ts";
 
 const block = 256;

@@ -10,8 +10,8 @@
 // Codes are computed with the f32 scale before it is rounded to f16. Without importance: from the block's extreme, or
 // its range. Layouts: llama.cpp's ggml-common.h.
 
-import { fitSymmetric, fitWithMinimum, type Stretch } from "../../quant/block-fits.ts";
 import { f16Table, toF16Bits } from "../../tensor/dtype.ts";
+import { fitSymmetric, fitWithMinimum, type Stretch } from "./block-fits.ts";
 import { type BlockType, f, sumOfSquares, weigh } from "./block-type.ts";
 
 const block = 32;
