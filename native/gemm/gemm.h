@@ -9,9 +9,15 @@ namespace lowrank {
 /** Arithmetic of products: f32 throughout, or bf16 inputs with f32 accumulation. */
 enum class Precision : int { F32 = 0, BF16 = 1 };
 
+/** Of ggml's blocks. */
+struct BlockSize {
+  int64_t elements, bytes;
+};
+
 /** A stored weight [rows, cols], row-major. */
 struct Weight {
-  enum class Kind : int { F32 = 0, BF16 = 1, Quantized = 2 };
+  // From Q4_0 on: ggml's blocks, in rows of whole ones (blocks.h); the numbers are src/backend/cpu/product-writer.ts's.
+  enum class Kind : int { F32, BF16, Quantized, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Mxfp4, Q4_K, Q5_K, Q6_K };
   Kind kind;
   int64_t rows, cols;
   const void* data;  // f32, bf16, or codes: two elements a byte, the even one in the high nibble
@@ -30,6 +36,23 @@ struct Weight {
            nestedOffset;
   }
 };
+
+constexpr bool isBlocks(Weight::Kind kind) { return kind >= Weight::Kind::Q4_0; }
+
+constexpr BlockSize blockSizeOf(Weight::Kind kind) {
+  switch (kind) {
+    case Weight::Kind::Q4_0: return {32, 18};
+    case Weight::Kind::Q4_1: return {32, 20};
+    case Weight::Kind::Q5_0: return {32, 22};
+    case Weight::Kind::Q5_1: return {32, 24};
+    case Weight::Kind::Q8_0: return {32, 34};
+    case Weight::Kind::Mxfp4: return {32, 17};
+    case Weight::Kind::Q4_K: return {256, 144};
+    case Weight::Kind::Q5_K: return {256, 176};
+    case Weight::Kind::Q6_K: return {256, 210};
+    default: return {1, 0};
+  }
+}
 
 /** Element i of x is kept iff its random word >= threshold, and then scaled by keptScale. threshold 0: no dropout. */
 struct Dropout {
@@ -82,6 +105,11 @@ struct WeightStack {
         if (!w.nestedCodebook) break;
         w.nestedAbsmax += e * ((blocks + w.nestedBlockSize - 1) / w.nestedBlockSize);
         w.nestedOffset = offsets[e];
+        break;
+      }
+      default: {
+        const BlockSize block = blockSizeOf(w.kind);
+        w.data = data + e * (size / block.elements) * block.bytes;
       }
     }
     return w;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "blocks.h"
 #include "gemm.h"
 #include "vector.h"
 
@@ -152,6 +153,10 @@ inline const typename E::Type* readRow(const Weight& w, int64_t row, int64_t col
     case Weight::Kind::Quantized:
       decodeRow<E>(w, row, col, n, buffer);
       break;
+    default:
+      eachDecoded(w, row, col, n, [&](const float* values, int64_t count, int64_t at) {
+        convertRow<E>(values, 1.0f, buffer + at, count);
+      });
   }
   std::fill(buffer + n, buffer + padded, Type{});
   return buffer;

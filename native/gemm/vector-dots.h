@@ -261,7 +261,7 @@ inline void eachStretch(int64_t t, const Body& body) {
   }
 }
 
-/** As blockDots, for R rows of a 4-bit weight, which go through a buffer. */
+/** As blockDots, for R rows of a 4-bit weight or one in blocks, which go through a buffer. */
 template <int R>
 void decodedDots(const Weight& w, int64_t row, const float* x, int64_t t, float* sums) {
   constexpr int64_t kPiece = 1024;
@@ -269,7 +269,7 @@ void decodedDots(const Weight& w, int64_t row, const float* x, int64_t t, float*
   for (int64_t i = 0; i < t; i++) std::fill_n(sums + i * kDotBlock, R, 0.0f);
   for (int64_t k = 0; k < w.cols; k += kPiece) {
     const int64_t n = std::min(kPiece, w.cols - k);
-    for (int r = 0; r < R; r++) decodeRow<F32>(w, row + r, k, n, pieces + r * kPiece);
+    for (int r = 0; r < R; r++) readRow<F32>(w, row + r, k, n, n, pieces + r * kPiece);
     eachStretch(t, [&](int64_t first, auto count, bool) {
       constexpr int T = decltype(count)::value, kStep = R == 1 ? 1 : T == 1 ? R : dotRows(T);
       for (int r = 0; r < R; r += kStep) {
@@ -284,7 +284,7 @@ void decodedDots(const Weight& w, int64_t row, const float* x, int64_t t, float*
  * w.cols elements in `form`, which is formFor(w, ...). The bits of a sum do not depend on `rows` or t.
  */
 inline void blockDots(const Weight& w, int64_t row, int64_t rows, const void* x, Form form, int64_t t, float* sums) {
-  if (w.kind == Weight::Kind::Quantized && form == Form::Plain) {
+  if ((w.kind == Weight::Kind::Quantized || isBlocks(w.kind)) && form == Form::Plain) {
     const auto* floats = static_cast<const float*>(x);
     int64_t r = 0;
     for (; r + 4 <= rows; r += 4) decodedDots<4>(w, row + r, floats, t, sums + r);

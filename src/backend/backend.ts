@@ -8,7 +8,9 @@
 // C = model width, H = heads, G = key/value heads, D = head width, V = vocabulary, R = adapter rank.
 // "+=" means the kernel adds to what the tensor holds, "=" that it overwrites.
 
+import type { BlockTypeName } from "../quant/ggml/index.ts";
 import type { DeviceBuffer, Tensor } from "../tensor/tensor.ts";
+import { BugError } from "../util/errors.ts";
 import type { ContractKernels } from "./contract.ts";
 import type { LedgerReport, MemoryCategory } from "./ledger.ts";
 
@@ -40,11 +42,37 @@ export interface QuantizedMatrix {
   };
 }
 
-/** A matrix [out, in] that a linear kernel multiplies by. */
-export type Matrix = Tensor | QuantizedMatrix;
+/** A weight in ggml's blocks (quant/ggml), as files have them: rows of whole blocks, one behind the other. */
+export interface BlockMatrix {
+  readonly kind: "blocks";
+  readonly type: BlockTypeName;
+  /** [out, in] of the matrix that the blocks stand for. */
+  readonly shape: readonly [number, number];
+  /** u8 [out * bytes of a row]. */
+  readonly blocks: Tensor;
+}
+
+/** A matrix [out, in] that a linear kernel multiplies by; of blocks, on backends that hold them (`holdsBlocks`). */
+export type Matrix = Tensor | QuantizedMatrix | BlockMatrix;
 
 export function isQuantized(matrix: Matrix): matrix is QuantizedMatrix {
-  return "kind" in matrix;
+  return "kind" in matrix && matrix.kind === "quantized";
+}
+
+export function isBlocks(matrix: Matrix): matrix is BlockMatrix {
+  return "kind" in matrix && matrix.kind === "blocks";
+}
+
+/** Of backends that hold no blocks, where loaders put none. */
+export type PlainMatrix = Exclude<Matrix, BlockMatrix>;
+
+/** Blocks for each of E experts: expert e's rows begin where e - 1's end. */
+export interface BlockStack {
+  readonly kind: "blockStack";
+  readonly type: BlockTypeName;
+  /** [E, out, in]. */
+  readonly shape: readonly [number, number, number];
+  readonly blocks: Tensor;
 }
 
 /** As many quantised matrices of one form, one behind the other: expert e's parts begin where e - 1's end. */
@@ -67,12 +95,19 @@ export interface QuantizedStack {
   };
 }
 
-/** A matrix [out, in] for each of E experts: dense [E, out, in], or quantised. */
-export type MatrixStack = Tensor | QuantizedStack;
+/** A matrix [out, in] for each of E experts: dense [E, out, in], quantised, or in blocks. */
+export type MatrixStack = Tensor | QuantizedStack | BlockStack;
 
 export function isQuantizedStack(stack: MatrixStack): stack is QuantizedStack {
-  return "kind" in stack;
+  return "kind" in stack && stack.kind === "quantizedStack";
 }
+
+export function isBlockStack(stack: MatrixStack): stack is BlockStack {
+  return "kind" in stack && stack.kind === "blockStack";
+}
+
+/** As PlainMatrix. */
+export type PlainStack = Exclude<MatrixStack, BlockStack>;
 
 /** The rows that a mixture's experts work on: expert e has rows [offsets[e], offsets[e + 1]) of M. */
 export interface GroupedRows {
@@ -149,6 +184,25 @@ export interface LinearGradPart {
   readonly dBias?: Tensor; // [out], +=
 }
 
+type Plain<Part extends { readonly weight: Matrix | MatrixStack }> = Part & {
+  readonly weight: PlainMatrix | PlainStack;
+};
+export type PlainLinearPart = Plain<LinearPart>;
+export type PlainLinearGradPart = Plain<LinearGradPart>;
+export type PlainGroupedPart = Plain<GroupedPart>;
+export type PlainGroupedGradPart = Plain<GroupedGradPart>;
+
+/** Parts of a backend that holds no blocks. */
+export function plainParts<Part extends { readonly weight: Matrix | MatrixStack }>(
+  parts: readonly Part[],
+): readonly Plain<Part>[] {
+  for (const { weight } of parts) {
+    if ("kind" in weight && (weight.kind === "blocks" || weight.kind === "blockStack"))
+      throw new BugError(`a weight in ${weight.type} blocks on a backend that reads none`);
+  }
+  return parts as readonly Plain<Part>[];
+}
+
 export interface Kernels extends ContractKernels {
   // Linear layers that share the input x [T, in]: y = x W^T + bias + residual + adapter.
   linear(x: Tensor, parts: readonly LinearPart[]): void;
@@ -216,6 +270,8 @@ export interface Backend extends Kernels {
   readonly runsAhead?: true;
   /** True: memory holds no values (counting.ts), so nobody needs to compute what would be written to it. */
   readonly holdsNothing?: true;
+  /** Its products read ggml's blocks. */
+  readonly holdsBlocks?: true;
   readonly rowsAlike: RowsAlike;
   readonly liveBytes: number;
   readonly peakBytes: number;

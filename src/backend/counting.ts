@@ -54,6 +54,7 @@ export function openCounting(precision: Precision): CountingBackend {
     precision,
     floatType: "f32",
     holdsNothing: true,
+    holdsBlocks: true,
     rowsAlike: { few: 16, many: true, piece: 64 },
     get liveBytes() {
       return memory.liveBytes;

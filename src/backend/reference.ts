@@ -24,6 +24,7 @@ export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
     description: `plain loops, ${floatType}`,
     precision: "fp32",
     floatType,
+    holdsBlocks: true,
     rowsAlike: { few: 16, many: true, piece: 64 },
     get liveBytes() {
       return memory.ledger.liveBytes;

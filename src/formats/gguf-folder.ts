@@ -50,8 +50,14 @@ export interface GgufBlocks {
 }
 
 export interface GgufModelFolder extends ModelFolder {
+  /** The type of a weight in the file; undefined where its parts are of several. */
+  typeOf(name: string): GgufTensorType | undefined;
   /** Rows [begin, end) of a matrix as the file has them; undefined where its parts are of several types. */
   readBlocks(name: string, begin?: number, end?: number): Promise<GgufBlocks | undefined>;
+}
+
+export function isGgufFolder(folder: ModelFolder): folder is GgufModelFolder {
+  return "readBlocks" in folder;
 }
 
 /** Opens what a table speaks of. UserError where the file is gone, or is another than the one the table was made of. */
@@ -117,6 +123,11 @@ class GgufAsFolder implements GgufModelFolder {
     const inOrder = [...this.weights.values()].sort((a, b) => a.entry.offset - b.entry.offset);
     this.tensors = new Map(inOrder.map(({ entry }) => [entry.name, entry]));
     this.weightBytes = bytes;
+  }
+
+  typeOf(name: string): GgufTensorType | undefined {
+    const weight = this.weights.get(name);
+    return weight?.place.shift ? undefined : weight?.type;
   }
 
   storedName(name: string): string {

@@ -6,7 +6,7 @@
 import type { GroupedSpec } from "../autograd/ops/experts.ts";
 import type { LinearWeight } from "../autograd/ops/linear.ts";
 import type { Parameter } from "../autograd/tape.ts";
-import type { Backend, Matrix, QuantizedStack, Tensor } from "../backend/backend.ts";
+import type { Backend, BlockStack, Matrix, QuantizedStack, Tensor } from "../backend/backend.ts";
 import { FlatParameters, oneGroup } from "../nn/parameters.ts";
 import { type DType, decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount, viewOf } from "../tensor/tensor.ts";
@@ -17,7 +17,7 @@ import { storedName, type WeightSpec, weightSpecs } from "./decoder-weights.ts";
 import { evenHostRows, type HostRows, readHostRows } from "./host-rows.ts";
 
 /** A frozen weight on the device. */
-export type Weight = Matrix | QuantizedStack;
+export type Weight = Matrix | QuantizedStack | BlockStack;
 
 /** Where weights come from. */
 export interface WeightSource {
@@ -245,8 +245,8 @@ async function loadStack(
   }
 }
 
-const isStack = (weight: Weight): weight is QuantizedStack =>
-  "kind" in weight && weight.kind === "quantizedStack";
+const isStack = (weight: Weight): weight is QuantizedStack | BlockStack =>
+  "kind" in weight && (weight.kind === "quantizedStack" || weight.kind === "blockStack");
 
 /** What is quantised is the file's own numbers, so that the codes do not depend on the device's precision. */
 function arrivalDType(source: WeightSource, name: string): DType {
@@ -266,13 +266,17 @@ export function freeMatrix(backend: Backend, matrix: Weight): void {
     backend.free(matrix.buffer);
     return;
   }
+  if (matrix.kind === "blocks" || matrix.kind === "blockStack") {
+    backend.free(matrix.blocks.buffer);
+    return;
+  }
   for (const tensor of [
     matrix.codes,
     matrix.codebook,
     matrix.absmax,
     matrix.nested?.codebook,
     matrix.nested?.absmax,
-    isStack(matrix) ? matrix.nested?.offsets : undefined,
+    matrix.kind === "quantizedStack" ? matrix.nested?.offsets : undefined,
   ]) {
     if (tensor) backend.free(tensor.buffer);
   }

@@ -10,6 +10,7 @@ import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { attachLoadedAdapter, type DecoderAdapter } from "./adapter.ts";
 import { vocabularyOf } from "./adapter-plan.ts";
+import { hasBlocks, storedInBlocks } from "./block-weights.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { readFolderConfig } from "./folder-config.ts";
 import { type LoadedDecoder, type LoadOptions, loadDecoder, type WeightSource } from "./load-model.ts";
@@ -115,12 +116,12 @@ export async function openModel(
   }
 }
 
-/** A model folder as a source of weights for a device, 4-bit ones as they are. */
+/** A model folder as a source of weights for a device, those in 4 bits or in blocks as they are. */
 export function deviceSource(backend: Backend, folder: ModelFolder, options: LoadOptions = {}): WeightSource {
-  const quantized = storedIn4Bits(backend, folder);
-  if (quantized && options.train) {
+  const quantized = storedIn4Bits(backend, folder) ?? storedInBlocks(backend, folder);
+  if (options.train && (quantized || hasBlocks(folder))) {
     throw new UserError(
-      `${folder.path}: the weights are quantised to 4 bits, which full fine-tuning cannot train; use --method qlora, or the unquantised model`,
+      `${folder.path}: the weights are quantised, which full fine-tuning cannot train; use --method lora or qlora, or the unquantised model`,
     );
   }
   return { ...folderSource(folder), quantized };

@@ -2,11 +2,12 @@
 // dropout, biases, residuals. A case runs on any backend and returns what it computed. Comparison: linear.test.ts.
 
 import type { Adapter, Backend, LinearGradPart, LinearPart, Matrix } from "../../src/backend/backend.ts";
+import { type BlockTypeName, blockTypes, encodeGguf } from "../../src/quant/ggml/index.ts";
 import { type DType, decodeToF32, encodeFrom } from "../../src/tensor/dtype.ts";
 import { elementCount, type Tensor, viewOf } from "../../src/tensor/tensor.ts";
 import { Random } from "../../src/util/rng.ts";
 
-export type WeightType = "f32" | "bf16" | "nf4" | "nf4-nested";
+export type WeightType = "f32" | "bf16" | "nf4" | "nf4-nested" | BlockTypeName;
 
 export interface PartSpec {
   readonly out: number;
@@ -73,6 +74,7 @@ class Tensors {
   matrix(rows: number, columns: number, spec: PartSpec): Matrix {
     if (spec.weight === "f32" || spec.weight === "bf16")
       return this.uniform([rows, columns], 0.5, spec.weight);
+    if (spec.weight !== "nf4" && spec.weight !== "nf4-nested") return this.blocks(rows, columns, spec.weight);
     const blockSize = spec.blockSize ?? 64;
     const blocks = Math.ceil((rows * columns) / blockSize);
     const codes = this.codes(Math.ceil((rows * columns) / 2));
@@ -90,6 +92,15 @@ class Tensors {
       offset: 0.4,
     };
     return { ...base, absmax: this.codes(blocks), nested };
+  }
+
+  private blocks(rows: number, columns: number, type: BlockTypeName): Matrix {
+    const values = Float32Array.from(
+      { length: rows * columns },
+      () => (2 * this.random.nextFloat() - 1) ** 3 + 0.1,
+    );
+    const bytes = encodeGguf(values, type, columns);
+    return { kind: "blocks", type, shape: [rows, columns], blocks: this.bytes([bytes.length], "u8", bytes) };
   }
 
   async read(tensor: Tensor): Promise<Float32Array> {
@@ -203,6 +214,24 @@ export const linearSpecs: Readonly<Record<string, LinearSpec>> = {
           ] as const,
       ),
     ),
+  ),
+  ...Object.fromEntries(
+    (Object.keys(blockTypes) as BlockTypeName[]).flatMap((weight) => {
+      const { block } = blockTypes[weight];
+      // A depth is whole blocks, and engines cut it where a block of 256 does not end.
+      return [
+        { t: 1, in: block, out: 65 },
+        { t: 5, in: block === 32 ? 1056 : 1280, out: 19 },
+        { t: 40, in: block === 32 ? 1120 : 1536, out: 70 },
+        { t: 70, in: block === 32 ? 96 : 256, out: 130 },
+      ].map(
+        ({ t, out, in: width }) =>
+          [
+            `${weight} ${t}x${width}x${out}`,
+            { t, in: width, parts: [{ out, weight, rank: t === 40 ? 8 : undefined }] },
+          ] as const,
+      );
+    }),
   ),
   "nf4 in blocks of 32": { t: 12, in: 50, parts: [{ out: 20, weight: "nf4", blockSize: 32 }] },
   "nf4 in blocks of 4096": { t: 12, in: 150, parts: [{ out: 60, weight: "nf4", blockSize: 4096 }] },

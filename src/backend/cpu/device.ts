@@ -20,6 +20,7 @@ class CpuDevice implements Omit<Backend, keyof Kernels> {
   readonly name = "cpu";
   readonly floatType = "f32";
   /** few: kMostVectorRows in native/gemm/engines.h. */
+  readonly holdsBlocks = true;
   readonly rowsAlike = { few: 16, many: true, piece: 64 };
   readonly paging: CpuPaging;
   readonly calls: CallBuffer;

@@ -1,18 +1,20 @@
 // Writes the calls of groupedLinear and groupedLinearBackward, whose weights are stacks of all experts'. The order is that
 // of native/products.cc. Not here: the tensors in them (product-writer.ts), layers of one weight (linear-call.ts).
 
+import { blockRowBytes } from "../../quant/ggml/index.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { BugError } from "../../util/errors.ts";
 import {
   type GroupedGradPart,
   type GroupedPart,
   type GroupedRows,
+  isBlockStack,
   isQuantizedStack,
   type MatrixStack,
   type StackAdapter,
 } from "../backend.ts";
 import type { CallBuffer } from "./call-buffer.ts";
-import { ProductWriter } from "./product-writer.ts";
+import { blockKinds, ProductWriter } from "./product-writer.ts";
 
 export class GroupedCalls extends ProductWriter {
   constructor(
@@ -67,6 +69,11 @@ export class GroupedCalls extends ProductWriter {
     const [experts, out, width] = stack.shape as readonly [number, number, number];
     const size = out * width;
     this.number(experts);
+    if (isBlockStack(stack)) {
+      this.number(blockKinds[stack.type]).number(out).number(width);
+      const bytes = experts * out * blockRowBytes(stack.type, width);
+      return this.tensor(stack.blocks, "u8", bytes).zeros(8);
+    }
     if (!isQuantizedStack(stack)) {
       if (stack.dtype !== "f32" && stack.dtype !== "bf16")
         throw new BugError(`grouped product: weights are f32, bf16 or quantised, not ${stack.dtype}`);

@@ -2,11 +2,19 @@
 // native/products.cc. Not here: the tensors in them (product-writer.ts), experts' products (grouped-call.ts), every other
 // kernel (write-call.ts).
 
+import { blockRowBytes } from "../../quant/ggml/index.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { BugError } from "../../util/errors.ts";
-import { type Adapter, isQuantized, type LinearGradPart, type LinearPart, type Matrix } from "../backend.ts";
+import {
+  type Adapter,
+  isBlocks,
+  isQuantized,
+  type LinearGradPart,
+  type LinearPart,
+  type Matrix,
+} from "../backend.ts";
 import type { CallBuffer } from "./call-buffer.ts";
-import { ProductWriter } from "./product-writer.ts";
+import { blockKinds, ProductWriter } from "./product-writer.ts";
 
 export class LinearCalls extends ProductWriter {
   private readonly checked = new WeakMap<Matrix, Float64Array>();
@@ -88,6 +96,10 @@ export class LinearCalls extends ProductWriter {
   private checkedMatrix(matrix: Matrix): this {
     const [rows, columns] = matrix.shape as readonly [number, number];
     const size = rows * columns;
+    if (isBlocks(matrix)) {
+      this.number(blockKinds[matrix.type]).number(rows).number(columns);
+      return this.tensor(matrix.blocks, "u8", rows * blockRowBytes(matrix.type, columns)).zeros(7);
+    }
     if (!isQuantized(matrix)) {
       if (matrix.dtype !== "f32" && matrix.dtype !== "bf16") {
         throw new BugError(`native linear: weights are f32, bf16 or quantised, not ${matrix.dtype}`);

@@ -2,10 +2,16 @@
 // were checked, so that no mistake in JavaScript reads or writes outside a buffer. Not here: the calls themselves
 // (linear-call.ts, grouped-call.ts).
 
+import type { BlockTypeName } from "../../quant/ggml/index.ts";
 import { type DType, dtypeBytes } from "../../tensor/dtype.ts";
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
 import { BugError } from "../../util/errors.ts";
 import type { CallBuffer } from "./call-buffer.ts";
+
+/** The numbers that native/gemm/gemm.h has for weights in blocks (Weight::Kind). */
+export const blockKinds: Readonly<Record<BlockTypeName, number>> = {
+  ...{ q4_0: 3, q4_1: 4, q5_0: 5, q5_1: 6, q8_0: 7, mxfp4: 8, q4_k: 9, q5_k: 10, q6_k: 11 },
+};
 
 export class ProductWriter {
   constructor(

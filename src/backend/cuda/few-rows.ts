@@ -3,7 +3,7 @@
 // Not here: more rows (linear.ts).
 
 import type { Tensor } from "../../tensor/tensor.ts";
-import { type Adapter, isQuantized, type LinearPart, type Matrix } from "../backend.ts";
+import { type Adapter, isQuantized, type PlainLinearPart, type PlainMatrix } from "../backend.ts";
 import { dtypeCodes } from "../operand-check.ts";
 import type { CudaGpu } from "./gpu.ts";
 import { drops } from "./linear-adapters.ts";
@@ -19,7 +19,7 @@ const codesKind = 4;
 
 /** One product of few rows: y = x weight^T + bias + residual + adapter's. */
 interface RowsPart {
-  readonly weight: Matrix;
+  readonly weight: PlainMatrix;
   readonly y: Tensor;
   readonly bias?: Tensor;
   readonly residual?: Tensor;
@@ -29,7 +29,7 @@ interface RowsPart {
 type RowsKernel = "Plain" | "Half" | "Codes" | "F32";
 
 /** The kernel for a weight: on tensor cores where its rows come in whole steps. */
-function kernelFor(gpu: CudaGpu, weight: Matrix): RowsKernel {
+function kernelFor(gpu: CudaGpu, weight: PlainMatrix): RowsKernel {
   const columns = weight.shape[1]!;
   if (gpu.precision === "fp32") return "F32";
   if (isQuantized(weight)) {
@@ -115,7 +115,7 @@ function multiplyRows(gpu: CudaGpu, input: Input, rows: number, parts: readonly 
 }
 
 /** linear() of at most mostFewRows rows. */
-export function linearFewRows(gpu: CudaGpu, x: Tensor, parts: readonly LinearPart[]): void {
+export function linearFewRows(gpu: CudaGpu, x: Tensor, parts: readonly PlainLinearPart[]): void {
   const [rows, columns] = x.shape as [number, number];
   withScratchOf(gpu, (scratch) => {
     const address = x.buffer.id + x.byteOffset;

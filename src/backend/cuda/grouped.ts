@@ -4,12 +4,13 @@
 import type { Tensor } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
 import {
-  type GroupedGradPart,
-  type GroupedPart,
   type GroupedRows,
   isQuantizedStack,
   type Kernels,
-  type MatrixStack,
+  type PlainGroupedGradPart,
+  type PlainGroupedPart,
+  type PlainStack,
+  plainParts,
 } from "../backend.ts";
 import { dtypeCodes } from "../operand-check.ts";
 import { type CudaGpu, scratchTensor, withScratch } from "./gpu.ts";
@@ -26,7 +27,7 @@ const rowColumns = 8;
 interface Product {
   readonly a: Tensor;
   readonly index?: Tensor;
-  readonly stack: MatrixStack;
+  readonly stack: PlainStack;
   /** c = a W in place of a W^T. */
   readonly back: boolean;
   readonly c: Tensor;
@@ -36,7 +37,7 @@ interface Product {
 }
 
 /** Fields of the arguments that say what a stack is. */
-function stackOf(stack: MatrixStack) {
+function stackOf(stack: PlainStack) {
   const [, stackRows, stackWidth] = stack.shape as readonly [number, number, number];
   invariant(stackRows * stackWidth < 2 ** 32, `an expert's matrix of ${stackRows} x ${stackWidth}`);
   const sizes = { stackRows, stackWidth };
@@ -99,7 +100,7 @@ function forward(
   gpu: CudaGpu,
   x: Tensor,
   rows: GroupedRows,
-  { weight, bias, adapter, y }: GroupedPart,
+  { weight, bias, adapter, y }: PlainGroupedPart,
 ): void {
   multiply(gpu, rows, { a: x, index: rows.index, stack: weight, back: false, c: y, bias });
   if (!adapter) return;
@@ -114,7 +115,7 @@ function backward(
   gpu: CudaGpu,
   x: Tensor | undefined,
   rows: GroupedRows,
-  { weight, dy, adapter, dWeight, dBias }: GroupedGradPart,
+  { weight, dy, adapter, dWeight, dBias }: PlainGroupedGradPart,
   dx: Tensor | undefined,
 ): void {
   const count = dy.shape[0]!;
@@ -148,8 +149,8 @@ function given(x: Tensor | undefined): Tensor {
 export function groupedKernels(gpu: CudaGpu): Pick<Kernels, "groupedLinear" | "groupedLinearBackward"> {
   return {
     groupedLinear(x, rows, part) {
-      if (part.y.shape[0]! > 0) forward(gpu, x, rows, part);
+      if (part.y.shape[0]! > 0) forward(gpu, x, rows, plainParts([part])[0]!);
     },
-    groupedLinearBackward: (x, rows, part, dx) => backward(gpu, x, rows, part, dx),
+    groupedLinearBackward: (x, rows, part, dx) => backward(gpu, x, rows, plainParts([part])[0]!, dx),
   };
 }

@@ -2,7 +2,7 @@
 // Not here: the passes (linear.ts, linear-backward.ts).
 
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { Adapter, LinearGradPart } from "../backend.ts";
+import type { Adapter, PlainLinearGradPart } from "../backend.ts";
 import type { CudaGpu } from "./gpu.ts";
 import { addressOf, roundUp } from "./product-operands.ts";
 
@@ -36,7 +36,7 @@ export const operandType = ({ precision }: CudaGpu) => (precision === "fp32" ? 0
 
 export function checkAdapter(
   gpu: CudaGpu,
-  adapter: NonNullable<LinearGradPart["adapter"]>,
+  adapter: NonNullable<PlainLinearGradPart["adapter"]>,
   tokens: number,
   shape: readonly number[],
 ): void {

@@ -4,7 +4,7 @@
 
 import type { Tensor } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
-import type { LinearGradPart } from "../backend.ts";
+import type { PlainLinearGradPart } from "../backend.ts";
 import { addColumnSums } from "./columns.ts";
 import type { CudaGpu } from "./gpu.ts";
 import {
@@ -28,7 +28,7 @@ import {
 import type { Operand, Term } from "./product-types.ts";
 import { multiply, multiplyWeight, sumSlices } from "./products.ts";
 
-type GradAdapter = NonNullable<LinearGradPart["adapter"]>;
+type GradAdapter = NonNullable<PlainLinearGradPart["adapter"]>;
 
 /** What a call is about. */
 interface Call {
@@ -43,7 +43,7 @@ interface Call {
 
 /** A part with its operands packed. */
 interface Packed {
-  readonly part: LinearGradPart;
+  readonly part: PlainLinearGradPart;
   /** dy, where a product needs it. */
   readonly dy?: Operand;
   /** scale * u, B, A, and where scale * dy B goes. */
@@ -60,7 +60,7 @@ interface Across {
   readonly du: Operand;
 }
 
-function checkParts({ gpu, x, dx, tokens, inputs }: Call, parts: readonly LinearGradPart[]): void {
+function checkParts({ gpu, x, dx, tokens, inputs }: Call, parts: readonly PlainLinearGradPart[]): void {
   if (x) addressOf(gpu, x, tokens * inputs, "x");
   if (dx) addressOf(gpu, dx, tokens * inputs, "dx");
   for (const { weight, dy, adapter, dWeight, dBias } of parts) {
@@ -96,7 +96,7 @@ function packInputs(
   return { xs, across };
 }
 
-function packPart(call: Call, part: LinearGradPart, across: readonly Across[]): Packed {
+function packPart(call: Call, part: PlainLinearGradPart, across: readonly Across[]): Packed {
   const { gpu, packing, dx, tokens, inputs } = call;
   const { weight, dy, adapter, dWeight } = part;
   const outputs = weight.shape[0]!;
@@ -213,7 +213,7 @@ function addWeights({ gpu, tokens, inputs }: Call, { part, dy, u }: Packed, xs: 
 export function linearBackward(
   gpu: CudaGpu,
   x: Tensor | undefined,
-  parts: readonly LinearGradPart[],
+  parts: readonly PlainLinearGradPart[],
   dx: Tensor | undefined,
   accumulate: boolean,
 ): void {

@@ -4,7 +4,7 @@
 
 import type { Tensor } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
-import type { Adapter, Kernels, LinearPart } from "../backend.ts";
+import { type Adapter, type Kernels, type PlainLinearPart, plainParts } from "../backend.ts";
 import { linearFewRows, mostFewRows } from "./few-rows.ts";
 import type { CudaGpu } from "./gpu.ts";
 import {
@@ -29,7 +29,7 @@ import {
 import type { Operand, Term } from "./product-types.ts";
 import { multiplyWeight, sliceStepsOfDepth, sumSlices } from "./products.ts";
 
-function checkParts(gpu: CudaGpu, x: Tensor, parts: readonly LinearPart[]): void {
+function checkParts(gpu: CudaGpu, x: Tensor, parts: readonly PlainLinearPart[]): void {
   const [tokens, inputs] = x.shape as [number, number];
   addressOf(gpu, x, tokens * inputs, "x");
   for (const { weight, adapter, bias, residual, y } of parts) {
@@ -111,7 +111,7 @@ function multiplyDown(gpu: CudaGpu, scratch: Scratch, tokens: number, inputs: nu
   );
 }
 
-function linear(gpu: CudaGpu, x: Tensor, parts: readonly LinearPart[]): void {
+function linear(gpu: CudaGpu, x: Tensor, parts: readonly PlainLinearPart[]): void {
   const [tokens, inputs] = x.shape as [number, number];
   checkParts(gpu, x, parts);
   if (tokens === 0) return;
@@ -144,7 +144,7 @@ function linear(gpu: CudaGpu, x: Tensor, parts: readonly LinearPart[]): void {
 
 export function linearKernels(gpu: CudaGpu): Pick<Kernels, "linear" | "linearBackward"> {
   return {
-    linear: (x, parts) => linear(gpu, x, parts),
-    linearBackward: (x, parts, dx, accumulate) => linearBackward(gpu, x, parts, dx, accumulate),
+    linear: (x, parts) => linear(gpu, x, plainParts(parts)),
+    linearBackward: (x, parts, dx, accumulate) => linearBackward(gpu, x, plainParts(parts), dx, accumulate),
   };
 }

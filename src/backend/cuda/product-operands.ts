@@ -5,7 +5,7 @@
 import { type DType, dtypeBytes } from "../../tensor/dtype.ts";
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
 import { BugError } from "../../util/errors.ts";
-import { type Dropout, isQuantized, type Matrix, type QuantizedMatrix } from "../backend.ts";
+import { type Dropout, isQuantized, type PlainMatrix, type QuantizedMatrix } from "../backend.ts";
 import { dtypeCodes } from "../operand-check.ts";
 import type { CudaGpu } from "./gpu.ts";
 import type { Operand } from "./product-types.ts";
@@ -43,7 +43,7 @@ export function addressOf(
 export const weightTypes: readonly DType[] = ["f32", "bf16", "f16"];
 
 /** Holds a weight's tensors against its shape. */
-export function checkMatrix(gpu: CudaGpu, matrix: Matrix): void {
+export function checkMatrix(gpu: CudaGpu, matrix: PlainMatrix): void {
   const [rows, columns] = matrix.shape as readonly [number, number];
   const size = rows * columns;
   if (!isQuantized(matrix)) {
@@ -231,7 +231,7 @@ export function canFuse(gpu: CudaGpu, matrix: QuantizedMatrix): boolean {
 }
 
 /** A dense weight that needs no copy; undefined for others. */
-export function denseAsItLies(gpu: CudaGpu, matrix: Matrix): Operand | undefined {
+export function denseAsItLies(gpu: CudaGpu, matrix: PlainMatrix): Operand | undefined {
   if (isQuantized(matrix)) return undefined;
   const address = matrix.buffer.id + matrix.byteOffset;
   const columns = matrix.shape[1]!;
@@ -242,7 +242,7 @@ export function denseAsItLies(gpu: CudaGpu, matrix: Matrix): Operand | undefined
 export function expandWeight(
   gpu: CudaGpu,
   scratch: Scratch,
-  matrix: Matrix,
+  matrix: PlainMatrix,
   first: number,
   rows: number,
 ): Operand {

@@ -1,7 +1,7 @@
 // The words in which products are asked for and chosen between; types alone, so that gpu.ts can name them. Not here: what is
 // done with them (products.ts), who chooses (product-choices.ts).
 
-import type { Dropout, Matrix, QuantizedMatrix } from "../backend.ts";
+import type { Dropout, PlainMatrix, QuantizedMatrix } from "../backend.ts";
 
 /** C = A B^T (a layer's output), A B (its input's gradient), A^T B (its weight's gradient); A and B as they lie. */
 export type Form = "forward" | "input" | "weight";
@@ -44,7 +44,7 @@ export interface WeightProduct {
   readonly form: "forward" | "input";
   readonly rows: number;
   readonly a: Operand;
-  readonly weight: Matrix;
+  readonly weight: PlainMatrix;
   readonly extra?: Term;
   readonly result: Result;
 }

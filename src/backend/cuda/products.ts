@@ -2,7 +2,7 @@
 // tile, and whether codes are decoded within the product or before it, is product-choices.ts's to say and changes no bit: sums run
 // through K in one order, and slices are counted by shape alone. Not here: operands (product-operands.ts), layers (linear.ts).
 
-import { isQuantized, type Matrix } from "../backend.ts";
+import { isQuantized, type PlainMatrix } from "../backend.ts";
 import type { CudaGpu } from "./gpu.ts";
 import {
   canFuse,
@@ -185,7 +185,7 @@ export function multiplyWeight(gpu: CudaGpu, product: WeightProduct): void {
 }
 
 /** Rows of a weight that are expanded at a time: all, but of the largest. */
-export function windowRows(gpu: CudaGpu, weight: Matrix): number {
+export function windowRows(gpu: CudaGpu, weight: PlainMatrix): number {
   const [rows, columns] = weight.shape as readonly [number, number];
   const fitting = Math.floor(gpu.products.windowBytes / (operandBytes(gpu) * roundUp(columns, 8)));
   return fitting >= rows ? rows : Math.max(128, Math.floor(fitting / 128) * 128);

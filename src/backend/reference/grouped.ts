@@ -5,6 +5,7 @@ import {
   type GroupedGradPart,
   type GroupedPart,
   type GroupedRows,
+  isBlockStack,
   isQuantizedStack,
   type Matrix,
   type MatrixStack,
@@ -16,6 +17,12 @@ import type { ReferenceMemory } from "./memory.ts";
 /** The matrix of one expert. */
 function matrixAt(memory: ReferenceMemory, stack: MatrixStack, expert: number): Matrix {
   const [, out, width] = stack.shape as readonly [number, number, number];
+  if (isBlockStack(stack)) {
+    const { type, blocks } = stack;
+    const size = blocks.shape[0]! / stack.shape[0];
+    const own = { ...blocks, byteOffset: blocks.byteOffset + expert * size, shape: [size] };
+    return { kind: "blocks", type, shape: [out, width], blocks: own };
+  }
   if (!isQuantizedStack(stack)) return { ...rowsOf(stack, expert, expert + 1), shape: [out, width] };
   const { codebook, blockSize, nested } = stack;
   const blocks = Math.ceil((out * width) / blockSize);

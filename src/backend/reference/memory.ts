@@ -1,10 +1,10 @@
 // Memory of the reference backend: JavaScript arrays behind opaque handles, and the views its kernels use.
 
+import { decodeGguf } from "../../quant/ggml/index.ts";
 import { type DType, decodeToF32, encodeFrom } from "../../tensor/dtype.ts";
 import { type DeviceBuffer, elementCount, type Tensor, tensorBytes } from "../../tensor/tensor.ts";
 import { BugError, UserError } from "../../util/errors.ts";
-import type { Matrix } from "../backend.ts";
-import { isQuantized } from "../backend.ts";
+import { isBlocks, isQuantized, type Matrix, type QuantizedMatrix } from "../backend.ts";
 import { Ledger, type MemoryCategory } from "../ledger.ts";
 
 export type Floats = Float32Array | Float64Array;
@@ -81,6 +81,7 @@ export class ReferenceMemory {
 
   /** All elements of a matrix, dense or quantised, as numbers [out, in]. */
   matrix(matrix: Matrix): Floats {
+    if (isBlocks(matrix)) return decodeGguf(this.raw(matrix.blocks), matrix.type);
     if (!isQuantized(matrix)) return this.values(matrix);
     const codes = this.raw(matrix.codes);
     const codebook = this.values(matrix.codebook);
@@ -94,7 +95,7 @@ export class ReferenceMemory {
     return out;
   }
 
-  private scales(matrix: Exclude<Matrix, Tensor>): Floats {
+  private scales(matrix: QuantizedMatrix): Floats {
     const nested = matrix.nested;
     if (!nested) return this.values(matrix.absmax);
     const codes = this.raw(matrix.absmax);

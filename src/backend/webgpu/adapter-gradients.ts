@@ -3,14 +3,14 @@
 
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
-import type { LinearGradPart } from "../backend.ts";
+import type { PlainLinearGradPart } from "../backend.ts";
 import { f32, type Operand, operand } from "./commands.ts";
 import type { Gpu } from "./gpu.ts";
 import { packedLayout } from "./project-rows.ts";
 import type { ShaderSource } from "./shaders.ts";
 
 /** A layer, and the rank of its adapter; 0: it is passed over. */
-type Part = LinearGradPart & { readonly rank: number };
+type Part = PlainLinearGradPart & { readonly rank: number };
 
 export interface AdapterGradients {
   readonly x: Tensor | undefined;

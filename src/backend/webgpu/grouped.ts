@@ -5,12 +5,13 @@ import { dtypeBytes } from "../../tensor/dtype.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { BugError, invariant } from "../../util/errors.ts";
 import {
-  type GroupedGradPart,
-  type GroupedPart,
   type GroupedRows,
   isQuantizedStack,
   type Kernels,
-  type MatrixStack,
+  type PlainGroupedGradPart,
+  type PlainGroupedPart,
+  type PlainStack,
+  plainParts,
 } from "../backend.ts";
 import { f32, type Operand, operand } from "./commands.ts";
 import { kindOf } from "./elementwise.ts";
@@ -26,7 +27,7 @@ interface GroupedProduct {
   readonly rows: GroupedRows;
   /** Whether a's rows are found by the index. */
   readonly indexed: boolean;
-  readonly weight: MatrixStack;
+  readonly weight: PlainStack;
   readonly transposed: boolean;
   readonly c: Tensor;
   readonly accumulate: boolean;
@@ -47,7 +48,7 @@ function bytesAt(tensor: Tensor, startBytes: number, sizeBytes: number, unit: nu
   return { buffer: tensor.buffer, byteOffset: tensor.byteOffset + startBytes, sizeBytes, unit };
 }
 
-function formOf(weight: MatrixStack): StackForm {
+function formOf(weight: PlainStack): StackForm {
   const [, out, width] = weight.shape as readonly [number, number, number];
   const size = out * width;
   if (!isQuantizedStack(weight)) {
@@ -156,7 +157,12 @@ function outer(
   }
 }
 
-function forward(gpu: Gpu, x: Tensor, rows: GroupedRows, { weight, bias, adapter, y }: GroupedPart): void {
+function forward(
+  gpu: Gpu,
+  x: Tensor,
+  rows: GroupedRows,
+  { weight, bias, adapter, y }: PlainGroupedPart,
+): void {
   const count = y.shape[0]!;
   if (count === 0) return;
   const [experts, out, width] = weight.shape as readonly [number, number, number];
@@ -193,7 +199,7 @@ function backward(
   gpu: Gpu,
   x: Tensor | undefined,
   rows: GroupedRows,
-  { weight, dy, adapter, dWeight, dBias }: GroupedGradPart,
+  { weight, dy, adapter, dWeight, dBias }: PlainGroupedGradPart,
   dx: Tensor | undefined,
 ): void {
   const count = dy.shape[0]!;
@@ -221,7 +227,7 @@ function backward(
 
 export function groupedKernels(gpu: Gpu): Pick<Kernels, "groupedLinear" | "groupedLinearBackward"> {
   return {
-    groupedLinear: (x, rows, part) => forward(gpu, x, rows, part),
-    groupedLinearBackward: (x, rows, part, dx) => backward(gpu, x, rows, part, dx),
+    groupedLinear: (x, rows, part) => forward(gpu, x, rows, plainParts([part])[0]!),
+    groupedLinearBackward: (x, rows, part, dx) => backward(gpu, x, rows, plainParts([part])[0]!, dx),
   };
 }

@@ -5,7 +5,13 @@
 
 import type { Tensor } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
-import type { Adapter, Kernels, LinearGradPart, LinearPart } from "../backend.ts";
+import {
+  type Adapter,
+  type Kernels,
+  type PlainLinearGradPart,
+  type PlainLinearPart,
+  plainParts,
+} from "../backend.ts";
 import { adapterGradients } from "./adapter-gradients.ts";
 import { type Operand, operand } from "./commands.ts";
 import { type Gpu, withScratch } from "./gpu.ts";
@@ -28,7 +34,7 @@ function hasDropout({ dropout }: Adapter): boolean {
 }
 
 /** A layer's main product, without its adapter. */
-function productOf(x: Tensor, { weight, bias, residual, y }: LinearPart): Product {
+function productOf(x: Tensor, { weight, bias, residual, y }: PlainLinearPart): Product {
   const [tokens, inputs] = x.shape as [number, number];
   const [outputs, columns] = weight.shape as [number, number];
   invariant(columns === inputs, `linear: weight [${weight.shape}] on input [${x.shape}]`);
@@ -47,7 +53,7 @@ function withStep(gpu: Gpu, product: Product, adapter: Product["adapter"]): Prod
   return isWhole(gpu, joined) ? joined : undefined;
 }
 
-function linear(gpu: Gpu, x: Tensor, parts: readonly LinearPart[]): void {
+function linear(gpu: Gpu, x: Tensor, parts: readonly PlainLinearPart[]): void {
   const [tokens, inputs] = x.shape as [number, number];
   const products = parts.map((part) => productOf(x, part));
   if (tokens <= vectorRows || !products.every((product) => isWhole(gpu, product))) {
@@ -124,7 +130,12 @@ function makeRows(
 }
 
 /** The product dx (+)= dy W. */
-function inputGradient(dy: Tensor, { weight }: LinearGradPart, dx: Tensor, accumulate: boolean): Product {
+function inputGradient(
+  dy: Tensor,
+  { weight }: PlainLinearGradPart,
+  dx: Tensor,
+  accumulate: boolean,
+): Product {
   const [outputs, inputs] = weight.shape as [number, number];
   return { m: dy.shape[0]!, n: inputs, k: outputs, a: dy, b: weight, bTransposed: true, c: dx, accumulate };
 }
@@ -132,7 +143,7 @@ function inputGradient(dy: Tensor, { weight }: LinearGradPart, dx: Tensor, accum
 function linearBackward(
   gpu: Gpu,
   x: Tensor | undefined,
-  parts: readonly LinearGradPart[],
+  parts: readonly PlainLinearGradPart[],
   dx: Tensor | undefined,
   accumulate: boolean,
 ): void {
@@ -162,13 +173,13 @@ function linearBackward(
 function backwardOf(
   gpu: Gpu,
   x: Tensor | undefined,
-  parts: readonly LinearGradPart[],
+  parts: readonly PlainLinearGradPart[],
   dx: Tensor | undefined,
   accumulate: boolean,
 ): void {
   const tokens = parts[0]!.dy.shape[0]!;
   const inputs = parts[0]!.weight.shape[1]!;
-  const joins = ({ adapter }: LinearGradPart) => adapter !== undefined && !hasDropout(adapter);
+  const joins = ({ adapter }: PlainLinearGradPart) => adapter !== undefined && !hasDropout(adapter);
   const products = parts.map((part, i) => dx && inputGradient(part.dy, part, dx, accumulate || i > 0));
   const whole = products.every((product) => !product || isWhole(gpu, product));
   const ranks = parts.map((part) => (whole && joins(part) ? part.adapter!.a.shape[0]! : 0));
@@ -260,8 +271,8 @@ function makesBoth(gpu: Gpu, parts: readonly LinearGradPart[], ranks: readonly n
 export function linearKernels(gpu: Gpu): Pick<Kernels, "linear" | "linearBackward"> {
   return {
     linear(x, parts) {
-      if (x.shape[0] !== 0) linear(gpu, x, parts);
+      if (x.shape[0] !== 0) linear(gpu, x, plainParts(parts));
     },
-    linearBackward: (x, parts, dx, accumulate) => linearBackward(gpu, x, parts, dx, accumulate),
+    linearBackward: (x, parts, dx, accumulate) => linearBackward(gpu, x, plainParts(parts), dx, accumulate),
   };
 }

@@ -3,7 +3,7 @@
 
 import type { Tensor } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
-import type { Adapter, LinearGradPart } from "../backend.ts";
+import type { Adapter, PlainLinearGradPart } from "../backend.ts";
 import { type Gpu, withScratch } from "./gpu.ts";
 import { multiply } from "./products.ts";
 
@@ -29,7 +29,7 @@ export function plainAdapterBackward(
   gpu: Gpu,
   x: Tensor | undefined,
   dy: Tensor,
-  adapter: NonNullable<LinearGradPart["adapter"]>,
+  adapter: NonNullable<PlainLinearGradPart["adapter"]>,
   dx: Tensor | undefined,
 ): void {
   const [tokens, outputs] = dy.shape as [number, number];

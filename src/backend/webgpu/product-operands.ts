@@ -4,7 +4,7 @@
 import { dtypeBytes } from "../../tensor/dtype.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { BugError } from "../../util/errors.ts";
-import { isQuantized, type Matrix, type QuantizedMatrix } from "../backend.ts";
+import { isQuantized, type PlainMatrix, type QuantizedMatrix } from "../backend.ts";
 import type { Operand } from "./commands.ts";
 import type { ShaderSource } from "./shaders.ts";
 
@@ -120,12 +120,18 @@ function quantizedForm(b: QuantizedMatrix, row0: number, rows: number): Form {
 }
 
 /** Operand B, in rows [row0, row0 + rows) and columns [column0, column0 + columns) of how it is stored. */
-export function formOfB(b: Matrix, row0: number, rows: number, column0: number, columns: number): Form {
+export function formOfB(b: PlainMatrix, row0: number, rows: number, column0: number, columns: number): Form {
   return isQuantized(b) ? quantizedForm(b, row0, rows) : denseForm(b, "b", row0, rows, column0, columns);
 }
 
 /** formOfB for gemm-matrix.wgsl, which reads eight elements at a time. */
-export function matrixFormOfB(b: Matrix, row0: number, rows: number, column0: number, columns: number): Form {
+export function matrixFormOfB(
+  b: PlainMatrix,
+  row0: number,
+  rows: number,
+  column0: number,
+  columns: number,
+): Form {
   const form = formOfB(b, row0, rows, column0, columns);
   const aligned = [b.shape[1]!, column0, columns].every((count) => count % 8 === 0);
   if (isQuantized(b) && aligned && b.blockSize % 8 === 0) {

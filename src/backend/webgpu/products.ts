@@ -1,11 +1,11 @@
-// Matrix products C = epilogue(A B): which of the three kernels, with its operands and parameters, in windows where an
+// PlainMatrix products C = epilogue(A B): which of the three kernels, with its operands and parameters, in windows where an
 // operand is larger than a binding. tiles.ts sizes tiles, product-operands.ts reads operands; linear.ts says what is
 // multiplied.
 
 import { dtypeBytes } from "../../tensor/dtype.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { BugError, invariant } from "../../util/errors.ts";
-import { type Dropout, isQuantized, type Matrix } from "../backend.ts";
+import { type Dropout, isQuantized, type PlainMatrix } from "../backend.ts";
 import { f32, type Operand } from "./commands.ts";
 import { philoxRounds } from "./elementwise.ts";
 import { type Gpu, windows, withScratch } from "./gpu.ts";
@@ -23,7 +23,7 @@ export interface Product {
   readonly a: Tensor;
   readonly aTransposed?: boolean;
   /** [n, k], or [k, n] when `bTransposed`. */
-  readonly b: Matrix;
+  readonly b: PlainMatrix;
   readonly bTransposed?: boolean;
   /** f32 [m, n]. */
   readonly c: Tensor;

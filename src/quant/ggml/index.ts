@@ -53,3 +53,9 @@ export function decodeGguf(bytes: Uint8Array, type: GgufNumberType): Float32Arra
   for (let at = 0, to = 0; at < bytes.length; at += blockBytes, to += block) coded.decode(view, at, out, to);
   return out;
 }
+
+/** Bytes of a row of `width` numbers, which divides into blocks. */
+export function blockRowBytes(type: BlockTypeName, width: number): number {
+  const { block, blockBytes } = blockTypes[type];
+  return (width / block) * blockBytes;
+}
