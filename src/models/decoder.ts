@@ -5,7 +5,7 @@ import { type HeadLossSpec, headLoss } from "../autograd/ops/head-loss.ts";
 import { addConstant, embedding, gather, scaled, softCapped } from "../autograd/ops/layers.ts";
 import { type LinearWeight, linear } from "../autograd/ops/linear.ts";
 import { checkpoint, type Parameter, type Tape, type Value } from "../autograd/tape.ts";
-import type { Backend, Tensor } from "../backend/backend.ts";
+import type { Backend, BlockStack, Matrix, QuantizedStack, Tensor } from "../backend/backend.ts";
 import { applyLinears } from "../nn/apply.ts";
 import {
   type Adaptable,
@@ -22,7 +22,6 @@ import { BugError, invariant } from "../util/errors.ts";
 import { type Block, type DecoderWeights, isLayer, makeBlock, runBlock } from "./blocks/block.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { embeddingName, headName } from "./decoder-weights.ts";
-import type { Weight } from "./load-model.ts";
 import { type ForwardOptions, type KeysAndValues, norm, type TokenBatch } from "./pass.ts";
 import { type PerLayerEmbedding, perLayerEmbedding, roundedToWeights } from "./per-layer-embedding.ts";
 
@@ -81,7 +80,7 @@ export class Decoder {
   }
 
   /** The weight of a name in the checkpoint; a tied head's is the embedding's. */
-  weight(name: string): Weight {
+  weight(name: string): Matrix | QuantizedStack | BlockStack {
     if (name === `${embeddingName}.weight`) return this.embeddingTable.tensor;
     if (name === this.finalNorm.name) return this.finalNorm.tensor;
     const own = this.perLayer?.others.find((parameter) => parameter.name === name);
