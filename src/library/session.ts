@@ -44,6 +44,7 @@ export type SessionInput = Pick<
   | "modulesToSave"
   | "rslora"
   | "loraPlusRatio"
+  | "neftuneAlpha"
   | "initAdapter"
   | "optimizer"
   | "beta1"
