@@ -257,7 +257,12 @@ function laneProjection(gpu: Gpu, dy: Tensor, adapter: Adapter, du: Operand, ldc
 }
 
 /** Whether one kernel that was put off makes the gradients of parts i and i + 1, in this order, for launches of both. */
-function makesBoth(gpu: Gpu, parts: readonly PlainLinearGradPart[], ranks: readonly number[], i: number): boolean {
+function makesBoth(
+  gpu: Gpu,
+  parts: readonly PlainLinearGradPart[],
+  ranks: readonly number[],
+  i: number,
+): boolean {
   const [one, other] = [parts[i]!, parts[i + 1]];
   const maker = gpu.deferred.makerOf(one.dy);
   if (!other || maker?.source.outputs !== 2 || gpu.deferred.makerOf(other.dy) !== maker) return false;
