@@ -76,7 +76,9 @@ export interface TargetOptions {
 }
 
 /**
- * The modules that the adapter changes, in the order given. `moduleNames` are the paths of the model's linear layers.
+ * The modules that the adapter changes, in the order given. `moduleNames` are the paths of the model's linear layers, and of
+ * its stacks of experts: a list's name without a path reaches these only where no linear layer is called so, since to PEFT
+ * they are parameters of no linear layer.
  * UserError when none matches.
  */
 export function matchTargets(
@@ -87,13 +89,28 @@ export function matchTargets(
   const matches = targetMatcher(config, options);
   const settings = settingsReader(config);
   const found = new Map<string, ModuleSettings>();
-  for (const name of moduleNames) if (matches(name)) found.set(name, settings(name));
+  const stacks = stacksBeside(moduleNames);
+  const listed = typeof config.targets === "string" ? [] : config.targets;
+  const wanted = [...listed.filter((target) => target.includes(".")), ...(config.targetParameters ?? [])];
+  for (const name of moduleNames) {
+    const byName = typeof config.targets === "string" || !stacks.has(name);
+    if (matches(name) && (byName || wanted.some((target) => endsWithPath(name, target))))
+      found.set(name, settings(name));
+  }
   if (found.size === 0) {
     throw new UserError(
       `adapter: targets ${describe(config.targets)} match no linear layer of this model. Its layers are named ${lastSegments(moduleNames).join(", ")}; use these names, "all-linear", or a regular expression over full paths such as ${moduleNames[0] ?? "model.layers.0.self_attn.q_proj"}.`,
     );
   }
   return found;
+}
+
+/** Stacks of experts whose last name linear layers have too. */
+function stacksBeside(moduleNames: readonly string[]): Set<string> {
+  const isStack = (name: string) => /\.experts\.\w+$/.test(name);
+  const last = (name: string) => name.slice(name.lastIndexOf(".") + 1);
+  const linears = new Set(moduleNames.filter((name) => !isStack(name)).map(last));
+  return new Set(moduleNames.filter((name) => isStack(name) && linears.has(last(name))));
 }
 
 /** Items of a target list that name no module at all: a typing mistake, or a name of another architecture. */

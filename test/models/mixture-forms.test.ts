@@ -313,6 +313,36 @@ describe("adapters of mixtures", () => {
     fresh.free();
   });
 
+  it("a name of linear layers reaches no experts beside them, as in PEFT", async () => {
+    const { folder, config } = await openFolder("gemma4-moe", at("beside"));
+    const backend = openReference();
+    const loaded = await loadDecoder(backend, config, deviceSource(backend, folder));
+    const modules = async (targets: string[]) => {
+      const adapter = attachNewAdapter(loaded, newAdapterConfig({ rank: 2, alpha: 4, targets }), 1);
+      const names = [...(await adapter.read()).modules.keys()];
+      adapter.free();
+      return names.filter((name) => name.startsWith("model.layers.2."));
+    };
+    expect(await modules(["gate_proj", "down_proj"])).toEqual([
+      "model.layers.2.mlp.gate_proj",
+      "model.layers.2.mlp.down_proj",
+    ]);
+    expect(await modules(["down_proj", "experts.down_proj", "router.proj"])).toEqual([
+      "model.layers.2.mlp.down_proj",
+      "model.layers.2.router.proj",
+      "model.layers.2.experts.down_proj",
+    ]);
+    const linear = attachNewAdapter(
+      loaded,
+      newAdapterConfig({ rank: 2, alpha: 4, targets: "all-linear" }),
+      1,
+    );
+    expect(trainedParts(loaded.decoder, false)).toMatch(
+      /train attention, dense MLPs; frozen: experts, routers/,
+    );
+    linear.free();
+  });
+
   it("an adapter of other experts is refused by name", async () => {
     const { folder, config } = await openFolder("mixtral", at("for-other"));
     const backend = openReference();
