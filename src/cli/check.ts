@@ -1,16 +1,20 @@
 // `lowrank check`: shows what a run would train on, token by token, and what speaks against it. Exit code 1 when the run
 // would be refused. Not here: the checks themselves (data/preflight.ts, train/check.ts).
 
+import { checkGgufDefinition } from "../config/check-gguf-options.ts";
 import { checkDefinition } from "../config/check-options.ts";
 import type { ShownRow } from "../data/preflight.ts";
+import { locateModel } from "../formats/locate-model.ts";
+import { checkGgufWith } from "../library/publish.ts";
 import { capacityText } from "../train/capacity.ts";
 import type { CheckReport, LearningRateSweep } from "../train/check-report.ts";
 import type { TrainEvent } from "../train/events.ts";
-import { defineCommand } from "./command.ts";
+import { type CliCommand, defineCommand } from "./command.ts";
 import { formatBytes, formatCount } from "./format.ts";
+import { receiptLines } from "./gguf-receipt-lines.ts";
 import { exitCodes, type Terminal } from "./terminal.ts";
 
-export const command = defineCommand(checkDefinition, async (options, terminal) => {
+const checkRow = defineCommand(checkDefinition, async (options, terminal) => {
   const { checkRun } = await import("../train/check.ts");
   const tell = (event: TrainEvent) => {
     if (event.type === "warning") terminal.warn(event.message);
@@ -24,6 +28,26 @@ export const command = defineCommand(checkDefinition, async (options, terminal) 
   }
   return report.refused.length > 0 ? exitCodes.userError : exitCodes.done;
 });
+
+const checkFile = defineCommand(checkGgufDefinition, async (options, terminal) => {
+  const { file, model } = options;
+  const receipt = await checkGgufWith({ ...options, model: model && locateModel(model) });
+  if (terminal.json) terminal.document(receipt);
+  else {
+    terminal.print(file);
+    for (const line of receiptLines(receipt)) terminal.print(line);
+  }
+  return receipt.passed ? exitCodes.done : exitCodes.userError;
+});
+
+/** Of rows of data and a run; or of a GGUF file, where one is named first. */
+export const command: CliCommand = {
+  definition: checkDefinition,
+  main([first, ...rest]) {
+    if (first !== undefined && /\.gguf$/i.test(first)) return checkFile.main(["--file", first, ...rest]);
+    return checkRow.main(first === undefined ? [] : [first, ...rest]);
+  },
+};
 
 async function tellLearningRate(
   { suggestion, lowest, stopped, curve }: LearningRateSweep,

@@ -3,6 +3,7 @@
 import { exportDefinition } from "../config/export-options.ts";
 import { exportWith } from "../library/publish.ts";
 import { defineCommand } from "./command.ts";
+import { receiptLines } from "./gguf-receipt-lines.ts";
 import { exitOnStop } from "./signals.ts";
 import { exitCodes } from "./terminal.ts";
 
@@ -14,6 +15,7 @@ export const command = defineCommand(exportDefinition, async (options, terminal)
     return exitCodes.done;
   }
   terminal.print(`${report.out}: ${report.kind}, ${report.tensors} tensors, ${report.type}`);
+  if (report.receipt) for (const line of receiptLines(report.receipt)) terminal.print(line);
   const use =
     report.kind === "adapter" ? `llama-cli -m BASE.gguf --lora ${report.out}` : `llama-cli -m ${report.out}`;
   terminal.note(`use it with: ${use}`);

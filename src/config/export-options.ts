@@ -3,7 +3,7 @@
 import { fileTypes, type GgufFileType } from "../publish/gguf-mix.ts";
 import { blockTypeOf } from "../quant/ggml/index.ts";
 import { UsageError } from "../util/errors.ts";
-import { choice, defineOptions, type OptionsOf, text, toggle } from "./define.ts";
+import { choice, defineOptions, type OptionsOf, real, text, toggle } from "./define.ts";
 import { chatTemplate, deviceFields, modelFields } from "./fields.ts";
 
 export const exportDefinition = defineOptions({
@@ -28,6 +28,12 @@ export const exportDefinition = defineOptions({
         placeholder: "F.gguf",
       }),
       out: text("file to write", { required: true, placeholder: "F.gguf" }),
+      receipt: toggle("read the file back and hold it against what it was made of", true),
+      receiptBound: real("the most that the mean KL divergence from it may be, in nats", {
+        defaultText: "by the type: from 0.0001 of f32 to 0.2 of q4_0",
+        min: 0,
+      }),
+      force: toggle("keep the file even where the receipt is not good enough", false),
       modelfile: toggle("write an Ollama Modelfile beside it", true),
       preTokenizer: text("llama.cpp's name for how the tokenizer first splits text, where it is not found", {
         placeholder: "NAME",

@@ -10,6 +10,7 @@ import { quantizeDefinition } from "../config/quantize-options.ts";
 import { resolveInput } from "../config/resolve.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { type ExportReport, exportGguf as writeGgufFile } from "../publish/export-gguf.ts";
+import { type GgufReceipt, ggufReceipt, type ReceiptOptions } from "../publish/gguf-receipt.ts";
 import { type MergeReport, mergeFolder } from "../publish/merge-folder.ts";
 import { type FolderReport, quantizeFolder } from "../publish/quantize-folder.ts";
 import { fetchOptions } from "./fetch-options.ts";
@@ -56,6 +57,14 @@ export function exportWith(
   return onDevice(exportDefinition, options, hooks, (backend) =>
     writeGgufFile(backend, { ...options, model: locateModel(options.model) }, hooks.onWarning, hooks.onNote),
   );
+}
+
+/** Reads a GGUF file back as a base is read, and holds it against what it was made of and against llama.cpp. */
+export async function checkGgufWith(
+  options: ReceiptOptions & { readonly backend: BackendName; readonly threads: number },
+): Promise<GgufReceipt> {
+  using backend = await openBackend(options.backend, { threads: options.threads, precision: "fp32" });
+  return await ggufReceipt(backend, options);
 }
 
 /** Writes a model's linear layers in 4 bits, as a folder that bitsandbytes reads. */

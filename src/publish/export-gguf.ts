@@ -18,10 +18,11 @@ import type { WeightSource } from "../models/load-model.ts";
 import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
-import { UsageError } from "../util/errors.ts";
+import { UsageError, UserError } from "../util/errors.ts";
 import { ggufAdapter } from "./gguf-adapter.ts";
 import type { GgufFileType } from "./gguf-mix.ts";
 import { modelMetadata, modelTensors } from "./gguf-model.ts";
+import { type GgufReceipt, ggufReceipt, receiptBounds, receiptProblems } from "./gguf-receipt.ts";
 import { tokenizerMetadata } from "./gguf-tokenizer.ts";
 import { importanceOf } from "./importance.ts";
 import { mergedSource } from "./merged-source.ts";
@@ -38,6 +39,12 @@ export interface ExportOptions {
   readonly adapterOnly: boolean;
   readonly modelfile: boolean;
   readonly preTokenizer?: string;
+  /** Read the file back and hold it against what it was made of. */
+  readonly receipt?: boolean;
+  /** Mean KL divergence, in nats; by the type when absent. */
+  readonly receiptBound?: number;
+  /** Keep a file whose receipt is not good enough. */
+  readonly force?: boolean;
   /** Rows of data, or an importance matrix of llama.cpp, by which errors of quantised weights count. */
   readonly importance?: string;
   /** Where the importance that was measured is written. */
@@ -50,6 +57,8 @@ export interface ExportReport {
   readonly type: GgufFileType;
   readonly tensors: number;
   readonly modelfile?: string;
+  /** Absent for an adapter, and where the file was not read back. */
+  readonly receipt?: GgufReceipt;
 }
 
 const tokenizerCapBytes = 256 * 2 ** 20;
@@ -139,8 +148,10 @@ async function exportLocked(
               note,
             );
       const tensors = modelTensors(shape, source, type, importance);
-      await writeGguf(out, metadata, tensors);
-      report = { out, kind: "model", type, tensors: tensors.length };
+      const checked = `${out.replace(/\.gguf$/i, "")}.unchecked.gguf`;
+      await writeGguf(options.receipt ? checked : out, metadata, tensors);
+      const receipt = options.receipt ? await checkedFile(backend, checked, options, type, warn) : undefined;
+      report = { out, kind: "model", type, tensors: tensors.length, ...(receipt ? { receipt } : {}) };
     }
     if (!options.modelfile) return report;
     const modelfile = `${out.replace(/\.gguf$/i, "")}.Modelfile`;
@@ -151,6 +162,37 @@ async function exportLocked(
   } finally {
     await folder.close();
   }
+}
+
+/** Reads a written file back, and puts it in its place. UserError, and no file, where it is not what was exported. */
+async function checkedFile(
+  backend: Backend,
+  file: string,
+  { model, adapter, chatTemplate, out, force, receiptBound }: ExportOptions,
+  type: GgufFileType,
+  warn: (message: string) => void,
+): Promise<GgufReceipt | undefined> {
+  const { rename, rm } = await import("node:fs/promises");
+  let receipt: GgufReceipt | undefined;
+  try {
+    const asked = { file, model, adapter, chatTemplate, bound: receiptBound ?? receiptBounds[type] };
+    receipt = { ...(await ggufReceipt(backend, asked)), file: out };
+  } catch (error) {
+    if (!(error instanceof UserError)) {
+      await rm(file, { force: true });
+      throw error;
+    }
+    // What is not read from GGUF here, or what this machine cannot hold twice, is written all the same.
+    warn(`the file was not read back: ${error.message.replaceAll(file, out)}`);
+  }
+  if (receipt && !receipt.passed && !force) {
+    await rm(file, { force: true });
+    throw new UserError(
+      `${out}: not written, for it is not what was exported: ${receiptProblems(receipt).join("; ")}. --force writes it in spite of that, another --type keeps more`,
+    );
+  }
+  await rename(file, out);
+  return receipt;
 }
 
 /** Tensors of the base that an adapter's file holds as the base has them. */

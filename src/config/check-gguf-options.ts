@@ -1,0 +1,27 @@
+// The options of `lowrank check F.gguf`. What they do is publish/gguf-receipt.ts.
+
+import { defineOptions, modelName, type OptionsOf, real, text } from "./define.ts";
+import { chatTemplate, deviceFields } from "./fields.ts";
+
+export const checkGgufDefinition = defineOptions({
+  command: "check",
+  summary:
+    "Read a GGUF file as a model, and hold it against what it was made of and against llama.cpp where node-llama-cpp is installed.",
+  groups: {
+    File: {
+      file: text("the GGUF file, which may stand before the flags", {
+        required: true,
+        placeholder: "F.gguf",
+      }),
+      model: modelName("what it was made of: a folder or a name on the hub"),
+      adapter: text("the adapter that was merged into it", { placeholder: "DIR" }),
+      chatTemplate,
+      bound: real("the most that the mean KL divergence may be, in nats", { default: 0.2, min: 0 }),
+    },
+    "Device and output": deviceFields,
+  },
+  examples: ["lowrank check first.gguf --model tiny --adapter runs/first"],
+  finish: (values) => values,
+});
+
+export type CheckGgufOptions = OptionsOf<typeof checkGgufDefinition>;
