@@ -24,8 +24,11 @@ export function rowLabel(id: RowId): string {
   return `${id.file} ${id.unit} ${id.line}`;
 }
 
-/** What samples must hold. targets: any that are learnt; pairs: a chosen and a rejected completion; ratings: one and its label. */
-export type RowsWanted = "targets" | "pairs" | "ratings";
+/**
+ * What samples must hold. targets: any that are learnt; pairs: a chosen and a rejected completion; ratings: one and its
+ * label; prompts: nothing but a prompt, whose completions the model writes (prompts.node.ts).
+ */
+export type RowsWanted = "targets" | "pairs" | "ratings" | "prompts";
 
 /** One that says what is learnt, or several of one prompt that are held against each other. */
 export type Example =

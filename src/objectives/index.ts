@@ -2,13 +2,14 @@
 
 import { cpo } from "./cpo.ts";
 import { dpo } from "./dpo.ts";
+import { grpo } from "./grpo.ts";
 import { kto } from "./kto.ts";
 import type { Objective, ObjectiveKind, ObjectiveOptions } from "./objective.ts";
 import { orpo } from "./orpo.ts";
 import { sft } from "./sft.ts";
 import { simpo } from "./simpo.ts";
 
-const registry = { sft, dpo, orpo, simpo, kto, cpo } satisfies Record<string, ObjectiveKind>;
+const registry = { sft, dpo, orpo, simpo, kto, cpo, grpo } satisfies Record<string, ObjectiveKind>;
 export type ObjectiveName = keyof typeof registry;
 export const objectives: Readonly<Record<ObjectiveName, ObjectiveKind>> = registry;
 export const objectiveNames = Object.keys(registry) as ObjectiveName[];

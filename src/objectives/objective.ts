@@ -15,6 +15,10 @@ export interface ObjectiveOptions {
   readonly cpoAlpha?: number | undefined;
   readonly desirableWeight?: number | undefined;
   readonly undesirableWeight?: number | undefined;
+  readonly clipEpsilon?: number | undefined;
+  readonly clipEpsilonHigh?: number | undefined;
+  readonly ratios?: string | undefined;
+  readonly maxNewTokens?: number | undefined;
 }
 
 /** An objective as the registry has it. */
@@ -34,6 +38,20 @@ export interface Objective {
   prepare?(samples: readonly Sample[], batches: BatchSizes): void;
   /** Absent: the mean cross-entropy of all targets of a step, which the device takes by itself. */
   readonly scoring?: Scoring;
+  /** Of an objective on completions that the model writes: what is known of each sample, told before its first pass. */
+  readonly rollouts?: {
+    set(sample: Sample, rollout: Rollout): void;
+    /** BugError of a sample without one. */
+    of(sample: Sample): Rollout;
+  };
+}
+
+/** What the completions of a sample came to. */
+export interface Rollout {
+  /** By completion: how much better than its prompt's others it is. */
+  readonly advantages: readonly number[];
+  /** Log-probability of each target when it was written; taken from its first pass where absent. */
+  old?: Float64Array;
 }
 
 export interface BatchSizes {
