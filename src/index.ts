@@ -38,6 +38,7 @@ export {
   type QuantizeInput,
   quantize,
 } from "./library/publish.ts";
+export type { Reward, RewardFunction } from "./library/rewards.ts";
 export type { Rows } from "./library/rows.ts";
 export type { BatchesInput, ModelSession, SessionInput } from "./library/session.ts";
 export { type TrainInput, type TrainRun, train } from "./library/train.ts";

@@ -21,7 +21,7 @@ const ORDER = [
   ["publish"],
   ["config"],
   ["session"],
-  ["measure", "memory"],
+  ["measure", "memory", "rollouts"],
   ["train"],
   ["plan"],
   ["compare"],

@@ -15,6 +15,8 @@ export interface StepProgress {
   readonly tokensPerSecond: number;
   readonly rewardMargin?: number;
   readonly rewardAccuracy?: number;
+  readonly reward?: number;
+  readonly completionLength?: number;
 }
 
 export interface Progress {
@@ -36,12 +38,14 @@ export function trackProgress(
   const stride = Math.max(1, Math.ceil((totalSteps - firstStep + 1) / plainLines));
 
   return {
-    update({ step, loss, tokensPerSecond, rewardMargin, rewardAccuracy }) {
+    update({ step, loss, tokensPerSecond, rewardMargin, rewardAccuracy, reward, completionLength }) {
       const elapsed = now() - startedMs;
       const remaining = (elapsed / (step - firstStep + 1)) * (totalSteps - step);
       const parts = [
         `step ${String(step).padStart(String(totalSteps).length)}/${totalSteps}`,
         `loss ${formatLoss(loss)}`,
+        ...(reward === undefined ? [] : [`reward ${reward.toFixed(3)}`]),
+        ...(completionLength === undefined ? [] : [`length ${completionLength.toFixed(1)}`]),
         ...(rewardMargin === undefined ? [] : [`margin ${rewardMargin.toFixed(3)}`]),
         ...(rewardAccuracy === undefined ? [] : [`accuracy ${formatShare(rewardAccuracy)}`]),
         `${formatRate(tokensPerSecond)} tokens/s`,

@@ -53,6 +53,7 @@ function interruptOnSignals(run: TrainingRun, terminal: Terminal): () => void {
 /** Tells each event on stderr, and collects the losses for the plot. */
 export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainEvent) => void {
   let progress: Progress | undefined;
+  let rolloutIsDue = (_step: number) => true;
   return (event) => {
     switch (event.type) {
       case "info":
@@ -63,6 +64,7 @@ export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainE
         return terminal.note(modelLine(event));
       case "data":
         progress = trackProgress(terminal, event.firstStep, event.totalSteps);
+        rolloutIsDue = everyTenth(event);
         return terminal.note(dataLine(event));
       case "preflight":
         for (const line of preflightLines(event.report)) terminal.note(line);
@@ -79,6 +81,9 @@ export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainE
         return;
       case "forget":
         return terminal.note(`step ${event.step}: of --forget's rows, ${forgottenText(event)}`);
+      case "rollout":
+        if (rolloutIsDue(event.step)) for (const line of rolloutLines(event)) terminal.note(line);
+        return;
       case "sample":
         return terminal.note(
           `step ${event.step}: ${JSON.stringify(event.prompt)} -> ${JSON.stringify(event.text)}`,
@@ -89,6 +94,31 @@ export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainE
         return progress?.end();
     }
   };
+}
+
+/** What the model wrote is shown about ten times in a run. */
+function everyTenth({ firstStep, totalSteps }: DataEvent): (step: number) => boolean {
+  const stride = Math.max(1, Math.ceil((totalSteps - firstStep + 1) / 10));
+  let next = firstStep;
+  return (step) => {
+    if (step < next) return false;
+    next = step + stride;
+    return true;
+  };
+}
+
+/** The best and the worst of a prompt's completions. */
+function rolloutLines({
+  step,
+  row,
+  prompt,
+  completions,
+}: Extract<TrainEvent, { type: "rollout" }>): string[] {
+  const shown = (text: string) => JSON.stringify(text.length > 200 ? `${text.slice(0, 200)}...` : text);
+  const judged = ({ text, reward }: (typeof completions)[number]) =>
+    `  reward ${reward === null ? "none" : Number(reward.toPrecision(4))}: ${shown(text)}`;
+  const worst = completions.length > 1 ? [judged(completions.at(-1)!)] : [];
+  return [`step ${step}: ${row}, ${shown(prompt.slice(-200))}`, judged(completions[0]!), ...worst];
 }
 
 function evaluationLine(event: EvalEvent): string {

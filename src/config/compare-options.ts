@@ -4,7 +4,7 @@
 import { findingCodes } from "../data/preflight.ts";
 import { adapterKindNames } from "../nn/adapter-kinds/index.ts";
 import { adapterInits } from "../nn/pissa.ts";
-import { objectiveNames } from "../objectives/index.ts";
+import { objectiveNames, objectives } from "../objectives/index.ts";
 import { UsageError } from "../util/errors.ts";
 import {
   choices,
@@ -38,6 +38,9 @@ import { checkSchedule, scheduleAlternatives } from "./schedule-fields.ts";
 /** Method, rank and scale are what is compared; everything else of an adapter is the same for all. */
 const { method: _method, rank: _rank, alpha: _alpha, ...adapterRest } = adapterFields;
 
+/** Rewards are a run's own: rows of a comparison learn from what the data say. */
+const compared = objectiveNames.filter((name) => objectives[name].rows !== "prompts");
+
 export const compareDefinition = defineOptions({
   command: "compare",
   summary: "Train full, LoRA and QLoRA on your data with one budget, and say what each keeps of the quality.",
@@ -62,7 +65,7 @@ export const compareDefinition = defineOptions({
       ranks: wholes("ranks of the adapters", { default: [8] }),
       adapters: choices(adapterKindNames, "kinds of adapters, each a row", { defaultText: "--adapter" }),
       inits: choices(adapterInits, "ways that factors begin, each a row", { defaultText: "--init" }),
-      objectives: choices(objectiveNames, "what to learn from, each a row; --data has rows for all of them", {
+      objectives: choices(compared, "what to learn from, each a row; --data has rows for all of them", {
         default: ["sft"],
       }),
       seeds: wholes("seeds: each row is trained with all of them, at the first one's learning rate", {

@@ -43,6 +43,7 @@ import {
 } from "./fields.ts";
 import { finishObjective, objectiveFields } from "./objective-fields.ts";
 import { flagName } from "./resolve.ts";
+import { finishRollouts, rolloutFields } from "./rollout-fields.ts";
 import { checkSchedule, scheduleAlternatives } from "./schedule-fields.ts";
 
 const learningRates: Readonly<Record<Method, number>> = { lora: 2e-4, qlora: 2e-4, full: 2e-5 };
@@ -79,6 +80,7 @@ export const trainDefinition = defineOptions({
       addTokens: text("tokens to add and train, one a line or as a JSON list", { placeholder: "F" }),
     },
     Objective: objectiveFields,
+    "Rewards (--objective grpo)": rolloutFields,
     Data: {
       data: dataFile("training rows: a JSONL, JSON, CSV or Parquet file", { required: true }),
       trainOn,
@@ -217,7 +219,7 @@ export const trainDefinition = defineOptions({
       "resume",
       "gradientCheckpointing",
     ] as const),
-    ...(["distributed", "collectiveTimeout", "shardOptimizer"] as const),
+    ...(["distributed", "collectiveTimeout", "shardOptimizer", "rewardTimeout"] as const),
     ...(["paged", "pagedBudget", "vram", "backend", "precision", "threads", "json"] as const),
   ],
   finish(values) {
@@ -265,6 +267,7 @@ export const trainDefinition = defineOptions({
       ...values,
       ...evaluation,
       ...finishObjective(values),
+      ...finishRollouts(values),
       epochs,
       learningRate,
       beta1: values.beta1 ?? constants.beta1,

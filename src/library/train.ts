@@ -7,6 +7,7 @@ import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
 import type { TrainEvent, TrainSummary } from "../train/events.ts";
 import { startTraining, type TrainingRun } from "../train/worker.ts";
 import { fetchOptions } from "./fetch-options.ts";
+import { type HeldRewards, heldRewards, type Reward } from "./rewards.ts";
 import { namedRows, type Rows } from "./rows.ts";
 
 /** What says how several processes work on one run: the commands do, whose ends all ranks share. */
@@ -15,9 +16,11 @@ export type RankOptions = "distributed" | "collectiveTimeout" | "shardOptimizer"
 /** The options of `lowrank train` in camelCase; rows may also be objects. It trains in this process alone. */
 export type TrainInput = Omit<
   InputOf<typeof trainDefinition>,
-  "data" | "evalData" | "forget" | "json" | RankOptions
+  "data" | "evalData" | "forget" | "json" | "reward" | RankOptions
 > & {
   readonly data: Rows;
+  /** With objective "grpo": what completions are worth, by modules or functions. */
+  readonly reward?: Reward | readonly Reward[];
   readonly evalData?: Rows;
   readonly forget?: Rows;
   /** Aborting finishes the step, saves a checkpoint and ends the run; `resume: true` continues it. */
@@ -37,11 +40,13 @@ export interface TrainRun extends AsyncIterable<TrainEvent>, AsyncDisposable {
 
 /** Fine-tunes a model. UsageError where options are wrong, at once; UserError later, from the loop and `finished`. */
 export function train(input: TrainInput): TrainRun {
-  const { data, evalData, forget, signal, ...rest } = input;
+  const { data, evalData, forget, reward, signal, ...rest } = input;
   const rows = namedRows(data, "data");
   const evalRows = evalData === undefined ? undefined : namedRows(evalData, "evalData");
   const forgetRows = forget === undefined ? undefined : namedRows(forget, "forget");
+  const rewards = heldRewards(reward);
   const release = () => {
+    rewards[Symbol.dispose]();
     rows[Symbol.dispose]();
     evalRows?.[Symbol.dispose]();
     forgetRows?.[Symbol.dispose]();
@@ -49,9 +54,9 @@ export function train(input: TrainInput): TrainRun {
   try {
     // A program that a launcher of MPI started several times does as it likes: nothing here joins or ends the others.
     const named = { data: rows.name, evalData: evalRows?.name, forget: forgetRows?.name };
-    const given = { ...rest, ...named, distributed: "off" as const };
+    const given = { ...rest, ...named, reward: rewards.names, distributed: "off" as const };
     const options = resolveInput(trainDefinition, given, "train()");
-    return new Events(options, signal, release);
+    return new Events(options, signal, rewards, release);
   } catch (error) {
     release();
     throw error;
@@ -66,7 +71,12 @@ class Events implements TrainRun {
   private stopped = false;
   private run: TrainingRun | undefined;
 
-  constructor(options: TrainOptions, signal: AbortSignal | undefined, release: () => void) {
+  constructor(
+    options: TrainOptions,
+    signal: AbortSignal | undefined,
+    private readonly rewards: HeldRewards,
+    release: () => void,
+  ) {
     const onAbort = () => this.interrupt();
     signal?.addEventListener("abort", onAbort);
     if (signal?.aborted) this.stopped = true;
@@ -113,7 +123,7 @@ class Events implements TrainRun {
       note: (message: string) => tell({ type: "info", message }),
     };
     await fetchOptions(trainDefinition, options, hooks);
-    this.run = startTraining(options, tell);
+    this.run = startTraining(options, tell, undefined, this.rewards.ports);
     if (this.stopped) this.run.interrupt();
     return this.run.finished;
   }

@@ -106,7 +106,10 @@ function countedSource(config: DecoderConfig, dtype: DType): WeightSource {
   };
 }
 
-/** Pairs, or rated completions, of the longest sequences that the run may have. */
+/** Completions of a prompt that a model writes itself, where nobody says. */
+const usualGroupSize = 8;
+
+/** Pairs, rated completions, or groups of those that the model writes, of the longest sequences that the run may have. */
 function scoredBatch(session: Session, run: MemoryCase): Batch {
   const { batchSize, sequenceLength } = run;
   refuseHuge(2 * batchSize, sequenceLength);
@@ -115,14 +118,25 @@ function scoredBatch(session: Session, run: MemoryCase): Batch {
   const total = pairs
     ? Math.min(most, Math.max(sequenceLength + 1, run.sampleTokens ?? most))
     : sequenceLength;
-  const second = pairs ? [total - sequenceLength] : [];
-  const prompt = pairs ? Math.max(1, sequenceLength - second[0]!) : 1;
+  const { rollouts } = session.objective;
+  const written = Math.min(run.recipe.maxNewTokens ?? 128, sequenceLength - 1);
+  const groupSize =
+    run.sampleTokens === undefined
+      ? usualGroupSize
+      : Math.max(1, Math.round((run.sampleTokens - sequenceLength + written) / written));
+  const second = pairs
+    ? [total - sequenceLength]
+    : rollouts
+      ? Array.from({ length: groupSize - 1 }, () => written)
+      : [];
+  const prompt = pairs ? Math.max(1, sequenceLength - second[0]!) : rollouts ? sequenceLength - written : 1;
   const fork = { prompt, completions: [sequenceLength - prompt, ...second] };
   const samples = Array.from({ length: batchSize }, (_, i): Sample => {
     const ids = new Int32Array(fork.completions.reduce((a, b) => a + b, prompt));
     const rowId = { file: "counted", line: i + 1, unit: "row" } as const;
     return { ids, targetMask: new Uint8Array(ids.length).fill(1), rowId, fork, label: i % 2 === 0 };
   });
+  for (const sample of samples) rollouts?.set(sample, { advantages: fork.completions.map(() => 0) });
   session.objective.prepare?.(samples, { batchSize, sequenceLength });
   return session.assemble(samples);
 }

@@ -197,12 +197,18 @@ async function workOf(options: ResolvedPlanOptions): Promise<Plan["work"]> {
       `--data: counting tokens needs the model's tokenizer, and ${options.model} is a bare configuration; give a model folder, or --tokens N`,
     );
   }
+  const { rows } = objectives[options.objective];
+  if (rows === "prompts") {
+    throw new UserError(
+      `--data: --objective ${options.objective} learns from what the model writes, whose tokens no file tells; give --tokens N`,
+    );
+  }
   const { tokenizer, template } = await openText({ model: path, chatTemplate: options.chatTemplate });
   const { report } = await loadDataset(options.data, {
     tokenizer,
     template,
     trainOn: options.trainOn,
-    rows: objectives[options.objective].rows,
+    rows,
     sequenceLength: options.sequenceLength,
     overLength: "truncate",
   });

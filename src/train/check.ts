@@ -70,16 +70,18 @@ export async function preflightRun(
   const most = (lengthOf: (sample: Sample) => number) =>
     data.train.reduce((longest, sample) => Math.max(longest, lengthOf(sample)), 2);
   const { packing } = options;
+  const { groupSize = 0, maxNewTokens = 0 } = data.prompts ? options : {};
   const sizes = {
-    sequenceLength: packing ? options.sequenceLength : most(longestSequence),
-    sampleTokens: packing ? packTokens(options) : most(({ ids }) => ids.length),
+    sequenceLength: packing ? options.sequenceLength : most(longestSequence) + maxNewTokens,
+    sampleTokens: packing ? packTokens(options) : most(({ ids }) => ids.length) + groupSize * maxNewTokens,
   };
   const memory = await fitMemory(model, options, sizes, largestBatch(options, data));
+  const ofRows = data.prompts ? report.findings.filter(({ code }) => ofPrompts.has(code)) : report.findings;
   // What preferences teach is not counted in tokens.
   const adapts = options.method !== "full" && options.objective === "sft";
   const capacity = adapts ? capacityOf(report, memory.prediction.trainableParameters) : undefined;
   const findings = [
-    ...report.findings,
+    ...ofRows,
     ...memoryFindings(memory),
     ...(capacity ? capacityFindings(capacity, options.rank) : []),
   ];
@@ -88,6 +90,9 @@ export async function preflightRun(
   emit({ type: "preflight", report: checked });
   return checked;
 }
+
+/** What can be said of prompts whose answers are yet to be written. */
+const ofPrompts: ReadonlySet<string> = new Set(["length", "dropped-content", "unknown-text", "duplicates"]);
 
 /** Rows, or packs, of the largest micro-batch that these samples can make. */
 function largestBatch(options: TrainOptions, { train }: TrainingData): number {

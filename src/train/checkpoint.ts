@@ -22,6 +22,7 @@ import { writeSafetensors } from "../formats/safetensors-writer.ts";
 import type { FlatParameters } from "../nn/parameters.ts";
 import type { Optimizer, StateTensor } from "../optim/optimizer.ts";
 import type { ByteStore } from "../optim/paging.ts";
+import type { RoundState } from "../rollouts/rollouts.ts";
 import { tensorBytes } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
 import type { Watched } from "./best-step.ts";
@@ -51,6 +52,8 @@ export interface RunState {
   /** The same without the evaluation that only the run's end asked for. */
   readonly watchedBeforeEnd?: Watched;
   readonly forgetting?: ForgettingState;
+  /** Completions that the next step goes on learning from. */
+  readonly round?: RoundState;
   /** Everything that decides the course of training; a checkpoint of another run differs here. */
   readonly identity: Readonly<Record<string, unknown>>;
 }

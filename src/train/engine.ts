@@ -1,6 +1,7 @@
 // The signature of a training engine: what run.ts exports and worker.ts hosts. Types only.
 
 import type { TrainOptions } from "../config/train-options.ts";
+import type { RewardPort } from "../rollouts/rewards.node.ts";
 import type { TrainEvent, TrainSummary } from "./events.ts";
 
 /** Read once a step: when it turns true the engine finishes the step, saves a checkpoint and returns "interrupted". */
@@ -12,6 +13,8 @@ export type RunTraining = (
   options: TrainOptions,
   emit: (event: TrainEvent) => void,
   signal: StopSignal,
+  /** Reward functions that live on another thread, by their place in options.reward. */
+  rewards?: readonly (RewardPort | undefined)[],
 ) => Promise<TrainSummary>;
 
 /** A module that exports an engine. */

@@ -4,6 +4,7 @@
 
 import type { Traffic } from "../distributed/collective.ts";
 import type { RouterBalance } from "../models/router-balance.ts";
+import type { ShownGroup } from "../rollouts/rollouts.ts";
 import type { CheckReport } from "./check-report.ts";
 
 export type TrainEvent =
@@ -14,6 +15,7 @@ export type TrainEvent =
   | StepEvent
   | EvalEvent
   | ForgetEvent
+  | ({ readonly type: "rollout"; readonly step: number } & ShownGroup)
   | { readonly type: "sample"; readonly step: number; readonly prompt: string; readonly text: string }
   | { readonly type: "checkpoint"; readonly step: number; readonly path: string }
   | { readonly type: "done"; readonly summary: TrainSummary };
@@ -51,14 +53,31 @@ export interface PreferenceMetrics {
   /** Share of pairs whose chosen completion has the larger one. */
   readonly rewardAccuracy?: number;
   readonly rewardMargin?: number;
-  /** KTO's estimate of the divergence from the reference. */
+  /** The divergence from the reference: KTO's estimate, or grpo's mean over tokens. */
   readonly kl?: number;
   /** Cross-entropy of chosen completions, where it is a part of the loss. */
   readonly chosenLoss?: number;
 }
 
+/** Of grpo: of the completions that were written for the step, and of the step. */
+export interface RolloutMetrics {
+  /** Weighted sum of the rewards, its mean and deviation; beside them "reward.NAME.mean" and "reward.NAME.std" of each. */
+  readonly reward?: number;
+  readonly rewardStd?: number;
+  /** Share of groups whose completions all have the same reward, so that they teach nothing. */
+  readonly sameRewardShare?: number;
+  /** Tokens, ends included. */
+  readonly completionLength?: number;
+  readonly completionLengthMin?: number;
+  readonly completionLengthMax?: number;
+  /** Share of completions that were cut at --max-new-tokens. */
+  readonly cutShare?: number;
+  /** Share of ratios of probabilities that the loss clipped. */
+  readonly clipRatio?: number;
+}
+
 /** One optimizer step; a line of metrics.jsonl. */
-export interface StepEvent extends PreferenceMetrics {
+export interface StepEvent extends PreferenceMetrics, RolloutMetrics {
   readonly type: "train";
   readonly step: number;
   /** Mean over the step's target tokens, in nats; or the objective's. */

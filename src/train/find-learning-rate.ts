@@ -35,6 +35,11 @@ export async function findLearningRate(
   steps: number,
   emit: (event: TrainEvent) => void,
 ): Promise<LearningRateSweep> {
+  if (data.prompts) {
+    throw new UserError(
+      `--find-learning-rate does not go with --objective ${options.objective}, whose loss is near 0 at any rate; look at the reward in metrics.jsonl.`,
+    );
+  }
   await using trainable = await openTrainable(backend, options, emit);
   const { gradientCheckpointing: checkpointing, logitsChunkBytes } = memory;
   using session = new Session(

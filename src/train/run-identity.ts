@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { rewardSpecs } from "../config/rollout-fields.ts";
 import { recipeOfRun, type TrainOptions } from "../config/train-options.ts";
 import { UserError } from "../util/errors.ts";
 import type { RunState } from "./checkpoint.ts";
@@ -25,6 +26,12 @@ export async function identityOf(
   ]);
   return {
     ...Object.fromEntries(await Promise.all(recipe)),
+    ...(options.reward && {
+      maxNewTokens: options.maxNewTokens,
+      reward: await Promise.all(
+        rewardSpecs(options.reward).map(async ({ path, weight }) => [await heldBy(path), weight]),
+      ),
+    }),
     // As it was before there were others.
     ...(options.objective === "sft" && { objective: undefined }),
     // Which tokens are added is in the tokenizer's hash, however their list is written.

@@ -13,7 +13,8 @@ export async function prepareObjective({ options, data, session, emit }: Parts):
   const { batchSize, sequenceLength, packing, initAdapter, reference } = options;
   for (const samples of [data.train, data.evaluation])
     objective.prepare?.(samples, { batchSize, sequenceLength });
-  if (!objective.scoring?.reference) return;
+  // Completions that the model writes have theirs taken when they are there (run-rollouts.ts).
+  if (!objective.scoring?.reference || objective.rollouts) return;
   const samples = [...data.train, ...data.evaluation];
   const withoutAdapter = initAdapter !== undefined && reference !== "start";
   const whose = withoutAdapter

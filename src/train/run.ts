@@ -6,7 +6,6 @@ import { join } from "node:path";
 import type { Backend } from "../backend/backend.ts";
 import { openBackend } from "../backend/index.ts";
 import type { TrainOptions } from "../config/train-options.ts";
-import type { Batch } from "../data/assemble.ts";
 import { packedLength } from "../data/assemble-forks.ts";
 import { type Accumulation, accumulationOf, BatchCursor, BatchPlan } from "../data/batches.ts";
 import { refuseRun } from "../data/preflight.ts";
@@ -17,13 +16,14 @@ import type { MemoryChoices } from "../memory/fit-memory.ts";
 import { stateMemoryOf } from "../memory/state-memory.ts";
 import { trainedParts } from "../models/mixture-parts.ts";
 import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
-import { Session, type StartedStep } from "../session/session.ts";
+import { Session } from "../session/session.ts";
 import { isExhausted, watchRuleOf } from "./best-step.ts";
 import { preflightRun } from "./check.ts";
 import { type RunState, restoreCheckpoint } from "./checkpoint.ts";
 import { divergence } from "./divergence.ts";
 import type { RunTraining } from "./engine.ts";
 import type { StepEvent, TrainEvent, TrainSummary } from "./events.ts";
+import type { Flight } from "./flight.ts";
 import { learningRateAt, scheduleOf } from "./learning-rate.ts";
 import { longerRunEvent } from "./longer-run.ts";
 import { type Metrics, MetricsLog, noLog } from "./metrics-log.ts";
@@ -41,6 +41,7 @@ import { prepareObjective } from "./run-objective.ts";
 import type { RunParts } from "./run-parts.ts";
 import { lowrankVersion, writeRunRecord } from "./run-record.ts";
 import { averagedSteps, averageSteps, restoreBest } from "./run-result.ts";
+import { openRollouts, type RunRollouts } from "./run-rollouts.ts";
 import { RunSaves } from "./run-saves.ts";
 import { summaryOf } from "./run-summary.ts";
 import { saveResult } from "./save-result.ts";
@@ -52,7 +53,7 @@ import {
   type TrainingData,
 } from "./setup.ts";
 
-export const runTraining: RunTraining = async (options, emitHere, signal) => {
+export const runTraining: RunTraining = async (options, emitHere, signal, rewards) => {
   const collective = await joinRanks(options);
   // Rank 0 alone tells what happens.
   const emit = collective.rank === 0 ? emitHere : () => {};
@@ -86,25 +87,15 @@ export const runTraining: RunTraining = async (options, emitHere, signal) => {
   const checked = await preflightRun({ backend, config, folder, text, sharedBy }, options, data, emit);
   refuseRun(checked.findings, options.allow ?? []);
   const run = new Run(collective, backend, options, checked.memory, trainable, data, emit, warn);
-  return await run.execute(resumed, signal);
+  return await run.execute(resumed, signal, rewards);
 };
-
-/** A step on its way: what is told and saved of it once its numbers are there. */
-interface Flight {
-  readonly step: number;
-  readonly batches: readonly Batch[];
-  readonly learningRate: number;
-  readonly startedAt: number;
-  readonly numbers: StartedStep["numbers"];
-  /** What a checkpoint after it holds. */
-  readonly after: Pick<RunState, "passes" | "cursor">;
-}
 
 class Run {
   private readonly plan: BatchPlan;
   private readonly session: Session;
   private readonly parts: RunParts;
   private readonly saves: RunSaves;
+  private rollouts: RunRollouts | undefined;
   private readonly accumulation: Accumulation;
   private readonly totalSteps: number;
   /** Known once execute() has looked at the files that the recipe names. */
@@ -132,7 +123,9 @@ class Run {
     this.plan = new BatchPlan(lengths, { ...options, sequenceLength: packTokens(options) }, targets);
     this.cursor = new BatchCursor(this.plan);
     this.accumulation = accumulationOf(options);
-    this.totalSteps = options.maxSteps ?? this.plan.countSteps(options.epochs ?? 1, this.accumulation);
+    this.totalSteps =
+      options.maxSteps ??
+      (options.iterations ?? 1) * this.plan.countSteps(options.epochs ?? 1, this.accumulation);
     // A schedule that does not fit the run is refused before anything is allocated for it.
     scheduleOf(options, this.totalSteps);
     const stateMemory = stateMemoryOf(backend, memory, options.out);
@@ -168,12 +161,14 @@ class Run {
   async execute(
     resumed: { folder: string; state: RunState } | undefined,
     signal: { readonly interrupted: boolean },
+    rewards?: Parameters<RunTraining>[3],
   ): Promise<TrainSummary> {
     const { options, trainable, data, saves } = this;
     this.identity = await identityOf(options, trainable, data, this.totalSteps);
     this.state = { ...this.state, identity: this.identity };
     await requireSameOnRanks(this.collective, this.backend, lowrankVersion(), this.identity);
     await prepareObjective(this.parts);
+    this.rollouts = await openRollouts(this.parts, rewards);
     if (resumed) await this.resume(resumed);
     const log =
       this.collective.rank === 0
@@ -239,6 +234,7 @@ class Run {
       return summary;
     } finally {
       await log.close();
+      await this.rollouts?.close();
       this.session[Symbol.dispose]();
     }
   }
@@ -275,6 +271,7 @@ class Run {
     this.state = { ...rest, version: 2, metricsBytes, watched, identity: this.identity };
     this.session.steps = state.step;
     this.session.passes = state.passes;
+    await this.rollouts?.resume(state.round);
     this.emit({ type: "info", message: `continuing from ${folder}` });
     if (before !== undefined)
       this.emit(longerRunEvent(this.options, { done: state.step, before, now: this.totalSteps }));
@@ -302,14 +299,19 @@ class Run {
   private async start(step: number): Promise<Flight> {
     const { options } = this;
     const startedAt = performance.now();
-    const batches = this.cursor
-      .nextStep(this.accumulation)
-      .map((samples) => this.session.assemble(samples.map((index) => this.data.train[index]!)));
+    const take = () => this.cursor.nextStep(this.accumulation);
+    const rolled = await this.rollouts?.next(step, take);
+    const samples =
+      rolled?.samples ?? take().map((indices) => indices.map((index) => this.data.train[index]!));
+    const batches = samples.map((micro) => this.session.assemble(micro));
     const learningRate = learningRateAt(options, this.totalSteps, step);
     const { maxGradNorm } = options;
     const { numbers } = await this.session.startStep(batches, { learningRate, maxGradNorm });
-    const after = { passes: this.session.passes, cursor: this.cursor.state() };
-    return { step, batches, learningRate, startedAt, numbers, after };
+    const after = {
+      ...{ passes: this.session.passes, cursor: this.cursor.state() },
+      round: this.rollouts?.stateAfter(step),
+    };
+    return { step, batches, learningRate, startedAt, numbers, after, metrics: rolled?.metrics };
   }
 
   /** Waits for a step's numbers, and tells and notes them. */
@@ -337,6 +339,7 @@ class Run {
       tokens: result.tokens,
       tokensPerSecond: Math.round((result.tokens / (now - before)) * 1e5) / 100,
       elapsedMs: Math.round(elapsedMs),
+      ...flight.metrics,
       ...result.metrics,
     };
     this.emit(event);

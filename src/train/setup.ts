@@ -6,6 +6,7 @@ import type { TrainOptions } from "../config/train-options.ts";
 import { sampleCache } from "../data/cache-folder.node.ts";
 import { loadDataset, refuseWithoutTargets } from "../data/dataset.node.ts";
 import { type Dataset, type DatasetReport, warningsOf } from "../data/dataset-report.ts";
+import { loadPrompts, type PromptRow } from "../data/prompts.node.ts";
 import type { Sample } from "../data/render.ts";
 import { splitEval } from "../data/split-eval.ts";
 import { locateModel } from "../formats/locate-model.ts";
@@ -89,6 +90,8 @@ export interface TrainingData {
   readonly evaluation: readonly Sample[];
   readonly report: DatasetReport;
   readonly evalReport?: DatasetReport;
+  /** Where the objective learns from completions that the model writes; `train` then has the prompts alone. */
+  readonly prompts?: readonly PromptRow[];
 }
 
 /** Reads and renders the data; refuses what would make a run pointless. What else speaks against it the preflight tells. */
@@ -97,6 +100,7 @@ export async function loadTrainingData(
   options: TrainOptions,
   emit: (event: TrainEvent) => void,
 ): Promise<TrainingData> {
+  if (objectives[options.objective].rows === "prompts") return loadPromptData(tokenizer, template, options);
   const load = (path: string): Promise<Dataset> =>
     loadDataset(path, {
       tokenizer,
@@ -125,6 +129,21 @@ export async function loadTrainingData(
     return { ...split, report: main.report };
   }
   return { train: main.samples, evaluation: [], report: main.report };
+}
+
+async function loadPromptData(
+  tokenizer: OpenedText["tokenizer"],
+  template: OpenedText["template"],
+  options: TrainOptions,
+): Promise<TrainingData> {
+  const { data, sequenceLength, overLength, maxNewTokens = 0 } = options;
+  const { rows, report } = await loadPrompts(data, {
+    ...{ tokenizer, template, sequenceLength, overLength, maxNewTokens },
+  });
+  const train = rows.map(({ id, ids }): Sample => {
+    return { ids: Int32Array.from(ids), targetMask: new Uint8Array(ids.length), rowId: id };
+  });
+  return { train, evaluation: [], report, prompts: rows };
 }
 
 /** Most tokens of a sample, or a pack: sequences of a pair are within the sequence length each. */

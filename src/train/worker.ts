@@ -3,7 +3,7 @@
 // Events go up as messages. The wish to stop goes down as one shared integer, because a thread inside a kernel
 // reads no messages. Errors cross as data and arrive as the class they were. Not here: training itself (run.ts).
 
-import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+import { isMainThread, type MessagePort, parentPort, Worker, workerData } from "node:worker_threads";
 import type { TrainOptions } from "../config/train-options.ts";
 import { keepRows, rowsNamed } from "../data/memory-rows.ts";
 import { ranksLaunched } from "../distributed/join.node.ts";
@@ -34,6 +34,7 @@ interface Job {
   readonly stop: Int32Array;
   readonly engine?: string;
   readonly rows: readonly { readonly name: string; readonly bytes: Uint8Array }[];
+  readonly rewards: readonly (MessagePort | undefined)[];
 }
 
 /** How long the thread may take to end by itself. */
@@ -47,13 +48,15 @@ export function startTraining(
   options: TrainOptions,
   emit: (event: TrainEvent) => void,
   engine?: string,
+  /** Ports to reward functions that stay on this thread, by their place in options.reward. */
+  rewards: readonly (MessagePort | undefined)[] = [],
 ): TrainingRun {
   const stop = new Int32Array(new SharedArrayBuffer(4));
   const rows = [options.data, options.evalData, options.forget].flatMap((name) => {
     const bytes = name === undefined ? undefined : rowsNamed(name);
     return bytes ? [{ name: name!, bytes }] : [];
   });
-  const job: Job = { lowrankTraining: true, options, stop, engine, rows };
+  const job: Job = { lowrankTraining: true, options, stop, engine, rows, rewards };
   let worker: Worker | undefined;
   let killed = false;
   let lost: UserError | undefined;
@@ -108,7 +111,11 @@ function startThread(job: Job, emit: (event: TrainEvent) => void): Worker {
 
 function newWorker(job: Job): Worker {
   try {
-    return new Worker(new URL(import.meta.url), { workerData: job, stdout: true, stderr: true });
+    const transferList = job.rewards.filter((port) => port !== undefined);
+    return new Worker(new URL(import.meta.url), {
+      ...{ workerData: job, transferList },
+      ...{ stdout: true, stderr: true },
+    });
   } catch (error) {
     if (!/EAGAIN|ENOMEM|ERR_WORKER_INIT_FAILED/.test(String(error))) throw error;
     throw new UserError(
@@ -167,6 +174,7 @@ async function host(job: Job, post: (message: Message) => void): Promise<void> {
       Object.freeze(job.options),
       (event) => post({ kind: "event", event }),
       signal,
+      job.rewards,
     );
     post({ kind: "summary", summary });
   } catch (error) {
