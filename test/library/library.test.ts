@@ -39,6 +39,18 @@ describe("train()", () => {
     expect(weights(place("memory"))).toEqual(weights(place("file")));
   });
 
+  it("takes an objective, whose rewards its steps tell", async () => {
+    const pairs = rows.map(({ prompt }, i) => ({ prompt, chosen: `yes ${i}`, rejected: "no" }));
+    const run = train({ ...recipe, objective: "dpo", beta: 0.2, data: pairs, out: place("preferred") });
+    const margins: (number | undefined)[] = [];
+    for await (const event of run) if (event.type === "train") margins.push(event.rewardMargin);
+    expect(margins).toHaveLength(6);
+    expect(Math.abs(margins[0]!)).toBeLessThan(1e-3);
+    expect(margins.at(-1)).toBeGreaterThan(margins[0]!);
+    const refused = train({ ...recipe, objective: "dpo", data: rows, out: place("no pairs") });
+    await expect(refused.finished).rejects.toThrow(/"chosen", "rejected"/);
+  });
+
   it("saves when it is aborted, and resumes to the same bytes", async () => {
     const out = place("aborted");
     const controller = new AbortController();
