@@ -2,10 +2,10 @@
 // norms of q and k, rows of one fused projection, no rotation at all) is the configuration's to say. The kernel and its
 // backward pass are autograd/ops/attention.ts.
 
-import { attention as attend, rope } from "../../autograd/ops/attention.ts";
+import { rope } from "../../autograd/ops/attention.ts";
 import { splitColumns } from "../../autograd/ops/columns.ts";
 import { gatedActivation, rmsNorm } from "../../autograd/ops/layers.ts";
-import { overPrefixes } from "../../autograd/ops/shared-prefixes.ts";
+import { attentionOverPrefixes } from "../../autograd/ops/shared-prefixes.ts";
 import { type Tape, Value } from "../../autograd/tape.ts";
 import type { Segments } from "../../backend/backend.ts";
 import { applyLinears } from "../../nn/apply.ts";
@@ -83,12 +83,11 @@ export const attention = blockPart({
     if (config.qkNormAfterRope) [q, k] = [normed(q, parts.qNorm), normed(k, parts.kNorm)];
     if (cache) [k, v] = extendCache(tape, cache, index, k, v, batch.segments);
     if (layer.keysRead) pass.hand?.([k, v]);
-    const mixed = overPrefixes(tape, batch.shared, [q, k, v], (values) =>
-      attend(tape, ...values, {
-        ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
-        ...{ window, scale: attentionScale, softcap: config.attentionSoftCap, sinks: parts.sinks },
-      }),
-    );
+    const spec = {
+      ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
+      ...{ window, scale: attentionScale, softcap: config.attentionSoftCap, sinks: parts.sinks },
+    };
+    const mixed = attentionOverPrefixes(tape, [q, k, v], spec, batch.shared);
     const gated = gate ? gatedActivation(tape, "sigmoid", gate, mixed) : mixed;
     return applyLinears(tape, gated, [parts.o], context, residual)[0]!;
   },
@@ -139,12 +138,11 @@ function attendToGiven(pass: BlockPass, x: Value, parts: Parts, residual: Value 
   if (parts.qNorm) q = norm(pass, q, parts.qNorm);
   const tables = layer.rope === undefined ? undefined : batch.tables[layer.rope];
   if (tables) q = rope(tape, q, headWidth, batch.rows, tables.queries ?? tables);
-  const mixed = overPrefixes(tape, batch.shared, [q, ...given], (values) =>
-    attend(tape, ...values, {
-      ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
-      ...{ window, scale: attentionScale, softcap: config.attentionSoftCap },
-    }),
-  );
+  const spec = {
+    ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
+    ...{ window, scale: attentionScale, softcap: config.attentionSoftCap },
+  };
+  const mixed = attentionOverPrefixes(tape, [q, ...given], spec, batch.shared);
   return applyLinears(tape, mixed, [parts.o], options.context, residual)[0]!;
 }
 
