@@ -293,6 +293,8 @@ export interface Backend extends Kernels {
   readonly paging?: Paging;
   /** Multiply-add rate of this device in this precision, in GFLOP/s, measured now. Absent: not measurable. */
   peakGflops?(): Promise<number>;
+  /** Measures, where that is worth it and not done yet, how products by these frozen weights are made fastest here. */
+  prepareProducts?(weights: readonly Matrix[]): Promise<void>;
   /** Runs what waits, where calls wait: for measuring. */
   settle?(): void;
   /** Releases the device; every buffer dies with it. */

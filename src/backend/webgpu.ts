@@ -2,7 +2,7 @@
 // together; device.ts chooses tier and limits, memory.ts allocates, commands.ts records and submits, the other files of
 // webgpu/ launch the kernels, whose shaders are webgpu/kernels/*.wgsl.
 
-import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
+import type { Backend, BackendFactory, BackendOptions, Matrix } from "./backend.ts";
 import { checkedKernels } from "./operand-check.ts";
 import { lookForAdapter } from "./webgpu/adapters.ts";
 import { attentionKernels } from "./webgpu/attention.ts";
@@ -47,9 +47,8 @@ export interface WebGpuOptions extends BackendOptions {
   readonly matrix?: MatrixShape;
   /** For tests: lanes of the subgroups that products are made by, 0 for a GPU's kernels, whatever the adapter. */
   readonly lanes?: number;
-  /** Measures tiles of these sides into this store, whatever the adapter. */
+  /** For tests: measures tiles into this store, whatever the adapter and however long it takes. */
   readonly tuning?: TuningStore;
-  readonly tunedSides?: readonly number[];
 }
 
 let whyNot = "";
@@ -76,8 +75,14 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
   const opened = await openDevice(adapter, options.precision ?? "auto", options);
   const parts = partsOn(opened, options.bindingLimit);
   const store = options.tuning ?? (opened.software ? undefined : await openTuningFile("webgpu-tiles.json"));
-  if (store) parts.tiles = await tune(parts, opened.adapterName, store, options.tunedSides);
-  return backendOf(opened, parts);
+  const backend = backendOf(opened, parts);
+  if (!store) return backend;
+  return Object.assign(backend, {
+    async prepareProducts(weights: readonly Matrix[]) {
+      const patience = options.tuning && Number.POSITIVE_INFINITY;
+      parts.tiles = await tune(parts, opened.adapterName, store, weights, patience);
+    },
+  });
 }
 
 /** What kernels are launched with on an open device. */

@@ -97,7 +97,20 @@ export async function loadDecoder(
       name,
       await firstNumber(backend, trained?.get(name)?.tensor ?? (frozen.get(name) as Tensor)),
     );
+  await prepareProducts(backend, specs, { frozen, trained });
   return loadedDecoder(backend, config, specs, { frozen, trained, onHost, constants });
+}
+
+/** Lets the device choose how it multiplies by these weights. */
+export async function prepareProducts(
+  backend: Backend,
+  specs: readonly WeightSpec[],
+  { frozen, trained }: PlacedWeights,
+): Promise<void> {
+  const linear = specs.filter(({ kind, onHost }) => kind === "linear" && !onHost);
+  await backend.prepareProducts?.(
+    linear.map(({ name }) => trained?.get(name)?.tensor ?? (frozen.get(name) as Matrix)),
+  );
 }
 
 /** Flat, with what never trains in a group that does not move. */

@@ -12,6 +12,7 @@ import {
   type LoadOptions,
   loadedDecoder,
   matrixDType,
+  prepareProducts,
   trainedWeights,
   type Weight,
 } from "./load-model.ts";
@@ -70,5 +71,6 @@ export async function randomDecoder(
     frozen.set(spec.name, await quantize(spec.name, tensor));
     backend.free(tensor.buffer);
   }
+  await prepareProducts(backend, specs, { frozen, trained });
   return loadedDecoder(backend, config, specs, { frozen, trained, onHost });
 }

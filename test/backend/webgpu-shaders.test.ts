@@ -8,7 +8,7 @@ import { countingDevice, openedCounting } from "../../src/backend/webgpu/countin
 import { withoutChecks } from "../../src/backend/webgpu/dawn.ts";
 import { type MatrixShape, openDevice, type Tier } from "../../src/backend/webgpu/device.ts";
 import { Pipelines } from "../../src/backend/webgpu/pipelines.ts";
-import { TileChoices, tunedSides } from "../../src/backend/webgpu/tile-choices.ts";
+import { TileChoices } from "../../src/backend/webgpu/tile-choices.ts";
 import { tileCount } from "../../src/backend/webgpu/tiles.ts";
 import { backendOf, findAdapter, openWebGpu, partsOn, webgpu } from "../../src/backend/webgpu.ts";
 import { kernelCases } from "../conformance/cases/index.ts";
@@ -133,13 +133,9 @@ describe.skipIf(skip)("shaders of large devices", () => {
     const opened = { ...openedCounting(device, tier), matrix: shape };
     const gpu = partsOn(opened);
     const backend = backendOf(opened, gpu);
-    const places = Math.max(tileCount("gemm"), tileCount("gemm-matrix"));
+    const places = tileCount();
     for (let place = -1; place < places; place++) {
-      const kernels = ["gemm", "gemm-matrix"] as const;
-      const chosen = kernels.flatMap((kernel) =>
-        tunedSides.map((side) => [TileChoices.key(kernel, side), place] as const),
-      );
-      gpu.tiles = new TileChoices(place < 0 ? undefined : new Map(chosen));
+      gpu.tiles = place < 0 ? new TileChoices() : TileChoices.forced(place);
       for (const { product, run } of kernelCases) {
         if (place >= 0 && !product) continue; // tiles are the products
         const stage = new Stage(backend, false);

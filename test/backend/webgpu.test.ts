@@ -8,7 +8,6 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend, Tensor } from "../../src/backend/backend.ts";
 import { openReference } from "../../src/backend/reference.ts";
 import { Failure, matrixShape, openDevice, type Tier } from "../../src/backend/webgpu/device.ts";
-import { parseStore } from "../../src/backend/webgpu/tuning.ts";
 import { findAdapter, openWebGpu, webgpu } from "../../src/backend/webgpu.ts";
 import { signedDynamicMap, unsignedDynamicMap } from "../../src/quant/dynamic-map.ts";
 import { encodeFrom } from "../../src/tensor/dtype.ts";
@@ -334,25 +333,6 @@ describe.skipIf(skip)(`WebGPU${skip ? ` (skipped: ${skip})` : ""}`, () => {
     const memory = new Failure(await (await findAdapter())!.requestDevice());
     memory.report({ message: "no bytes left", constructor: { name: "GPUOutOfMemoryError" } });
     expect(() => memory.check()).toThrow(/out of memory.*--resume/);
-  });
-
-  it("measures tiles once and remembers them", async () => {
-    let text: string | undefined = "no JSON";
-    let writes = 0;
-    const tuning = {
-      read: async () => text,
-      write: async (written: string) => {
-        text = written;
-        writes++;
-      },
-    };
-    const options = { precision: "fp32", tuning, tunedSides: [64, 128], lanes: 0 } as const;
-    (await openWebGpu(options))!.close();
-    (await openWebGpu(options))!.close();
-    expect(writes).toBe(1);
-    const [places] = [...parseStore(text).values()];
-    expect([...places!.keys()]).toEqual(["gemm 64", "gemm 128"]);
-    expect(parseStore("[3, null]").size).toBe(0);
   });
 
   const built = new URL("../../dist/backend/webgpu.js", import.meta.url);

@@ -100,7 +100,8 @@ function multiplyWindow(gpu: Gpu, p: Product, w: Window): void {
   const [bColumn0, bColumns] = p.bTransposed ? [w.n0, w.n] : [w.k0, w.k];
   const [aRow0, aRows] = p.aTransposed ? [w.k0, w.k] : [w.m0, w.m];
   const [aColumn0, aColumns] = p.aTransposed ? [w.m0, w.m] : [w.k0, w.k];
-  const matrixTile = p.mask ? undefined : chooseMatrixTile(gpu, w);
+  const sized = { ...w, b: p.b, bTransposed: p.bTransposed };
+  const matrixTile = p.mask ? undefined : chooseMatrixTile(gpu, sized);
   if (matrixTile) {
     // Products over tokens sum over A's rows, so a row's own scale could not be taken out again.
     const common =
@@ -126,7 +127,7 @@ function multiplyWindow(gpu: Gpu, p: Product, w: Window): void {
     runTiled(gpu, p, w, { kernel: "gemm-lanes", a, b, tile: laneTile(gpu.lanes, w.n), constants });
     return;
   }
-  const { BM, BN, BK, TM, TN } = chooseTile(gpu, w, b.half);
+  const { BM, BN, BK, TM, TN } = chooseTile(gpu, sized, b.half);
   runTiled(gpu, p, w, { kernel: "gemm", a, b, tile: { BM, BN, BK }, constants: { TM, TN } });
 }
 

@@ -1,8 +1,8 @@
 // Tile sizes of the matrix products by the product's shape and the device's limits, and in how many slices along K a product
 // too small to fill a GPU is made.
 
+import { isQuantized, type Matrix } from "../backend.ts";
 import type { Gpu } from "./gpu.ts";
-import type { TiledKernelName } from "./tile-choices.ts";
 
 /** A workgroup makes BM x BN in steps of BK along K; an invocation TM x TN. All but BK are multiples of 4. */
 export interface Tile {
@@ -35,9 +35,27 @@ const skinnyTiles: readonly (Tile & { readonly leastM: number; readonly leastN: 
   { BM: 16, BN: 64, BK: 16, TM: 4, TN: 4, leastM: 0, leastN: 0 },
 ];
 
-/** How many tiles a kernel has to choose from. */
-export function tileCount(kernel: TiledKernelName): number {
-  return (kernel === "gemm" ? wideTiles : matrixTiles).length;
+/** How many tiles there are to choose from: those of gemm-matrix.wgsl, then gemm.wgsl's, a place each. */
+export function tileCount(): number {
+  return matrixTiles.length + wideTiles.length;
+}
+
+/** What of a product decides its tile. */
+export interface TiledProduct {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly b: Matrix;
+  readonly bTransposed?: boolean;
+}
+
+/** How B is stored, as kinds of products name it. */
+export function storedForm(b: Matrix): string {
+  return isQuantized(b) ? "4-bit" : b.dtype;
+}
+
+function measuredPlace(gpu: Gpu, { m, n, k, b, bTransposed }: TiledProduct): number | undefined {
+  return gpu.tiles.of(storedForm(b), bTransposed === true, m, n, k);
 }
 
 /** Bytes of workgroup memory that gemm.wgsl uses with a tile. */
@@ -59,14 +77,11 @@ function countTiles(m: number, n: number, { BM, BN }: { readonly BM: number; rea
 }
 
 /** The tile for a product; `halfB`: B's tile is f16 where the tier has it. */
-export function chooseTile(
-  gpu: Gpu,
-  { m, n }: { readonly m: number; readonly n: number },
-  halfB: boolean,
-): Tile {
+export function chooseTile(gpu: Gpu, product: TiledProduct, halfB: boolean): Tile {
+  const { m, n } = product;
   if (m > 32 && n > 32) {
-    const measured = gpu.tiles.of("gemm", m, n);
-    const tuned = measured === undefined ? undefined : wideTiles[measured];
+    const measured = measuredPlace(gpu, product);
+    const tuned = measured === undefined ? undefined : wideTiles[measured - matrixTiles.length];
     if (tuned && tileFits(gpu, tuned, halfB)) return tuned;
     const tile = untunedWide
       .map((place) => wideTiles[place]!)
@@ -155,20 +170,21 @@ function matrixTileFits({ matrix, limits }: Gpu, { BM, BN, BK, WM, WN, BUFFERS }
 }
 
 /** The tile for a product on subgroup matrices; undefined where the tier has none or the product is too small. */
-export function chooseMatrixTile(
-  gpu: Gpu,
-  { m, n, k }: { readonly m: number; readonly n: number; readonly k: number },
-): MatrixTile | undefined {
+export function chooseMatrixTile(gpu: Gpu, product: TiledProduct): MatrixTile | undefined {
+  const { m, n, k } = product;
   if (!gpu.matrix || Math.min(m, n, k) < leastMatrixSize) return undefined;
-  const measured = gpu.tiles.of("gemm-matrix", m, n);
+  const measured = measuredPlace(gpu, product);
+  if (measured !== undefined && measured >= matrixTiles.length) return undefined;
   const tuned = measured === undefined ? undefined : matrixTiles[measured];
   if (tuned && matrixTileFits(gpu, tuned)) return tuned;
   const fitting = matrixTiles.slice(0, untunedMatrix).filter((tile) => matrixTileFits(gpu, tile));
   return fitting.find((tile) => countTiles(m, n, tile) >= busyTiles) ?? fitting.at(-1);
 }
 
-/** Whether the tile at `place` of a kernel's list can run here; halfB as for chooseTile. */
-export function placeFits(gpu: Gpu, kernel: TiledKernelName, place: number): boolean {
-  if (kernel === "gemm") return tileFits(gpu, wideTiles[place]!, true);
-  return matrixTileFits(gpu, matrixTiles[place]!);
+/** Whether the tile at `place` can run here; halfB as for chooseTile. */
+export function placeFits(gpu: Gpu, place: number, halfB: boolean): boolean {
+  const matrixTile = matrixTiles[place];
+  if (matrixTile) return matrixTileFits(gpu, matrixTile);
+  const tile = wideTiles[place - matrixTiles.length];
+  return tile !== undefined && tileFits(gpu, tile, halfB);
 }

@@ -1,12 +1,12 @@
-// Autotuning: which tile is fastest on this device for products of each size, measured once and remembered. The memory is
-// behind TuningStore: a file under Node (tuning-file.node.ts), none in a browser. Nothing is measured on a CPU posing as a GPU.
+// Autotuning: which tile is fastest on this device for the products of a model, forward and of gradients, measured once on the
+// model's own weights and remembered. The memory is behind TuningStore: a file under Node (tuning-file.node.ts), none in a
+// browser. Nothing is measured on a CPU posing as a GPU.
 
-import type { Tensor } from "../backend.ts";
+import { isQuantized, type Matrix, type Tensor } from "../backend.ts";
 import type { Gpu } from "./gpu.ts";
-import type { GpuMemory } from "./memory.ts";
 import { multiply } from "./products.ts";
-import { TileChoices, type TiledKernelName, tunedSides } from "./tile-choices.ts";
-import { placeFits, tileCount } from "./tiles.ts";
+import { type ProductKind, TileChoices, tunedRows } from "./tile-choices.ts";
+import { placeFits, storedForm, tileCount } from "./tiles.ts";
 
 /** Keeps one text by name; both may fail quietly, for a measurement can always be made again. */
 export interface TuningStore {
@@ -15,26 +15,40 @@ export interface TuningStore {
 }
 
 /** Raised when tiles or their kernels change, so that old measurements are not used. */
-const version = 2;
-const repeats = 3;
+const version = 3;
+const repeats = 2;
 /** A store larger than this is not ours. */
 const largestStoreCharacters = 2 ** 20;
+/** Shapes of weights that are measured, those with the most work first; others go by the nearest. */
+const mostShapes = 4;
+/** Of the tiles that were fastest on the first shape, so many are measured on the others. */
+const finalists = 4;
+/** A first start with a model waits no longer than this; what has not been measured then goes by the nearest. */
+const patienceMs = 4000;
+/** Larger operands than this are not measured: memory may be short with the model there. */
+const largestBytes = 2 ** 28;
 
-/** Measured choices for the device called `device`: from the store, or measured now and added to it. */
+/** Measured choices for products by these weights on the device called `device`: from the store, or measured now and added. */
 export async function tune(
   gpu: Gpu,
   device: string,
   store: TuningStore,
-  sides: readonly number[] = tunedSides,
+  weights: readonly Matrix[],
+  patience = patienceMs,
 ): Promise<TileChoices> {
   const key = `${version} ${device} ${gpu.tier}`;
-  const known = parseStore(await store.read());
-  const found = known.get(key);
-  if (found) return new TileChoices(found);
-  const places = await measure(gpu, sides);
+  const kinds = kindsOf(weights);
+  const wanted = kinds.map(({ kind }) => TileChoices.key(kind));
+  // A choice decides the order of sums, so that a model's go by its own shapes, whatever else has been measured here.
+  const own = (places: ReadonlyMap<string, number>) =>
+    new Map([...places].filter(([name]) => wanted.includes(name)));
+  const found = own(parseStore(await store.read()).get(key) ?? new Map());
+  const missing = kinds.filter(({ kind }) => !found.has(TileChoices.key(kind)));
+  if (missing.length === 0 || found.size > 0) return new TileChoices(found);
+  const places = await measure(gpu, missing, performance.now() + patience);
   // Another process may have written in the meantime.
   const latest = parseStore(await store.read());
-  latest.set(key, places);
+  latest.set(key, new Map([...(latest.get(key) ?? []), ...places]));
   const document = Object.fromEntries([...latest].map(([name, map]) => [name, Object.fromEntries(map)]));
   await store.write(JSON.stringify(document, null, 1));
   return new TileChoices(places);
@@ -61,67 +75,98 @@ export function parseStore(text: string | undefined): Map<string, Map<string, nu
   return devices;
 }
 
-/** Times every tile that fits on square products of each side; K is 1024, or the side where that is shorter. */
-async function measure(gpu: Gpu, sides: readonly number[]): Promise<Map<string, number>> {
+/** A kind of product, and a weight to measure it with. */
+interface Measured {
+  readonly kind: ProductKind;
+  readonly weight: Matrix;
+}
+
+/** Both directions of the shapes that most of a model's work is. */
+export function kindsOf(weights: readonly Matrix[]): Measured[] {
+  const byShape = new Map<string, { readonly weight: Matrix; work: number }>();
+  for (const weight of weights) {
+    const [out, width] = weight.shape as [number, number];
+    const most = Math.max(out, width);
+    if (4 * Math.max(tunedRows * most, out * width) > largestBytes) continue;
+    const name = `${storedForm(weight)} ${out}x${width}`;
+    const known = byShape.get(name) ?? { weight, work: 0 };
+    known.work += out * width;
+    byShape.set(name, known);
+  }
+  const shapes = [...byShape.values()].sort((a, b) => b.work - a.work).slice(0, mostShapes);
+  return shapes.flatMap(({ weight }) => {
+    const [out, width] = weight.shape as [number, number];
+    const form = storedForm(weight);
+    return [
+      { weight, kind: { form, transposed: false, n: out, k: width } },
+      { weight, kind: { form, transposed: true, n: width, k: out } },
+    ];
+  });
+}
+
+async function measure(gpu: Gpu, kinds: readonly Measured[], end: number): Promise<Map<string, number>> {
   const places = new Map<string, number>();
-  const kernels: TiledKernelName[] = gpu.matrix ? ["gemm-matrix", "gemm"] : ["gemm"];
+  /** By form and direction: tiles worth measuring, the fastest first. */
+  const ranked = new Map<string, number[]>();
   const before = gpu.tiles;
-  for (const side of sides) {
-    const k = Math.min(side, 1024);
-    const weightBytes = gpu.tier === "f32" ? 4 : 2;
-    if (4 * side * side > gpu.commands.bindingLimit - 256) continue;
-    const [a, b, c] = [4 * side * k, weightBytes * side * k, 4 * side * side].map((n) =>
-      gpu.memory.scratch(n),
-    ) as [GpuMemory, GpuMemory, GpuMemory];
-    for (const kernel of kernels) {
-      const times = await timesOf(gpu, kernel, side, {
-        m: side,
-        n: side,
-        k,
-        a: { buffer: a, byteOffset: 0, shape: [side, k], dtype: "f32" },
-        b: { buffer: b, byteOffset: 0, shape: [side, k], dtype: weightBytes === 4 ? "f32" : "f16" },
-        c: { buffer: c, byteOffset: 0, shape: [side, side], dtype: "f32" },
-      });
-      const fastest = times.reduce((best, ms, place) => (ms < times[best]! ? place : best), 0);
-      if (Number.isFinite(times[fastest])) places.set(TileChoices.key(kernel, side), fastest);
-    }
-    for (const memory of [a, b, c]) gpu.memory.free(memory);
+  for (const { kind, weight } of kinds) {
+    const family = `${kind.form} ${kind.transposed}`;
+    const candidates = ranked.get(family)?.slice(0, finalists) ?? everyPlace();
+    const times = await timesOf(gpu, kind, weight, candidates, end);
+    // One alone has won against nothing.
+    if (times.length < 2) continue;
+    times.sort((a, b) => a.ms - b.ms);
+    if (!ranked.has(family))
+      ranked.set(
+        family,
+        times.map(({ place }) => place),
+      );
+    places.set(TileChoices.key(kind), times[0]!.place);
   }
   gpu.tiles = before;
   return places;
 }
 
-/** Milliseconds of one product with each tile of a kernel; infinite for tiles that do not fit. */
+function everyPlace(): number[] {
+  return Array.from({ length: tileCount() }, (_, place) => place);
+}
+
+/** Milliseconds of one product with each of these tiles that fits, as far as there is time until `end`. */
 async function timesOf(
   gpu: Gpu,
-  kernel: TiledKernelName,
-  side: number,
-  product: { m: number; n: number; k: number; a: Tensor; b: Tensor; c: Tensor },
-): Promise<number[]> {
-  const times: number[] = [];
-  for (let place = 0; place < tileCount(kernel); place++) {
-    if (!placeFits(gpu, kernel, place)) {
-      times.push(Number.POSITIVE_INFINITY);
-      continue;
-    }
-    gpu.tiles = new TileChoices(new Map([[TileChoices.key(kernel, side), place]]));
-    // The mask keeps a product off subgroup matrices; without one it would never reach gemm.wgsl in that tier.
-    const mask =
-      kernel === "gemm" && gpu.matrix
-        ? { on: 3 as const, dropout: { p: 0.5, seed: 0, stream: 0 } }
-        : undefined;
+  { transposed, n, k }: ProductKind,
+  weight: Matrix,
+  candidates: readonly number[],
+  end: number,
+): Promise<{ place: number; ms: number }[]> {
+  const times: { place: number; ms: number }[] = [];
+  const a = gpu.memory.scratch(4 * tunedRows * k);
+  const c = gpu.memory.scratch(4 * tunedRows * n);
+  const tensor = (buffer: Tensor["buffer"], columns: number): Tensor => ({
+    ...{ buffer, byteOffset: 0, shape: [tunedRows, columns], dtype: "f32" },
+  });
+  const product = {
+    ...{ m: tunedRows, n, k, a: tensor(a, k), b: weight, bTransposed: transposed, c: tensor(c, n) },
+  };
+  const halfB = isQuantized(weight) || weight.dtype === "f16";
+  for (const place of candidates) {
+    if (performance.now() > end) break;
+    if (!placeFits(gpu, place, halfB)) continue;
+    gpu.tiles = TileChoices.forced(place);
     const run = async () => {
-      multiply(gpu, { ...product, mask });
+      multiply(gpu, product);
       await gpu.commands.finish();
     };
     await run(); // compiles
-    let best = Number.POSITIVE_INFINITY;
+    let ms = Number.POSITIVE_INFINITY;
     for (let i = 0; i < repeats; i++) {
       const start = performance.now();
       await run();
-      best = Math.min(best, performance.now() - start);
+      ms = Math.min(ms, performance.now() - start);
     }
-    times.push(best);
+    times.push({ place, ms });
   }
+  gpu.memory.free(a);
+  gpu.memory.free(c);
   return times;
 }
