@@ -2,7 +2,14 @@
 // together; device.ts chooses tier and limits, memory.ts allocates, commands.ts records and submits, the other files of
 // webgpu/ launch the kernels, whose shaders are webgpu/kernels/*.wgsl.
 
-import type { Backend, BackendFactory, BackendOptions, Matrix } from "./backend.ts";
+import {
+  type Backend,
+  type BackendFactory,
+  type BackendOptions,
+  isBlocks,
+  type Matrix,
+  type PlainMatrix,
+} from "./backend.ts";
 import { checkedKernels } from "./operand-check.ts";
 import { lookForAdapter } from "./webgpu/adapters.ts";
 import { attentionKernels } from "./webgpu/attention.ts";
@@ -80,7 +87,8 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<Backend |
   return Object.assign(backend, {
     async prepareProducts(weights: readonly Matrix[]) {
       const patience = options.tuning && Number.POSITIVE_INFINITY;
-      parts.tiles = await tune(parts, opened.adapterName, store, weights, patience);
+      const plain = weights.filter((weight): weight is PlainMatrix => !isBlocks(weight));
+      parts.tiles = await tune(parts, opened.adapterName, store, plain, patience);
     },
   });
 }

@@ -1,4 +1,4 @@
-// PlainMatrix products C = epilogue(A B): which of the three kernels, with its operands and parameters, in windows where an
+// Matrix products C = epilogue(A B): which of the kernels, with its operands and parameters, in windows where an
 // operand is larger than a binding. tiles.ts sizes tiles, product-operands.ts reads operands; linear.ts says what is
 // multiplied.
 

@@ -1,7 +1,7 @@
 // Tile sizes of the matrix products by the product's shape and the device's limits, and in how many slices along K a product
 // too small to fill a GPU is made.
 
-import { isQuantized, type Matrix } from "../backend.ts";
+import { isQuantized, type PlainMatrix } from "../backend.ts";
 import type { Gpu } from "./gpu.ts";
 
 /** A workgroup makes BM x BN in steps of BK along K; an invocation TM x TN. All but BK are multiples of 4. */
@@ -45,12 +45,12 @@ export interface TiledProduct {
   readonly m: number;
   readonly n: number;
   readonly k: number;
-  readonly b: Matrix;
+  readonly b: PlainMatrix;
   readonly bTransposed?: boolean;
 }
 
 /** How B is stored, as kinds of products name it. */
-export function storedForm(b: Matrix): string {
+export function storedForm(b: PlainMatrix): string {
   return isQuantized(b) ? "4-bit" : b.dtype;
 }
 

@@ -2,7 +2,7 @@
 // model's own weights and remembered. The memory is behind TuningStore: a file under Node (tuning-file.node.ts), none in a
 // browser. Nothing is measured on a CPU posing as a GPU.
 
-import { isQuantized, type Matrix, type Tensor } from "../backend.ts";
+import { isQuantized, type PlainMatrix, type Tensor } from "../backend.ts";
 import type { Gpu } from "./gpu.ts";
 import { multiply } from "./products.ts";
 import { type ProductKind, TileChoices, tunedRows } from "./tile-choices.ts";
@@ -33,7 +33,7 @@ export async function tune(
   gpu: Gpu,
   device: string,
   store: TuningStore,
-  weights: readonly Matrix[],
+  weights: readonly PlainMatrix[],
   patience = patienceMs,
 ): Promise<TileChoices> {
   const key = `${version} ${device} ${gpu.tier}`;
@@ -78,12 +78,12 @@ export function parseStore(text: string | undefined): Map<string, Map<string, nu
 /** A kind of product, and a weight to measure it with. */
 interface Measured {
   readonly kind: ProductKind;
-  readonly weight: Matrix;
+  readonly weight: PlainMatrix;
 }
 
 /** Both directions of the shapes that most of a model's work is. */
-export function kindsOf(weights: readonly Matrix[]): Measured[] {
-  const byShape = new Map<string, { readonly weight: Matrix; work: number }>();
+export function kindsOf(weights: readonly PlainMatrix[]): Measured[] {
+  const byShape = new Map<string, { readonly weight: PlainMatrix; work: number }>();
   for (const weight of weights) {
     const [out, width] = weight.shape as [number, number];
     const most = Math.max(out, width);
@@ -135,7 +135,7 @@ function everyPlace(): number[] {
 async function timesOf(
   gpu: Gpu,
   { transposed, n, k }: ProductKind,
-  weight: Matrix,
+  weight: PlainMatrix,
   candidates: readonly number[],
   end: number,
 ): Promise<{ place: number; ms: number }[]> {

@@ -2,24 +2,24 @@
 // null backend stands for a device: it computes nothing, so that any tile may win.
 
 import { describe, expect, it } from "vitest";
-import type { Matrix, Tensor } from "../../../src/backend/backend.ts";
+import type { PlainMatrix, Tensor } from "../../../src/backend/backend.ts";
 import { TileChoices } from "../../../src/backend/webgpu/tile-choices.ts";
 import { kindsOf, parseStore } from "../../../src/backend/webgpu/tuning.ts";
 import { openWebGpu, webgpu } from "../../../src/backend/webgpu.ts";
 import { Stage } from "../../conformance/stage.ts";
 
 const buffer = { sizeBytes: 0 } as Tensor["buffer"];
-const dense = (out: number, width: number): Matrix => ({
+const dense = (out: number, width: number): PlainMatrix => ({
   ...{ buffer, byteOffset: 0, shape: [out, width], dtype: "f16" },
 });
-const quantized = (out: number, width: number): Matrix => {
+const quantized = (out: number, width: number): PlainMatrix => {
   const tensor = (dtype: Tensor["dtype"]): Tensor => ({ buffer, byteOffset: 0, shape: [16], dtype });
   return {
     ...{ kind: "quantized", shape: [out, width], blockSize: 64 },
     ...{ codes: tensor("u8"), codebook: tensor("f32"), absmax: tensor("f32") },
   };
 };
-const names = (weights: readonly Matrix[]) => kindsOf(weights).map(({ kind }) => TileChoices.key(kind));
+const names = (weights: readonly PlainMatrix[]) => kindsOf(weights).map(({ kind }) => TileChoices.key(kind));
 
 it("measures both directions of the shapes that are most of a model's work, by how they are stored", () => {
   const layers = Array.from({ length: 3 }, () => [quantized(4096, 4096), quantized(11008, 4096)]).flat();
