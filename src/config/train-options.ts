@@ -131,10 +131,8 @@ export const trainDefinition = defineOptions({
       sample: text("prompt to complete at each evaluation"),
       keepBest: choice(
         scoreOptions,
-        "score whose best evaluation the result is of, in place of the last step",
-        {
-          placeholder: "METRIC",
-        },
+        `score whose best evaluation the result is of, in place of the last step: ${scoreOptions.join(", ")}`,
+        { placeholder: "METRIC" },
       ),
       patience: whole(
         "evaluations without a better score after which the run stops; of --keep-best, or loss",
