@@ -51,6 +51,8 @@ export interface FittedModel {
 const smallLogitsChunkBytes = 8 * 2 ** 20;
 /** Share of a limit that may be planned with; the rest is for what no ledger counts. */
 const usableShare = 0.9;
+/** The same of a card: what it is asked for is known to the page, and nobody else's programs come and go as on a machine. */
+const usableOnCard = 0.98;
 
 /**
  * The choices for a run whose largest micro-batch is `rows` sequences, or packs, of `sequenceLength` tokens, or samples of
@@ -83,6 +85,14 @@ export async function fitMemory(
     return { ...choices, prediction, neededBytes: deviceBytes, deviceBytes };
   };
   const asked = { paged, logitsChunkBytes: defaultLogitsChunkBytes, pagedBudget: options.pagedBudget };
+  if (vram === undefined && card && options.gradientCheckpointing === "auto") {
+    // Recomputing costs about half a step more and changes no number, and a card's memory is nobody else's: only a run that
+    // does not fit without recomputes.
+    const keeping = await predict({ ...asked, gradientCheckpointing: false });
+    const fits = keeping.neededBytes <= usableOnCard * card.availableBytes;
+    const chosen = fits ? keeping : await predict({ ...asked, gradientCheckpointing: true });
+    return { ...chosen, limit: { bytes: card.availableBytes, source: "free on the card" } };
+  }
   if (vram === undefined) {
     const kept = activationBytes(config, rows * Math.max(sampleTokens, sequenceLength), false);
     const gradientCheckpointing = chooseCheckpointing(options.gradientCheckpointing, backend, kept);
@@ -155,8 +165,7 @@ export function memoryFindings({
   if (!limit) return [];
   // --vram speaks of the device's own bytes; on a CPU the whole process must fit in the machine.
   const needed = limit.source === "--vram" ? neededBytes : (deviceBytes ?? rssBytes ?? 0);
-  // What a card is asked for is known to the page, and nobody else's programs come and go as on a machine.
-  const usable = deviceBytes === undefined ? usableShare : 0.98;
+  const usable = deviceBytes === undefined ? usableShare : usableOnCard;
   if (needed <= usable * limit.bytes) return [];
   const gb = (bytes: number) =>
     bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(1)} MB`;

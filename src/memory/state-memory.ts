@@ -20,6 +20,8 @@ export function stateMemoryOf(
   return hostState(backend, { budgetBytes: pagedBudget ?? 0 });
 }
 
+/** Share of a card that weights and kept activations may take; the rest is for logits, gradients and scratch. */
+const keptShareOfCard = 0.8;
 /** Whoever trains over 4-bit weights is short of memory: beyond this, activations are recomputed, for about half a step more. */
 const kept4BitBytes = 2 * 2 ** 30;
 
@@ -30,6 +32,8 @@ export function chooseCheckpointing(
   keptBytes: number,
 ): boolean {
   if (asked !== "auto") return asked === "on";
+  const card = backend.deviceMemory?.();
+  if (card) return card.heldBytes + keptBytes > keptShareOfCard * card.availableBytes;
   if (backend.ledger().live.scales > 0 && keptBytes > kept4BitBytes) return true;
   // On a CPU the device's memory is the machine's, which others use too, and a control group may allow less of it.
   const available = backend.paging ? 0.8 * backend.paging.availableBytes() : Number.POSITIVE_INFINITY;

@@ -65,6 +65,28 @@ describe("the choice", () => {
     expect(refused[0]!.message).toMatch(/will need [\d.]+ MB .*--vram.*smaller --batch-size/);
   });
 
+  it("recomputes on a card only what does not fit there, and what was asked for", async () => {
+    const onCard = (availableBytes: number, more: Record<string, unknown> = {}) => {
+      const backend = Object.assign(openReference("f32"), {
+        deviceMemory: () => ({ availableBytes, heldBytes: 0 }),
+      });
+      const given = { model: "m", data: "d", out: "o", method: "full", batchSize: 4, maxSteps: 1, ...more };
+      return fitMemory({ ...model, backend }, resolveOptions(trainDefinition, given), {
+        ...{ sequenceLength: 512, sampleTokens: 512 },
+      });
+    };
+    const kept = await onCard(1e12);
+    expect(kept.gradientCheckpointing).toBe(false);
+    const tight = await onCard(kept.neededBytes);
+    expect(tight.gradientCheckpointing).toBe(true);
+    expect(tight.neededBytes).toBeLessThan(kept.neededBytes);
+    expect(memoryFindings(tight)).toEqual([]);
+    expect((await onCard(kept.neededBytes, { gradientCheckpointing: "off" })).gradientCheckpointing).toBe(
+      false,
+    );
+    expect((await onCard(1e12, { gradientCheckpointing: "on" })).gradientCheckpointing).toBe(true);
+  });
+
   it("leaves alone what was asked for", async () => {
     const tight = await choose({ vram: 1e6, gradientCheckpointing: "off", paged: true, pagedBudget: 12_345 });
     expect(chosen(tight)).toMatchObject({ gradientCheckpointing: false, paged: true });
