@@ -43,7 +43,6 @@ export const objectiveFields = {
   }),
   beta: number("beta", "how near the reference the model stays, or the weight of the preference", {
     min: 0,
-    open: true,
     max: 1e6,
   }),
   gamma: number("gamma", "how far ahead the chosen answer is to be", { min: 0, max: 1e6 }),
@@ -85,6 +84,8 @@ export function finishObjective(values: RunValues): ObjectiveOptions {
     );
   }
   const { defaults, lossTypes: own, make } = objectives[values.objective];
+  if (values.beta === 0 && "beta" in defaults && defaults.beta !== 0)
+    throw new UsageError(`--beta 0 leaves ${values.objective} nothing to learn; expected more than 0.`);
   const given = Object.keys(objectiveFields) as (Taken | "objective" | "reference")[];
   for (const option of given) {
     if (

@@ -13,6 +13,9 @@ import { UserError } from "../util/errors.ts";
 import type { FromReward, Judgeable } from "./judging.ts";
 import type { RewardJob } from "./reward-thread.node.ts";
 
+/** A reward function that failed, told by its name and the row. */
+export class RewardError extends UserError {}
+
 /** A module and how much its rewards count. */
 export interface RewardSpec {
   readonly path: string;
@@ -115,7 +118,7 @@ export class Rewards {
             const { values } = message;
             if (!Array.isArray(values) || values.length !== items.length) {
               const got = Array.isArray(values) ? `${values.length} rewards` : foundText(values);
-              throw new UserError(
+              throw new RewardError(
                 `reward ${name}: ${place(undefined)}: expected ${items.length} rewards, one a completion, got ${got}`,
               );
             }
@@ -124,7 +127,7 @@ export class Rewards {
             break;
           }
           case "thrown":
-            throw new UserError(`reward ${name}: ${place(message.index)}: it threw ${message.problem}`);
+            throw new RewardError(`reward ${name}: ${place(message.index)}: it threw ${message.problem}`);
           default:
             return;
         }
@@ -152,9 +155,9 @@ export class Rewards {
       const { late, take } = make((value) => end(() => done(value)));
       const wait = () => {
         clearTimeout(timer);
-        timer = setTimeout(() => end(() => fail(new UserError(late()))), 1000 * seconds);
+        timer = setTimeout(() => end(() => fail(new RewardError(late()))), 1000 * seconds);
       };
-      const gone = () => end(() => fail(new UserError("the thread of a reward function ended by itself")));
+      const gone = () => end(() => fail(new RewardError("the thread of a reward function ended by itself")));
       const listeners = {
         message(message: FromReward) {
           wait();
@@ -165,7 +168,7 @@ export class Rewards {
           }
         },
         error: (error: Error) =>
-          end(() => fail(new UserError(`a reward function's thread failed: ${error.message}`))),
+          end(() => fail(new RewardError(`a reward function's thread failed: ${error.message}`))),
         exit: gone,
         close: gone,
       };
@@ -198,7 +201,7 @@ function runsTypeScript(): boolean {
 
 function rewardOf(value: unknown, where: () => string): number | null {
   if (value === null || (typeof value === "number" && Number.isFinite(value))) return value;
-  throw new UserError(
+  throw new RewardError(
     `${where()}: expected a finite number, or null where it has nothing to say, got ${foundText(value)}`,
   );
 }

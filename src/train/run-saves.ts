@@ -3,6 +3,8 @@
 
 import { gatherNumbers } from "../distributed/collective.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
+import { RewardError } from "../rollouts/rewards.node.ts";
+import { UserError } from "../util/errors.ts";
 import { type RunState, SaveProblem, saveCheckpoint } from "./checkpoint.ts";
 import type { Metrics } from "./metrics-log.ts";
 import { requireSameParameters, saveOnRanks } from "./ranks.ts";
@@ -46,6 +48,16 @@ export class RunSaves {
   /** Returns the checkpoint's path; throws what keeps it from being written. */
   async save(log: Metrics, state: RunState): Promise<string> {
     return (await this.trySave(log, state, () => false)).saved!;
+  }
+
+  /** A reward that fails may be a server that was away: what is there by then is saved, and the error says so. */
+  async savedBefore(error: unknown, log: Metrics, state: RunState): Promise<unknown> {
+    if (!(error instanceof RewardError) || state.step === 0) return error;
+    const { saved } = await this.trySave(log, state, () => true);
+    if (saved === undefined) return error;
+    return new UserError(
+      `${error.message}. The ${state.step} steps before are saved in ${saved}; the same command with --resume goes on from there`,
+    );
   }
 
   private async trySave(

@@ -15,6 +15,7 @@ import { joinRanks } from "../distributed/join.node.ts";
 import type { MemoryChoices } from "../memory/fit-memory.ts";
 import { stateMemoryOf } from "../memory/state-memory.ts";
 import { trainedParts } from "../models/mixture-parts.ts";
+import { RewardError } from "../rollouts/rewards.node.ts";
 import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
 import { Session } from "../session/session.ts";
 import { isExhausted, watchRuleOf } from "./best-step.ts";
@@ -190,7 +191,10 @@ class Run {
       let flight: Flight | undefined;
       while (this.state.step < this.totalSteps && !isExhausted(rule, this.state.watched)) {
         // On a device that works by itself a step is on its way before the one before it is heard of.
-        const next = await this.start((flight?.step ?? this.state.step) + 1);
+        const next = await this.start((flight?.step ?? this.state.step) + 1).catch(async (error: unknown) => {
+          if (error instanceof RewardError && flight) await this.settle(flight, log);
+          throw await this.saves.savedBefore(error, log, this.savedState());
+        });
         if (flight) await this.settle(flight, log);
         flight = next;
         const { step } = next;
@@ -307,10 +311,8 @@ class Run {
     const learningRate = learningRateAt(options, this.totalSteps, step);
     const { maxGradNorm } = options;
     const { numbers } = await this.session.startStep(batches, { learningRate, maxGradNorm });
-    const after = {
-      ...{ passes: this.session.passes, cursor: this.cursor.state() },
-      round: this.rollouts?.stateAfter(step),
-    };
+    const { passes } = this.session;
+    const after = { passes, cursor: this.cursor.state(), round: this.rollouts?.stateAfter(step) };
     return { step, batches, learningRate, startedAt, numbers, after, metrics: rolled?.metrics };
   }
 

@@ -206,6 +206,16 @@ describe("what GRPO refuses", () => {
     expectRefusal(failing("export default () => { for (;;); };", "--reward-timeout", "1"), 1, [
       /no answer for 1 s, waiting for rows\.jsonl line \d+/,
     ]);
+    // One that fails later may be a server that was away: what was learnt by then is not lost.
+    const counted = join(folder, "calls.txt");
+    const away = `import { appendFileSync, readFileSync } from "node:fs"; export default () => { appendFileSync(${JSON.stringify(counted)}, "x"); if (readFileSync(${JSON.stringify(counted)}, "utf8").length === 40) throw new Error("away"); return Math.random(); };`;
+    const args = trainArgs("away", "--max-steps", "3").map((arg) =>
+      arg === readable ? reward("away.mjs", away) : arg,
+    );
+    expectRefusal(lowrank(...args), 1, [
+      /threw Error: away.*The 2 steps before are saved in .*step-2;.*--resume/,
+    ]);
+    succeed(...args, "--resume");
     const roomless = trainArgs("roomless").map((arg) => (arg === "64" ? "20" : arg));
     expectRefusal(lowrank(...roomless), 1, [
       /prompts leave no room.*--max-new-tokens 12.*--over-length drop/,
