@@ -48,6 +48,17 @@ export function parseQuantizationConfig(config: JsonObject, where: string): BnbC
   };
 }
 
+/** How config.json says that weights are in 4 bits: all linear ones, or a mixture's experts alone. */
+export type StoredForm = "bitsandbytes" | "mxfp4";
+
+/** Undefined where weights are plain, or in a form that is not read here. */
+export function storedForm({ quantization_config: given }: JsonObject): StoredForm | undefined {
+  if (!isJsonObject(given)) return undefined;
+  const { quant_method: method = "bitsandbytes", load_in_4bit: isIn4Bits } = given;
+  if (method === "mxfp4") return method;
+  return method === "bitsandbytes" && isIn4Bits === true ? method : undefined;
+}
+
 /** The quantization_config to write into config.json; keys left out have transformers' defaults. */
 export function toQuantizationConfig(
   config: BnbConfig & { readonly skipModules?: readonly string[] },

@@ -6,6 +6,7 @@
 import type { Backend } from "../backend/backend.ts";
 import type { TrainOptions } from "../config/train-options.ts";
 import type { Finding } from "../data/preflight.ts";
+import { storedForm } from "../formats/bnb-config.ts";
 import type { ModelFolder } from "../formats/model-folder.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
 import { activationBytes } from "../models/activation-bytes.ts";
@@ -75,6 +76,7 @@ export async function fitMemory(
         accumulates: options.gradientAccumulation > 1 || options.batchTokens !== undefined,
       },
       ...{ sequenceLength, sampleTokens, checkpointing: choices.gradientCheckpointing },
+      storedForm: storedForm(folder.config),
       ...{ storedDType: storedDTypeOf(folder), logitsChunkBytes: choices.logitsChunkBytes },
       onCard: card !== undefined,
     });

@@ -8,17 +8,18 @@ import { openCounting } from "../backend/counting.ts";
 import { openCountedCard } from "../backend/cuda/counted.ts";
 import { type Batch, NO_TARGET } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
+import type { StoredForm } from "../formats/bnb-config.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { type LoadedDecoder, loadDecoder, type WeightSource } from "../models/load-model.ts";
-import { quantizeOnArrival } from "../models/quantized-weights.ts";
+import { placeMxfp4, quantizeOnArrival } from "../models/quantized-weights.ts";
 import { randomDecoder } from "../models/random-model.ts";
 import { objectives } from "../objectives/index.ts";
 import { Session } from "../session/session.ts";
 import type { SessionRecipe } from "../session/trainable.ts";
 import { type DType, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
-import { UserError } from "../util/errors.ts";
+import { BugError, UserError } from "../util/errors.ts";
 
 /** Everything that the memory of a run depends on. */
 export interface MemoryCase {
@@ -34,6 +35,8 @@ export interface MemoryCase {
   readonly accumulates?: boolean;
   /** dtype of the checkpoint's tensors, whose conversion needs room while loading; absent: random weights, as bench makes. */
   readonly storedDType?: DType;
+  /** How the checkpoint holds weights in 4 bits, which stay so whatever the method. */
+  readonly storedForm?: StoredForm;
   readonly logitsChunkBytes?: number;
   /** Counts what the CUDA backend takes of a card besides: see deviceBytes. */
   readonly onCard?: boolean;
@@ -83,13 +86,32 @@ function hostBytes(config: DecoderConfig, { recipe, storedDType = "f32" }: Memor
 }
 
 function load(backend: Backend, config: DecoderConfig, run: MemoryCase): Promise<LoadedDecoder> {
+  const { method } = run.recipe;
+  const inFourBits = method === "qlora" || (run.storedForm === "bitsandbytes" && method !== "full");
   const options = {
-    train: run.recipe.method === "full",
-    quantize: run.recipe.method === "qlora" ? quantizeOnArrival(backend) : undefined,
+    train: method === "full",
+    quantize: inFourBits ? quantizeOnArrival(backend) : undefined,
   };
-  return run.storedDType === undefined
-    ? randomDecoder(backend, config, 0, options)
-    : loadDecoder(backend, config, countedSource(config, run.storedDType), options);
+  if (run.storedDType === undefined) return randomDecoder(backend, config, 0, options);
+  const source = countedSource(config, run.storedDType);
+  const experts = run.storedForm === "mxfp4" && method !== "full" ? countedMxfp4(backend, config) : {};
+  return loadDecoder(backend, config, { ...source, ...experts }, options);
+}
+
+/** Experts that lie in a file as they are used: all of a size, and nobody reads them. */
+function countedMxfp4(backend: Backend, config: DecoderConfig): Partial<WeightSource> {
+  const experts = new Set(
+    weightSpecs(config).flatMap(({ name, kind }) => (kind === "experts" ? [name] : [])),
+  );
+  return {
+    quantizesRest: true,
+    async quantized(name, shape) {
+      if (!experts.has(name)) return undefined;
+      return placeMxfp4(backend, shape as readonly [number, number, number], () => {
+        throw new BugError("an expert was read where bytes are only counted");
+      });
+    },
+  };
 }
 
 /** A checkpoint that has every tensor and no bytes. */

@@ -27,6 +27,8 @@ export interface WeightSource {
   read(name: string, offset: number, length: number): Promise<Uint8Array>;
   /** A matrix that is already on the device in quantised form, for checkpoints stored so. */
   quantized?(name: string, shape: readonly number[]): Promise<Weight | undefined>;
+  /** Matrices beside those are dense for want of a form, and not on purpose: they may be quantised as they arrive. */
+  readonly quantizesRest?: boolean;
   /** For messages. */
   readonly path: string;
 }
@@ -217,7 +219,8 @@ async function loadFrozen(
     if (stored) return stored;
   }
   // What a quantised checkpoint left dense was left so on purpose.
-  const quantized = adaptable && !spec.dense && quantize !== undefined && source.quantized === undefined;
+  const open = source.quantized === undefined || source.quantizesRest === true;
+  const quantized = adaptable && !spec.dense && quantize !== undefined && open;
   const kept = spec.kind === "vector" ? backend.floatType : matrixDType(backend);
   const dtype = quantized ? arrivalDType(source, spec.name) : kept;
   uploader.check(spec);

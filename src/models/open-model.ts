@@ -119,12 +119,19 @@ export async function openModel(
 /** A model folder as a source of weights for a device, those in 4 bits or in blocks as they are. */
 export function deviceSource(backend: Backend, folder: ModelFolder, options: LoadOptions = {}): WeightSource {
   const quantized = storedIn4Bits(backend, folder) ?? storedInBlocks(backend, folder);
+  const inMxfp4 = [...(folder.stacks?.values() ?? [])].some(({ form }) => form === "mxfp4");
+  if (options.train && inMxfp4) {
+    throw new UserError(
+      `${folder.path}: its experts are in MXFP4, 4 bits which full fine-tuning cannot train. --method lora and --method qlora leave them as they are and train adapters, of the experts too with --targets experts; to train every weight, give it the model in 16 bits (transformers' Mxfp4Config(dequantize=True) and save_pretrained)`,
+    );
+  }
   if (options.train && (quantized || hasBlocks(folder))) {
     throw new UserError(
       `${folder.path}: the weights are quantised, which full fine-tuning cannot train; use --method lora or qlora, or the unquantised model`,
     );
   }
-  return { ...folderSource(folder), quantized };
+  // Beside gpt-oss' experts its file can hold nothing in 4 bits.
+  return { ...folderSource(folder), quantized, quantizesRest: inMxfp4 };
 }
 
 /** A model folder as a source of its dense weights. */

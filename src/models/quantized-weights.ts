@@ -6,7 +6,7 @@ import type { Backend, MemoryCategory, QuantizedMatrix, QuantizedStack, Tensor }
 import { readBnbWeight, type StoredQuantized } from "../formats/bnb.ts";
 import { parseQuantizationConfig } from "../formats/bnb-config.ts";
 import { bnbMatrices, isBnbStack, joinedCodes } from "../formats/bnb-experts.ts";
-import { fp4Values, mxfp4Block, mxfp4Scale } from "../formats/expert-layout.ts";
+import { fp4Values, type fromMxfp4, mxfp4Block, mxfp4Scale } from "../formats/expert-layout.ts";
 import { readMxfp4 } from "../formats/expert-tensors.ts";
 import type { ModelFolder } from "../formats/model-folder.ts";
 import type { ExpertStack } from "../formats/model-tensors.ts";
@@ -216,19 +216,31 @@ async function mxfp4Stack(
     throw new UserError(
       `${path}: tensor "${stack.parts[0]![0]}" is of experts [${stack.shape}], but config.json makes them [${shape}]`,
     );
-  const [experts, out, width] = stack.shape;
+  return placeMxfp4(backend, stack.shape, async (expert) => {
+    const own = await readMxfp4(stack, expert);
+    if (own.scales.includes(255))
+      throw new UserError(`${path}: tensor "${stack.parts[0]![1]}" holds scales that are not numbers`);
+    return own;
+  });
+}
+
+/** A stack in MXFP4 of experts that come in turn; none come to a backend that only counts. */
+export async function placeMxfp4(
+  backend: Backend,
+  shape: readonly [number, number, number],
+  expertOf: (expert: number) => Promise<ReturnType<typeof fromMxfp4>>,
+): Promise<QuantizedStack> {
+  const [experts, out, width] = shape;
   const [bytes, blocks] = [(out * width) / 2, (out * width) / mxfp4Block];
   const codes = bytesTensor(backend, experts * bytes, "weights");
   try {
     const absmax = new Uint8Array(experts * blocks);
-    for (let expert = 0; expert < experts; expert++) {
-      const own = await readMxfp4(stack, expert);
-      if (own.scales.includes(255))
-        throw new UserError(`${path}: tensor "${stack.parts[0]![1]}" holds scales that are not numbers`);
+    for (let expert = 0; expert < experts && !backend.holdsNothing; expert++) {
+      const own = await expertOf(expert);
       backend.write(codes.buffer, own.codes, expert * bytes);
       absmax.set(own.scales, expert * blocks);
     }
-    return placeStack(backend, stack.shape, mxfp4Block, codes, {
+    return placeStack(backend, shape, mxfp4Block, codes, {
       ...{ codebook: fp4Values, absmax },
       nested: {
         // What no file holds (255) is kept finite.

@@ -145,10 +145,17 @@ function quantizationLines(published: boolean): ExplainedLine[] {
 
 async function memoryLines(shape: ModelShape, article: Article | undefined): Promise<ExplainedLine[]> {
   const section = "Memory, counted by running the real step on a backend that only counts";
-  const { config, storedDType } = shape;
+  const { config, storedDType, storedForm } = shape;
   const sequenceLength = Math.min(reported.sequenceLength, config.maxPositions);
   const { batchSize, rank, targets } = reported;
-  const run = { batchSize, sequenceLength, precision: "bf16", storedDType, checkpointing: true } as const;
+  const run = {
+    batchSize,
+    sequenceLength,
+    precision: "bf16",
+    storedDType,
+    storedForm,
+    checkpointing: true,
+  } as const;
   const recipe = { rank, alpha: 2 * rank, targets, optimizer: "adamw", seed: 0 } as const;
   const predict = (method: "lora" | "qlora") =>
     predictMemory(config, { ...run, recipe: { ...recipe, method } }).then(({ ledger }) => ledger);

@@ -108,7 +108,7 @@ function caseOf(
   return {
     recipe: { ...recipe, method: planned.method },
     precision: planned.precision,
-    storedDType: shape.storedDType,
+    ...{ storedDType: shape.storedDType, storedForm: shape.storedForm },
     ...{ batchSize, sequenceLength, checkpointing, onCard: options.onCard },
   };
 }

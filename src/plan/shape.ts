@@ -1,6 +1,7 @@
 // The shape of a model to plan for: a bare config.json, or a folder that has one. No weights are read. Trainable
 // parameters follow from the shapes of the linear layers alone.
 
+import { type StoredForm, storedForm } from "../formats/bnb-config.ts";
 import { openFile } from "../formats/disk.ts";
 import { isJsonObject, type JsonObject, readJsonObject } from "../formats/json.ts";
 import { locateModel } from "../formats/locate-model.ts";
@@ -25,6 +26,7 @@ export interface ModelShape {
   readonly activeParameters: number;
   /** dtype of the published weights, as config.json states it. */
   readonly storedDType: DType;
+  readonly storedForm?: StoredForm;
 }
 
 /** Reads the shape of a model folder or of a bare config.json. */
@@ -46,6 +48,7 @@ export async function readShape(model: string): Promise<ModelShape> {
     linearParameters: count(specs.filter(isQuantizable)),
     activeParameters: count(specs) - idleParameters(config),
     storedDType: storedDType(json),
+    storedForm: storedForm(json),
   };
 }
 

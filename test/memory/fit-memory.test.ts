@@ -27,7 +27,7 @@ describe("the choice", () => {
     ...{ max_position_embeddings: 512, rms_norm_eps: 1e-5, rope_theta: 10000, hidden_act: "silu" },
     tie_word_embeddings: false,
   });
-  const noFiles: Partial<ModelFolder> = { tensors: new Map() };
+  const noFiles: Partial<ModelFolder> = { config: {}, tensors: new Map() };
   const model = { backend: openReference("f32"), config, folder: noFiles as ModelFolder };
   const choose = (more: Record<string, unknown>): Promise<MemoryCheck> => {
     const given = { model: "m", data: "d", out: "o", method: "full", batchSize: 4, maxSteps: 1, ...more };
