@@ -4,10 +4,11 @@
 
 import type { GgufTensorType, GgufValue } from "../formats/gguf.ts";
 import type { GgufTensorToWrite } from "../formats/gguf-writer.ts";
-import type { LoadedAdapter } from "../formats/peft.ts";
+import type { LoadedAdapter, TensorValues } from "../formats/peft.ts";
 import { planAdapter } from "../models/adapter-plan.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
-import { embeddingName, headName, weightSpecs } from "../models/decoder-weights.ts";
+import { embeddingName, headName, type WeightSpec, weightSpecs } from "../models/decoder-weights.ts";
+import { ownB } from "../models/expert-factors.ts";
 import { orderColumns, orderRows } from "../models/gguf/delta.ts";
 import { ggufArchitecture, ggufPieces, interleavedRows, interleaveRows } from "../models/gguf/names.ts";
 import { adapterKind } from "../nn/adapter-kinds/index.ts";
@@ -58,14 +59,21 @@ export function ggufAdapter(
     ["adapter.lora.alpha", { type: "f32", value: alpha }],
   ]);
   const tensors: GgufTensorToWrite[] = [];
-  for (const [module, { a, b, experts }] of plan.linears) {
-    if (experts !== undefined) refuse(`it adapts the experts ${module}`);
+  for (const [module, pair] of plan.linears) {
+    const { a, b, experts } = pair;
     if (architecture.unadapted?.includes(module))
       refuse(`it adapts ${module}, which llama.cpp multiplies with no adapter`);
-    const { scale, rank } = adapter.settings.get(module)!;
+    const { scale } = adapter.settings.get(module)!;
+    const rank = a.shape[0]! / (experts ?? 1);
     const factor = (scale * rank) / alpha;
-    const folded = factor === 1 ? b.values : b.values.map((value) => value * factor);
+    const fold = (values: Float32Array) => (factor === 1 ? values : values.map((value) => value * factor));
     const spec = specs.get(`${module}.weight`)!;
+    if (experts !== undefined) {
+      const own = ownB(module, pair, config);
+      tensors.push(...expertFactors(config, spec, a, { ...own, values: fold(own.values) }, about.type));
+      continue;
+    }
+    const folded = fold(b.values);
     const turned = interleavedRows(config, spec);
     const outputs = b.shape[0]!;
     const whole = turned.rows > 0 ? interleaveRows(folded, turned, rank) : folded;
@@ -82,6 +90,41 @@ export function ggufAdapter(
     }
   }
   return { metadata, tensors };
+}
+
+/**
+ * Factors of experts as llama.cpp multiplies them, a stack for each of its own stacks of weights: gates and ups have one A,
+ * and each its rows of B. Ours are A [E * R, in] and B [E, out, R].
+ */
+function expertFactors(
+  config: DecoderConfig,
+  spec: WeightSpec,
+  a: TensorValues,
+  b: TensorValues,
+  type: AdapterTensorType,
+): GgufTensorToWrite[] {
+  const [experts, , rank] = b.shape as [number, number, number];
+  return ggufPieces(config, spec).flatMap(({ name, shape, rows }) => {
+    const parts = rows.map(({ begin, end }) => b.values.subarray(begin * rank, end * rank));
+    const factors = [
+      { suffix: "lora_a", shape: [experts, rank, a.shape[1]!], parts: [a.values] },
+      { suffix: "lora_b", shape: [experts, shape[1]!, rank], parts },
+    ];
+    return factors.map(({ suffix, shape: of, parts: values }) => ({
+      ...{ name: `${name}.${suffix}`, type, shape: of },
+      data: () => encodeGguf(values.length === 1 ? values[0]! : joined(values), type),
+    }));
+  });
+}
+
+function joined(parts: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 /** The alpha that most modules share once their scale is written as alpha / rank; rounded to f32, as the file holds it. */

@@ -12,7 +12,7 @@ import { openModel } from "../../src/models/open-model.ts";
 import { exportGguf } from "../../src/publish/export-gguf.ts";
 import { decodeToF32 } from "../../src/tensor/dtype.ts";
 import { families, familyShape, writeFamily } from "./families.ts";
-import { scratchFolder } from "./tiny-model.ts";
+import { scratchFolder, writeRandomAdapter } from "./tiny-model.ts";
 
 const root = scratchFolder();
 let backend: Backend;
@@ -104,6 +104,41 @@ describe("GGUF of newer families", () => {
     expect([...(await other.floats("rope_freqs.weight"))]).toEqual([1, 1, 1, 1, ...still]);
     expect(other.value("gemma4.attention.head_count_kv")).toEqual([2, 2, 1]);
   });
+
+  it.each(["qwen3_moe", "mixtral", "gpt_oss", "gemma4-moe"])(
+    "%s: an adapter of experts adds to each stack what a merge adds",
+    async (name) => {
+      const model = writeFamily(root, name);
+      const targetParameters = ["experts.gate_up_proj", "experts.down_proj"];
+      const given = { targets: ["q_proj"], targetParameters, useRslora: true, alpha: 6 };
+      const adapter = await writeRandomAdapter(`${model}-experts`, model, given, 0.1);
+      await using lora = await contentOf((await exported(model, { adapter, adapterOnly: true })).out);
+      await using plain = await contentOf((await exported(model)).out);
+      await using merged = await contentOf((await exported(model, { adapter })).out);
+      const stacks = [...lora.file.tensors.keys()].filter((each) => /_exps\.weight\.lora_a$/.test(each));
+      const alpha = lora.value("adapter.lora.alpha") as number;
+      expect(stacks.length).toBe(2 * (name === "gemma4-moe" ? 2 : 3));
+      for (const a of stacks) {
+        const weight = a.replace(/\.lora_a$/, "");
+        const [experts, out, width] = plain.file.tensors.get(weight)!.shape as [number, number, number];
+        const rank = lora.file.tensors.get(a)!.shape[1]!;
+        expect(lora.file.tensors.get(a)!.shape).toEqual([experts, rank, width]);
+        expect(lora.file.tensors.get(`${weight}.lora_b`)!.shape).toEqual([experts, out, rank]);
+        const factors = [await lora.floats(a), await lora.floats(`${weight}.lora_b`)] as const;
+        const [before, after] = [await plain.floats(weight), await merged.floats(weight)];
+        let worst = 0;
+        for (let i = 0; i < before.length; i++) {
+          const [row, column] = [Math.floor(i / width), i % width];
+          const expert = Math.floor(row / out);
+          let sum = 0;
+          for (let r = 0; r < rank; r++)
+            sum += factors[1][row * rank + r]! * factors[0][(expert * rank + r) * width + column]!;
+          worst = Math.max(worst, Math.abs(before[i]! + (alpha / rank) * sum - after[i]!));
+        }
+        expect(worst, weight).toBeLessThan(1e-5);
+      }
+    },
+  );
 
   it("writes the experts beside Gemma 4's MLPs as stacks, with the scales around them", async () => {
     const { out } = await exported(writeFamily(root, "gemma4-moe"));

@@ -80,6 +80,14 @@ export async function writeRandomAdapter(
     ];
     modules.set(name, { a: normal([rank, inputs]), b: normal([outputs, rank]) });
   }
+  const parameters = config.targetParameters ?? [];
+  for (const spec of specs) {
+    const name = spec.name.replace(/\.weight$/, "");
+    if (spec.kind !== "experts" || !parameters.some((parameter) => name.endsWith(parameter))) continue;
+    const [experts, outputs, inputs] = spec.shape as [number, number, number];
+    const columns = config.rank * experts;
+    modules.set(name, { a: normal([columns, inputs]), b: normal([outputs, columns]), experts });
+  }
   await writeAdapter(folder, config, { modules });
   return folder;
 }
