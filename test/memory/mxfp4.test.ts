@@ -38,7 +38,7 @@ describe("experts in MXFP4", () => {
     });
     const kinds = (name: string) => {
       const weight = loaded.decoder.weight(`model.layers.0.${name}.weight`);
-      return "kind" in weight ? `${weight.kind} ${weight.blockSize}` : "dense";
+      return "blockSize" in weight ? `${weight.kind} ${weight.blockSize}` : "dense";
     };
     expect(kinds("mlp.experts.down_proj")).toBe("quantizedStack 32");
     expect(kinds("self_attn.q_proj")).toBe(method === "qlora" ? "quantized 64" : "dense");
