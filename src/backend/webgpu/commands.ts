@@ -150,8 +150,8 @@ export class Commands {
 
   /** Has kernels run that were put off and that this one comes after. */
   private touch({ bindings }: Pipeline, operands: readonly Operand[]): void {
-    for (const [i, { buffer }] of operands.entries())
-      this.waiting.touch(this.memory.of(buffer).block, bindings[i] === "write");
+    for (let i = 0; i < operands.length; i++)
+      this.waiting.touch(this.memory.of(operands[i]!.buffer).block, bindings[i] === "write");
   }
 
   private gridOf(groups: number): [number, number, number] {

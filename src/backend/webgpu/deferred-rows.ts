@@ -45,20 +45,27 @@ export class DeferredRows {
 
   /** The tensors on handles that outlive their owners': what a kernel that is put off launches with. */
   handlesOf<T extends Readonly<Record<string, Tensor>>>(tensors: T): T {
-    const handles = Object.entries(tensors).map(([name, tensor]) => {
+    const handles: Record<string, Tensor> = {};
+    for (const name in tensors) {
+      const tensor = tensors[name]!;
       const { id, sizeBytes, block } = this.memory.of(tensor.buffer);
-      return [name, { ...tensor, buffer: new GpuMemory(id, sizeBytes, undefined, block) }];
-    });
-    return Object.fromEntries(handles);
+      handles[name] = { ...tensor, buffer: new GpuMemory(id, sizeBytes, undefined, block) };
+    }
+    return handles as T;
   }
 
   add(kernel: DeferredKernel): void {
     const blocks = new Map<Block, boolean>();
-    const { makes, writes = [], reads } = kernel;
-    for (const { buffer } of reads) blocks.set(this.memory.of(buffer).block, false);
-    for (const { buffer } of [...makes, ...writes]) blocks.set(this.memory.of(buffer).block, true);
+    const wanted = new Set<Block>();
+    for (const { buffer } of kernel.reads) blocks.set(this.memory.of(buffer).block, false);
+    for (const tensors of [kernel.makes, kernel.writes]) {
+      for (const { buffer } of tensors ?? []) {
+        const { block } = this.memory.of(buffer);
+        blocks.set(block, true);
+        wanted.add(block);
+      }
+    }
     for (const [block, written] of blocks) this.touch(block, written);
-    const wanted = new Set([...blocks].flatMap(([block, written]) => (written ? [block] : [])));
     const entry = { kernel, blocks, wanted, active: false };
     for (const block of blocks.keys()) {
       const known = this.byBlock.get(block);

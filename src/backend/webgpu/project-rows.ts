@@ -30,9 +30,11 @@ export function rowsMayWait(gpu: Gpu, rows: number, columns: number, tensors: re
 
 /** Whether no tensor of one list shares a buffer with one of the other: a launch may then write one and read the other. */
 export function apart(gpu: Gpu, some: readonly Tensor[], others: readonly Tensor[]): boolean {
-  const blockOf = ({ buffer }: Tensor) => gpu.memory.of(buffer).block;
-  const blocks = new Set(some.map(blockOf));
-  return !others.some((tensor) => blocks.has(blockOf(tensor)));
+  for (const one of some) {
+    const { block } = gpu.memory.of(one.buffer);
+    for (const { buffer } of others) if (gpu.memory.of(buffer).block === block) return false;
+  }
+  return true;
 }
 
 /** A tensor that is read four elements at a time. */
@@ -99,7 +101,7 @@ function spanOf(projections: readonly HasFactor[]): Operand {
 
 export function projectRows(gpu: Gpu, { source, rows, columns, packed, projections }: RowsJob): void {
   const parts = projections.length;
-  const { outputs, own, quads } = source;
+  const { outputs, quads } = source;
   invariant(parts <= mostProjections, `${parts} projections in one launch`);
   invariant(outputs === 1 || parts === 2 || parts === 0, `${parts} projections of two kinds of rows`);
   const by = projections[0]?.by ?? "a";
@@ -114,20 +116,17 @@ export function projectRows(gpu: Gpu, { source, rows, columns, packed, projectio
     ({ factor }) => factor.byteOffset % 16 === 0 && factor.shape[1]! % 4 === 0 && (by === "b" || quads),
   );
   const factorVec = factorQuads ? "-vec4" : "";
-  const { length: sources } = source.operands;
-  const constants = {
-    ...source.constants,
-    SOURCES: sources,
-    OUTPUTS: outputs,
-    PARTS: parts,
-    PACK: packed ? 1 : 0,
-  };
-  const key = ["project-rows", by, factorQuads, ...source.files, ...Object.values(constants)];
+  const pack = packed ? 1 : 0;
+  const key = ["project-rows", by, factorQuads, ...source.files, parts, outputs, pack];
+  for (const name in source.constants) key.push(source.constants[name]!);
   const pipeline = gpu.pipelines.get(key, (): Variant => {
     const projecting: ShaderSource[] = parts > 0 ? [`project-by-${by}${factorVec}`] : [];
     return {
       files: ["project-rows", `project-into-${into}`, ...projecting, ...source.files],
-      constants,
+      constants: {
+        ...source.constants,
+        ...{ SOURCES: source.operands.length, OUTPUTS: outputs, PARTS: parts, PACK: pack },
+      },
       aliases: { Factor: factorQuads ? "vec4f" : "f32" },
       offsetWords: 8,
     };
@@ -135,21 +134,19 @@ export function projectRows(gpu: Gpu, { source, rows, columns, packed, projectio
   const { nothing } = gpu.commands;
   const unit = factorQuads ? 16 : 4;
   const factors: Operand = parts > 0 ? { ...spanOf(projections), unit } : nothing;
-  const us = projections.slice(0, into).map(({ u }) => u);
-  const operands = [packed ?? nothing, factors, ...source.operands, ...us, ...(source.uniforms ?? [])];
+  const operands = [packed ?? nothing, factors, ...source.operands];
+  for (let i = 0; i < into; i++) operands.push(projections[i]!.u);
+  if (source.uniforms) operands.push(...source.uniforms);
   const { lda, header, sizeBytes } = packedLayout(rows, columns);
-  const ofThree = (value: (one: Projection) => number) =>
-    [0, 1, 2].map((i) => (projections[i] ? value(projections[i]) : 0));
-  gpu.commands.launch(
-    pipeline,
-    operands,
-    [
-      ...[rows, columns, source.pitch, lda / 2, header, sizeBytes / 4, projections[0]?.ldu ?? 0],
-      ...ofThree(rankOf),
-      ...ofThree(({ factor }) => (factor.byteOffset - factors.byteOffset) / unit),
-      ...ofThree(({ scale }) => f32(scale)),
-      ...own,
-    ],
-    Math.ceil(rows / 8),
-  );
+  const ldu = projections[0]?.ldu ?? 0;
+  const params = [rows, columns, source.pitch, lda / 2, header, sizeBytes / 4, ldu];
+  // Ranks, places and scales of three layers.
+  const ofLayers = [0, 0, 0, 0, 0, 0, 0, 0, 0];
+  for (const [i, one] of projections.entries()) {
+    ofLayers[i] = rankOf(one);
+    ofLayers[3 + i] = (one.factor.byteOffset - factors.byteOffset) / unit;
+    ofLayers[6 + i] = f32(one.scale);
+  }
+  params.push(...ofLayers, ...source.own);
+  gpu.commands.launch(pipeline, operands, params, Math.ceil(rows / 8));
 }
