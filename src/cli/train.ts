@@ -2,6 +2,7 @@
 // next. First Ctrl-C: finish the step and save; second: stop at once. Not here: training (train/run.ts).
 
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
+import { sourcesOf } from "../data/data-source.ts";
 import type {
   DataEvent,
   EvalEvent,
@@ -219,7 +220,7 @@ export function summaryLines(options: TrainOptions, summary: TrainSummary): stri
   const asModel = full
     ? `--model ${shellQuote(out)}`
     : `--model ${shellQuote(options.model)} --adapter ${shellQuote(out)}`;
-  const evalData = shellQuote(options.evalData ?? options.data);
+  const evalData = shellQuote(sourcesOf(options.evalData ?? options.data)[0]!.path);
   return [
     `Done: ${figures.join(", ")}.`,
     ...result,

@@ -8,7 +8,7 @@ import type { CompareOptions } from "../config/compare-options.ts";
 import { adapterFields } from "../config/fields.ts";
 import { resolveOptions } from "../config/resolve.ts";
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
-import { openDataFile } from "../data/read-rows.node.ts";
+import { hashOfData } from "../data/load-sources.node.ts";
 import { broadcastValue, type Collective, gatherValues } from "../distributed/collective.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { startTraining, type TrainingRun } from "../train/worker.ts";
@@ -145,7 +145,7 @@ async function readFinished(wanted: TrainOptions, spec: RunSpec): Promise<Traine
   if (text === undefined) return undefined;
   const record = JSON.parse(text) as RunRecord;
   if (record.status !== "done" || !sameRun(record.options, wanted)) return undefined;
-  if (record.dataHash !== (await openDataFile(wanted.data)).hash) return undefined;
+  if (record.dataHash !== (await hashOfData(wanted.data))) return undefined;
   return {
     spec,
     folder: wanted.out,

@@ -122,15 +122,15 @@ export function jsonSchemaOf(definition: OptionsDefinition<unknown>): unknown {
   return { title: `lowrank ${definition.command}`, ...z.toJSONSchema(definition.schema, { io: "input" }) };
 }
 
-interface More<T> {
+export interface More<T> {
   readonly default?: T;
   readonly required?: true;
   readonly placeholder?: string;
   /** Shown as the default where the real one depends on other fields. */
   readonly defaultText?: string;
 }
-type Present<T, M> = M extends { default: T } | { required: true } ? T : T | undefined;
-type Given<T, M> = M extends { required: true } ? T : T | undefined;
+export type Present<T, M> = M extends { default: T } | { required: true } ? T : T | undefined;
+export type Given<T, M> = M extends { required: true } ? T : T | undefined;
 
 /** Free text: a path, a name, a prompt. */
 export function text<const M extends More<string>>(
@@ -370,7 +370,7 @@ function splitCommas(value: unknown): unknown {
   return typeof value === "string" ? split(value) : value;
 }
 
-function field<T, In, V>(
+export function field<T, In, V>(
   kind: FieldKind,
   expected: string,
   bare: z.ZodType<V>,

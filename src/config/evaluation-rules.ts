@@ -1,13 +1,14 @@
 // What options about evaluation during a run, and about which step is its result, need of each other. Not here: the
 // options (train-options.ts), what they do (train/run-evaluation.ts, train/best-step.ts).
 
+import type { DataChoice } from "../data/data-source.ts";
 import type { TextMetricName } from "../metrics/index.ts";
 import { scoreNamed } from "../metrics/scores.ts";
 import type { ObjectiveName } from "../objectives/index.ts";
 import { UsageError } from "../util/errors.ts";
 
 export interface EvaluationValues {
-  readonly evalData?: string;
+  readonly evalData?: DataChoice;
   readonly evalFraction?: number;
   readonly evalEvery?: number;
   readonly evalMetrics?: readonly TextMetricName[];

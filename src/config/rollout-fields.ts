@@ -65,7 +65,7 @@ interface RunValues extends RolloutValues {
   readonly beta?: number | undefined;
   readonly reference?: string | undefined;
   readonly packing: boolean;
-  readonly evalData?: string | undefined;
+  readonly evalData?: DataChoice | undefined;
   readonly evalFraction?: number | undefined;
   readonly batchTokens?: number | undefined;
 }

@@ -8,6 +8,7 @@ import { type TextMetricName, textMetrics } from "../metrics/index.ts";
 import { scoreOptions } from "../metrics/scores.ts";
 import { optimizerDefaults, optimizerNames, optimizers } from "../optim/index.ts";
 import { UsageError } from "../util/errors.ts";
+import { dataSources } from "./data-field.ts";
 import {
   choice,
   choices,
@@ -82,7 +83,13 @@ export const trainDefinition = defineOptions({
     Objective: objectiveFields,
     "Rewards (--objective grpo)": rolloutFields,
     Data: {
-      data: dataFile("training rows: a JSONL, JSON, CSV or Parquet file", { required: true }),
+      data: dataSources(
+        "data",
+        "training rows: a JSONL, JSON, CSV or Parquet file (.gz, .zst), a folder or a pattern; repeatable, each with F:weight=2,limit=500",
+        { required: true },
+      ),
+      dataLimit: whole("rows to take of each --data, the first; all when absent", { min: 1 }),
+      deduplicate: toggle("leave out training rows that equal or nearly equal an earlier one", false),
       trainOn,
       chatTemplate,
       eosToken,
@@ -119,7 +126,7 @@ export const trainDefinition = defineOptions({
       ...optimizerFields,
     },
     "Evaluation and checkpoints": {
-      evalData: dataFile("rows to evaluate on"),
+      evalData: dataSources("eval-data", "rows to evaluate on, given as --data is"),
       evalFraction: real("part of the training rows to set aside for evaluation", {
         min: 0,
         max: 1,
@@ -266,6 +273,8 @@ export const trainDefinition = defineOptions({
       ...evaluation,
       ...finishObjective(values),
       ...finishRollouts(values),
+      // What is off is no part of a run's identity, which runs from before the option have without it.
+      deduplicate: values.deduplicate || undefined,
       epochs,
       learningRate,
       beta1: values.beta1 ?? constants.beta1,

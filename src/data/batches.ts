@@ -1,9 +1,11 @@
 // Which samples train together, in which order: a plan of micro-batches for each epoch, decided by sample lengths,
-// seed and epoch alone, and a cursor through it that a checkpoint can hold and resume exactly. Packing puts short
+// seed and epoch alone, and a cursor through it that a checkpoint can hold and resume exactly. Shuffling is global, of
+// indices, a few bytes a sample; the samples themselves may lie on disk. Packing puts short
 // samples into packs of at most sequenceLength tokens. Token arrays are made in assemble.ts.
 
 import { UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
+import type { SampleDraw } from "./mix.ts";
 import { packInOrder, packTightly } from "./pack.ts";
 
 export interface BatchOptions {
@@ -18,6 +20,37 @@ export interface BatchOptions {
 
 /** Indices of the samples of one micro-batch. */
 export type MicroBatch = readonly number[];
+
+/** The micro-batches of an epoch, in two numbers a sample: units (samples, or packs) and the order they come in. */
+export class MicroBatches implements Iterable<MicroBatch> {
+  readonly length: number;
+
+  constructor(
+    private readonly samples: Uint32Array,
+    /** Where each unit begins in `samples`. */
+    private readonly starts: Uint32Array,
+    private readonly order: Uint32Array,
+    private readonly unitsOfBatch: number,
+  ) {
+    this.length = Math.ceil(order.length / unitsOfBatch);
+  }
+
+  at(index: number): MicroBatch | undefined {
+    if (!(index >= 0 && index < this.length)) return undefined;
+    const batch: number[] = [];
+    const end = Math.min(this.order.length, (index + 1) * this.unitsOfBatch);
+    for (let i = index * this.unitsOfBatch; i < end; i++) {
+      const unit = this.order[i]!;
+      const last = this.starts[unit + 1] ?? this.samples.length;
+      for (let sample = this.starts[unit]!; sample < last; sample++) batch.push(this.samples[sample]!);
+    }
+    return batch;
+  }
+
+  *[Symbol.iterator](): Iterator<MicroBatch> {
+    for (let i = 0; i < this.length; i++) yield this.at(i)!;
+  }
+}
 
 /** Micro-batches of one optimizer step: so many, or as many as reach so many target tokens (one at least). */
 export type Accumulation = number | { readonly targetTokens: number };
@@ -40,30 +73,34 @@ const WINDOW_BATCHES = 64;
 export class BatchPlan {
   /** Tells two plans apart: a cursor of one means nothing to another. */
   readonly fingerprint: string;
-  private cached: { epoch: number; batches: readonly MicroBatch[] } | undefined;
+  private cached: { epoch: number; batches: MicroBatches } | undefined;
 
-  /** `targets` are the samples' target tokens; only steps that are made by them need them. */
+  /**
+   * `targets` are the samples' target tokens; only steps that are made by them need them. `draw` says which samples an
+   * epoch has; without it, every one once.
+   */
   constructor(
-    private readonly lengths: readonly number[],
+    private readonly lengths: ArrayLike<number>,
     private readonly options: BatchOptions,
-    private readonly targets: readonly number[] = [],
+    private readonly targets: ArrayLike<number> = [],
+    private readonly draw?: SampleDraw,
   ) {
     const { batchSize, sequenceLength } = options;
     if (lengths.length === 0) throw new UserError("there are no samples to train on.");
     if (!Number.isSafeInteger(batchSize) || batchSize < 1) {
       throw new UserError(`--batch-size ${batchSize}: expected a whole number of at least 1.`);
     }
-    const long = lengths.findIndex((length) => length > sequenceLength);
-    if (long >= 0) {
-      throw new UserError(
-        `sample ${long + 1} has ${lengths[long]} tokens, over --sequence-length ${sequenceLength}.`,
-      );
+    for (let i = 0; i < lengths.length; i++) {
+      if (lengths[i]! > sequenceLength)
+        throw new UserError(
+          `sample ${i + 1} has ${lengths[i]} tokens, over --sequence-length ${sequenceLength}.`,
+        );
     }
-    this.fingerprint = fingerprint(lengths, options);
+    this.fingerprint = fingerprint(lengths, options, draw?.key);
   }
 
-  /** The micro-batches of an epoch, from 0; the last may be smaller. Every sample is in exactly one. */
-  epoch(epoch: number): readonly MicroBatch[] {
+  /** The micro-batches of an epoch, from 0; the last may be smaller. Every sample that it has is in exactly one. */
+  epoch(epoch: number): MicroBatches {
     if (this.cached?.epoch !== epoch) this.cached = { epoch, batches: this.plan(epoch) };
     return this.cached.batches;
   }
@@ -74,7 +111,7 @@ export class BatchPlan {
    */
   countSteps(epochs: number, accumulation: Accumulation): number {
     const byCount = typeof accumulation === "number";
-    const stepsOf = (batches: readonly MicroBatch[]) => {
+    const stepsOf = (batches: MicroBatches) => {
       if (byCount) return Math.ceil(batches.length / accumulation);
       let steps = 0;
       for (let at = 0; at < batches.length; at += this.countOfStep(batches, at, accumulation)) steps++;
@@ -90,41 +127,56 @@ export class BatchPlan {
   }
 
   /** How many of an epoch's micro-batches, from `start` on, make one step; none when the epoch ends there. */
-  countOfStep(batches: readonly MicroBatch[], start: number, accumulation: Accumulation): number {
+  countOfStep(batches: MicroBatches, start: number, accumulation: Accumulation): number {
     const left = batches.length - start;
     if (typeof accumulation === "number") return Math.min(left, accumulation);
     let count = 0;
     for (let targets = 0; count < left && targets < accumulation.targetTokens; count++) {
-      for (const index of batches[start + count]!) targets += this.targets[index]!;
+      for (const index of batches.at(start + count)!) targets += this.targets[index]!;
     }
     return count;
   }
 
-  private plan(epoch: number): MicroBatch[] {
-    const { shuffle, packing, batchSize } = this.options;
-    const order = this.lengths.map((_, i) => i);
-    if (!shuffle) {
-      return packing
-        ? join(packInOrder(order, this.lengths, this.options.sequenceLength), batchSize)
-        : chunk(order, batchSize);
-    }
-    const random = new Random(this.options.seed, SHUFFLE_STREAM + epoch);
-    random.shuffle(order);
+  private plan(epoch: number): MicroBatches {
+    const { shuffle, packing, batchSize, sequenceLength } = this.options;
+    const { lengths } = this;
+    const order = this.draw?.epoch(epoch) ?? counting(lengths.length);
+    const random = shuffle ? new Random(this.options.seed, SHUFFLE_STREAM + epoch) : undefined;
+    random?.shuffle(order);
+    const inOrder = (units: number) => random?.shuffle(counting(units)) ?? counting(units);
     if (packing) {
-      const packs = chunk(order, WINDOW_SAMPLES).flatMap((window) =>
-        packTightly(window, this.lengths, this.options.sequenceLength),
-      );
-      return join(random.shuffle(packs), batchSize);
+      // Packs are made among neighbours, and their samples laid where the neighbours were.
+      const starts: number[] = [];
+      const pack = random ? packTightly : packInOrder;
+      const window = random ? WINDOW_SAMPLES : Math.max(1, order.length);
+      for (let from = 0; from < order.length; from += window) {
+        let at = from;
+        for (const members of pack([...order.subarray(from, from + window)], lengths, sequenceLength)) {
+          starts.push(at);
+          order.set(members, at);
+          at += members.length;
+        }
+      }
+      return new MicroBatches(order, Uint32Array.from(starts), inOrder(starts.length), batchSize);
     }
     // Batches of like lengths take like time and memory; sort() is stable, so the shuffle decides among equals.
-    const sorted = chunk(order, batchSize * WINDOW_BATCHES).flatMap((window) =>
-      chunk(
-        window.sort((a, b) => this.lengths[a]! - this.lengths[b]!),
-        batchSize,
-      ),
-    );
-    return random.shuffle(sorted);
+    if (random) {
+      const window = batchSize * WINDOW_BATCHES;
+      for (let from = 0; from < order.length; from += window) {
+        const near = [...order.subarray(from, from + window)].sort((a, b) => lengths[a]! - lengths[b]!);
+        order.set(near, from);
+      }
+    }
+    const batches = Math.ceil(order.length / batchSize);
+    const starts = counting(batches).map((batch) => batch * batchSize);
+    return new MicroBatches(order, starts, inOrder(batches), 1);
   }
+}
+
+function counting(count: number): Uint32Array {
+  const numbers = new Uint32Array(count);
+  for (let i = 0; i < count; i++) numbers[i] = i;
+  return numbers;
 }
 
 /** A place in the plan. Plain data: goes into checkpoints as JSON. */
@@ -167,7 +219,7 @@ export class BatchCursor {
       this.index = 0;
     }
     const batches = this.plan.epoch(this.epoch);
-    const samples = batches[this.index]!;
+    const samples = batches.at(this.index)!;
     this.index++;
     return { samples, epoch: this.epoch, endsEpoch: this.index === batches.length };
   }
@@ -178,7 +230,9 @@ export class BatchCursor {
     const batches = this.plan.epoch(this.epoch);
     const start = this.index - 1;
     this.index = start + this.plan.countOfStep(batches, start, accumulation);
-    return [first.samples, ...batches.slice(start + 1, this.index)];
+    const step = [first.samples];
+    for (let at = start + 1; at < this.index; at++) step.push(batches.at(at)!);
+    return step;
   }
 
   /** Epochs done, with the fraction of the present one. */
@@ -195,19 +249,8 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-function chunk<T>(items: readonly T[], size: number): T[][] {
-  const chunks: T[][] = [];
-  for (let i = 0; i < items.length; i += size) chunks.push(items.slice(i, i + size));
-  return chunks;
-}
-
-/** `batchSize` packs are one micro-batch. */
-function join(packs: readonly (readonly number[])[], batchSize: number): MicroBatch[] {
-  return chunk(packs, batchSize).map((group) => group.flat());
-}
-
 /** FNV-1a over what the plan depends on. */
-function fingerprint(lengths: readonly number[], options: BatchOptions): string {
+function fingerprint(lengths: ArrayLike<number>, options: BatchOptions, draw = ""): string {
   const { batchSize, sequenceLength, packing, shuffle, seed } = options;
   let sum = 0x811c9dc5;
   const add = (value: number) => {
@@ -216,6 +259,7 @@ function fingerprint(lengths: readonly number[], options: BatchOptions): string 
   [batchSize, sequenceLength, Number(packing), Number(shuffle), seed, Math.floor(seed / 2 ** 32)].forEach(
     add,
   );
-  lengths.forEach(add);
+  for (let i = 0; i < lengths.length; i++) add(lengths[i]!);
+  for (let i = 0; i < draw.length; i++) add(draw.charCodeAt(i));
   return `${lengths.length}-${(sum >>> 0).toString(16).padStart(8, "0")}`;
 }

@@ -1,8 +1,8 @@
 // What became of a data file's rows on their way to samples: counts, lengths, and what a reader of results should know.
-// Made by dataset.node.ts, kept with the samples (sample-cache.ts), judged by preflight.ts.
+// Made by dataset.node.ts, kept with the samples (sample-file.node.ts), judged by preflight.ts.
 
-import type { Sample } from "./render.ts";
 import type { RowId } from "./row.ts";
+import type { Samples } from "./samples.ts";
 
 export type OverLength = "error" | "drop" | "truncate";
 
@@ -46,8 +46,8 @@ export interface DatasetReport {
   readonly dataHash: string;
 }
 
-export interface Dataset {
-  readonly samples: readonly Sample[];
+export interface Dataset<List extends Samples = Samples> {
+  readonly samples: List;
   readonly report: DatasetReport;
 }
 

@@ -1,141 +1,107 @@
-// From a data file to training samples, with a report of everything that happened on the way: what was dropped, cut,
-// or teaches nothing. Nothing is cut silently. Tokenising is slow, so samples are cached by the hash of the data, the
-// tokenizer and the options. Rendering of one example: render.ts; order and batches: batches.ts.
+// From data files to training samples, row by row, so that neither rows nor samples need to fit in memory: samples go to a
+// file of the cache while they are made, and are read from there. Tokenising is slow, so the file is kept by the hash of the
+// data, the tokenizer and the options. What becomes of a row: sample-builder.ts; order and batches: batches.ts.
 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { UserError } from "../util/errors.ts";
-import type { Dataset, DatasetReport, OverLength } from "./dataset-report.ts";
-import { type ExampleRow, toExamples } from "./index.ts";
-import { promptDiffers, roundTripStride } from "./prompt-round-trip.ts";
-import { openDataFile } from "./read-rows.node.ts";
-import { type RenderedExample, type Rendering, renderExample, type Sample } from "./render.ts";
-import { cutFork, everyEnds, renderAlternatives } from "./render-forks.ts";
-import { type Row, type RowId, type RowsWanted, rowLabel } from "./row.ts";
-import { readSampleCache, SAMPLE_CACHE_VERSION, writeSampleCache } from "./sample-cache.ts";
+import { renamed } from "./data-source.ts";
+import type { Dataset, DatasetReport } from "./dataset-report.ts";
+import { ExampleReader, type ExampleRow, eachRated } from "./index.ts";
+import { type DataFile, openDataFile } from "./read-rows.node.ts";
+import type { Sample } from "./render.ts";
+import { SampleBuilder, type SampleOptions } from "./sample-builder.ts";
+import { MEMORY_BYTES, readSampleFile, writeSampleFile } from "./sample-file.node.ts";
+import { SAMPLE_CACHE_VERSION } from "./sample-record.ts";
 
-export interface DatasetOptions extends Rendering {
-  /** What rows must give; any targets when absent. */
-  readonly rows?: RowsWanted | undefined;
-  readonly sequenceLength: number;
-  readonly overLength: OverLength;
-  /** Folder for tokenised samples; absent: no cache. */
+export interface DatasetOptions extends SampleOptions {
+  /** Files are named by their whole path. */
+  readonly wholeName?: boolean;
+  /** Only so many rows, the first. */
+  readonly limit?: number;
+  /** Names of keys that stand for others, as they are in the rows. */
+  readonly columns?: Readonly<Record<string, string>>;
+  /** Folder for tokenised samples; absent: no cache, and all are kept in memory. */
   readonly cacheFolder?: string;
+  /** Tokenised data up to this is kept in memory. */
+  readonly memoryBytes?: number;
   /** Told when samples cannot be kept there. */
   readonly onCacheProblem?: (message: string) => void;
-  /** Called now and then while rows are tokenised. */
-  readonly onProgress?: (done: number, total: number) => void;
+  /** Called now and then while rows are tokenised, with how many there have been. */
+  readonly onProgress?: (rows: number) => void;
 }
 
-/** Reads, renders and tokenises a data file, or loads what an earlier run made of the same bytes and options. */
+/** Reads, renders and tokenises data, or loads what an earlier run made of the same bytes and options. */
 export async function loadDataset(path: string, options: DatasetOptions): Promise<Dataset> {
-  const file = await openDataFile(path);
-  // The cache's format knows no forks.
+  const file = await openDataFile(path, options.wholeName);
+  const { cacheFolder, memoryBytes = MEMORY_BYTES } = options;
+  // The file's format knows no forks.
   const kept = options.rows === undefined || options.rows === "targets";
-  if (options.cacheFolder === undefined || !kept)
-    return build(file.name, file.hash, await file.rows(), options);
-  const cachePath = join(options.cacheFolder, `${cacheKey(file.name, file.hash, options)}.samples`);
-  const cached = await readSampleCache(cachePath, options.tokenizer.vocabSize);
+  if (cacheFolder === undefined || !kept) return inMemory(file, options);
+  const place = join(cacheFolder, `${cacheKey(file, options)}.samples`);
+  const cached = readSampleFile(place, options.tokenizer.vocabSize, memoryBytes);
   if (cached !== undefined) return cached;
-  const dataset = build(file.name, file.hash, await file.rows(), options);
-  const problem = await writeSampleCache(cachePath, dataset);
-  if (problem !== undefined) options.onCacheProblem?.(problem);
-  return dataset;
-}
-
-function build(file: string, dataHash: string, rows: readonly Row[], options: DatasetOptions): Dataset {
-  const { format, rows: examples, ignoredKeys: unread } = toExamples(rows, options.rows);
-  const ignoredKeys = Object.fromEntries(
-    Object.entries(unread).filter(([key]) => {
-      const ofMessage = /\[\]\.(.*)$/s.exec(key)?.[1];
-      return ofMessage === undefined || !options.template?.mentions(ofMessage);
+  const { problem } = await writeSampleFile(place, (writer) =>
+    build(file, options, async (samples) => {
+      for (const sample of samples) writer.add(sample);
+      await writer.flush();
     }),
   );
-  return prepareSamples(examples, options, { file, dataHash, format: format.name, ignoredKeys });
-}
-
-export interface DatasetOrigin {
-  readonly file: string;
-  readonly dataHash: string;
-  readonly format: string;
-  readonly ignoredKeys: Readonly<Record<string, number>>;
-}
-
-const shownDrops = 5;
-
-/** Examples as samples. UserError for rows over the sequence length under "error", naming the longest. */
-export function prepareSamples(
-  examples: readonly ExampleRow[],
-  options: DatasetOptions,
-  origin: DatasetOrigin,
-): Dataset {
-  const { sequenceLength, overLength } = options;
-  if (!Number.isSafeInteger(sequenceLength) || sequenceLength < 2) {
-    throw new UserError(`--sequence-length ${sequenceLength}: expected a whole number of at least 2.`);
+  if (problem !== undefined) {
+    options.onCacheProblem?.(problem);
+    return inMemory(file, options);
   }
+  const written = readSampleFile(place, options.tokenizer.vocabSize, memoryBytes);
+  if (written) return written;
+  throw new UserError(`${place}: what was written there cannot be read back; the disk may be damaged.`);
+}
+
+async function inMemory(file: DataFile, options: DatasetOptions): Promise<Dataset> {
   const samples: Sample[] = [];
-  const buckets = new Map<number, number>();
-  const count = { over: 0, withoutTargets: 0, withoutEos: 0, promptDisagrees: 0, tokens: 0, targetTokens: 0 };
-  const dropped = { samples: 0, shown: [] as string[] };
-  const promptMismatches: RowId[] = [];
-  const stride = roundTripStride(examples.length);
-  let longest: { tokens: number; id: RowId } | undefined;
-  for (const [done, { id, example }] of examples.entries()) {
-    if (done % 256 === 0) options.onProgress?.(done, examples.length);
-    const rendered = renderRow(example, id, options);
-    const length = lengthOf(rendered);
-    if (longest === undefined || length > longest.tokens) longest = { tokens: length, id };
-    const bucket = 2 ** Math.ceil(Math.log2(Math.max(1, length)));
-    buckets.set(bucket, (buckets.get(bucket) ?? 0) + 1);
-    if (!rendered.promptAgrees) count.promptDisagrees++;
-    if (length > sequenceLength) {
-      count.over++;
-      if (overLength !== "truncate") continue;
+  const report = await build(file, options, async (more) => {
+    for (const sample of more) samples.push(sample);
+  });
+  return { samples, report };
+}
+
+/** Hands over the samples of a few rows at a time. */
+async function build(
+  { name, hash, rows }: DataFile,
+  options: DatasetOptions,
+  take: (samples: readonly Sample[]) => Promise<void>,
+): Promise<DatasetReport> {
+  const { limit = Number.POSITIVE_INFINITY, columns, template } = options;
+  const reader = new ExampleReader(options.rows);
+  const builder = new SampleBuilder(options);
+  let read = 0;
+  const held: ExampleRow[] = [];
+  for await (const piece of rows()) {
+    const samples: Sample[] = [];
+    for (const row of piece) {
+      if (read === limit) break;
+      if (read++ % 256 === 0) options.onProgress?.(read - 1);
+      const example = reader.read(columns ? renamed(row, columns) : row);
+      if (reader.splitsPairs) held.push(example);
+      else push(samples, builder.add(example));
     }
-    const sample = cut(rendered, id, sequenceLength);
-    const targets = sample?.targetMask.reduce((sum, flag) => sum + flag, 0) ?? 0;
-    if (!sample || targets === 0) {
-      count.withoutTargets++;
-      continue;
-    }
-    if (!ends(sample, options.tokenizer.eosIds)) count.withoutEos++;
-    if (rendered.dropped !== undefined) {
-      dropped.samples++;
-      if (dropped.shown.length < shownDrops) dropped.shown.push(`${rowLabel(id)}, ${rendered.dropped}`);
-    }
-    count.tokens += sample.ids.length;
-    count.targetTokens += targets;
-    samples.push(sample);
-    if (done % stride === 0 && promptDiffers(example, sample, options)) promptMismatches.push(id);
+    await take(samples);
+    if (read === limit) break;
   }
-  options.onProgress?.(examples.length, examples.length);
-  if (overLength === "error" && count.over > 0) {
-    throw new UserError(
-      `${origin.file}: ${count.over} of ${examples.length} rows are longer than --sequence-length ${sequenceLength}; the longest is ${rowLabel(longest!.id)} with ${longest!.tokens} tokens. Raise --sequence-length, or pass --over-length drop or truncate.`,
-    );
-  }
-  return {
-    samples,
-    report: {
-      ...origin,
-      trainOn: trainOnOf(examples, options),
-      rendering: renderingOf(examples, options),
-      rows: examples.length,
-      samples: samples.length,
-      dropped: overLength === "drop" ? count.over : 0,
-      truncated: overLength === "truncate" ? count.over : 0,
-      withoutTargets: count.withoutTargets,
-      withoutEos: count.withoutEos,
-      promptDisagrees: count.promptDisagrees,
-      promptMismatches,
-      droppedContent: dropped,
-      tokens: count.tokens,
-      targetTokens: count.targetTokens,
-      longestRow: { tokens: longest?.tokens ?? 0, row: longest === undefined ? "" : rowLabel(longest.id) },
-      lengths: [...buckets].sort(([a], [b]) => a - b).map(([upTo, n]) => ({ upTo, count: n })),
-      sequenceLength,
-    },
-  };
+  const rated: Sample[] = [];
+  for (const example of eachRated(held)) push(rated, builder.add(example));
+  await take(rated);
+  options.onProgress?.(read);
+  const ignoredKeys = Object.fromEntries(
+    Object.entries(reader.ignoredKeys).filter(([key]) => {
+      const ofMessage = /\[\]\.(.*)$/s.exec(key)?.[1];
+      return ofMessage === undefined || !template?.mentions(ofMessage);
+    }),
+  );
+  return builder.report({ file: name, dataHash: hash, format: reader.format.name, ignoredKeys });
+}
+
+function push(samples: Sample[], sample: Sample | undefined): void {
+  if (sample) samples.push(sample);
 }
 
 /** UserError when there is nothing to learn, which would otherwise be a run with loss 0 or NaN. */
@@ -163,65 +129,20 @@ export function refuseDroppedContent({ file, droppedContent }: DatasetReport): v
   );
 }
 
-function renderRow(example: ExampleRow["example"], id: RowId, options: DatasetOptions) {
-  try {
-    return example.kind === "alternatives"
-      ? renderAlternatives(example, options)
-      : renderExample(example, options);
-  } catch (error) {
-    if (error instanceof UserError) throw new UserError(`${rowLabel(id)}: ${error.message}`);
-    throw error;
-  }
-}
-
-function lengthOf({ ids, fork }: RenderedExample): number {
-  return fork ? fork.prompt + Math.max(...fork.completions) : ids.length;
-}
-
-/** The sample with no sequence longer than `most`; undefined where nothing of a completion is left. */
-function cut(rendered: RenderedExample, rowId: RowId, most: number): Sample | undefined {
-  const { ids, targetMask, fork, label } = rendered;
-  if (fork) return cutFork({ ids, targetMask, rowId, fork, ...(label === undefined ? {} : { label }) }, most);
-  return { ids: ids.slice(0, most), targetMask: targetMask.slice(0, most), rowId };
-}
-
-function ends(sample: Sample, eosIds: readonly number[]): boolean {
-  if (sample.fork) return everyEnds(sample, eosIds);
-  return sample.ids.some((token, i) => sample.targetMask[i] === 1 && eosIds.includes(token));
-}
-
-function trainOnOf(examples: readonly ExampleRow[], options: Rendering): DatasetReport["trainOn"] {
-  const first = examples[0]?.example.kind;
-  if (first === "alternatives") return "completions";
-  if (first === "text") return "all";
-  const wholeChats = examples.some(
-    ({ example }) => example.kind === "chat" && example.completionFrom === undefined,
-  );
-  return options.trainOn ?? (wholeChats ? "assistant" : "completions");
-}
-
-function renderingOf(examples: readonly ExampleRow[], options: Rendering): string {
-  const kinds = examples.map(({ example }) =>
-    example.kind === "alternatives" ? example.each[0]!.kind : example.kind,
-  );
-  const kind = kinds.find((own) => own === "chat") ?? kinds[0];
-  if (kind === "chat") return options.template?.name ?? "as written";
-  if (kind === "instruction") return options.template?.name ?? "headings";
-  return "as written";
-}
-
-/** Everything that samples depend on. The file's name is in it because rows carry it. */
-function cacheKey(file: string, dataHash: string, options: DatasetOptions): string {
+/** Everything that samples depend on. The name is in it because rows carry it. */
+function cacheKey({ name, hash }: DataFile, options: DatasetOptions): string {
   const parts = [
     SAMPLE_CACHE_VERSION,
-    file,
-    dataHash,
+    name,
+    hash,
     options.tokenizer.hash,
     options.template?.hash ?? "",
     options.trainOn ?? "",
     options.date?.toISOString() ?? "",
     options.sequenceLength,
     options.overLength,
+    options.limit ?? "",
+    options.columns ?? "",
   ];
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
 }

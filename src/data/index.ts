@@ -51,31 +51,64 @@ export interface Examples<E = Example> {
 export function toExamples(rows: readonly Row[]): Examples<LearntExample>;
 export function toExamples(rows: readonly Row[], wanted: RowsWanted | undefined): Examples;
 export function toExamples(rows: readonly Row[], wanted: RowsWanted = "targets"): Examples {
-  const first = rows[0];
-  if (first === undefined) throw new UserError("the data has no rows.");
-  const format = formatOf(first.value, rowLabel(first.id), wanted);
-  const ignored = new Map<string, number>();
-  const known = new Set(format.keys);
-  const examples = rows.map(({ id, value }) => {
+  const reader = new ExampleReader(wanted);
+  const read = rows.map((row) => reader.read(row));
+  const examples = reader.splitsPairs ? eachRated(read) : read;
+  return { format: reader.format, rows: examples, ignoredKeys: reader.ignoredKeys };
+}
+
+/** More keys than these are not listed; what a row names its keys is anyone's to write. */
+const LISTED_KEYS = 1000;
+
+/** The same, a row at a time. */
+export class ExampleReader {
+  private readonly ignored = new Map<string, number>();
+  private found: RowFormat | undefined;
+  private known: ReadonlySet<string> = new Set();
+
+  constructor(private readonly wanted: RowsWanted = "targets") {}
+
+  /** UserError as long as no row was read. */
+  get format(): RowFormat {
+    if (this.found === undefined) throw new UserError("the data has no rows.");
+    return this.found;
+  }
+
+  get ignoredKeys(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.ignored);
+  }
+
+  /** Whether what was read are pairs where ratings are wanted: eachRated() makes them of all rows together. */
+  get splitsPairs(): boolean {
+    return this.wanted === "ratings" && this.found?.gives === "pairs";
+  }
+
+  read({ id, value }: Row): ExampleRow {
     const where = rowLabel(id);
-    const own = formatOf(value, where, wanted);
+    const own = formatOf(value, where, this.wanted);
+    if (this.found === undefined) {
+      this.found = own;
+      this.known = new Set(own.keys);
+    }
+    const { found: format, known, ignored } = this;
     if (own !== format) {
       throw new UserError(
-        `${where}: a ${own.shape} row among ${format.shape} rows; all rows of a data set must have one format.`,
+        `${where}: a ${own.shape} row among ${format.shape} rows; all rows of a data set must have one format. Rows of several formats can be given as several data sets.`,
       );
     }
     const unread = new Set<string>();
     for (const [key, held] of Object.entries(value)) if (held !== null && !known.has(key)) unread.add(key);
     const example = format.toExample(value, where, (key) => unread.add(key));
-    for (const key of unread) ignored.set(key, (ignored.get(key) ?? 0) + 1);
+    for (const key of unread) {
+      const count = ignored.get(key);
+      if (count !== undefined || ignored.size < LISTED_KEYS) ignored.set(key, (count ?? 0) + 1);
+    }
     return { id, example };
-  });
-  const unpaired = wanted === "ratings" && format.gives === "pairs" ? eachRated(examples) : examples;
-  return { format, rows: unpaired, ignoredKeys: Object.fromEntries(ignored) };
+  }
 }
 
 /** Pairs where ratings are wanted: all chosen answers, then all rejected ones, so that neighbours have other prompts. */
-function eachRated(rows: readonly ExampleRow[]): ExampleRow[] {
+export function eachRated(rows: readonly ExampleRow[]): ExampleRow[] {
   return [true, false].flatMap((label) =>
     rows.flatMap(({ id, example }) => {
       const own = example.kind === "alternatives" ? example.each[label ? 0 : 1] : undefined;

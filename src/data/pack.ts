@@ -5,7 +5,7 @@
 /** Indices of `order` in packs; samples of equal length keep the order they came in. */
 export function packTightly(
   order: readonly number[],
-  lengths: readonly number[],
+  lengths: ArrayLike<number>,
   capacity: number,
 ): number[][] {
   const packs: number[][] = [];
@@ -39,7 +39,7 @@ export function packTightly(
 /** Neighbours together as long as they fit. */
 export function packInOrder(
   order: readonly number[],
-  lengths: readonly number[],
+  lengths: ArrayLike<number>,
   capacity: number,
 ): number[][] {
   const packs: number[][] = [];

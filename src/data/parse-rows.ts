@@ -12,28 +12,79 @@ const LINE_CAP_BYTES = 64 * 2 ** 20;
 /** JSON arrays and CSV are decoded into one string, whose length V8 limits to about 2^29. */
 export const TEXT_CAP_BYTES = 384 * 2 ** 20;
 export const ROW_CAP = 20_000_000;
+/** Blank ones among them. */
+const LINES_CAP = 10 * ROW_CAP;
 
 const NEWLINE = 0x0a;
 
 /** One JSON object a line; blank lines are passed over, CRLF and a byte order mark are accepted. */
 export function parseJsonLines(bytes: Uint8Array, file: string): Row[] {
-  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  const rows: Row[] = [];
-  let start = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? 3 : 0;
-  for (let line = 1; start < bytes.length; line++) {
-    let end = bytes.indexOf(NEWLINE, start);
-    if (end < 0) end = bytes.length;
-    const where = `${file} line ${line}`;
-    if (end - start > LINE_CAP_BYTES) {
-      throw new UserError(`${where}: longer than ${LINE_CAP_BYTES} bytes; expected one JSON object a line.`);
+  const lines = new JsonLines(file);
+  return [...lines.push(bytes), ...lines.end()];
+}
+
+/** The same of a file that comes in pieces. */
+export class JsonLines {
+  private readonly decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  /** Of the line that has begun. */
+  private begun: Uint8Array[] = [];
+  private begunBytes = 0;
+  private line = 1;
+  private rows = 0;
+
+  constructor(private readonly file: string) {}
+
+  /** Rows of the lines that end within the piece, whose memory may be used again afterwards. */
+  push(piece: Uint8Array): Row[] {
+    const rows: Row[] = [];
+    let start = 0;
+    for (;;) {
+      const end = piece.indexOf(NEWLINE, start);
+      const part = piece.subarray(start, end < 0 ? piece.length : end);
+      if (this.begunBytes + part.length > LINE_CAP_BYTES) {
+        throw new UserError(
+          `${this.file} line ${this.line}: longer than ${LINE_CAP_BYTES} bytes; expected one JSON object a line.`,
+        );
+      }
+      if (end < 0) {
+        if (part.length > 0) this.begun.push(part.slice());
+        this.begunBytes += part.length;
+        return rows;
+      }
+      this.take(part, rows);
+      start = end + 1;
     }
-    const text = decode(decoder, bytes.subarray(start, end), where).trim();
-    start = end + 1;
-    if (text === "") continue;
-    rows.push({ id: { file, line, unit: "line" }, value: asRow(parse(text, where), where) });
-    if (rows.length > ROW_CAP) throw tooManyRows(file);
   }
-  return rows;
+
+  /** The row of a last line without an end. */
+  end(): Row[] {
+    const rows: Row[] = [];
+    this.take(new Uint8Array(0), rows);
+    return rows;
+  }
+
+  private take(part: Uint8Array, into: Row[]): void {
+    let bytes = part;
+    if (this.begunBytes > 0) {
+      bytes = new Uint8Array(this.begunBytes + part.length);
+      let at = 0;
+      for (const piece of [...this.begun, part]) {
+        bytes.set(piece, at);
+        at += piece.length;
+      }
+      this.begun = [];
+      this.begunBytes = 0;
+    }
+    const line = this.line++;
+    if (line > LINES_CAP) throw new UserError(`${this.file}: more than ${LINES_CAP} lines; split the data.`);
+    if (line === 1 && bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) bytes = bytes.subarray(3);
+    if (bytes.length === 0) return;
+    const where = `${this.file} line ${line}`;
+    const text = decode(this.decoder, bytes, where).trim();
+    if (text === "") return;
+    into.push({ id: { file: this.file, line, unit: "line" }, value: asRow(parse(text, where), where) });
+    if (++this.rows > ROW_CAP) throw tooManyRows(this.file);
+  }
 }
 
 /** One array of objects. */
@@ -88,17 +139,16 @@ export function parseCsv(bytes: Uint8Array, file: string, separator?: string): R
   });
 }
 
-/** Parquet, read in a thread of its own; what becomes of its values is in parquet-values.ts. */
-export async function parseParquet(bytes: Uint8Array, file: string): Promise<Row[]> {
-  const rows: Row[] = [];
+/** Parquet, read in a thread of its own, a row group at a time; what becomes of its values is in parquet-values.ts. */
+export async function* parseParquet(bytes: Uint8Array, file: string): AsyncGenerator<Row[]> {
+  let line = 0;
   for await (const group of readParquetGroups(bytes, file)) {
-    for (const value of group) {
-      const line = rows.length + 1;
-      rows.push({ id: { file, line, unit: "row" }, value: asRow(value, `${file} row ${line}`) });
-    }
-    if (rows.length > ROW_CAP) throw tooManyRows(file);
+    yield group.map((value) => {
+      line++;
+      return { id: { file, line, unit: "row" as const }, value: asRow(value, `${file} row ${line}`) };
+    });
+    if (line > ROW_CAP) throw tooManyRows(file);
   }
-  return rows;
 }
 
 function asRow(value: unknown, where: string): RowValue {

@@ -6,8 +6,12 @@
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import { type DatasetReport, ignoredKeysText } from "./dataset-report.ts";
+import { type MixedSource, type MixReport, mixOf } from "./mix-report.ts";
+import { NEAR_GRAM, NEAR_SHARE, type NearPair, nearDuplicates, nearTraining } from "./near-duplicates.ts";
 import type { Rendering, Sample } from "./render.ts";
 import { rowLabel } from "./row.ts";
+import { lengthsOf, type Samples } from "./samples.ts";
+import { walkTraining } from "./walk-training.ts";
 
 export const findingCodes = [
   "length",
@@ -19,6 +23,8 @@ export const findingCodes = [
   "ignored-keys",
   "duplicates",
   "overlap",
+  "near-duplicates",
+  "near-overlap",
   "memory",
   "capacity",
 ] as const;
@@ -69,6 +75,12 @@ export interface PreflightReport {
   readonly duplicates: number;
   /** Evaluation samples that are also trained on; absent without evaluation rows. */
   readonly overlap?: number;
+  /** Training samples that nearly repeat an earlier one; absent where there are too many samples to look. */
+  readonly nearDuplicates?: number;
+  /** Evaluation samples that nearly repeat a training sample; absent without evaluation rows. */
+  readonly nearOverlap?: number;
+  /** What each source of data gives. */
+  readonly mix: readonly MixReport[];
   readonly lengths: { readonly median: number; readonly p95: number; readonly longest: number };
   /** Rows by length: counts of rows up to each bound. */
   readonly histogram: readonly { readonly upTo: number; readonly count: number }[];
@@ -77,9 +89,11 @@ export interface PreflightReport {
 }
 
 export interface PreflightInput {
-  readonly train: readonly Sample[];
+  readonly train: Samples;
   readonly report: DatasetReport;
-  readonly evaluation?: readonly Sample[];
+  /** Where the samples come from; one source when absent. */
+  readonly sources?: readonly MixedSource[];
+  readonly evaluation?: Samples;
   /** Of a file of evaluation rows; absent when those come from the training rows, or there are none. */
   readonly evalReport?: DatasetReport;
   readonly rendering: Rendering;
@@ -102,30 +116,34 @@ const thresholds: Readonly<
   "ignored-keys": { warn: 0, refuse: Number.POSITIVE_INFINITY },
   duplicates: { warn: 0.02, refuse: 0.5 },
   overlap: { warn: 0, refuse: 0.02 },
+  // Rows of one mould are near each other, and may be meant to be.
+  "near-duplicates": { warn: 0.02, refuse: Number.POSITIVE_INFINITY },
+  "near-overlap": { warn: 0, refuse: Number.POSITIVE_INFINITY },
 };
 
-const shownRows = 5;
 const shownTokens = 256;
 const namedRows = 5;
+/** Near copies are looked for among so many training samples at most, a second's work for 50,000. */
+const nearSamples = 100_000;
 
 export function preflight(input: PreflightInput): PreflightReport {
   const { train, report, evaluation, rendering } = input;
-  const seen = new Map<string, Sample>();
-  const copies: Sample[] = [];
-  for (const sample of train) {
-    const key = keyOf(sample);
-    if (seen.has(key)) copies.push(sample);
-    else seen.set(key, sample);
-  }
-  const shared = (evaluation ?? []).filter((sample) => seen.has(keyOf(sample)));
-  const unended = train.filter((sample) => !ends(sample, rendering.tokenizer));
-  const unknown = withUnknown(train, rendering.tokenizer);
+  const { tokenizer } = rendering;
+  const { sources = [{ data: report.file, rows: report.rows, first: 0, count: train.length }] } = input;
+  const walk = walkTraining({ train, evaluation, sources, tokenizer });
+  const { copies, unended, unknown, shared } = walk;
+  // Answers to one prompt, each with its rating, are near each other by nature.
+  const looksNear = train.length <= nearSamples && train.at(0)?.label === undefined;
+  const nearPairs = looksNear ? nearDuplicates(train, tokenizer) : undefined;
+  const nearCopies = nearPairs?.filter(({ sample }) => !walk.isCopy(sample));
+  const nearShared =
+    evaluation && nearTraining(train, evaluation, tokenizer).filter(({ sample }) => !walk.isShared(sample));
   const mismatches = report.promptMismatches.map((rowId) => ({ rowId }));
   const drops = [report, ...(input.evalReport ? [input.evalReport] : [])].map((each) => each.droppedContent);
   const droppedContent = drops.reduce((sum, { samples }) => sum + samples, 0);
   const droppedShown = drops.flatMap(({ shown }) => shown).slice(0, namedRows);
   const promptMismatches = Math.max(report.promptDisagrees, mismatches.length);
-  const sorted = train.map(({ ids }) => ids.length).sort((a, b) => a - b);
+  const sorted = Uint32Array.from(lengthsOf(train)).sort();
   const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0;
   const findings = [
     ...finding("length", report.dropped + report.truncated, report.rows, [], () => {
@@ -142,11 +160,11 @@ export function preflight(input: PreflightInput): PreflightReport {
     ),
     ...finding(
       "missing-eos",
-      unended.length,
+      unended.count,
       train.length,
-      unended,
+      unended.shown,
       () =>
-        `${unended.length} of ${train.length} samples never train the end-of-text token ${JSON.stringify(rendering.tokenizer.tokenOf(rendering.tokenizer.eosId))}, so the model will not learn to stop; ${whyUnended(unended, rendering.tokenizer)}`,
+        `${unended.count} of ${train.length} samples never train the end-of-text token ${JSON.stringify(rendering.tokenizer.tokenOf(rendering.tokenizer.eosId))}, so the model will not learn to stop; ${walk.whyUnended()}`,
     ),
     ...finding(
       "prompt-mismatch",
@@ -166,11 +184,11 @@ export function preflight(input: PreflightInput): PreflightReport {
     ),
     ...finding(
       "unknown-text",
-      unknown.length,
+      unknown.count,
       train.length,
-      unknown,
+      unknown.shown,
       () =>
-        `${unknown.length} of ${train.length} samples hold characters that the tokenizer has no token for; the model sees one placeholder for all of them`,
+        `${unknown.count} of ${train.length} samples hold characters that the tokenizer has no token for; the model sees one placeholder for all of them`,
     ),
     ...finding(
       "ignored-keys",
@@ -181,18 +199,34 @@ export function preflight(input: PreflightInput): PreflightReport {
     ),
     ...finding(
       "duplicates",
-      copies.length,
+      copies.count,
       train.length,
-      copies,
-      () => `${copies.length} of ${train.length} samples repeat an earlier one token by token`,
+      copies.shown,
+      () => `${copies.count} of ${train.length} samples repeat an earlier one token by token`,
     ),
     ...finding(
       "overlap",
-      shared.length,
+      shared.count,
       evaluation?.length ?? 0,
-      shared,
+      shared.shown,
       () =>
-        `${shared.length} of ${evaluation!.length} evaluation samples are also trained on, so evaluation will measure memory and not skill; remove them from one side`,
+        `${shared.count} of ${evaluation!.length} evaluation samples are also trained on, so evaluation will measure memory and not skill; remove them from one side`,
+    ),
+    ...finding(
+      "near-duplicates",
+      nearCopies?.length ?? 0,
+      train.length,
+      shownPairs(nearCopies, train),
+      () =>
+        `${nearCopies!.length} of ${train.length} samples nearly repeat an earlier one (${nearWords}); --deduplicate leaves them out`,
+    ),
+    ...finding(
+      "near-overlap",
+      nearShared?.length ?? 0,
+      evaluation?.length ?? 0,
+      shownPairs(nearShared, evaluation, train),
+      () =>
+        `${nearShared!.length} of ${evaluation!.length} evaluation samples nearly repeat a training sample (${nearWords}), so evaluation measures memory as well; remove them from one side unless rows of one mould are meant`,
     ),
   ];
   return {
@@ -207,16 +241,19 @@ export function preflight(input: PreflightInput): PreflightReport {
     dropped: report.dropped,
     cut: report.truncated,
     withoutTargets: report.withoutTargets,
-    withoutEos: unended.length,
+    withoutEos: unended.count,
     promptMismatches,
     droppedContent,
-    unknownText: unknown.length,
+    unknownText: unknown.count,
     ignoredKeys: report.ignoredKeys,
-    duplicates: copies.length,
-    overlap: evaluation && shared.length,
+    duplicates: copies.count,
+    overlap: evaluation && shared.count,
+    nearDuplicates: nearCopies?.length,
+    nearOverlap: nearShared?.length,
+    mix: mixOf(sources, walk.parts),
     lengths: { median: at(0.5), p95: at(0.95), longest: report.longestRow.tokens },
     histogram: report.lengths,
-    shown: train.slice(0, shownRows).map((sample) => show(sample, rendering.tokenizer)),
+    shown: walk.first.map((sample) => show(sample, tokenizer)),
     findings,
   };
 }
@@ -243,65 +280,29 @@ function finding(
   code: Exclude<FindingCode, "memory" | "capacity">,
   count: number,
   of: number,
-  samples: readonly Pick<Sample, "rowId">[],
+  samples: readonly (Pick<Sample, "rowId"> | string)[],
   message: () => string,
 ): Finding[] {
   const share = of > 0 ? count / of : 0;
   const { warn, refuse } = thresholds[code];
   if (count === 0 || share < warn) return [];
-  const rows = samples.slice(0, namedRows).map(({ rowId }) => rowLabel(rowId));
+  const rows = samples
+    .slice(0, namedRows)
+    .map((sample) => (typeof sample === "string" ? sample : rowLabel(sample.rowId)));
   return [{ code, level: share > refuse ? "refuse" : "warn", message: message(), rows }];
 }
 
-/** Whether a sample trains an end: its last target is one, or (many turns) any of its targets. */
-function ends({ ids, targetMask }: Sample, { eosIds }: Tokenizer): boolean {
-  for (let i = ids.length - 1; i >= 0; i--) if (targetMask[i] === 1 && eosIds.includes(ids[i]!)) return true;
-  return false;
+const nearWords = `${NEAR_SHARE * 100}% of their runs of ${NEAR_GRAM} words`;
+
+/** "a.jsonl line 3 (like b.jsonl line 7)" */
+function shownPairs(pairs: readonly NearPair[] = [], samples: Samples = [], others = samples): string[] {
+  return pairs.slice(0, namedRows).map(({ sample, earlier }) => {
+    const like = rowLabel(others.at(earlier)!.rowId);
+    return `${rowLabel(samples.at(sample)!.rowId)} (like ${like})`;
+  });
 }
 
-/** What ends these samples instead: most often a token of the chat template that the tokenizer does not call EOS. */
-function whyUnended(unended: readonly Sample[], tokenizer: Tokenizer): string {
-  const counts = new Map<number, number>();
-  for (const { ids, targetMask } of unended) {
-    // A line break may follow the token.
-    let i = ids.length - 1;
-    for (let looked = 0; i >= 0 && targetMask[i] === 1 && looked < 3; i--, looked++) {
-      if (tokenizer.isAdded(ids[i]!)) {
-        counts.set(ids[i]!, (counts.get(ids[i]!) ?? 0) + 1);
-        break;
-      }
-    }
-  }
-  const [id, count] = [...counts].sort(([, a], [, b]) => b - a)[0] ?? [];
-  if (id === undefined || count! <= unended.length / 2) {
-    return "the chat template or the cut at --sequence-length leaves it out";
-  }
-  const token = JSON.stringify(tokenizer.tokenOf(id));
-  return `they end with ${token}: if that ends an answer, pass --eos-token ${token}`;
-}
-
-function withUnknown(samples: readonly Sample[], tokenizer: Tokenizer): Sample[] {
-  const name = tokenizer.specialTokens.unk_token;
-  const id = name === undefined ? undefined : tokenizer.idOf(name);
-  // Some tokenizers name their end of text as the unknown token, for want of one.
-  if (id === undefined || tokenizer.eosIds.includes(id) || tokenizer.prefixIds.includes(id)) return [];
-  return samples.filter(({ ids }) => ids.includes(id));
-}
-
-/** Equal samples, mask included, have equal keys: two FNV-1a hashes of 32 bits over ids and mask. */
-function keyOf({ ids, targetMask }: Sample): string {
-  let low = 0x811c9dc5;
-  let high = 0x01000193;
-  for (let i = 0; i < ids.length; i++) {
-    const value = (ids[i]! << 1) | targetMask[i]!;
-    low = Math.imul(low ^ value, 0x01000193);
-    high = Math.imul(high ^ (value + i), 0x85ebca6b);
-    high ^= high >>> 13;
-  }
-  return `${ids.length}:${low >>> 0}:${high >>> 0}`;
-}
-
-/** Samples whose tokens before the last answer are not those of the prompt that evaluation and serving send. */
+/** The first tokens of a sample as they are trained. */
 function show({ ids, targetMask, rowId }: Sample, tokenizer: Tokenizer): ShownRow {
   const count = Math.min(ids.length, shownTokens);
   // Tokens that hold parts of a character are decoded together: [text so far] minus [text before].

@@ -1,15 +1,18 @@
 // Whether generation would send, for a row that was trained, the text that precedes the answer in training. Tried on the
-// first rows and an even spread of the rest while they are rendered (dataset.node.ts); preflight.ts tells.
+// first rows and ever fewer of the rest while they are rendered (sample-builder.ts); preflight.ts tells.
 
 import { UserError } from "../util/errors.ts";
 import { type Rendering, renderPrompt, type Sample } from "./render.ts";
 import type { Example } from "./row.ts";
 
-const mostTried = 200;
+/** So many of the first rows, and of each doubling of them after that. */
+const triedOfDoubling = 32;
 
-/** Every how many rows one is tried. */
-export function roundTripStride(rows: number): number {
-  return Math.max(1, Math.floor(rows / mostTried));
+/** Whether the row with this number, from 0, is one that is tried. How many rows there are need not be known. */
+export function triesRow(row: number): boolean {
+  if (row < 2 * triedOfDoubling) return true;
+  const stride = 2 ** Math.floor(Math.log2(row / triedOfDoubling));
+  return row % stride === 0;
 }
 
 /** True where the prompt differs, or where the template cannot make one. */

@@ -4,6 +4,7 @@
 
 import { UserError } from "../util/errors.ts";
 import { mayHoldTurns, readConversation, withSystem } from "./conversation.ts";
+import { renamed } from "./data-source.ts";
 import type { DatasetReport, OverLength } from "./dataset-report.ts";
 import { formatOf } from "./index.ts";
 import { openDataFile } from "./read-rows.node.ts";
@@ -28,12 +29,22 @@ export interface PromptOptions extends Rendering {
   readonly maxNewTokens: number;
   readonly sequenceLength: number;
   readonly overLength: OverLength;
+  /** As in DatasetOptions (dataset.node.ts). */
+  readonly limit?: number;
+  readonly columns?: Readonly<Record<string, string>>;
+  readonly wholeName?: boolean;
 }
 
 /** UserError for rows without a prompt, and for those that leave no room for a completion unless they are dropped. */
 export async function loadPrompts(path: string, options: PromptOptions): Promise<Prompts> {
-  const file = await openDataFile(path);
-  const all = (await file.rows()).map((row) => promptOf(row, options));
+  const { limit = Number.POSITIVE_INFINITY, columns } = options;
+  const file = await openDataFile(path, options.wholeName);
+  const all: PromptRow[] = [];
+  for await (const piece of file.rows()) {
+    for (const row of piece.slice(0, limit - all.length))
+      all.push(promptOf(columns ? renamed(row, columns) : row, options));
+    if (all.length >= limit) break;
+  }
   const { sequenceLength, maxNewTokens, overLength } = options;
   const most = sequenceLength - maxNewTokens;
   const fits = ({ ids }: PromptRow) => ids.length <= most;

@@ -3,38 +3,47 @@
 
 import { UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
-import type { Sample } from "./render.ts";
+import { DistinctHashes, sampleHash } from "./distinct-samples.ts";
+import type { Samples } from "./samples.ts";
 
 /** A stream of the seed of its own; batches.ts uses others. */
 const SPLIT_STREAM = 0x5af10000;
 
-/** Both sides keep the order of the data. UserError when either would be empty. */
+/** The indices of both sides, in the order of the data. UserError when either would be empty. */
 export function splitEval(
-  samples: readonly Sample[],
+  samples: Samples,
   fraction: number,
   seed: number,
-): { train: Sample[]; evaluation: Sample[] } {
+): { readonly train: Uint32Array; readonly evaluation: Uint32Array } {
   if (!(fraction > 0 && fraction < 1)) {
     throw new UserError(`--eval-fraction ${fraction}: expected a number between 0 and 1.`);
   }
-  const groups = new Map<string, number[]>();
-  for (const [i, sample] of samples.entries()) {
-    const key = sample.ids.join(" ");
-    const group = groups.get(key);
-    if (group === undefined) groups.set(key, [i]);
-    else group.push(i);
-  }
+  const distinct = new DistinctHashes();
+  const groupOf = new Uint32Array(samples.length);
+  let index = 0;
+  for (const sample of samples) groupOf[index++] = distinct.add(sampleHash(sample, false));
+  const sizes = new Uint32Array(distinct.size);
+  for (const group of groupOf) sizes[group]!++;
   const wanted = Math.max(1, Math.round(samples.length * fraction));
-  const chosen = new Set<number>();
-  for (const group of new Random(seed, SPLIT_STREAM).shuffle([...groups.values()])) {
-    if (chosen.size >= wanted) break;
-    for (const i of group) chosen.add(i);
+  const isChosen = new Uint8Array(distinct.size);
+  let chosen = 0;
+  const order = new Random(seed, SPLIT_STREAM).shuffle(Uint32Array.from(sizes, (_, group) => group));
+  for (const group of order) {
+    if (chosen >= wanted) break;
+    isChosen[group] = 1;
+    chosen += sizes[group]!;
   }
-  const train = samples.filter((_, i) => !chosen.has(i));
-  if (train.length === 0) {
+  if (chosen === samples.length) {
     throw new UserError(
-      `--eval-fraction ${fraction}: ${groups.size} different samples are too few to split; pass --eval-data instead.`,
+      `--eval-fraction ${fraction}: ${distinct.size} different samples are too few to split; pass --eval-data instead.`,
     );
   }
-  return { train, evaluation: samples.filter((_, i) => chosen.has(i)) };
+  const train = new Uint32Array(samples.length - chosen);
+  const evaluation = new Uint32Array(chosen);
+  let [trained, evaluated] = [0, 0];
+  for (const [sample, group] of groupOf.entries()) {
+    if (isChosen[group]) evaluation[evaluated++] = sample;
+    else train[trained++] = sample;
+  }
+  return { train, evaluation };
 }

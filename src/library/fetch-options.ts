@@ -2,6 +2,7 @@
 // definition's to say (config/define.ts); what is fetched, and where to, is formats/fetch-named.ts.
 
 import type { OptionsDefinition } from "../config/define.ts";
+import { type DataChoice, sourcesOf } from "../data/data-source.ts";
 import { fetchData, fetchModel } from "../formats/fetch-named.ts";
 import type { HubHooks } from "../formats/hub.ts";
 import { locateGguf } from "../formats/locate-model.ts";
@@ -14,9 +15,10 @@ export async function fetchOptions<Options>(
 ): Promise<void> {
   for (const [key, { names }] of Object.entries(definition.fields)) {
     const value = options[key as keyof Options];
-    if (names === undefined || typeof value !== "string") continue;
-    if (names === "data") await fetchData(value, hooks);
-    else {
+    if (names === undefined || value === undefined) continue;
+    if (names === "data") {
+      for (const { path } of sourcesOf(value as DataChoice)) await fetchData(path, hooks);
+    } else if (typeof value === "string") {
       await fetchModel(value, names === "model" ? "all" : "config", hooks);
       const gguf = locateGguf(value);
       if (gguf !== undefined) await unpackGguf(gguf);

@@ -7,14 +7,12 @@ import { resolveInput } from "../config/resolve.ts";
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
 import { assemble, type Batch } from "../data/assemble.ts";
 import { BatchPlan } from "../data/batches.ts";
-import {
-  loadDataset,
-  prepareSamples,
-  refuseDroppedContent,
-  refuseWithoutTargets,
-} from "../data/dataset.node.ts";
+import { loadDataset, refuseDroppedContent, refuseWithoutTargets } from "../data/dataset.node.ts";
 import type { Dataset, DatasetReport } from "../data/dataset-report.ts";
 import { toExamples } from "../data/index.ts";
+import type { Sample } from "../data/render.ts";
+import { prepareSamples } from "../data/sample-builder.ts";
+import { lengthsOf } from "../data/samples.ts";
 import { fetchData } from "../formats/fetch-named.ts";
 import { readAdapter } from "../formats/peft.ts";
 import type { OpenedModel } from "../models/open-model.ts";
@@ -109,25 +107,22 @@ export class ModelSession implements AsyncDisposable {
   }
 
   /** Reads a file or a data set of the hub, for batches(). */
-  async dataset(rows: Rows, input: BatchesInput = {}): Promise<Dataset> {
+  async dataset(rows: Rows, input: BatchesInput = {}): Promise<Dataset<readonly Sample[]>> {
     const options = this.batchOptions(input);
     if (typeof rows === "string") await fetchData(rows);
     const dataset = await withRows(rows, (name) => loadDataset(name, { ...this.rendering(), ...options }));
     this.refuse(dataset.report);
-    return dataset;
+    return { samples: [...dataset.samples], report: dataset.report };
   }
 
   /** Micro-batches of rows, or of a dataset(), in the order that `train` would take them. */
   *batches(rows: readonly object[] | Dataset, input: BatchesInput = {}): Generator<Batch, void, void> {
     const options = this.batchOptions(input);
     const { samples } = "samples" in rows ? rows : this.render(rows, options);
-    const plan = new BatchPlan(
-      samples.map(({ ids }) => ids.length),
-      options,
-    );
+    const plan = new BatchPlan(lengthsOf(samples), options);
     const { epochs = 1 } = input;
     for (let epoch = 0; epoch < epochs; epoch++) {
-      for (const batch of plan.epoch(epoch)) yield assemble(batch.map((index) => samples[index]!));
+      for (const batch of plan.epoch(epoch)) yield assemble(batch.map((index) => samples.at(index)!));
     }
   }
 

@@ -3,17 +3,19 @@
 
 import type { EvalOptions } from "../config/eval-options.ts";
 import { sampleCache } from "../data/cache-folder.node.ts";
+import { type DataChoice, namedSources, renamed } from "../data/data-source.ts";
 import { loadDataset, refuseWithoutTargets } from "../data/dataset.node.ts";
 import { warningsOf } from "../data/dataset-report.ts";
 import { toExamples } from "../data/index.ts";
-import { readRows } from "../data/read-rows.node.ts";
+import { openDataFile } from "../data/read-rows.node.ts";
 import { type Rendering, type Sample, targetTokensOf } from "../data/render.ts";
-import type { Example, RowsWanted } from "../data/row.ts";
+import { type Example, type Row, type RowsWanted, rowLabel } from "../data/row.ts";
 import type { Collective } from "../distributed/collective.ts";
 import type { TextMetricName } from "../metrics/index.ts";
 import { perplexityOf } from "../metrics/perplexity.ts";
 import type { OpenedModel } from "../models/open-model.ts";
 import { evaluate } from "../session/evaluate.ts";
+import type { ChatTemplate } from "../text/chat-template.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { UserError } from "../util/errors.ts";
 import {
@@ -59,12 +61,15 @@ export async function measure(
 ): Promise<Measurement> {
   const { tokenizer, template } = model.text;
   const rendering = { tokenizer, template, trainOn: options.trainOn };
-  const { samples, report } = await loadDataset(options.data, {
+  const loaded = await loadDataset(options.data, {
     ...rendering,
     sequenceLength: options.sequenceLength,
     overLength: options.overLength,
     ...sampleCache(hooks.warn),
   });
+  const { report } = loaded;
+  // Each row has an answer and a loss in the result, so all are in memory.
+  const samples = [...loaded.samples];
   refuseWithoutTargets(report);
   for (const warning of warningsOf(report)) hooks.warn?.(warning);
   const textNames = options.metrics.filter((name): name is TextMetricName => name !== "perplexity");
@@ -136,21 +141,35 @@ async function answer(
 }
 
 /**
- * The prompts of the rows of a file that these samples were made of: without those that were dropped for their length, or
+ * The prompts of the rows of data that these samples were made of: without those that were dropped for their length, or
  * held back. Of preferences the chosen answers are the references.
  */
 export async function promptsOf(
-  file: string,
-  samples: readonly Sample[],
+  data: DataChoice,
+  samples: Iterable<Sample>,
   rendering: Rendering,
   warn?: (message: string) => void,
   wanted?: RowsWanted,
+  templateOf?: (name: string) => Promise<ChatTemplate | undefined>,
 ): Promise<TextPrompt[]> {
-  const kept = new Set(samples.map((sample) => sample.rowId.line));
-  const examples = toExamples(await readRows(file), wanted).rows.filter(
-    ({ id, example }) => kept.has(id.line) && !isBad(example),
-  );
-  const { prompts, withoutAnswer } = groupPrompts(examples, rendering);
+  const kept = new Set<string>();
+  for (const { rowId } of samples) kept.add(rowLabel(rowId));
+  const prompts: TextPrompt[] = [];
+  let withoutAnswer = 0;
+  for (const { path, wholeName, columns, chatTemplate } of namedSources(data)) {
+    const rows: Row[] = [];
+    for await (const piece of (await openDataFile(path, wholeName)).rows())
+      for (const row of piece)
+        if (kept.has(rowLabel(row.id))) rows.push(columns ? renamed(row, columns) : row);
+    if (rows.length === 0) continue;
+    const template = chatTemplate === undefined ? rendering.template : await templateOf?.(chatTemplate);
+    const grouped = groupPrompts(
+      toExamples(rows, wanted).rows.filter(({ example }) => !isBad(example)),
+      { ...rendering, template },
+    );
+    prompts.push(...grouped.prompts);
+    withoutAnswer += grouped.withoutAnswer;
+  }
   if (withoutAnswer > 0 && prompts.length > 0)
     warn?.(`${withoutAnswer} rows have no prompt to answer and were left out of the text metrics.`);
   return prompts;

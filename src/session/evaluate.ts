@@ -3,6 +3,7 @@
 import { Tape } from "../autograd/tape.ts";
 import { assemble } from "../data/assemble.ts";
 import { type Sample, targetTokensOf } from "../data/render.ts";
+import { lengthsOf, type Samples } from "../data/samples.ts";
 import { type Collective, gatherNumbers, single } from "../distributed/collective.ts";
 import type { Decoder } from "../models/decoder.ts";
 import { type RouterBalance, RouterCount } from "../models/router-balance.ts";
@@ -34,7 +35,7 @@ export interface Evaluation {
 /** Evaluates samples in their order, several at a time end to end. */
 export async function evaluate(
   decoder: Decoder,
-  samples: readonly Sample[],
+  samples: Samples,
   options: EvaluationOptions,
 ): Promise<Evaluation> {
   const { collective = single } = options;
@@ -43,15 +44,18 @@ export async function evaluate(
   const counted = new RouterCount();
   for (const [index, { start, end }] of groups.entries()) {
     if (index % collective.size !== collective.rank) continue;
-    own.push(...(await lossesOf(decoder, samples.slice(start, end), options, counted)));
+    own.push(...(await lossesOf(decoder, between(samples, start, end), options, counted)));
     options.onProgress?.(end);
   }
   const everyone = await gatherNumbers(collective, own);
   const sampleLosses = groups.flatMap(({ start, end }, index) =>
     everyone[index % collective.size]!.splice(0, end - start),
   );
-  const targetTokens = samples.reduce((sum, sample) => sum + targetTokensOf(sample), 0);
-  const tokens = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
+  let [targetTokens, tokens] = [0, 0];
+  for (const sample of samples) {
+    targetTokens += targetTokensOf(sample);
+    tokens += sample.ids.length;
+  }
   const total = sampleLosses.reduce((sum, loss) => sum + loss, 0);
   const router = decoder.config.mixture && (await balanceOf(collective, counted));
   const loss = targetTokens > 0 ? total / targetTokens : 0;
@@ -66,18 +70,23 @@ async function balanceOf(collective: Collective, counted: RouterCount): Promise<
 }
 
 /** Samples [start, end) that go through the model together. */
-function groupsOf(samples: readonly Sample[], tokensPerPass: number): { start: number; end: number }[] {
+function groupsOf(samples: Samples, tokensPerPass: number): { start: number; end: number }[] {
+  const lengths = lengthsOf(samples);
   const groups: { start: number; end: number }[] = [];
   for (let start = 0; start < samples.length; ) {
     let end = start;
     let size = 0;
-    while (end < samples.length && (end === start || size + samples[end]!.ids.length <= tokensPerPass)) {
-      size += samples[end++]!.ids.length;
+    while (end < samples.length && (end === start || size + lengths[end]! <= tokensPerPass)) {
+      size += lengths[end++]!;
     }
     groups.push({ start, end });
     start = end;
   }
   return groups;
+}
+
+function between(samples: Samples, start: number, end: number): Sample[] {
+  return Array.from({ length: end - start }, (_, i) => samples.at(start + i)!);
 }
 
 async function lossesOf(

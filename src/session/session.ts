@@ -8,6 +8,7 @@ import { Tape } from "../autograd/tape.ts";
 import type { Backend, Tensor } from "../backend/backend.ts";
 import { assemble, type Batch } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
+import type { Samples } from "../data/samples.ts";
 import { type Collective, gatherNumbers, single } from "../distributed/collective.ts";
 import { type OrderedSum, orderedSum } from "../distributed/ordered-sum.ts";
 import type { DecoderAdapter } from "../models/adapter.ts";
@@ -215,10 +216,10 @@ export class Session implements Disposable {
   }
 
   /** Mean loss over samples, or the objective's, without gradients or dropout. */
-  async evaluate(samples: readonly Sample[], tokensPerPass: number): Promise<SessionEvaluation> {
+  async evaluate(samples: Samples, tokensPerPass: number): Promise<SessionEvaluation> {
     await this.adapter?.initialize();
     const { collective, logitsChunkBytes } = this;
-    if (this.scored) return this.scored.evaluate(samples, tokensPerPass);
+    if (this.scored) return this.scored.evaluate([...samples], tokensPerPass);
     return evaluate(this.decoder, samples, { tokensPerPass, logitsChunkBytes, collective });
   }
 

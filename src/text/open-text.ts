@@ -103,6 +103,15 @@ export async function openText(sources: TextSources, like?: OpenedText): Promise
   };
 }
 
+/** Another chat template than the text's own: a file, a built-in name, or one of the model's by name. */
+export async function openTemplate(
+  name: string,
+  { tokenizer, templates }: Pick<OpenedText, "tokenizer" | "templates">,
+): Promise<ChatTemplate | undefined> {
+  const source = portable(await loadChatTemplate(name, templates), tokenizer);
+  return ChatTemplate.of(tokenizer, { source: { default: source }, name });
+}
+
 function sameFlags(a: TextSources, b: TextSources): boolean {
   return a.model === b.model && a.eosToken === b.eosToken && a.padToken === b.padToken;
 }

@@ -6,18 +6,20 @@ import { openBackend } from "../backend/index.ts";
 import type { TrainOptions } from "../config/train-options.ts";
 import { longestSequence } from "../data/assemble-forks.ts";
 import { preflight, refused } from "../data/preflight.ts";
-import type { Sample } from "../data/render.ts";
+import { lengthsOf, mostOf, numbersOf } from "../data/samples.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { openModelFolder } from "../formats/model-folder.ts";
 import { type FittedModel, fitMemory, memoryFindings } from "../memory/fit-memory.ts";
 import { readFolderConfig } from "../models/folder-config.ts";
+import { objectives } from "../objectives/index.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
 import { type AddedTokens, addTokens } from "./added-tokens.ts";
 import { capacityFindings, capacityOf } from "./capacity.ts";
 import type { CheckReport } from "./check-report.ts";
 import type { TrainEvent } from "./events.ts";
 import { findLearningRate } from "./find-learning-rate.ts";
-import { loadTrainingData, packTokens, type TrainingData, textOf } from "./setup.ts";
+import { packTokens, textOf } from "./setup.ts";
+import { loadTrainingData, type TrainingData } from "./training-data.ts";
 
 /** Checks a run without loading weights: what `lowrank check` tells. With a sweep of so many steps, it loads them. */
 export async function checkRun(
@@ -63,17 +65,19 @@ export async function preflightRun(
   const report = preflight({
     train: data.train,
     report: data.report,
+    sources: data.sources,
     evaluation: data.evaluation.length > 0 ? data.evaluation : undefined,
     evalReport: data.evalReport,
     rendering: { tokenizer, template, trainOn: options.trainOn },
   });
-  const most = (lengthOf: (sample: Sample) => number) =>
-    data.train.reduce((longest, sample) => Math.max(longest, lengthOf(sample)), 2);
+  const lengths = lengthsOf(data.train);
+  const plain = objectives[options.objective].rows === "targets";
+  const sequences = plain ? lengths : numbersOf(data.train, longestSequence);
   const { packing } = options;
   const { groupSize = 0, maxNewTokens = 0 } = data.prompts ? options : {};
   const sizes = {
-    sequenceLength: packing ? options.sequenceLength : most(longestSequence) + maxNewTokens,
-    sampleTokens: packing ? packTokens(options) : most(({ ids }) => ids.length) + groupSize * maxNewTokens,
+    sequenceLength: packing ? options.sequenceLength : mostOf(sequences, 2) + maxNewTokens,
+    sampleTokens: packing ? packTokens(options) : mostOf(lengths, 2) + groupSize * maxNewTokens,
   };
   const memory = await fitMemory(model, options, sizes, largestBatch(options, data));
   const ofRows = data.prompts ? report.findings.filter(({ code }) => ofPrompts.has(code)) : report.findings;
@@ -98,6 +102,7 @@ const ofPrompts: ReadonlySet<string> = new Set(["length", "dropped-content", "un
 function largestBatch(options: TrainOptions, { train }: TrainingData): number {
   const { batchSize, packing } = options;
   if (!packing) return Math.max(1, Math.min(batchSize, train.length));
-  const tokens = train.reduce((sum, { ids }) => sum + ids.length, 0);
+  let tokens = 0;
+  for (const length of Uint32Array.from(lengthsOf(train))) tokens += length;
   return Math.max(1, Math.min(batchSize, Math.ceil(tokens / packTokens(options))));
 }

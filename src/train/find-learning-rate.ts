@@ -7,14 +7,15 @@ import type { Backend } from "../backend/backend.ts";
 import type { Method } from "../config/fields.ts";
 import type { TrainOptions } from "../config/train-options.ts";
 import { accumulationOf, BatchCursor, BatchPlan } from "../data/batches.ts";
-import { targetTokensOf } from "../data/render.ts";
+import { numbersOf, targetsOf } from "../data/samples.ts";
 import type { MemoryChoices } from "../memory/fit-memory.ts";
 import { Session } from "../session/session.ts";
 import { UserError } from "../util/errors.ts";
 import type { LearningRateSweep, SweepPoint } from "./check-report.ts";
 import type { TrainEvent } from "./events.ts";
 import { prepareObjective } from "./run-objective.ts";
-import { openTrainable, packTokens, type TrainingData } from "./setup.ts";
+import { openTrainable, packTokens } from "./setup.ts";
+import type { TrainingData } from "./training-data.ts";
 
 const ranges: Readonly<Record<Method, readonly [low: number, high: number]>> = {
   lora: [1e-6, 1],
@@ -48,19 +49,20 @@ export async function findLearningRate(
     { checkpointing, logitsChunkBytes },
     trainable,
   );
-  const targets = options.batchTokens === undefined ? undefined : data.train.map(targetTokensOf);
+  const targets = options.batchTokens === undefined ? undefined : targetsOf(data.train);
   await prepareObjective({ options, data, session, emit });
   const plan = new BatchPlan(
-    data.train.map((sample) => session.lengthOf(sample)),
+    numbersOf(data.train, (sample) => session.lengthOf(sample)),
     { ...options, sequenceLength: packTokens(options) },
     targets,
+    data.draw,
   );
   const cursor = new BatchCursor(plan);
   const accumulation = accumulationOf(options);
   return await sweep(steps, ranges[options.method], async (learningRate) => {
     const batches = cursor
       .nextStep(accumulation)
-      .map((one) => session.assemble(one.map((i) => data.train[i]!)));
+      .map((one) => session.assemble(one.map((i) => data.train.at(i)!)));
     const { maxGradNorm } = options;
     const { loss, updated } = await session.trainStep(batches, { learningRate, maxGradNorm });
     return updated ? loss : Number.NaN;

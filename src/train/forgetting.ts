@@ -41,9 +41,11 @@ export async function loadForgetRows(parts: RunParts): Promise<ForgetRows | unde
   refuseWithoutTargets(loaded.report);
   for (const message of warningsOf(loaded.report)) warn(message);
   // Rows of plain text have a perplexity alone.
-  const prompts = await promptsOf(forget, loaded.samples, rendering, warn);
+  // Every row is measured and answered.
+  const samples = [...loaded.samples];
+  const prompts = await promptsOf(forget, samples, rendering, warn);
   warnOfLength(prompts, maxNewTokens, trainable.model.config.maxPositions, warn);
-  return { samples: loaded.samples, prompts };
+  return { samples, prompts };
 }
 
 /** Measures now; `state` is what is known of before training, undefined for that very measurement. */

@@ -2,11 +2,13 @@
 // and a sample. It changes nothing of the run's course. All ranks share the work, and all get the numbers. Not here: when
 // it happens (run.ts), which step is the best (best-step.ts), metrics of whole files (measure/).
 
+import { dataName } from "../data/data-source.ts";
 import { generateBatch } from "../generate/generate.ts";
 import { greedy } from "../generate/sampler.ts";
 import { predictTexts, scoreTexts, type TextPrompt } from "../measure/evaluate-text.ts";
 import { promptsOf, refuseWithoutPrompts, warnOfLength } from "../measure/measure.ts";
 import { objectives } from "../objectives/index.ts";
+import { openTemplate } from "../text/open-text.ts";
 import { judge, watchRuleOf } from "./best-step.ts";
 import type { RunState } from "./checkpoint.ts";
 import type { AnswerScores, EvalEvent, ForgetEvent } from "./events.ts";
@@ -96,8 +98,11 @@ async function loadPrompts({ options, data, trainable, warn }: RunParts): Promis
   const { tokenizer, template } = trainable.model.text;
   const file = options.evalData ?? options.data;
   const rendering = { tokenizer, template, trainOn: options.trainOn };
-  const prompts = await promptsOf(file, data.evaluation, rendering, warn, objectives[options.objective].rows);
-  refuseWithoutPrompts(file, prompts);
+  const { rows } = objectives[options.objective];
+  const prompts = await promptsOf(file, data.evaluation, rendering, warn, rows, (name) =>
+    openTemplate(name, trainable.model.text),
+  );
+  refuseWithoutPrompts(dataName(file), prompts);
   warnOfLength(prompts, options.maxNewTokens, trainable.model.config.maxPositions, warn);
   return prompts;
 }

@@ -9,7 +9,8 @@ import { rewardSpecs } from "../config/rollout-fields.ts";
 import { recipeOfRun, type TrainOptions } from "../config/train-options.ts";
 import { UserError } from "../util/errors.ts";
 import type { RunState } from "./checkpoint.ts";
-import type { TrainableModel, TrainingData } from "./setup.ts";
+import type { TrainableModel } from "./setup.ts";
+import type { TrainingData } from "./training-data.ts";
 
 export type RunIdentity = Readonly<Record<string, unknown>>;
 

@@ -11,11 +11,13 @@ type Parts = Pick<RunParts, "options" | "data" | "session" | "emit">;
 export async function prepareObjective({ options, data, session, emit }: Parts): Promise<void> {
   const { objective } = session;
   const { batchSize, sequenceLength, packing, initAdapter, reference } = options;
-  for (const samples of [data.train, data.evaluation])
-    objective.prepare?.(samples, { batchSize, sequenceLength });
+  // Rows that are scored are in memory, where each sample is one object.
+  if (!objective.scoring && !objective.prepare) return;
+  const [train, evaluation] = [[...data.train], [...data.evaluation]];
+  for (const samples of [train, evaluation]) objective.prepare?.(samples, { batchSize, sequenceLength });
   // Completions that the model writes have theirs taken when they are there (run-rollouts.ts).
   if (!objective.scoring?.reference || objective.rollouts) return;
-  const samples = [...data.train, ...data.evaluation];
+  const samples = [...train, ...evaluation];
   const withoutAdapter = initAdapter !== undefined && reference !== "start";
   const whose = withoutAdapter
     ? "the base without the adapter"
@@ -27,7 +29,7 @@ export async function prepareObjective({ options, data, session, emit }: Parts):
     message: `reference: ${whose}; its log-probabilities of ${samples.length} rows are taken ahead of the first step`,
   });
   // As many at a time as a step has, so that no more memory is needed.
-  const longest = data.train.reduce((most, sample) => Math.max(most, session.lengthOf(sample)), 1);
+  const longest = train.reduce((most, sample) => Math.max(most, session.lengthOf(sample)), 1);
   const together = batchSize * (packing ? packTokens(options) : longest);
   await session.refer(samples, together, withoutAdapter);
 }

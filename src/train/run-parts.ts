@@ -6,7 +6,8 @@ import type { TrainOptions } from "../config/train-options.ts";
 import type { Collective } from "../distributed/collective.ts";
 import type { Session } from "../session/session.ts";
 import type { TrainEvent } from "./events.ts";
-import type { TrainableModel, TrainingData } from "./setup.ts";
+import type { TrainableModel } from "./setup.ts";
+import type { TrainingData } from "./training-data.ts";
 
 export interface RunParts {
   readonly collective: Collective;

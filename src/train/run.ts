@@ -9,12 +9,13 @@ import type { TrainOptions } from "../config/train-options.ts";
 import { packedLength } from "../data/assemble-forks.ts";
 import { type Accumulation, accumulationOf, BatchCursor, BatchPlan } from "../data/batches.ts";
 import { refuseRun } from "../data/preflight.ts";
-import { targetTokensOf } from "../data/render.ts";
+import { lengthsOf, numbersOf, targetsOf } from "../data/samples.ts";
 import { broadcastValue, type Collective } from "../distributed/collective.ts";
 import { joinRanks } from "../distributed/join.node.ts";
 import type { MemoryChoices } from "../memory/fit-memory.ts";
 import { stateMemoryOf } from "../memory/state-memory.ts";
 import { trainedParts } from "../models/mixture-parts.ts";
+import { objectives } from "../objectives/index.ts";
 import { RewardError } from "../rollouts/rewards.node.ts";
 import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
 import { Session } from "../session/session.ts";
@@ -46,13 +47,8 @@ import { openRollouts, type RunRollouts } from "./run-rollouts.ts";
 import { RunSaves } from "./run-saves.ts";
 import { summaryOf } from "./run-summary.ts";
 import { saveResult } from "./save-result.ts";
-import {
-  loadTrainingData,
-  openTrainable,
-  packTokens,
-  type TrainableModel,
-  type TrainingData,
-} from "./setup.ts";
+import { openTrainable, packTokens, type TrainableModel } from "./setup.ts";
+import { loadTrainingData, type TrainingData } from "./training-data.ts";
 
 export const runTraining: RunTraining = async (options, emitHere, signal, rewards) => {
   const collective = await joinRanks(options);
@@ -119,9 +115,13 @@ class Run {
     private readonly warn: (message: string) => void,
   ) {
     const { oneTable } = trainable.model.loaded.decoder.ropeCache;
-    const lengths = data.train.map((sample) => packedLength(sample, oneTable));
-    const targets = options.batchTokens === undefined ? undefined : data.train.map(targetTokensOf);
-    this.plan = new BatchPlan(lengths, { ...options, sequenceLength: packTokens(options) }, targets);
+    const plain = objectives[options.objective].rows === "targets";
+    const lengths = plain
+      ? lengthsOf(data.train)
+      : numbersOf(data.train, (sample) => packedLength(sample, oneTable));
+    const targets = options.batchTokens === undefined ? undefined : targetsOf(data.train);
+    const sizes = { ...options, sequenceLength: packTokens(options) };
+    this.plan = new BatchPlan(lengths, sizes, targets, data.draw);
     this.cursor = new BatchCursor(this.plan);
     this.accumulation = accumulationOf(options);
     this.totalSteps =
@@ -306,7 +306,7 @@ class Run {
     const take = () => this.cursor.nextStep(this.accumulation);
     const rolled = await this.rollouts?.next(step, take);
     const samples =
-      rolled?.samples ?? take().map((indices) => indices.map((index) => this.data.train[index]!));
+      rolled?.samples ?? take().map((indices) => indices.map((index) => this.data.train.at(index)!));
     const batches = samples.map((micro) => this.session.assemble(micro));
     const learningRate = learningRateAt(options, this.totalSteps, step);
     const { maxGradNorm } = options;

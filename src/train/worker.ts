@@ -5,6 +5,7 @@
 
 import { isMainThread, type MessagePort, parentPort, Worker, workerData } from "node:worker_threads";
 import type { TrainOptions } from "../config/train-options.ts";
+import { sourcesOf } from "../data/data-source.ts";
 import { keepRows, rowsNamed } from "../data/memory-rows.ts";
 import { ranksLaunched } from "../distributed/join.node.ts";
 import type { PlaceLock } from "../formats/place-lock.ts";
@@ -52,9 +53,10 @@ export function startTraining(
   rewards: readonly (MessagePort | undefined)[] = [],
 ): TrainingRun {
   const stop = new Int32Array(new SharedArrayBuffer(4));
-  const rows = [options.data, options.evalData, options.forget].flatMap((name) => {
-    const bytes = name === undefined ? undefined : rowsNamed(name);
-    return bytes ? [{ name: name!, bytes }] : [];
+  const sources = [options.data, options.evalData ?? [], options.forget ?? []].flatMap(sourcesOf);
+  const rows = sources.flatMap(({ path: name }) => {
+    const bytes = rowsNamed(name);
+    return bytes ? [{ name, bytes }] : [];
   });
   const job: Job = { lowrankTraining: true, options, stop, engine, rows, rewards };
   let worker: Worker | undefined;

@@ -123,10 +123,12 @@ export class Random {
   }
 
   /** Fisher-Yates, in place. */
-  shuffle<T>(items: T[]): T[] {
+  shuffle<T extends unknown[] | Uint32Array>(items: T): T {
     for (let i = items.length - 1; i > 0; i--) {
       const j = this.nextInt(i + 1);
-      [items[i], items[j]] = [items[j]!, items[i]!];
+      const moved = items[i]!;
+      items[i] = items[j]!;
+      items[j] = moved;
     }
     return items;
   }

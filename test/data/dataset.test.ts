@@ -1,11 +1,11 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { type DatasetOptions, loadDataset, refuseWithoutTargets } from "../../src/data/dataset.node.ts";
 import { type Rendering, renderExample, renderPrompt } from "../../src/data/render.ts";
 import type { LearntExample } from "../../src/data/row.ts";
-import { decodeSamples, encodeSamples } from "../../src/data/sample-cache.ts";
+import { readSampleFile, writeSampleFile } from "../../src/data/sample-file.node.ts";
 import { builtinTemplates } from "../../src/text/builtin-templates.ts";
 import { ChatTemplate } from "../../src/text/chat-template.ts";
 import { Tokenizer } from "../../src/text/tokenizer.ts";
@@ -73,7 +73,7 @@ describe("numbers", () => {
       sequenceLength: 1024,
       overLength: "error",
     });
-    const text = tokenizer.decode([...samples[0]!.ids], { skipSpecialTokens: false });
+    const text = tokenizer.decode([...samples.at(0)!.ids], { skipSpecialTokens: false });
     const tool = '{"type": "function", "function": {"name": "f", "minimum": 0.0}}';
     expect(text).toBe(`${tool}<user>Refund</s><assistant>refund ${args} 12.0</s>`);
   });
@@ -192,7 +192,7 @@ describe("loadDataset", () => {
 
   it("counts what it drops", async () => {
     const { samples, report } = await loadDataset(path, options);
-    expect(samples.map((sample) => sample.rowId.line)).toEqual([1, 4]);
+    expect([...samples].map((sample) => sample.rowId.line)).toEqual([1, 4]);
     expect(report).toMatchObject({
       file: "train.jsonl",
       format: "prompt-completion",
@@ -217,7 +217,7 @@ describe("loadDataset", () => {
 
   it("counts what it cuts, and what cutting leaves without targets or EOS", async () => {
     const { samples, report } = await loadDataset(path, { ...options, overLength: "truncate" });
-    expect(samples.map((sample) => sample.ids.length)).toEqual([4, 16, 3]);
+    expect([...samples].map((sample) => sample.ids.length)).toEqual([4, 16, 3]);
     expect(report).toMatchObject({ truncated: 2, dropped: 0, withoutTargets: 1, withoutEos: 1, samples: 3 });
   });
 
@@ -261,19 +261,81 @@ describe("loadDataset", () => {
   });
 });
 
-describe("sample cache", () => {
-  it("believes nothing that does not add up", async () => {
+describe("a file of samples", () => {
+  const samplePath = join(folder, "kept.samples");
+  const load = (memoryBytes?: number, vocabSize = tokenizer.vocabSize) =>
+    readSampleFile(samplePath, vocabSize, memoryBytes);
+
+  it("believes nothing that does not add up, in memory and on disk", async () => {
     const path = join(folder, "cached.jsonl");
     writeFileSync(path, '{"text":"hello"}\n{"text":"you"}\n');
     const dataset = await loadDataset(path, { tokenizer, sequenceLength: 16, overLength: "error" });
-    const bytes = encodeSamples(dataset);
-    expect(decodeSamples(bytes, tokenizer.vocabSize)).toEqual(dataset);
-    expect(decodeSamples(bytes, 50)).toBeUndefined();
-    for (let i = 0; i < bytes.length; i++) {
-      const damaged = bytes.slice();
-      damaged[i]! ^= 0x41;
-      expect(decodeSamples(damaged, tokenizer.vocabSize), `byte ${i}`).toBeUndefined();
-      expect(decodeSamples(bytes.subarray(0, i), tokenizer.vocabSize), `cut at ${i}`).toBeUndefined();
+    const { problem } = await writeSampleFile(samplePath, async (writer) => {
+      for (const sample of dataset.samples) writer.add(sample);
+      return dataset.report;
+    });
+    expect(problem).toBeUndefined();
+    expect(load()).toEqual(dataset);
+    expect(load(0)!.report).toEqual(dataset.report);
+    expect([...load(0)!.samples]).toEqual([...dataset.samples]);
+    const bytes = readFileSync(samplePath);
+    for (const memoryBytes of [2 ** 20, 0]) {
+      expect(load(memoryBytes, 50)).toBeUndefined();
+      for (let i = 0; i < bytes.length; i++) {
+        const damaged = Uint8Array.from(bytes);
+        damaged[i]! ^= 0x41;
+        writeFileSync(samplePath, damaged);
+        expect(load(memoryBytes), `byte ${i}`).toBeUndefined();
+        writeFileSync(samplePath, bytes.subarray(0, i));
+        expect(load(memoryBytes), `cut at ${i}`).toBeUndefined();
+      }
+      writeFileSync(samplePath, bytes);
     }
+  });
+
+  it("gives any sample at any time, with its file and line, as it is in memory", async () => {
+    const rows = join(folder, "several");
+    mkdirSync(rows);
+    for (const name of ["b.jsonl", "a.jsonl"]) {
+      const texts = Array.from({ length: 300 }, (_, i) =>
+        JSON.stringify({ text: `${name} ${"x".repeat(i % 7)}${i}` }),
+      );
+      writeFileSync(join(rows, name), texts.join("\n\n"));
+    }
+    const options: DatasetOptions = { tokenizer, sequenceLength: 64, overLength: "error" };
+    const whole = [...(await loadDataset(rows, options)).samples];
+    expect(whole.map(({ rowId }) => rowId.file)).toEqual([
+      ...new Array(300).fill("a.jsonl"),
+      ...new Array(300).fill("b.jsonl"),
+    ]);
+    const cacheFolder = join(folder, "streams");
+    for (let time = 0; time < 2; time++) {
+      const { samples } = await loadDataset(rows, { ...options, cacheFolder, memoryBytes: 0 });
+      expect(Array.isArray(samples)).toBe(false);
+      expect([...samples]).toEqual(whole);
+      expect(Array.from(samples.lengths!)).toEqual(whole.map(({ ids }) => ids.length));
+      for (const index of [0, 63, 64, 599, 127, 300]) expect(samples.at(index)).toEqual(whole[index]);
+      expect(samples.at(600)).toBeUndefined();
+    }
+  });
+
+  it("is not kept where no place for it is, and the data are in memory", async () => {
+    const path = join(folder, "kept-not.jsonl");
+    writeFileSync(path, '{"text":"hello"}\n');
+    const blocked = join(folder, "blocked");
+    writeFileSync(blocked, "");
+    const problems: string[] = [];
+    const { samples } = await loadDataset(path, {
+      ...{
+        tokenizer,
+        sequenceLength: 16,
+        overLength: "error",
+        cacheFolder: join(blocked, "x"),
+        memoryBytes: 0,
+      },
+      onCacheProblem: (problem) => problems.push(problem),
+    });
+    expect(samples.length).toBe(1);
+    expect(problems).toHaveLength(1);
   });
 });

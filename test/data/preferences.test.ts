@@ -2,9 +2,9 @@
 // tokens, and what is said of rows that are none.
 
 import { describe, expect, it } from "vitest";
-import { prepareSamples } from "../../src/data/dataset.node.ts";
 import { toExamples } from "../../src/data/index.ts";
 import type { RowsWanted } from "../../src/data/row.ts";
+import { prepareSamples } from "../../src/data/sample-builder.ts";
 import { builtinTemplates } from "../../src/text/builtin-templates.ts";
 import { ChatTemplate } from "../../src/text/chat-template.ts";
 import { byteTokenizer } from "../text/byte-tokenizer.ts";

@@ -174,6 +174,6 @@ describe.skipIf(!hasAssets)(`real data sets${hasAssets ? "" : ` (${WITHOUT})`}`,
     expect(report.findings.filter(({ level }) => level === "refuse")).toEqual([]);
     // What remains is true of the data: copies in the tool calls, and the thought that Qwen's prompt opens.
     const words = report.findings.map(({ code }) => code);
-    expect(words.filter((code) => code !== "duplicates")).toEqual([]);
+    expect(words.filter((code) => !code.endsWith("duplicates"))).toEqual([]);
   });
 });

@@ -135,7 +135,7 @@ describe("Parquet", () => {
 describe("other files", () => {
   it.each([
     ["a.txt", /plain text has no rows.*\{"text"/],
-    ["a.jsonl.gz", /compressed/],
+    ["a.jsonl.xz", /packed; unpack it first/],
     ["a.xlsx", /expected a \.jsonl/],
   ])("%s is refused with advice", async (name, message) => {
     await expect(read(name, "x")).rejects.toThrow(message);

@@ -24,6 +24,10 @@ import {
 const folder = scratchFolder();
 const model = writeTinyModel(join(folder, "model"));
 const data = writeRows(join(folder, "rows.jsonl"), makeRows(50));
+const others = writeRows(
+  join(folder, "others.jsonl"),
+  makeRows(9).map(({ prompt, completion }) => ({ q: `other ${prompt}`, a: completion })),
+);
 const steps = 80;
 
 const settings: Record<string, string[]> = {
@@ -32,6 +36,10 @@ const settings: Record<string, string[]> = {
     ..."--dropout 0.2 --packing --sequence-length 64 --batch-size 1 --gradient-accumulation 3".split(" "),
     ..."--eval-fraction 0.1 --eval-every 7 --weight-decay 0.1 --warmup-steps 5 --rslora".split(" "),
     ...["--targets", "q,v,down", "--gradient-checkpointing", "on"],
+  ],
+  "a mix of weighted sources": [
+    ...["--batch-size", "2", "--eval-fraction", "0.1", "--deduplicate", "--data-limit", "40"],
+    ...["--data", `${others}:weight=3,columns.prompt=q,columns.completion=a`],
   ],
 };
 
