@@ -39,7 +39,7 @@ export {
   quantize,
 } from "./library/publish.ts";
 export type { Reward, RewardFunction } from "./library/rewards.ts";
-export type { Rows } from "./library/rows.ts";
+export type { MixedRows, Rows } from "./library/rows.ts";
 export type { BatchesInput, ModelSession, SessionInput } from "./library/session.ts";
 export { type TrainInput, type TrainRun, train } from "./library/train.ts";
 export type { TextPrediction } from "./measure/evaluate-text.ts";

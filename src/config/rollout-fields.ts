@@ -1,6 +1,7 @@
 // What --objective grpo takes beside what other objectives have: rewards, and how completions are written and learnt from.
 // Constants of the loss are the objective's own (objectives/grpo.ts), with TRL's defaults.
 
+import type { DataChoice } from "../data/data-source.ts";
 import { rewardScales } from "../objectives/advantages.ts";
 import { ratioLevels } from "../objectives/grpo.ts";
 import { objectives } from "../objectives/index.ts";

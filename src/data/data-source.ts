@@ -36,6 +36,7 @@ export function namedSources(data: DataChoice): readonly (DataSource & { readonl
     const isNamesake = ({ path }: DataSource) => path !== source.path && lastOf(path) === lastOf(source.path);
     // What a folder or a pattern holds is not known here.
     const several = (path: string) => !/\.[a-z]{2,8}$/i.test(path) || /[*?[{]/.test(path);
+    if (sources.length > 1 && !rowsAreFiles(source.path)) return { ...source, wholeName: true };
     const unsure = sources.length > 1 && sources.some(({ path }) => several(path) && rowsAreFiles(path));
     return { ...source, wholeName: unsure || sources.some(isNamesake) };
   });

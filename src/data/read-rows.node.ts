@@ -35,7 +35,8 @@ export async function readRows(path: string): Promise<Row[]> {
  */
 export async function openDataFile(given: string, wholeName = false): Promise<DataFile> {
   const inMemory = rowsNamed(given);
-  if (inMemory) return dataFile("rows", sha256(inMemory), () => memoryRows(inMemory));
+  const name = wholeName ? given : "rows";
+  if (inMemory) return dataFile(name, sha256(inMemory), () => memoryRows(inMemory, name));
   const { files: found, set } = await findDataFiles(given);
   const files: DataFile[] = [];
   for (const { path, name } of found) files.push(await openOne({ path, name: wholeName ? path : name }));
@@ -83,8 +84,8 @@ function dataFile(name: string, hash: string, read: () => AsyncIterable<Row[]>):
   };
 }
 
-async function* memoryRows(bytes: Uint8Array): AsyncGenerator<Row[]> {
-  const lines = new JsonLines("rows");
+async function* memoryRows(bytes: Uint8Array, name: string): AsyncGenerator<Row[]> {
+  const lines = new JsonLines(name);
   yield lines.push(bytes);
   yield lines.end();
 }

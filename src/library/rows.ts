@@ -1,10 +1,42 @@
 // Rows as users of the library give them: a path (or hub name) as on the command line, or objects.
 
+import type { DataSource } from "../data/data-source.ts";
 import { nameRows } from "../data/memory-rows.ts";
 import { UsageError } from "../util/errors.ts";
 
 /** A JSONL, JSON, CSV or Parquet file, a data set on the hub, or the rows themselves. */
 export type Rows = string | readonly object[];
+
+/** Rows from several places, as the command's several --data; a source without a weight has weight 1 where others have one. */
+export interface MixedRows {
+  readonly sources: readonly (Omit<DataSource, "path"> & { readonly rows: Rows })[];
+}
+
+/** What an option of several sources takes in place of the rows, until it is disposed of. */
+export function namedSourcesOf(
+  data: Rows | MixedRows,
+  option: string,
+): Disposable & { readonly choice: string | readonly DataSource[] } {
+  if (typeof data === "string" || !("sources" in data)) {
+    const named = namedRows(data as Rows, option);
+    return { choice: named.name, [Symbol.dispose]: () => named[Symbol.dispose]() };
+  }
+  const named: Disposable[] = [];
+  const release = () => {
+    for (const each of named) each[Symbol.dispose]();
+  };
+  try {
+    const choice = data.sources.map(({ rows, ...rest }) => {
+      const one = namedRows(rows, option);
+      named.push(one);
+      return { ...rest, path: one.name };
+    });
+    return { choice, [Symbol.dispose]: release };
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
 
 /** Runs `use` with a name for the rows that any option of kind data takes. */
 export async function withRows<T>(rows: Rows, use: (name: string) => Promise<T>): Promise<T> {

@@ -8,7 +8,7 @@ import type { TrainEvent, TrainSummary } from "../train/events.ts";
 import { startTraining, type TrainingRun } from "../train/worker.ts";
 import { fetchOptions } from "./fetch-options.ts";
 import { type HeldRewards, heldRewards, type Reward } from "./rewards.ts";
-import { namedRows, type Rows } from "./rows.ts";
+import { type MixedRows, namedRows, namedSourcesOf, type Rows } from "./rows.ts";
 
 /** What says how several processes work on one run: the commands do, whose ends all ranks share. */
 export type RankOptions = "distributed" | "collectiveTimeout" | "shardOptimizer";
@@ -18,10 +18,10 @@ export type TrainInput = Omit<
   InputOf<typeof trainDefinition>,
   "data" | "evalData" | "forget" | "json" | "reward" | RankOptions
 > & {
-  readonly data: Rows;
+  readonly data: Rows | MixedRows;
   /** With objective "grpo": what completions are worth, by modules or functions. */
   readonly reward?: Reward | readonly Reward[];
-  readonly evalData?: Rows;
+  readonly evalData?: Rows | MixedRows;
   readonly forget?: Rows;
   /** Aborting finishes the step, saves a checkpoint and ends the run; `resume: true` continues it. */
   readonly signal?: AbortSignal;
@@ -41,8 +41,8 @@ export interface TrainRun extends AsyncIterable<TrainEvent>, AsyncDisposable {
 /** Fine-tunes a model. UsageError where options are wrong, at once; UserError later, from the loop and `finished`. */
 export function train(input: TrainInput): TrainRun {
   const { data, evalData, forget, reward, signal, ...rest } = input;
-  const rows = namedRows(data, "data");
-  const evalRows = evalData === undefined ? undefined : namedRows(evalData, "evalData");
+  const rows = namedSourcesOf(data, "data");
+  const evalRows = evalData === undefined ? undefined : namedSourcesOf(evalData, "evalData");
   const forgetRows = forget === undefined ? undefined : namedRows(forget, "forget");
   const rewards = heldRewards(reward);
   const release = () => {
@@ -53,7 +53,7 @@ export function train(input: TrainInput): TrainRun {
   };
   try {
     // A program that a launcher of MPI started several times does as it likes: nothing here joins or ends the others.
-    const named = { data: rows.name, evalData: evalRows?.name, forget: forgetRows?.name };
+    const named = { data: rows.choice, evalData: evalRows?.choice, forget: forgetRows?.name };
     const given = { ...rest, ...named, reward: rewards.names, distributed: "off" as const };
     const options = resolveInput(trainDefinition, given, "train()");
     return new Events(options, signal, rewards, release);

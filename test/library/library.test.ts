@@ -64,6 +64,19 @@ describe("train()", () => {
     expect(weights(out)).toEqual(weights(place("whole")));
   });
 
+  it("mixes rows of several sources, wherever they lie", async () => {
+    const file = place("mixed.jsonl");
+    writeFileSync(file, rows.map((row) => JSON.stringify(row)).join("\n"));
+    const asked = held.map((row) => ({ q: row.prompt, a: row.completion }));
+    const columns = { prompt: "q", completion: "a" };
+    const sources = (first: string | typeof rows) => [{ rows: first }, { rows: asked, columns, weight: 3 }];
+    await train({ ...recipe, data: { sources: sources(rows) }, out: place("mix memory") }).finished;
+    await train({ ...recipe, data: { sources: sources(file) }, out: place("mix file") }).finished;
+    expect(weights(place("mix memory"))).toEqual(weights(place("mix file")));
+    expect(weights(place("mix memory"))).not.toEqual(weights(place("memory")));
+    expect(() => train({ ...recipe, data: { sources: [{ rows: [] }] }, out: place("none") })).toThrow(/data/);
+  });
+
   it("trains alone in a program that a launcher of MPI started several times", async () => {
     const variables = { OMPI_COMM_WORLD_SIZE: "2", OMPI_COMM_WORLD_RANK: "1" };
     Object.assign(process.env, variables);
