@@ -3,7 +3,7 @@
 
 import { checkGgufDefinition } from "../config/check-gguf-options.ts";
 import { checkDefinition } from "../config/check-options.ts";
-import type { ShownRow } from "../data/preflight.ts";
+import type { PreflightReport, ShownRow } from "../data/preflight.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { checkGgufWith } from "../library/publish.ts";
 import { capacityText } from "../train/capacity.ts";
@@ -115,11 +115,22 @@ export function preflightLines(report: CheckReport): string[] {
       count(report.promptMismatches, "with another prompt than generation's"),
       ...(report.unknownText > 0 ? [count(report.unknownText, "with text the tokenizer does not know")] : []),
       count(report.duplicates, "duplicates"),
+      ...(report.nearDuplicates ? [count(report.nearDuplicates, "near duplicates")] : []),
       ...(overlap === undefined ? [] : [count(overlap, "evaluation samples trained on")]),
+      ...(report.nearOverlap ? [count(report.nearOverlap, "nearly trained on")] : []),
     ].join(", ")}`,
+    ...(report.mix.length > 1 ? report.mix.map(mixLine) : []),
     `  memory at the peak: ${formatBytes(needed)} on the device${process}${limit}`,
     ...(report.capacity ? [`  capacity: ${capacityText(report.capacity)} [${report.capacity.source}]`] : []),
   ];
+}
+
+/** What a source gives to an epoch. */
+function mixLine(part: PreflightReport["mix"][number]): string {
+  const { data, samples, tokens, targetTokens, weight, share, tokenShare, targetShare, passes } = part;
+  const percent = (of: number) => `${(100 * of).toFixed(1)}%`;
+  const weighted = weight === undefined ? "" : `, weight ${weight}, each ${passes.toFixed(2)} times an epoch`;
+  return `  ${data}: ${samples} samples, ${formatCount(targetTokens)} target tokens of ${formatCount(tokens)}; ${percent(share)} of an epoch's samples, ${percent(tokenShare)} of its tokens, ${percent(targetShare)} of its targets${weighted}`;
 }
 
 /** Tokens in colour; without colour, targets stand in double brackets. */
