@@ -2,7 +2,7 @@
 // thread that they were given on and are asked through a port. Not here: what asks them (rollouts/rewards.node.ts).
 
 import { MessageChannel, type MessagePort } from "node:worker_threads";
-import { answer, type Judgeable, type RewardFunction } from "../rollouts/judging.ts";
+import { answer, type Judgeable, type RewardFunction, type RewardPort } from "../rollouts/judging.ts";
 import { UsageError } from "../util/errors.ts";
 
 export type { RewardFunction } from "../rollouts/judging.ts";
@@ -16,7 +16,7 @@ export type Reward =
 export interface HeldRewards extends Disposable {
   /** As the option has them; undefined where there are none. */
   readonly names: readonly string[] | undefined;
-  readonly ports: readonly (MessagePort | undefined)[];
+  readonly ports: readonly (RewardPort | undefined)[];
 }
 
 /** Listens for the functions among them until disposed of. */

@@ -9,6 +9,11 @@ export interface Judgeable {
   readonly row: unknown;
 }
 
+/** A thread, or a port to a function that lives on another; Node's own types stay out of what the package declares. */
+export interface RewardPort {
+  postMessage(items: readonly Judgeable[]): void;
+}
+
 export type FromReward =
   | { readonly kind: "ready" }
   /** The module cannot be used. */

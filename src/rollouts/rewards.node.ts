@@ -10,7 +10,7 @@ import { type MessagePort, Worker } from "node:worker_threads";
 import { type RowId, rowLabel } from "../data/row.ts";
 import type { RewardTable } from "../objectives/advantages.ts";
 import { UserError } from "../util/errors.ts";
-import type { FromReward, Judgeable } from "./judging.ts";
+import type { FromReward, Judgeable, RewardPort } from "./judging.ts";
 import type { RewardJob } from "./reward-thread.node.ts";
 
 /** A reward function that failed, told by its name and the row. */
@@ -25,9 +25,6 @@ export interface RewardSpec {
 export interface JudgedItem extends Judgeable {
   readonly id: RowId;
 }
-
-/** A thread, or a port to a function that lives on another. */
-export type RewardPort = Worker | MessagePort;
 
 const typeScript = new Set([".ts", ".mts", ".cts"]);
 
@@ -86,7 +83,7 @@ export class Rewards {
   async close(): Promise<void> {
     for (const { port } of this.functions) {
       if (port instanceof Worker) await port.terminate();
-      else port.close();
+      else (port as MessagePort).close();
     }
   }
 
@@ -146,7 +143,7 @@ export class Rewards {
   ): Promise<T> {
     return new Promise<T>((done, fail) => {
       let timer: NodeJS.Timeout | undefined;
-      const events = port as Worker;
+      const events = port as unknown as Worker;
       const end = (act: () => void) => {
         clearTimeout(timer);
         for (const [event, listener] of Object.entries(listeners)) events.off(event, listener);

@@ -1,7 +1,7 @@
 // The signature of a training engine: what run.ts exports and worker.ts hosts. Types only.
 
 import type { TrainOptions } from "../config/train-options.ts";
-import type { RewardPort } from "../rollouts/rewards.node.ts";
+import type { RewardPort } from "../rollouts/judging.ts";
 import type { TrainEvent, TrainSummary } from "./events.ts";
 
 /** Read once a step: when it turns true the engine finishes the step, saves a checkpoint and returns "interrupted". */

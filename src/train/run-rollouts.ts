@@ -3,7 +3,8 @@
 
 import { rewardSpecs } from "../config/rollout-fields.ts";
 import type { Sample } from "../data/render.ts";
-import { type RewardPort, Rewards } from "../rollouts/rewards.node.ts";
+import type { RewardPort } from "../rollouts/judging.ts";
+import { Rewards } from "../rollouts/rewards.node.ts";
 import { Rollouts, type RoundState } from "../rollouts/rollouts.ts";
 import { UserError } from "../util/errors.ts";
 import type { RunParts } from "./run-parts.ts";

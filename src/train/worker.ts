@@ -9,6 +9,7 @@ import { sourcesOf } from "../data/data-source.ts";
 import { keepRows, rowsNamed } from "../data/memory-rows.ts";
 import { ranksLaunched } from "../distributed/join.node.ts";
 import type { PlaceLock } from "../formats/place-lock.ts";
+import type { RewardPort } from "../rollouts/judging.ts";
 import { BugError, type ErrorData, errorFromData, errorToData, UserError } from "../util/errors.ts";
 import type { EngineModule } from "./engine.ts";
 import type { TrainEvent, TrainSummary } from "./events.ts";
@@ -35,7 +36,7 @@ interface Job {
   readonly stop: Int32Array;
   readonly engine?: string;
   readonly rows: readonly { readonly name: string; readonly bytes: Uint8Array }[];
-  readonly rewards: readonly (MessagePort | undefined)[];
+  readonly rewards: readonly (RewardPort | undefined)[];
 }
 
 /** How long the thread may take to end by itself. */
@@ -50,7 +51,7 @@ export function startTraining(
   emit: (event: TrainEvent) => void,
   engine?: string,
   /** Ports to reward functions that stay on this thread, by their place in options.reward. */
-  rewards: readonly (MessagePort | undefined)[] = [],
+  rewards: readonly (RewardPort | undefined)[] = [],
 ): TrainingRun {
   const stop = new Int32Array(new SharedArrayBuffer(4));
   const sources = [options.data, options.evalData ?? [], options.forget ?? []].flatMap(sourcesOf);
@@ -113,7 +114,7 @@ function startThread(job: Job, emit: (event: TrainEvent) => void): Worker {
 
 function newWorker(job: Job): Worker {
   try {
-    const transferList = job.rewards.filter((port) => port !== undefined);
+    const transferList = job.rewards.filter((port) => port !== undefined) as MessagePort[];
     return new Worker(new URL(import.meta.url), {
       ...{ workerData: job, transferList },
       ...{ stdout: true, stderr: true },
