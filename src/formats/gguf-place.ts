@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { UserError } from "../util/errors.ts";
 import { cacheFolder } from "./cache-folder.ts";
 import { GGUF_TABLE_FILE } from "./gguf-folder.ts";
 
@@ -17,16 +18,50 @@ export function isGgufFile(name: string): boolean {
   return /\.gguf$/i.test(name) && existsSync(name) && statSync(name).isFile();
 }
 
-/** The folder of a GGUF file, whether it has been made or not. */
-export function ggufPlace(file: string): { readonly folder: string; readonly made: boolean } {
-  const path = realpathSync(file);
-  const { size, mtimeMs } = statSync(path);
+export interface GgufFilePlace {
+  /** Where it is, or is to be made. */
+  readonly folder: string;
+  readonly made: boolean;
+  /** Where it is made when the cache cannot be written. */
+  readonly spare?: string;
+}
+
+/** The folder of a GGUF file, whether it has been made or not. UserError where there is no such file. */
+export function ggufPlace(file: string): GgufFilePlace {
+  const { path, size, mtimeMs } = identity(file);
   const key = createHash("sha256")
     .update(JSON.stringify([version, path, size, mtimeMs]))
     .digest("hex");
   const name = `${basename(path)
     .replace(/[^\w.-]/g, "_")
     .slice(0, 80)}-${key.slice(0, 16)}`;
-  const folder = join(cacheFolder() ?? join(tmpdir(), "lowrank"), "gguf", name);
-  return { folder, made: existsSync(join(folder, GGUF_TABLE_FILE)) };
+  const [first, ...others] = [cacheFolder(), temporaryCache()]
+    .filter((place) => place !== undefined)
+    .map((place) => join(place, "gguf", name));
+  if (first === undefined)
+    throw new UserError(
+      `${file}: there is no folder to keep what is made of its metadata: set LOWRANK_CACHE to one that can be written`,
+    );
+  const found = [first, ...others].find((folder) => existsSync(join(folder, GGUF_TABLE_FILE)));
+  return { folder: found ?? first, made: found !== undefined, spare: others[0] };
+}
+
+function identity(file: string): { readonly path: string; readonly size: number; readonly mtimeMs: number } {
+  try {
+    const path = realpathSync(file);
+    const { size, mtimeMs } = statSync(path);
+    return { path, size, mtimeMs };
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new UserError(`${file}: ${code === "ENOENT" ? "there is no such file." : message}`);
+  }
+}
+
+/** A folder among temporary files that is this user's own, for nobody else may say where weights lie. */
+function temporaryCache(): string | undefined {
+  const user = process.getuid?.();
+  const folder = join(tmpdir(), `lowrank${user === undefined ? "" : `-${user}`}`);
+  if (user === undefined || !existsSync(folder)) return folder;
+  const { uid, mode } = statSync(folder);
+  return uid === user && (mode & 0o022) === 0 ? folder : undefined;
 }

@@ -67,6 +67,14 @@ export type GgufValue =
 
 export type GgufItem = number | bigint | boolean | string;
 
+/** A value of metadata in a message. */
+export function ggufText(value: unknown): string {
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  if (typeof value === "string")
+    return JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}...` : value);
+  return value === undefined ? "nothing" : String(value);
+}
+
 export const ggufTypeIds = Object.fromEntries(scalarTypes.map((type, id) => [type, id])) as Record<
   GgufValue["type"],
   number

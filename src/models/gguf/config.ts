@@ -5,7 +5,7 @@
 //
 // Not here: names and rows of weights (names.ts), the tokenizer (tokenizer.ts), the folder that is made (unpack.ts).
 
-import type { GgufFile } from "../../formats/gguf.ts";
+import { type GgufFile, ggufText } from "../../formats/gguf.ts";
 import { inverseFrequencies } from "../../nn/rope-frequencies.ts";
 import { decodeGguf } from "../../quant/ggml/index.ts";
 import { UserError } from "../../util/errors.ts";
@@ -29,9 +29,11 @@ class Metadata {
   number(key: string, usual?: number): number {
     const found = this.find(key) ?? usual;
     const value = Array.isArray(found) ? this.same(key, found) : found;
-    if (typeof value === "number" && Number.isFinite(value)) return shortest(value);
+    // Whatever integer type a writer chose; beyond 2^53 there is no such count.
+    const number = typeof value === "bigint" ? Number(value) : value;
+    if (typeof number === "number" && Number.isFinite(number)) return shortest(number);
     throw new UserError(
-      `${this.file.path}: metadata ${this.architecture}.${key} should be a number, found ${JSON.stringify(value) ?? "nothing"}`,
+      `${this.file.path}: metadata ${this.architecture}.${key} should be a number, found ${ggufText(value)}`,
     );
   }
 
@@ -198,6 +200,12 @@ export const readableArchitectures = Object.keys(readers);
 
 /** The configuration. UserError for an architecture that is not read from GGUF, and for metadata that says nothing. */
 export async function configOfGguf(file: GgufFile): Promise<Json> {
+  const parts = file.metadata.get("split.count")?.value;
+  if (parts !== undefined && parts !== 1) {
+    throw new UserError(
+      `${file.path}: it is one of ${ggufText(parts)} files that a model was split into; join them first (llama-gguf-split --merge FIRST.gguf WHOLE.gguf) and give the whole file`,
+    );
+  }
   const meta = new Metadata(file);
   if (!Object.hasOwn(readers, meta.architecture)) {
     throw new UserError(
@@ -212,13 +220,15 @@ export async function configOfGguf(file: GgufFile): Promise<Json> {
   const width = meta.number("embedding_length");
   const heads = meta.number("attention.head_count");
   const headWidth = meta.optional("attention.key_length") ?? width / heads;
-  const { metadata } = file;
-  const token = (name: string) => metadata.get(`tokenizer.ggml.${name}_token_id`)?.value;
+  const token = (name: string) => {
+    const id = file.metadata.get(`tokenizer.ggml.${name}_token_id`)?.value;
+    return typeof id === "number" && Number.isInteger(id) && id >= 0 ? id : undefined;
+  };
   const common: Json = {
     vocab_size: embedding.shape[0],
     hidden_size: width,
     intermediate_size: meta.optional("feed_forward_length") ?? meta.number("expert_feed_forward_length"),
-    num_hidden_layers: meta.number("block_count"),
+    num_hidden_layers: layersOf(meta),
     num_attention_heads: heads,
     num_key_value_heads: meta.number("attention.head_count_kv", heads),
     head_dim: headWidth,
@@ -231,6 +241,16 @@ export async function configOfGguf(file: GgufFile): Promise<Json> {
     ...(token("eos") === undefined ? {} : { eos_token_id: token("eos") }),
   };
   return readers[meta.architecture]!(meta, common);
+}
+
+/** A layer has a tensor at the least: what is made for each layer is no longer than the file's list of tensors. */
+function layersOf(meta: Metadata): number {
+  const layers = meta.number("block_count");
+  const { path, tensors } = meta.file;
+  if (Number.isInteger(layers) && layers >= 1 && layers <= tensors.size) return layers;
+  throw new UserError(
+    `${path}: metadata ${meta.architecture}.block_count is ${layers}; expected a whole number of layers, of which there are at most ${tensors.size} in a file of ${tensors.size} tensors`,
+  );
 }
 
 async function ropeOf(meta: Metadata, headWidth: number): Promise<Json> {

@@ -1,7 +1,7 @@
 // tokenizer.json and tokenizer_config.json of a GGUF file's metadata: the inverse of publish/gguf-tokenizer.ts. Two kinds:
 // "gpt2", byte-level BPE with its merges, and "llama", SentencePiece's pieces whose scores give the merges.
 
-import type { GgufFile } from "../../formats/gguf.ts";
+import { type GgufFile, ggufText } from "../../formats/gguf.ts";
 import type { JsonObject } from "../../formats/json.ts";
 import { UserError } from "../../util/errors.ts";
 import { splitNamed } from "./split.ts";
@@ -26,7 +26,7 @@ export function tokenizerOfGguf(file: GgufFile): TokenizerOfGguf {
     fail(
       kind === undefined
         ? "it holds no tokenizer; use the model's own folder"
-        : `its tokenizer is of kind ${JSON.stringify(kind)}; supported are gpt2 (byte-level BPE) and llama (SentencePiece)`,
+        : `its tokenizer is of kind ${ggufText(kind)}; supported are gpt2 (byte-level BPE) and llama (SentencePiece)`,
     );
   }
   const texts = (key: string): readonly string[] => {

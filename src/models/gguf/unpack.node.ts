@@ -4,13 +4,14 @@
 
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { writeProblem } from "../../formats/atomic-file.ts";
 import { openFile } from "../../formats/disk.ts";
 import { type GgufFile, openGguf } from "../../formats/gguf.ts";
 import { GGUF_TABLE_FILE, type GgufPlace, type GgufTable } from "../../formats/gguf-folder.ts";
 import { ggufPlace } from "../../formats/gguf-place.ts";
 import { stageFolder } from "../../formats/staged-folder.ts";
 import { UserError } from "../../util/errors.ts";
-import type { DecoderConfig } from "../decoder-config.ts";
+import type { DecoderConfig, Json } from "../decoder-config.ts";
 import { embeddingName, headName, type WeightSpec, weightSpecs } from "../decoder-weights.ts";
 import { readModelConfig } from "../index.ts";
 import { configOfGguf } from "./config.ts";
@@ -19,7 +20,7 @@ import { tokenizerOfGguf } from "./tokenizer.ts";
 
 /** Makes the folder of a GGUF file where it is not there yet. UserError for what cannot be a base. */
 export async function unpackGguf(path: string): Promise<void> {
-  const { folder, made } = ggufPlace(path);
+  const { folder, made, spare } = ggufPlace(path);
   if (made) return;
   const source = await openFile(path);
   const { size: sizeBytes, name: file } = source;
@@ -27,7 +28,7 @@ export async function unpackGguf(path: string): Promise<void> {
   try {
     const config = await configOfGguf(opened);
     const { tokenizer, tokenizerConfig, ends } = tokenizerOfGguf(opened);
-    const decoder = readModelConfig(config);
+    const decoder = readConfig(path, config);
     const table: GgufTable = { file, sizeBytes, weights: placesOf(opened, decoder) };
     const files = {
       "config.json": config,
@@ -36,16 +37,41 @@ export async function unpackGguf(path: string): Promise<void> {
       "tokenizer_config.json": tokenizerConfig,
       [GGUF_TABLE_FILE]: table,
     };
-    const staged = await stageFolder(folder);
-    try {
-      for (const [name, value] of Object.entries(files))
-        await writeFile(join(staged.path, name), JSON.stringify(value));
-      await staged.publish();
-    } finally {
-      await staged.discard();
-    }
+    const texts = Object.entries(files).map(([name, value]) => [name, JSON.stringify(value)] as const);
+    await putInPlace(folder, texts).catch(async (error: unknown) => {
+      // Another process may have made it meanwhile; and a cache that cannot be written is no reason not to read.
+      if (ggufPlace(path).made) return;
+      if (!(error instanceof UserError) || spare === undefined) throw error;
+      await putInPlace(spare, texts).catch((second: unknown) => {
+        if (!ggufPlace(path).made) throw second instanceof UserError ? error : second;
+      });
+    });
   } finally {
     await opened.close();
+  }
+}
+
+async function putInPlace(folder: string, texts: readonly (readonly [string, string])[]): Promise<void> {
+  const staged = await stageFolder(folder);
+  try {
+    for (const [name, text] of texts) {
+      await writeFile(join(staged.path, name), text).catch((error: unknown) => {
+        throw writeProblem(error, folder);
+      });
+    }
+    await staged.publish();
+  } finally {
+    await staged.discard();
+  }
+}
+
+/** The reader's complaints are of a config.json that the user never wrote. */
+function readConfig(path: string, config: Json): DecoderConfig {
+  try {
+    return readModelConfig(config);
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    throw new UserError(`${path}: of its metadata, read as ${error.message}`);
   }
 }
 
