@@ -1,12 +1,15 @@
 // From folders to a GGUF file: a model, a model with an adapter merged in, or an adapter alone; beside it a Modelfile
 // for Ollama. What goes into the file is gguf-model.ts, gguf-tokenizer.ts and gguf-adapter.ts.
 
+import { realpath, rename, rm, stat } from "node:fs/promises";
+import { resolve } from "node:path";
 import type { Backend } from "../backend/backend.ts";
-import { writeFileAtomic } from "../formats/atomic-file.ts";
+import { writeFileAtomic, writeProblem } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
+import { ggufPlace } from "../formats/gguf-place.ts";
 import { writeGguf } from "../formats/gguf-writer.ts";
 import { type JsonObject, readJsonObject } from "../formats/json.ts";
-import { openModelFolder } from "../formats/model-folder.ts";
+import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
 import { claimOutputFile } from "../formats/output-file.ts";
 import { readAdapter } from "../formats/peft.ts";
 import { type AdapterPlan, planAdapter } from "../models/adapter-plan.ts";
@@ -78,6 +81,33 @@ export async function exportGguf(
   }
 }
 
+/** What is read must not be written over, nor one result by the other. */
+async function refuseOwnInputs(
+  { out, importance, writeImportance }: ExportOptions,
+  files: ModelFolder["files"],
+): Promise<void> {
+  const place = (path: string) => realpath(path).catch(() => resolve(path));
+  const read: readonly (readonly [what: string, path: string | undefined])[] = [
+    ...files.map(({ source }) => ["the model", source.name] as const),
+    ["what --importance names", importance],
+  ];
+  for (const [flag, path] of [
+    ["--out", out],
+    ["--write-importance", writeImportance],
+  ] as const) {
+    if (path === undefined) continue;
+    const status = await stat(path).catch(() => undefined);
+    if (status && !status.isFile())
+      throw new UserError(`${flag} ${path}: this is no file that can be replaced`);
+    for (const [what, other] of read) {
+      if (other !== undefined && (await place(other)) === (await place(path)))
+        throw new UserError(`${flag} ${path}: this is ${what}, which is read; give another file`);
+    }
+  }
+  if (writeImportance !== undefined && (await place(writeImportance)) === (await place(out)))
+    throw new UserError(`--write-importance ${writeImportance}: this is what --out names; give another file`);
+}
+
 async function exportLocked(
   backend: Backend,
   options: ExportOptions,
@@ -88,6 +118,7 @@ async function exportLocked(
   const name = lastPart(model);
   const folder = await openModelFolder(model);
   try {
+    await refuseOwnInputs(options, folder.files);
     const config = await readFolderConfig(folder);
     for (const note of config.notes) warn(`${model}: ${note}`);
     const base = denseSource(folder, config);
@@ -172,7 +203,6 @@ async function checkedFile(
   type: GgufFileType,
   warn: (message: string) => void,
 ): Promise<GgufReceipt | undefined> {
-  const { rename, rm } = await import("node:fs/promises");
   let receipt: GgufReceipt | undefined;
   try {
     const asked = { file, model, adapter, chatTemplate, bound: receiptBound ?? receiptBounds[type] };
@@ -184,6 +214,10 @@ async function checkedFile(
     }
     // What is not read from GGUF here, or what this machine cannot hold twice, is written all the same.
     warn(`the file was not read back: ${error.message.replaceAll(file, out)}`);
+  } finally {
+    // It stands there under a name that the file does not keep.
+    const { folder, made } = ggufPlace(file);
+    if (made) await rm(folder, { recursive: true, force: true });
   }
   if (receipt && !receipt.passed && !force) {
     await rm(file, { force: true });
@@ -191,7 +225,10 @@ async function checkedFile(
       `${out}: not written, for it is not what was exported: ${receiptProblems(receipt).join("; ")}. --force writes it in spite of that, another --type keeps more`,
     );
   }
-  await rename(file, out);
+  await rename(file, out).catch(async (error: unknown) => {
+    await rm(file, { force: true });
+    throw writeProblem(error, out);
+  });
   return receipt;
 }
 

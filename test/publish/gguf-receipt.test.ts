@@ -1,14 +1,17 @@
 // The receipt of an exported GGUF file: what it predicts is held against what it was made of; a file that is further from
 // it than allowed is not written, unless forced. With node-llama-cpp (LOWRANK_LLAMA) llama.cpp reads it too.
 
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "../../src/backend/backend.ts";
 import { openBackend } from "../../src/backend/index.ts";
+import { ggufPlace } from "../../src/formats/gguf-place.ts";
+import { unpackGguf } from "../../src/models/gguf/unpack.node.ts";
 import { exportGguf } from "../../src/publish/export-gguf.ts";
 import { ggufReceipt, receiptProblems } from "../../src/publish/gguf-receipt.ts";
+import { UserError } from "../../src/util/errors.ts";
 import { llama } from "./llama.ts";
 import { scratchFolder, writeRandomAdapter } from "./tiny-model.ts";
 
@@ -53,5 +56,47 @@ describe("a GGUF file's receipt", () => {
     const { receipt } = await exportGguf(backend, { ...far, force: true });
     expect(receipt).toMatchObject({ passed: false });
     expect(existsSync(out)).toBe(true);
+  });
+
+  it("leaves nothing of the file under the name that it was read back by", async () => {
+    const cache = process.env.LOWRANK_CACHE;
+    process.env.LOWRANK_CACHE = join(root, "receipts");
+    try {
+      const out = join(root, "kept.gguf");
+      await exportGguf(backend, { ...plain, out, type: "q8_0" });
+      const far = { ...plain, out, type: "q4_0", receiptBound: 1e-6 } as const;
+      await expect(exportGguf(backend, far)).rejects.toThrow(/not written/);
+      expect(readdirSync(join(root, "receipts", "gguf"))).toEqual([]);
+    } finally {
+      process.env.LOWRANK_CACHE = cache;
+    }
+  });
+});
+
+describe("an export", () => {
+  it("writes over nothing that it reads, and no result over the other", async () => {
+    const rows = join(root, "rows.jsonl");
+    const text = '{"text":"Once upon a time there was a little girl."}\n';
+    writeFileSync(rows, text);
+    const base = join(root, "base.gguf");
+    await exportGguf(backend, { ...plain, receipt: false, out: base, type: "q8_0" });
+    const bytes = readFileSync(base);
+    await unpackGguf(base);
+    const out = join(root, "out.gguf");
+    const weighed = { ...plain, receipt: false, out, type: "q4_0", importance: rows } as const;
+    const onto = (change: object) => exportGguf(backend, { ...weighed, ...change });
+    const link = join(root, "link.gguf");
+    symlinkSync(base, link);
+    for (const own of [base, link]) {
+      await expect(onto({ model: ggufPlace(base).folder, out: own })).rejects.toThrow(/this is the model/);
+    }
+    await expect(onto({ writeImportance: rows })).rejects.toThrow(/this is what --importance names/);
+    await expect(onto({ out: rows })).rejects.toThrow(/this is what --importance names/);
+    await expect(onto({ writeImportance: out })).rejects.toThrow(/this is what --out names/);
+    mkdirSync(join(root, "folder.gguf"));
+    await expect(onto({ out: join(root, "folder.gguf") })).rejects.toThrow(UserError);
+    expect(readFileSync(rows, "utf8")).toBe(text);
+    expect(readFileSync(base).equals(bytes)).toBe(true);
+    expect(existsSync(out)).toBe(false);
   });
 });
