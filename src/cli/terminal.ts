@@ -71,7 +71,7 @@ export function createTerminal(
     document: (value) => void stdout.write(`${JSON.stringify(value)}\n`),
     stream: (text) => void stdout.write(text),
     note: tell,
-    warn: (text) => tell(`${story(noteColor, "yellow", "warning:")} ${text}`),
+    warn: (text) => tell(`${story(noteColor, "yellow", "warning:")} ${harmless(text)}`),
     status(text) {
       if (!live) return;
       stderr.write(`${erase()}${text}`);
@@ -88,10 +88,22 @@ function wantsColor(stream: Output, env: Readonly<Record<string, string | undefi
   return stream.isTTY === true && env.TERM !== "dumb";
 }
 
+/** Messages name what stands in files that anyone may have written: nothing of it may steer the terminal or fill it. */
+function harmless(message: string): string {
+  const shown = message.length > longestMessage ? `${message.slice(0, longestMessage)}...` : message;
+  return shown.replace(/[^\P{Cc}\n\t]|\p{Bidi_Control}/gu, escaped);
+}
+
+function escaped(character: string): string {
+  return `\\u{${character.codePointAt(0)!.toString(16)}}`;
+}
+
+const longestMessage = 8000;
+
 /** What an error means to the caller, and what a person should read about it. */
 export function describeError(error: unknown): { readonly code: ExitCode; readonly message: string } {
-  if (error instanceof UsageError) return { code: exitCodes.usageError, message: error.message };
-  if (error instanceof UserError) return { code: exitCodes.userError, message: error.message };
+  if (error instanceof UsageError) return { code: exitCodes.usageError, message: harmless(error.message) };
+  if (error instanceof UserError) return { code: exitCodes.userError, message: harmless(error.message) };
   if (error instanceof RangeError && /WebAssembly.*out of memory/i.test(error.message)) {
     // Node's own HTTP code is WebAssembly, which reserves gigabytes of addresses it never uses.
     const message =

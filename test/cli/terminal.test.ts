@@ -86,6 +86,11 @@ describe("errors", () => {
 
   it("shows a stack and asks for a report only for faults of ours", () => {
     expect(describeError(new UserError("no file")).message).toBe("no file");
+    // What a file says of itself may not steer the terminal that tells of it, nor fill it.
+    expect(describeError(new UserError("a\x1b[31m\x07\u202eb\n\tc é")).message).toBe(
+      "a\\u{1b}[31m\\u{7}\\u{202e}b\n\tc é",
+    );
+    expect(describeError(new UserError("x".repeat(1 << 20))).message.length).toBeLessThan(10_000);
     expect(describeError(new BugError("odd")).message).toMatch(/odd[\s\S]*at [\s\S]*report/);
   });
 });
