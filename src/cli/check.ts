@@ -43,11 +43,21 @@ const checkFile = defineCommand(checkGgufDefinition, async (options, terminal) =
 /** Of rows of data and a run; or of a GGUF file, where one is named first. */
 export const command: CliCommand = {
   definition: checkDefinition,
-  main([first, ...rest]) {
-    if (first !== undefined && /\.gguf$/i.test(first)) return checkFile.main(["--file", first, ...rest]);
-    return checkRow.main(first === undefined ? [] : [first, ...rest]);
+  main(argv) {
+    const at = argv.findIndex((word, i) => /\.gguf$/i.test(word) && standsAlone(word, argv[i - 1]));
+    if (at === -1) return checkRow.main(argv);
+    const before = argv[at - 1] === "--file" ? [] : ["--file"];
+    return checkFile.main([...argv.slice(0, at), ...before, ...argv.slice(at)]);
   },
 };
+
+/** Whether a word is what is checked, and not the value of the flag before it. */
+function standsAlone(word: string, before: string | undefined): boolean {
+  if (word.startsWith("-")) return false;
+  return before === undefined || !before.startsWith("-") || before.includes("=") || alone.has(before);
+}
+
+const alone = new Set(["--json", "--no-json", "--file"]);
 
 async function tellLearningRate(
   { suggestion, lowest, stopped, curve }: LearningRateSweep,

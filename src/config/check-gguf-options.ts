@@ -1,5 +1,6 @@
 // The options of `lowrank check F.gguf`. What they do is publish/gguf-receipt.ts.
 
+import { UsageError } from "../util/errors.ts";
 import { defineOptions, modelName, type OptionsOf, real, text } from "./define.ts";
 import { chatTemplate, deviceFields } from "./fields.ts";
 
@@ -21,7 +22,15 @@ export const checkGgufDefinition = defineOptions({
     "Device and output": deviceFields,
   },
   examples: ["lowrank check first.gguf --model tiny --adapter runs/first"],
-  finish: (values) => values,
+  finish(values) {
+    const { model, adapter, chatTemplate: template } = values;
+    if (model === undefined && (adapter !== undefined || template !== undefined)) {
+      throw new UsageError(
+        `${adapter === undefined ? "--chat-template" : "--adapter"} needs --model: what the file was made of.`,
+      );
+    }
+    return values;
+  },
 });
 
 export type CheckGgufOptions = OptionsOf<typeof checkGgufDefinition>;
