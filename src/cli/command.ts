@@ -6,7 +6,7 @@ import { jsonSchemaOf, type OptionsDefinition } from "../config/define.ts";
 import { resolveOptions } from "../config/resolve.ts";
 import { type ConfigFile, maxConfigBytes, parseConfig } from "../config/yaml.ts";
 import { READ_WITHOUT_WAITING } from "../formats/disk.ts";
-import { fetchOptions } from "../library/fetch-options.ts";
+import { fetchOptions, inGivenNames } from "../library/fetch-options.ts";
 import { UserError } from "../util/errors.ts";
 import { parseCommandLine } from "./command-line.ts";
 import { formatBytes } from "./format.ts";
@@ -46,7 +46,9 @@ export function defineCommand<Options extends { readonly json?: boolean }>(
           terminal.status(`${path}: ${formatBytes(done)}${total > 0 ? ` of ${formatBytes(total)}` : ""}`),
       };
       await fetchOptions(definition, options, hooks).finally(() => terminal.status(""));
-      return run(options, terminal);
+      return run(options, terminal).catch((error: unknown) => {
+        throw inGivenNames(definition, options, error);
+      });
     },
   };
 }
