@@ -215,7 +215,11 @@ describe("data", () => {
 
   it("absent, a folder, or of an unknown kind", () => {
     expectRefusal(lowrank(...train({ data: join(folder, "none.jsonl") })), 1, ["none.jsonl"]);
-    expectRefusal(lowrank(...train({ data: model })), 1, ["expected a file"]);
+    // A folder is all data files in it; a model's has a config.json, and no rows in it.
+    expectRefusal(lowrank(...train({ data: model })), 1, ["config.json"]);
+    const empty = join(folder, "empty");
+    mkdirSync(empty, { recursive: true });
+    expectRefusal(lowrank(...train({ data: empty })), 1, ["empty"]);
     expectRefusal(lowrank(...train({ data: join(model, "model.safetensors") })), 1, ["model.safetensors"]);
   });
 
