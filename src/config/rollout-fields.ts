@@ -113,14 +113,19 @@ export function finishRollouts(values: RunValues): RolloutValues {
   );
 }
 
+/** So that sums of weighted rewards stay far from where numbers end. */
+export const LARGEST_WEIGHT = 1e9;
+
 /** A path, and how much its rewards count: "F.js" or "F.js=0.5". */
 export function rewardSpecs(given: readonly string[]): { readonly path: string; readonly weight: number }[] {
   return given.map((text) => {
     const found = /^(.+)=([^=\\/]*)$/s.exec(text);
     if (!found) return { path: text, weight: 1 };
     const weight = found[2]!.trim() === "" ? Number.NaN : Number(found[2]);
-    if (!Number.isFinite(weight))
-      throw new UsageError(`--reward ${text}: expected F.js or F.js=WEIGHT, the weight a number.`);
+    if (!(Math.abs(weight) <= LARGEST_WEIGHT))
+      throw new UsageError(
+        `--reward ${text}: expected F.js or F.js=WEIGHT, the weight a number from -1e9 to 1e9.`,
+      );
     return { path: found[1]!, weight };
   });
 }

@@ -2,6 +2,7 @@
 // thread that they were given on and are asked through a port. Not here: what asks them (rollouts/rewards.node.ts).
 
 import { MessageChannel, type MessagePort } from "node:worker_threads";
+import { LARGEST_WEIGHT } from "../config/rollout-fields.ts";
 import { answer, type Judgeable, type RewardFunction, type RewardPort } from "../rollouts/judging.ts";
 import { UsageError } from "../util/errors.ts";
 
@@ -30,7 +31,7 @@ export function heldRewards(given: Reward | readonly Reward[] | undefined): Held
       weight = 1,
       name = undefined,
     } = typeof each === "function" ? { reward: each } : each;
-    if (typeof one !== "function" || !Number.isFinite(weight)) {
+    if (typeof one !== "function" || !(Math.abs(weight) <= LARGEST_WEIGHT)) {
       throw new UsageError(
         "reward: expected a path, a function (prompt, completion, row) => number, or { reward, weight }.",
       );

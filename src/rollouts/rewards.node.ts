@@ -89,6 +89,7 @@ export class Rewards {
 
   private ready(name: string, port: RewardPort, seconds: number): Promise<void> {
     return this.exchange(port, seconds, (settle) => ({
+      where: () => `reward ${name}: while it was loaded`,
       late: () => `reward ${name}: loading it took longer than ${seconds} s`,
       take(message) {
         if (message.kind === "ready") settle(undefined);
@@ -104,6 +105,7 @@ export class Rewards {
       return `${rowLabel(items[index]!.id)}, completion ${JSON.stringify(items[index]!.completion.slice(0, 60))}`;
     };
     const settled = this.exchange<(number | null)[]>(port, this.timeoutSeconds, (settle) => ({
+      where: () => `reward ${name}: ${place(found.indexOf(undefined))}`,
       late: () =>
         `reward ${name}: no answer for ${this.timeoutSeconds} s, waiting for ${place(found.indexOf(undefined))}; make it faster, or raise --reward-timeout`,
       take(message) {
@@ -139,7 +141,11 @@ export class Rewards {
   private exchange<T>(
     port: RewardPort,
     seconds: number,
-    make: (settle: (value: T) => void) => { late: () => string; take: (message: FromReward) => void },
+    make: (settle: (value: T) => void) => {
+      where: () => string;
+      late: () => string;
+      take: (message: FromReward) => void;
+    },
   ): Promise<T> {
     return new Promise<T>((done, fail) => {
       let timer: NodeJS.Timeout | undefined;
@@ -149,12 +155,13 @@ export class Rewards {
         for (const [event, listener] of Object.entries(listeners)) events.off(event, listener);
         act();
       };
-      const { late, take } = make((value) => end(() => done(value)));
+      const { where, late, take } = make((value) => end(() => done(value)));
       const wait = () => {
         clearTimeout(timer);
         timer = setTimeout(() => end(() => fail(new RewardError(late()))), 1000 * seconds);
       };
-      const gone = () => end(() => fail(new RewardError("the thread of a reward function ended by itself")));
+      const lost = (how: string) => end(() => fail(new RewardError(`${where()}: ${how}`)));
+      const gone = () => lost("its thread ended by itself; a reward returns its number and ends no process");
       const listeners = {
         message(message: FromReward) {
           wait();
@@ -164,8 +171,7 @@ export class Rewards {
             end(() => fail(error as Error));
           }
         },
-        error: (error: Error) =>
-          end(() => fail(new RewardError(`a reward function's thread failed: ${error.message}`))),
+        error: (error: Error) => lost(`its thread failed: ${error.message}`),
         exit: gone,
         close: gone,
       };
@@ -196,8 +202,15 @@ function runsTypeScript(): boolean {
   return Boolean((process.features as { typescript?: string | boolean }).typescript);
 }
 
+/** Single precision's: what is larger has no spread that could be told, so that a step would learn nothing. */
+const LARGEST_REWARD = 3.4028234663852886e38;
+
 function rewardOf(value: unknown, where: () => string): number | null {
-  if (value === null || (typeof value === "number" && Number.isFinite(value))) return value;
+  if (value === null || (typeof value === "number" && Math.abs(value) <= LARGEST_REWARD)) return value;
+  if (typeof value === "number" && Number.isFinite(value))
+    throw new RewardError(
+      `${where()}: ${value} is no reward to compare with others; expected a number from -3.4e38 to 3.4e38`,
+    );
   throw new RewardError(
     `${where()}: expected a finite number, or null where it has nothing to say, got ${foundText(value)}`,
   );

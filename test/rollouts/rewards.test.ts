@@ -86,7 +86,10 @@ describe("a reward function", () => {
     ["returns too many", "export const rewards = () => [1, 2, 3, 4];", /expected 3 rewards.*got 4/],
     ["returns no list", "export const rewards = () => 1;", /expected 3 rewards.*got 1/],
     ["has a list with NaN", "export const rewards = () => [1, NaN, 1];", /line 6.*NaN/],
-    ["ends its process", "export default () => process.exit(3);", /ended by itself/],
+    ["is beyond single precision", "export default () => 1e300;", /line 5.*1e\+300 is no reward/],
+    ["has a list beyond it", "export const rewards = () => [1, -1e39, 1];", /line 6.*-1e\+39 is no reward/],
+    ["ends its process", "export default () => process.exit(3);", /reward fault: .*line 5.*ended by itself/],
+    ["ends while it is loaded", "process.exit(0);", /reward fault: while it was loaded: .*ended by itself/],
   ])("that %s is refused by name and row", async (_, text, message) => {
     const path = module("fault.mjs", text);
     await expect(judged(path)).rejects.toThrow(message);
@@ -170,6 +173,7 @@ describe("functions of the library", () => {
     await rewards.close();
     expect(() => heldRewards({ reward: 1 } as never)).toThrow(/expected a path, a function/);
     expect(() => heldRewards({ reward: () => 1, weight: Number.NaN })).toThrow(/weight/);
+    expect(() => heldRewards({ reward: () => 1, weight: 1e300 })).toThrow(/weight/);
   });
 
   it("are missed when they go away", async () => {
