@@ -106,6 +106,13 @@ function wrongUsage(
     const known = Object.entries(definition.fields).flatMap(([key, field]) =>
       field.kind === "switch" ? [flagName(key), flagName(key).replace("--", "--no-")] : [flagName(key)],
     );
+    // With a value behind "=", which a switch does not take.
+    if (known.includes(given)) {
+      const other = given.startsWith("--no-") ? given.replace("--no-", "--") : given.replace("--", "--no-");
+      return new UsageError(
+        `lowrank ${definition.command}: ${given} takes no value; write ${given} or ${other}.`,
+      );
+    }
     const near = nearestName(given, known);
     const hint = near
       ? `Did you mean ${near}?`

@@ -296,7 +296,8 @@ describe("the lowrank command", () => {
     [["train", ...needed, "--rank"], "--rank <N> needs a value"],
     [["train", ...needed, "--rank", "many"], '--rank: expected a whole number from 1 to 65536; got "many"'],
     [["train", ...needed, "extra"], 'unexpected "extra"'],
-    [["train", "--rslora=yes"], "--rslora"],
+    [["train", "--rslora=yes"], "--rslora takes no value; write --rslora or --no-rslora."],
+    [["train", "--no-shuffle=1"], "--no-shuffle takes no value; write --no-shuffle or --shuffle."],
   ])("%j is wrong usage: code 2, one message, nothing on stdout", (args, message) => {
     const { status, stdout, stderr } = lowrank(...args);
     expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
