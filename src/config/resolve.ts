@@ -2,7 +2,7 @@
 // TypeScript; every value checked once, the result frozen. Complaints say where the value stands, what was expected
 // and what was found. Not here: reading argv (cli/command-line.ts) or YAML (yaml.ts).
 
-import { nearestName, UsageError } from "../util/errors.ts";
+import { nearestName, shownValue, UsageError } from "../util/errors.ts";
 import type { Field, OptionsDefinition } from "./define.ts";
 import type { ConfigFile } from "./yaml.ts";
 
@@ -76,7 +76,7 @@ export function resolveInput<Options>(
     const complaints = keys.map((key) => {
       const field = definition.fields[key]!;
       return given.has(key)
-        ? `${key}: expected ${field.expected}; got ${show(given.get(key))}.${nearChoice(field, given.get(key))}`
+        ? `${key}: expected ${field.expected}; got ${shownValue(given.get(key))}.${nearChoice(field, given.get(key))}`
         : `"${key}" is missing: ${field.description}.`;
     });
     throw new UsageError(`${caller}: ${complaints.join("\n")}`);
@@ -127,7 +127,7 @@ function complaint(
   const fromCommandLine = flags[key] !== undefined || !file;
   const where = fromCommandLine ? `${flagName(key)}: ` : `${place(key, file)}${key}: `;
   const value = given.get(key);
-  return `${where}expected ${field.expected}; got ${show(value)}.${nearChoice(field, value)}`;
+  return `${where}expected ${field.expected}; got ${shownValue(value)}.${nearChoice(field, value)}`;
 }
 
 function nearChoice(field: Field<unknown>, value: unknown): string {
@@ -138,11 +138,4 @@ function nearChoice(field: Field<unknown>, value: unknown): string {
 function place(key: string, file: ConfigFile): string {
   const line = file.lines[key];
   return line === undefined ? `${file.name}: ` : `${file.name} line ${line}: `;
-}
-
-/** A value as a short piece of JSON. */
-function show(value: unknown): string {
-  if (value === null) return "nothing";
-  const json = typeof value === "number" ? String(value) : (JSON.stringify(value) ?? String(value));
-  return json.length > 80 ? `${json.slice(0, 77)}...` : json;
 }

@@ -5,7 +5,7 @@
 //   rows.jsonl:weight=2,limit=500           options after the first colon that an option's name and "=" follow
 //   { path: rows.jsonl, weight: 2 }         the same in YAML
 
-import { nearestName, UsageError } from "../util/errors.ts";
+import { nearestName, shownValue, UsageError } from "../util/errors.ts";
 import type { TrainOn } from "./render.ts";
 import type { Row } from "./row.ts";
 
@@ -80,7 +80,7 @@ export function readDataChoice(given: unknown, flag: string): DataChoice {
     if (typeof each === "object" && each !== null && !Array.isArray(each))
       return checked(each as Readonly<Record<string, unknown>>, flag);
     throw new UsageError(
-      `${flag}: expected a path, or { path, weight, limit, trainOn, chatTemplate, columns }; got ${shown(each)}.`,
+      `${flag}: expected a path, or { path, weight, limit, trainOn, chatTemplate, columns }; got ${shownValue(each)}.`,
     );
   });
   const [only] = sources;
@@ -134,7 +134,7 @@ function checked(given: Readonly<Record<string, unknown>>, flag: string): DataSo
   }
   const { path, weight, limit, trainOn, chatTemplate, columns } = given;
   const wrong = (key: string, expected: string) =>
-    new UsageError(`${flag}: ${key}: expected ${expected}; got ${shown(given[key])}.`);
+    new UsageError(`${flag}: ${key}: expected ${expected}; got ${shownValue(given[key])}.`);
   if (typeof path !== "string" || path === "")
     throw wrong("path", "a file, a folder, a pattern or a data set");
   if (weight !== undefined && !(typeof weight === "number" && weight > 0 && weight <= 1e9))
@@ -160,11 +160,6 @@ function isColumns(value: unknown): boolean {
     !Array.isArray(value) &&
     Object.values(value).every((name) => typeof name === "string" && name !== "")
   );
-}
-
-function shown(value: unknown): string {
-  const json = JSON.stringify(value) ?? "nothing";
-  return json.length > 80 ? `${json.slice(0, 77)}...` : json;
 }
 
 /** A row under the keys that lowrank reads. A column that is named and not there leaves its key out. */

@@ -18,6 +18,7 @@ export function namedSourcesOf(
   option: string,
 ): Disposable & { readonly choice: string | readonly DataSource[] } {
   if (typeof data === "string" || !("sources" in data)) {
+    refuseFilesAsRows(data, option);
     const named = namedRows(data as Rows, option);
     return { choice: named.name, [Symbol.dispose]: () => named[Symbol.dispose]() };
   }
@@ -37,6 +38,24 @@ export function namedSourcesOf(
     throw error;
   }
 }
+
+/** Files as a YAML file lists them would be taken for rows with a key "path". */
+function refuseFilesAsRows(data: unknown, option: string): void {
+  const [first] = Array.isArray(data) ? (data as readonly unknown[]) : [];
+  if (typeof first === "string" || (typeof first === "object" && first !== null && isFile(first)))
+    throw new UsageError(
+      `${option}: a list holds the rows themselves; expected { sources: [{ rows: "F", weight: 2 }, ...] } for several files.`,
+    );
+}
+
+function isFile(value: object): boolean {
+  const keys = Object.keys(value);
+  return typeof (value as { path?: unknown }).path === "string" && keys.every((key) => sourceKeys.has(key));
+}
+
+const sourceKeys: ReadonlySet<string> = new Set<keyof DataSource>([
+  ...(["path", "weight", "limit", "trainOn", "chatTemplate", "columns"] as const),
+]);
 
 /** Runs `use` with a name for the rows that any option of kind data takes. */
 export async function withRows<T>(rows: Rows, use: (name: string) => Promise<T>): Promise<T> {

@@ -106,3 +106,20 @@ function editDistance(a: string, b: string): number {
   }
   return row[b.length]!;
 }
+
+/** A value that was given, as a short piece of JSON where it is one: for "expected A; got B". */
+export function shownValue(value: unknown): string {
+  if (value === null || value === undefined) return "nothing";
+  const text = valueText(value);
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}
+
+function valueText(value: unknown): string {
+  if (typeof value === "number" || typeof value === "symbol") return String(value);
+  if (typeof value === "function") return "a function";
+  try {
+    return JSON.stringify(value, (_, held: unknown) => (typeof held === "bigint" ? `${held}n` : held));
+  } catch {
+    return "a value that is no JSON";
+  }
+}

@@ -107,6 +107,9 @@ describe("train()", () => {
 
   it.each([
     [{ lerningRate: 1 }, /train\(\): unknown option "lerningRate"\. Did you mean "learningRate"\?/],
+    [{ data: [{ path: "a.jsonl", weight: 2 }, { path: "b.jsonl" }] }, /data: a list holds the rows.*sources/],
+    [{ data: ["a.jsonl", "b.jsonl"] }, /data: a list holds the rows.*sources/],
+    [{ evalData: [{ path: "a.jsonl", limit: 2 }] }, /evalData: a list holds the rows.*sources/],
     [{ learningRate: "much" }, /train\(\): learningRate: expected a number above 0; got "much"/],
     [{ method: "lroa" }, /method: expected one of lora, qlora, full; got "lroa"\. Did you mean lora\?/],
     [{ evalEvery: 3 }, /train\(\): evalEvery has nothing to evaluate: add evalData F/],
@@ -117,6 +120,22 @@ describe("train()", () => {
     expect(() => train(input)).toThrow(UsageError);
     expect(() => train(input)).toThrow(message);
     expect(existsSync(place("refused"))).toBe(false);
+  });
+
+  it("tells values that are no JSON", () => {
+    const around: Record<string, unknown> = {};
+    around.self = around;
+    for (const [rank, told] of [
+      [1n, '"1n"'],
+      [around, "a value that is no JSON"],
+      [() => 1, "a function"],
+      [Symbol("s"), "Symbol(s)"],
+    ] as const) {
+      const input = { ...recipe, data: rows, out: place("refused"), rank } as never;
+      expect(() => train(input)).toThrow(
+        `train(): rank: expected a whole number from 1 to 65536; got ${told}`,
+      );
+    }
   });
 });
 
