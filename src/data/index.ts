@@ -144,7 +144,7 @@ function formatsOf(wanted: RowsWanted): readonly RowFormat[] {
 function refusePreferences(row: RowValue, where: string): void {
   if (isSet(row.chosen) || isSet(row.rejected)) {
     throw new UserError(
-      `${where}: preference data ("chosen", "rejected") is not learnt as it is; train on it with --objective dpo, orpo, simpo or cpo, or write the chosen answers as {"messages"} or {"prompt", "completion"} rows.`,
+      `${where}: preference data ("chosen", "rejected") has two answers where one is read; train on it with --objective dpo, orpo, simpo or cpo, or, to learn or to measure the chosen answers alone, write them as {"messages"} or {"prompt", "completion"} rows.`,
     );
   }
   const label = typeof row.label === "boolean" ? "label" : "kto_tag";
