@@ -25,6 +25,7 @@ export const findingCodes = [
   "overlap",
   "near-duplicates",
   "near-overlap",
+  "equal-answers",
   "memory",
   "capacity",
 ] as const;
@@ -119,6 +120,8 @@ const thresholds: Readonly<
   // Rows of one mould are near each other, and may be meant to be.
   "near-duplicates": { warn: 0.02, refuse: Number.POSITIVE_INFINITY },
   "near-overlap": { warn: 0, refuse: Number.POSITIVE_INFINITY },
+  // Some objectives learn the chosen answers besides.
+  "equal-answers": { warn: 0, refuse: Number.POSITIVE_INFINITY },
 };
 
 const shownTokens = 256;
@@ -131,7 +134,7 @@ export function preflight(input: PreflightInput): PreflightReport {
   const { tokenizer } = rendering;
   const { sources = [{ data: report.file, rows: report.rows, first: 0, count: train.length }] } = input;
   const walk = walkTraining({ train, evaluation, sources, tokenizer });
-  const { copies, unended, unknown, shared } = walk;
+  const { copies, unended, unknown, shared, alike } = walk;
   // Answers to one prompt, each with its rating, are near each other by nature.
   const looksNear = train.length <= nearSamples && train.at(0)?.label === undefined;
   const nearPairs = looksNear ? nearDuplicates(train, tokenizer) : undefined;
@@ -227,6 +230,14 @@ export function preflight(input: PreflightInput): PreflightReport {
       shownPairs(nearShared, evaluation, train),
       () =>
         `${nearShared!.length} of ${evaluation!.length} evaluation samples nearly repeat a training sample (${nearWords}), so evaluation measures memory as well; remove them from one side unless rows of one mould are meant`,
+    ),
+    ...finding(
+      "equal-answers",
+      alike.count,
+      train.length,
+      alike.shown,
+      () =>
+        `${alike.count} of ${train.length} pairs have a chosen answer that equals the rejected one, which says nothing of what is better; take them out`,
     ),
   ];
   return {

@@ -37,7 +37,7 @@ export interface WalkedSamples {
 
 export function walkTraining({ train, evaluation = [], sources, tokenizer }: WalkedSamples) {
   const first: Sample[] = [];
-  const [unended, unknown] = [new Count(), new Count()];
+  const [unended, unknown, alike] = [new Count(), new Count(), new Count()];
   const endings = new Map<number, number>();
   const unknownId = unknownIdOf(tokenizer);
   const hashes = new Float64Array(train.length);
@@ -55,6 +55,7 @@ export function walkTraining({ train, evaluation = [], sources, tokenizer }: Wal
       const ending = unended.count <= looked ? lastAdded(sample, tokenizer) : undefined;
       if (ending !== undefined) endings.set(ending, (endings.get(ending) ?? 0) + 1);
     }
+    if (answersEqual(sample)) alike.add(sample);
     if (unknownId !== undefined && sample.ids.includes(unknownId)) unknown.add(sample);
   }
   const { repeated, copies } = repeatedAmong(hashes);
@@ -81,6 +82,8 @@ export function walkTraining({ train, evaluation = [], sources, tokenizer }: Wal
     unknown: unknown as Counted,
     copies: copied as Counted,
     shared: shared as Counted,
+    /** Pairs of one answer twice. */
+    alike: alike as Counted,
     /** Whether a training sample equals another. */
     isCopy: (sample: number) => isAmong(repeated, hashes[sample]!),
     /** Whether an evaluation sample equals a training sample. */
@@ -89,6 +92,14 @@ export function walkTraining({ train, evaluation = [], sources, tokenizer }: Wal
     /** What each source has. */
     parts,
   };
+}
+
+function answersEqual({ ids, fork }: Sample): boolean {
+  if (fork === undefined || fork.completions.length < 2) return false;
+  const [one, other] = fork.completions as [number, number];
+  if (one !== other) return false;
+  for (let i = fork.prompt; i < fork.prompt + one; i++) if (ids[i] !== ids[i + one]) return false;
+  return true;
 }
 
 /** The hashes that more than one sample has, in ascending order, and how many samples are not the first of theirs. */

@@ -58,6 +58,25 @@ describe("planted faults", () => {
     rmSync(dirname(path), { recursive: true });
   });
 
+  it("finds pairs whose answers are one", async () => {
+    const path = join(mkdtempSync(join(tmpdir(), "lowrank-pairs-")), "pairs.jsonl");
+    const pairs = [
+      { prompt: "red: ", chosen: "stone", rejected: "cloud" },
+      { prompt: "green: ", chosen: "river", rejected: "river" },
+      { prompt: "blue: ", chosen: "rivet", rejected: "river" },
+      { prompt: "grey: ", chosen: "hill", rejected: "hills" },
+    ];
+    writeFileSync(path, pairs.map((pair) => `${JSON.stringify(pair)}\n`).join(""));
+    const { findings } = await check(path, { rows: "pairs" });
+    expect(findings).toEqual([
+      {
+        ...{ code: "equal-answers", level: "warn", rows: ["pairs.jsonl line 2"] },
+        message: expect.stringContaining("1 of 4 pairs"),
+      },
+    ]);
+    rmSync(dirname(path), { recursive: true });
+  });
+
   it("finds rows without target tokens", async () => {
     const most = await check(fault("no-targets"), { template: chatml });
     expect(most.withoutTargets).toBe(12);
