@@ -2,7 +2,7 @@
 // data set from the hub. Not here: what is in them (read-rows.node.ts).
 
 import { existsSync, statSync } from "node:fs";
-import { readdir } from "node:fs/promises";
+import { readdir, realpath } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { glob, isDynamicPattern } from "tinyglobby";
 import { locateData } from "../formats/locate-model.ts";
@@ -52,9 +52,22 @@ async function matching(pattern: string): Promise<FoundFiles> {
     isData,
   );
   if (paths.length === 0) throw new UserError(`${pattern}: no data file matches this pattern.`);
-  const names = inOrder(paths, pattern);
+  const names = await distinct(inOrder(paths, pattern));
   const unique = new Set(names.map((path) => basename(path))).size === names.length;
   return { files: names.map((path) => ({ path, name: unique ? basename(path) : path })) };
+}
+
+/** A file that links lead to by several paths is one file, under the first. */
+async function distinct(paths: readonly string[]): Promise<string[]> {
+  const seen = new Set<string>();
+  const kept: string[] = [];
+  for (const path of paths) {
+    // What cannot be followed is told of when it is read.
+    const file = await realpath(path).catch(() => path);
+    if (!seen.has(file)) kept.push(path);
+    seen.add(file);
+  }
+  return kept;
 }
 
 function isData(name: string): boolean {

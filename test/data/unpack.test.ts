@@ -1,6 +1,6 @@
 // Packed files, folders and patterns. zstd frames are made here, of blocks that are stored as they are or repeat one byte.
 
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -143,6 +143,15 @@ describe("several files", () => {
     expect((await openDataFile(join(folder, "moved"))).hash).toBe(hash);
     place("moved/c.jsonl", '{"text":"c2"}');
     expect((await openDataFile(join(folder, "moved"))).hash).not.toBe(hash);
+  });
+
+  it("once each, where links lead to them twice", async () => {
+    mkdirSync(join(folder, "linked", "real"), { recursive: true });
+    place("linked/real/one.jsonl", '{"text": "one"}\n');
+    symlinkSync("real", join(folder, "linked", "again"), "dir");
+    symlinkSync("one.jsonl", join(folder, "linked", "real", "two.jsonl"));
+    expect(await texts(join(folder, "linked", "**", "*.jsonl").replaceAll("\\", "/"))).toEqual(["one"]);
+    expect(await texts(join(folder, "linked", "again", "t*.jsonl").replaceAll("\\", "/"))).toEqual(["one"]);
   });
 
   it("a file whose name looks like a pattern is that file", async () => {
