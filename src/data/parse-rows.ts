@@ -167,10 +167,19 @@ function parse(text: string, where: string): unknown {
   }
 }
 
+/** By the first bytes of gzip and zstd, which no text begins with. */
+function packedEnding(bytes: Uint8Array): string | undefined {
+  if (bytes[0] === 0x1f && bytes[1] === 0x8b) return ".gz";
+  return [0x28, 0xb5, 0x2f, 0xfd].every((byte, i) => bytes[i] === byte) ? ".zst" : undefined;
+}
+
 function decode(decoder: TextDecoder, bytes: Uint8Array, where: string): string {
   try {
     return decoder.decode(bytes);
   } catch {
+    const ending = packedEnding(bytes);
+    if (ending)
+      throw new UserError(`${where}: the file is packed; rename it so that its name ends with ${ending}.`);
     throw new UserError(`${where}: the text is not valid UTF-8; convert the file to UTF-8.`);
   }
 }

@@ -65,7 +65,7 @@ export async function* unpackedBytes(
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === "ENOENT") throw new UserError(`${name}: there is no such file.`);
     if (packing === undefined) throw new UserError(`${name}: cannot be read: ${message}`);
-    throw new UserError(`${name}: cannot be unpacked (${message}); it is cut off or damaged.`);
+    throw new UserError(`${name}: cannot be unpacked (${message}); it is cut off or damaged, or not packed.`);
   } finally {
     source.destroy();
   }
