@@ -152,6 +152,32 @@ describe("a GGUF file's metadata", () => {
     );
   });
 
+  it("of pieces that are made of each other in endless ways is refused before they are written down", async () => {
+    const file = await openGguf(await openFile(whole));
+    const count = (file.metadata.get("tokenizer.ggml.tokens")!.value as readonly unknown[]).length;
+    await file.close();
+    const spm = (pieces: readonly string[], scores: readonly number[]) =>
+      changed({
+        "tokenizer.ggml.model": { type: "string", value: "llama" },
+        "tokenizer.ggml.tokens": { type: "array", of: "string", value: pieces },
+        "tokenizer.ggml.token_type": { type: "array", of: "i32", value: pieces.map(() => 1) },
+        "tokenizer.ggml.scores": { type: "array", of: "f32", value: scores },
+      });
+    const runs = Array.from({ length: count }, (_, i) => "a".repeat(i < 4 ? i + 1 : 4000 + i));
+    const grown = Array.from({ length: 1200 }, (_, i) => "a".repeat(i + 1));
+    const scores = (pieces: readonly string[]) => pieces.map((_, i) => -i);
+    for (const pieces of [runs, grown])
+      expect(await refusal(await spm(pieces, scores(pieces)))).toMatch(/pieces are too long/);
+    const short = grown.slice(0, count);
+    await unpackGguf(await spm(short, scores(short)));
+    await unpackGguf(
+      await spm(
+        short,
+        short.map(() => Number.NaN),
+      ),
+    );
+  });
+
   it("of one part of several says how to join them", async () => {
     const part = await changed({
       "split.count": { type: "u16", value: 3 },
@@ -190,7 +216,7 @@ describe("what is made of a GGUF file", () => {
 
   it("is made once by many at the same time", async () => {
     const path = await changed({});
-    await Promise.all(Array.from({ length: 4 }, () => unpackGguf(path)));
+    await Promise.all(Array.from({ length: 16 }, () => unpackGguf(path)));
     const { folder } = ggufPlace(path);
     expect(readdirSync(folder)).toContain("config.json");
     expect(readdirSync(join(folder, "..")).filter((name) => name.startsWith("."))).toEqual([]);

@@ -91,6 +91,7 @@ export function tokenizerOfGguf(file: GgufFile): TokenizerOfGguf {
           ...common,
           ...sentencePiece(vocab, numbers("ggml.scores", tokens.length), types, {
             prepends: value("ggml.add_space_prefix") !== false,
+            where: file.path,
             unknown: tokens[types.indexOf(tokenType.unknown)] ?? null,
           }),
         };
@@ -137,8 +138,18 @@ function sentencePiece(
   vocab: Readonly<Record<string, number>>,
   scores: readonly number[],
   types: readonly number[],
-  { prepends, unknown }: { readonly prepends: boolean; readonly unknown: string | null },
+  {
+    prepends,
+    unknown,
+    where,
+  }: { readonly prepends: boolean; readonly unknown: string | null; readonly where: string },
 ): JsonObject {
+  const merges = mergesOf(vocab, scores, types);
+  if (!merges) {
+    throw new UserError(
+      `${where}: its tokenizer's pieces are too long to find what each is made of; use the model's own folder (tokenizer.json) in place of the file`,
+    );
+  }
   const replace = { type: "Replace", pattern: { String: " " }, content: "▁" };
   const back = { type: "Replace", pattern: { String: "▁" }, content: " " };
   return {
@@ -158,7 +169,7 @@ function sentencePiece(
     },
     model: {
       ...{ type: "BPE", dropout: null, unk_token: unknown, fuse_unk: true, byte_fallback: true },
-      ...{ ignore_merges: false, vocab, merges: mergesOf(vocab, scores, types) },
+      ...{ ignore_merges: false, vocab, merges },
     },
   };
 }
@@ -166,15 +177,22 @@ function sentencePiece(
 /** Below this no merge of ours makes a piece (publish/gguf-tokenizer.ts). */
 const unmergedScore = -1e6;
 
-/** Every way to make a piece of two, the best pieces first. */
+/** Characters that are looked at, and of pairs found: a hundred times those of the largest public vocabularies. */
+const mostLooked = 2 ** 31;
+const mostFound = 2 ** 26;
+
+/** Every way to make a piece of two, the best pieces first; undefined where there are too many to be told. */
 function mergesOf(
   vocab: Readonly<Record<string, number>>,
   scores: readonly number[],
   types: readonly number[],
-): [string, string][] {
+): [string, string][] | undefined {
+  let [looked, kept] = [0, 0];
   const found: { readonly score: number; readonly id: number; readonly pair: [string, string] }[] = [];
   for (const [piece, id] of Object.entries(vocab)) {
     if (types[id] !== 1 || scores[id]! <= unmergedScore) continue;
+    looked += piece.length ** 2;
+    if (looked > mostLooked || kept > mostFound) return undefined;
     const letters = [...piece];
     const pairs: [string, string][] = [];
     for (let cut = 1, left = ""; cut < letters.length; cut++) {
@@ -183,6 +201,7 @@ function mergesOf(
       if (Object.hasOwn(vocab, left) && Object.hasOwn(vocab, right)) pairs.push([left, right]);
     }
     pairs.sort((a, b) => vocab[a[0]]! - vocab[b[0]]! || vocab[a[1]]! - vocab[b[1]]!);
+    kept += pairs.length * piece.length;
     for (const pair of pairs) found.push({ score: scores[id]!, id, pair });
   }
   return found.sort((a, b) => b.score - a.score || a.id - b.id).map(({ pair }) => pair);

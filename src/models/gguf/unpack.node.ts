@@ -2,14 +2,14 @@
 // tokenizer.json, ...), with a table of where its weights lie (formats/gguf-folder.ts), once for each file, in lowrank's
 // cache. From then on it is opened as any folder is; its weights stay where they are.
 
-import { writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { writeProblem } from "../../formats/atomic-file.ts";
 import { openFile } from "../../formats/disk.ts";
 import { type GgufFile, openGguf } from "../../formats/gguf.ts";
 import { GGUF_TABLE_FILE, type GgufPlace, type GgufTable } from "../../formats/gguf-folder.ts";
 import { ggufPlace } from "../../formats/gguf-place.ts";
-import { stageFolder } from "../../formats/staged-folder.ts";
+import { makeFolder } from "../../formats/make-folder.ts";
 import { UserError } from "../../util/errors.ts";
 import type { DecoderConfig, Json } from "../decoder-config.ts";
 import { embeddingName, headName, type WeightSpec, weightSpecs } from "../decoder-weights.ts";
@@ -38,12 +38,13 @@ export async function unpackGguf(path: string): Promise<void> {
       [GGUF_TABLE_FILE]: table,
     };
     const texts = Object.entries(files).map(([name, value]) => [name, JSON.stringify(value)] as const);
+    const isMade = () => ggufPlace(path).made;
     await putInPlace(folder, texts).catch(async (error: unknown) => {
-      // Another process may have made it meanwhile; and a cache that cannot be written is no reason not to read.
-      if (ggufPlace(path).made) return;
-      if (!(error instanceof UserError) || spare === undefined) throw error;
-      await putInPlace(spare, texts).catch((second: unknown) => {
-        if (!ggufPlace(path).made) throw second instanceof UserError ? error : second;
+      // A cache that cannot be written is no reason not to read.
+      if (isMade()) return;
+      if (spare === undefined) throw error;
+      await putInPlace(spare, texts).catch(() => {
+        if (!isMade()) throw error;
       });
     });
   } finally {
@@ -51,17 +52,17 @@ export async function unpackGguf(path: string): Promise<void> {
   }
 }
 
+/** Whole or not at all. Who comes second finds the same there, so nobody waits for anybody. */
 async function putInPlace(folder: string, texts: readonly (readonly [string, string])[]): Promise<void> {
-  const staged = await stageFolder(folder);
+  let staged: string | undefined;
   try {
-    for (const [name, text] of texts) {
-      await writeFile(join(staged.path, name), text).catch((error: unknown) => {
-        throw writeProblem(error, folder);
-      });
-    }
-    await staged.publish();
-  } finally {
-    await staged.discard();
+    await makeFolder(dirname(folder));
+    staged = await mkdtemp(join(dirname(folder), `.${basename(folder)}.`));
+    for (const [name, text] of texts) await writeFile(join(staged, name), text);
+    await rename(staged, folder);
+  } catch (error) {
+    if (staged !== undefined) await rm(staged, { recursive: true, force: true });
+    throw writeProblem(error, folder);
   }
 }
 
