@@ -25,6 +25,7 @@ import { UsageError, UserError } from "../util/errors.ts";
 import { ggufAdapter } from "./gguf-adapter.ts";
 import type { GgufFileType } from "./gguf-mix.ts";
 import { modelMetadata, modelTensors } from "./gguf-model.ts";
+import { ggufModelName } from "./gguf-name.ts";
 import { type GgufReceipt, ggufReceipt, receiptBounds, receiptProblems } from "./gguf-receipt.ts";
 import { tokenizerMetadata } from "./gguf-tokenizer.ts";
 import { importanceOf } from "./importance.ts";
@@ -154,11 +155,12 @@ async function exportLocked(
       const source = merged ?? base;
       const shape = merged?.config ?? config;
       const type = options.type === "auto" ? storedType(base, weightSpecs(config)[0]!.name) : options.type;
+      const json = await readTokenizerJson(await tokenizerFolder(opened));
       const metadata = new Map([
-        ...modelMetadata(shape, { name, type, warn }),
+        ...modelMetadata(shape, { name: ggufModelName(name, json), type, warn }),
         ...tokenizerMetadata({
           tokenizer,
-          json: await readTokenizerJson(await tokenizerFolder(opened)),
+          json,
           templates: opened.templates,
           vocabularySize: shape.vocabularySize,
           modelConfig: folder.config,
