@@ -14,9 +14,10 @@ export function receiptLines(receipt: GgufReceipt): string[] {
   return [
     `read back: perplexity ${perplexity.toPrecision(5)} on ${tokens} tokens of sample text${source ? `, ${source.perplexityReference.toPrecision(5)} of what it was made of` : ""}`,
     ...(source ? [`  from what it was made of: ${far(source)}${first}`] : []),
-    "absent" in llamaCpp
-      ? `  llama.cpp was not asked: ${llamaCpp.absent}`
-      : `  llama.cpp from our reading: ${far(llamaCpp)}${sameTokens ? "; same tokens" : ""}`,
+    ...("absent" in llamaCpp ? [`  llama.cpp was not asked: ${llamaCpp.absent}`] : []),
+    ...("passed" in llamaCpp
+      ? [`  llama.cpp from our reading: ${far(llamaCpp)}${sameTokens ? "; same tokens" : ""}`]
+      : []),
     ...(chatTemplate === "not compared" || chatTemplate === "none"
       ? []
       : [`  chat template: ${chatTemplate}`]),

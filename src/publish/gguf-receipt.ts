@@ -38,8 +38,8 @@ export interface GgufReceipt {
   /** Of the sample tokens, the first after which another token is likeliest; -1 where there is none. */
   readonly firstDifference?: number;
   readonly chatTemplate: "same" | "none" | "differs" | "not compared";
-  /** llama.cpp against our reading of the file; or why it was not asked. */
-  readonly llamaCpp: Comparison | { readonly absent: string };
+  /** llama.cpp against our reading of the file; or why it was not asked; or why it does not load the file. */
+  readonly llamaCpp: Comparison | { readonly absent: string } | { readonly refused: string };
   /** Whether llama.cpp makes the same tokens of the sample texts. */
   readonly sameTokens?: boolean;
   readonly passed: boolean;
@@ -76,7 +76,7 @@ export async function ggufReceipt(backend: Backend, options: ReceiptOptions): Pr
     ...(llama.sameTokens === undefined ? {} : { sameTokens: llama.sameTokens }),
     passed:
       (source?.comparison.passed ?? true) &&
-      (!("passed" in llama.comparison) || llama.comparison.passed) &&
+      ("passed" in llama.comparison ? llama.comparison.passed : "absent" in llama.comparison) &&
       template !== "differs",
   };
 }
@@ -88,6 +88,7 @@ export function receiptProblems({ source, llamaCpp, chatTemplate, sameTokens }: 
   return [
     ...(source && !source.passed ? [far(source)] : []),
     ...("passed" in llamaCpp && !llamaCpp.passed ? [`llama.cpp: ${far(llamaCpp)}`] : []),
+    ...("refused" in llamaCpp ? [`llama.cpp does not load it: ${llamaCpp.refused}`] : []),
     ...(chatTemplate === "differs" ? ["its chat template is another one"] : []),
     ...(sameTokens === false ? ["llama.cpp makes other tokens of the sample texts"] : []),
   ];
@@ -162,9 +163,12 @@ async function inLlama(
   file: string,
   { samples, logits, textTokens }: Reading,
 ): Promise<{ readonly comparison: GgufReceipt["llamaCpp"]; readonly sameTokens?: boolean }> {
-  const llama = await openInLlama(file, longestSample + 1).catch((error: Error) => {
-    throw new UserError(`${file}: llama.cpp cannot load it: ${error.message}`);
-  });
+  const llama = await openInLlama(file, longestSample + 1).catch((error: Error) => error);
+  if (llama instanceof Error) {
+    // What this machine has no room for says nothing of the file.
+    const comparison = /memory/i.test(llama.message) ? { absent: llama.message } : { refused: llama.message };
+    return { comparison };
+  }
   if (!llama) return { comparison: { absent: "node-llama-cpp is not installed here, nor in LOWRANK_LLAMA" } };
   try {
     const asked = samples.flatMap((ids, s) => {

@@ -29,6 +29,27 @@ afterAll(() => {
   else process.env.LOWRANK_CACHE = cache;
 });
 
+/** A folder with a node-llama-cpp that loads no model. */
+function writeStandIn(folder: string, reason: string): string {
+  const package_ = join(folder, "node_modules", "node-llama-cpp");
+  mkdirSync(package_, { recursive: true });
+  writeFileSync(join(folder, "package.json"), "{}");
+  writeFileSync(
+    join(package_, "package.json"),
+    JSON.stringify({ name: "node-llama-cpp", type: "module", main: "index.js" }),
+  );
+  writeFileSync(
+    join(package_, "index.js"),
+    `export const LlamaLogLevel = {};
+export const getLlama = async () => ({
+  loadModel: async () => { throw new Error(${JSON.stringify(reason)}); },
+  dispose: async () => {},
+});
+`,
+  );
+  return folder;
+}
+
 const plain = { model, adapterOnly: false, modelfile: false, receipt: true } as const;
 
 describe("a GGUF file's receipt", () => {
@@ -56,6 +77,28 @@ describe("a GGUF file's receipt", () => {
     const { receipt } = await exportGguf(backend, { ...far, force: true });
     expect(receipt).toMatchObject({ passed: false });
     expect(existsSync(out)).toBe(true);
+  });
+
+  it("does not pass a file that llama.cpp does not load, but for want of memory", async () => {
+    const place = process.env.LOWRANK_LLAMA;
+    const out = join(root, "not-loaded.gguf");
+    const tried = { ...plain, out, type: "q8_0" } as const;
+    try {
+      process.env.LOWRANK_LLAMA = writeStandIn(join(root, "llama-a"), "unknown model architecture");
+      await expect(exportGguf(backend, tried)).rejects.toThrow(
+        /not written.*llama\.cpp does not load it: unknown model architecture/,
+      );
+      expect(existsSync(out)).toBe(false);
+      const { receipt } = await exportGguf(backend, { ...tried, force: true });
+      expect(receipt).toMatchObject({ passed: false, llamaCpp: { refused: "unknown model architecture" } });
+      process.env.LOWRANK_LLAMA = writeStandIn(join(root, "llama-b"), "insufficient memory");
+      expect(await ggufReceipt(backend, { file: out })).toMatchObject({
+        ...{ passed: true, llamaCpp: { absent: "insufficient memory" } },
+      });
+    } finally {
+      if (place === undefined) delete process.env.LOWRANK_LLAMA;
+      else process.env.LOWRANK_LLAMA = place;
+    }
   });
 
   it("leaves nothing of the file under the name that it was read back by", async () => {
