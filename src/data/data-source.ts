@@ -5,7 +5,7 @@
 //   rows.jsonl:weight=2,limit=500           options after the first colon that an option's name and "=" follow
 //   { path: rows.jsonl, weight: 2 }         the same in YAML
 
-import { nearestName, shownValue, UsageError } from "../util/errors.ts";
+import { nearestName, shownValue, UsageError, UserError } from "../util/errors.ts";
 import type { TrainOn } from "./render.ts";
 import type { Row } from "./row.ts";
 
@@ -170,4 +170,18 @@ export function renamed({ id, value }: Row, columns: Readonly<Record<string, str
     Object.hasOwn(value, own) ? [[key, value[own]] as const] : [],
   );
   return { id, value: Object.fromEntries([...moved, ...kept]) };
+}
+
+/** Reads a row under its own names. UserError of a row that cannot be read tells of columns that it has not. */
+export function readRenamed<T>(row: Row, columns: DataSource["columns"], read: (row: Row) => T): T {
+  if (columns === undefined) return read(row);
+  try {
+    return read(renamed(row, columns));
+  } catch (error) {
+    const missing = Object.entries(columns).filter(([, own]) => !Object.hasOwn(row.value, own));
+    if (!(error instanceof UserError) || missing.length === 0) throw error;
+    const named = missing.map(([key, own]) => `columns.${key}=${own}`).join(", ");
+    const keys = Object.keys(row.value).slice(0, 12).join(", ");
+    throw new UserError(`${error.message.replace(/\.$/, "")}. ${named}: the row has no such key; it has ${keys}.`);
+  }
 }

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { UserError } from "../util/errors.ts";
-import { renamed } from "./data-source.ts";
+import { readRenamed } from "./data-source.ts";
 import type { Dataset, DatasetReport } from "./dataset-report.ts";
 import { ExampleReader, type ExampleRow, eachRated } from "./index.ts";
 import { type DataFile, openDataFile } from "./read-rows.node.ts";
@@ -80,7 +80,7 @@ async function build(
     for (const row of piece) {
       if (read === limit) break;
       if (read++ % 256 === 0) options.onProgress?.(read - 1);
-      const example = reader.read(columns ? renamed(row, columns) : row);
+      const example = readRenamed(row, columns, (each) => reader.read(each));
       if (reader.splitsPairs) held.push(example);
       else push(samples, builder.add(example));
     }

@@ -4,7 +4,7 @@
 
 import { UserError } from "../util/errors.ts";
 import { mayHoldTurns, readConversation, withSystem } from "./conversation.ts";
-import { renamed } from "./data-source.ts";
+import { readRenamed } from "./data-source.ts";
 import type { DatasetReport, OverLength } from "./dataset-report.ts";
 import { formatOf } from "./index.ts";
 import { openDataFile } from "./read-rows.node.ts";
@@ -42,7 +42,7 @@ export async function loadPrompts(path: string, options: PromptOptions): Promise
   const all: PromptRow[] = [];
   for await (const piece of file.rows()) {
     for (const row of piece.slice(0, limit - all.length))
-      all.push(promptOf(columns ? renamed(row, columns) : row, options));
+      all.push(readRenamed(row, columns, (each) => promptOf(each, options)));
     if (all.length >= limit) break;
   }
   const { sequenceLength, maxNewTokens, overLength } = options;

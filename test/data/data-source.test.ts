@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { dataName, readDataChoice, renamed, sourcesOf } from "../../src/data/data-source.ts";
+import { dataName, readDataChoice, readRenamed, renamed, sourcesOf } from "../../src/data/data-source.ts";
+import { ExampleReader } from "../../src/data/index.ts";
 import { UsageError } from "../../src/util/errors.ts";
 
 const read = (given: unknown) => readDataChoice(given, "--data");
@@ -71,4 +72,14 @@ it("columns stand for the keys that are read, and what they hide is gone", () =>
     value: { prompt: "1", completion: "2", more: 3 },
   });
   expect(renamed(row, { prompt: "none" }).value).toEqual({ q: "1", a: "2", more: 3 });
+});
+
+it("a row that cannot be read tells which columns it has not", () => {
+  const row = { id: { file: "a.csv", line: 1, unit: "row" as const }, value: { question: "1", reply: "2" } };
+  const reader = new ExampleReader();
+  const read = (columns: Record<string, string>) => readRenamed(row, columns, (each) => reader.read(each));
+  expect(read({ prompt: "question", completion: "reply" }).example).toMatchObject({ kind: "completion" });
+  expect(() => read({ prompt: "questoin", completion: "reply" })).toThrow(
+    /a\.csv row 1: expected .*columns\.prompt=questoin: the row has no such key; it has question, reply\./,
+  );
 });
