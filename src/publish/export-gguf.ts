@@ -4,7 +4,7 @@
 import { realpath, rename, rm, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Backend } from "../backend/backend.ts";
-import { writeFileAtomic, writeProblem } from "../formats/atomic-file.ts";
+import { removeLeftovers, writeFileAtomic, writeProblem } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
 import { ggufPlace } from "../formats/gguf-place.ts";
 import { writeGguf } from "../formats/gguf-writer.ts";
@@ -182,6 +182,8 @@ async function exportLocked(
             );
       const tensors = modelTensors(shape, source, type, importance);
       const checked = `${out.replace(/\.gguf$/i, "")}.unchecked.gguf`;
+      // What an export that was killed left of the file to check.
+      await removeLeftovers(checked).catch(() => {});
       await writeGguf(options.receipt ? checked : out, metadata, tensors);
       const receipt = options.receipt ? await checkedFile(backend, checked, options, type, warn) : undefined;
       report = { out, kind: "model", type, tensors: tensors.length, ...(receipt ? { receipt } : {}) };

@@ -106,10 +106,14 @@ describe("a GGUF file's receipt", () => {
     process.env.LOWRANK_CACHE = join(root, "receipts");
     try {
       const out = join(root, "kept.gguf");
+      // Of one that was killed while it wrote.
+      const killed = join(root, ".kept.unchecked.gguf.1-0123abcd.tmp");
+      writeFileSync(killed, "half");
       await exportGguf(backend, { ...plain, out, type: "q8_0" });
       const far = { ...plain, out, type: "q4_0", receiptBound: 1e-6 } as const;
       await expect(exportGguf(backend, far)).rejects.toThrow(/not written/);
       expect(readdirSync(join(root, "receipts", "gguf"))).toEqual([]);
+      expect(existsSync(killed)).toBe(false);
     } finally {
       process.env.LOWRANK_CACHE = cache;
     }
