@@ -182,6 +182,8 @@ export function readRenamed<T>(row: Row, columns: DataSource["columns"], read: (
     if (!(error instanceof UserError) || missing.length === 0) throw error;
     const named = missing.map(([key, own]) => `columns.${key}=${own}`).join(", ");
     const keys = Object.keys(row.value).slice(0, 12).join(", ");
-    throw new UserError(`${error.message.replace(/\.$/, "")}. ${named}: the row has no such key; it has ${keys}.`);
+    throw new UserError(
+      `${error.message.replace(/\.$/, "")}. ${named}: the row has no such key; it has ${keys}.`,
+    );
   }
 }
