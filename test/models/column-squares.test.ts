@@ -74,6 +74,10 @@ describe("sums of squares of columns", () => {
     for (const layer of layers) {
       const gateUp = found.get(layer)!;
       const named = (router: string) => found.get(layer.replace(/experts\.gate_up_proj$/, router));
+      const down = found.get(layer.replace("gate_up_proj", "down_proj"))!;
+      expect([...down.counts]).toEqual([...gateUp.counts]);
+      // Gemma 4's router sees the token through a norm of its own.
+      if (name.startsWith("gemma4")) continue;
       const router = (named("gate") ?? named("router"))!;
       const width = router.sums.length;
       const perToken = gateUp.counts.reduce((sum, count) => sum + count, 0) / router.counts[0]!;
@@ -83,8 +87,6 @@ describe("sums of squares of columns", () => {
         for (let e = 0; e < gateUp.counts.length; e++) all += gateUp.sums[e * width + i]!;
         expect(all / (perToken * sum)).toBeCloseTo(1, 4);
       }
-      const down = found.get(layer.replace("gate_up_proj", "down_proj"))!;
-      expect([...down.counts]).toEqual([...gateUp.counts]);
     }
   });
 });
