@@ -37,5 +37,6 @@ export const checkDefinition: OptionsDefinition<CheckOptions> = defineOptions({
     "lowrank check --model tiny --data rows.jsonl",
     "lowrank check train.yaml --eval-data test.jsonl --json",
     "lowrank check train.yaml --find-learning-rate",
+    "lowrank check first.gguf --model tiny --adapter runs/first",
   ],
 });
