@@ -27,6 +27,7 @@ const ORDER = [
   ["compare"],
   ["serve"],
   ["library"],
+  ["ui"],
   ["cli"],
 ];
 
@@ -53,11 +54,11 @@ const PRIVILEGES = [
     what: "use Node's own modules",
     pattern: /(?:from|import|import\(|require\()\s*"node:/,
     // Rooms at the edges, and elsewhere the files that say so in their names: all else also runs in a browser.
-    where: /^(formats|publish|memory|measure|train|plan|compare|serve|library|cli)\/|\.node\.ts$/,
+    where: /^(formats|publish|memory|measure|train|plan|compare|serve|library|ui|cli)\/|\.node\.ts$/,
   },
 ];
-/** serve/ listens on loopback: it answers, and calls nobody. */
-const SERVER_MODULES = /^serve\//;
+/** serve/ and ui/ listen on loopback: they answer, and call nobody. */
+const SERVER_MODULES = /^(serve|ui)\//;
 
 /** Written by tools/embed-wgsl.mjs. */
 const GENERATED = "backend/webgpu/shaders.ts";
