@@ -10,14 +10,12 @@ import { trainDefinition } from "../config/train-options.ts";
 import type { Collective } from "../distributed/collective.ts";
 import { joinRanks } from "../distributed/join.node.ts";
 import { makeFolder } from "../formats/make-folder.ts";
-import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
 import { FOLDER_LOCK, lockPlace } from "../formats/place-lock.ts";
 import { meanOf } from "../metrics/text-metric.ts";
-import { adaptableLayers, allLinear } from "../models/adaptable-layers.ts";
-import { lastParts, parseTargets } from "../models/target-names.ts";
-import { readShape } from "../plan/shape.ts";
+
 import type { TrainEvent } from "../train/events.ts";
 import { DivergedError, UserError } from "../util/errors.ts";
+import { largestRankOf, methodsOfBase } from "./base-model.ts";
 import { searchKeep } from "./keep.ts";
 import { type Searched, type SearchOptions, searchLearningRate } from "./learning-rate.ts";
 import {
@@ -118,9 +116,10 @@ export class Comparing {
   async run(): Promise<Comparison> {
     const { options } = this;
     this.largestRank = await largestRankOf(options);
+    const methods = await methodsOfBase(options, this.hooks.tell);
     await this.addBase();
     this.tellLeftOut();
-    for (const variant of variantsOf(options))
+    for (const variant of variantsOf({ ...options, methods }))
       if (!(await this.addTuned(variant))) return this.result("interrupted");
     if (options.keep === undefined) return this.result("done");
     const keep = await searchKeep(this, options.keep);
@@ -369,18 +368,6 @@ function allDiverged(variant: Variant, { tried }: Searched<TrainedRun>): UserErr
   return new UserError(
     `${variantName(variant)}: every learning rate tried diverged (${rates}); give lower ones with ${flag}`,
   );
-}
-
-async function largestRankOf({ model, targets }: CompareOptions): Promise<number> {
-  const { config } = await readShape(model);
-  const asked = parseTargets(targets, lastParts(adaptableLayers(config).map(({ name }) => name)));
-  const layers = (asked === "all-linear" ? allLinear : adaptableLayers)(config);
-  const names = layers.map(({ name }) => name);
-  const matched = matchTargets(newAdapterConfig({ rank: 1, alpha: 1, targets: asked }), names);
-  const sides = layers
-    .filter(({ name }) => matched.has(name))
-    .map(({ inputs, outputs }) => Math.min(inputs, outputs));
-  return Math.min(...sides);
 }
 
 const order: readonly Method[] = ["full", "lora", "qlora"];

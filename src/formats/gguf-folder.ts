@@ -34,6 +34,10 @@ export interface GgufPlace {
   readonly interleaved?: { readonly rows: number; readonly headWidth: number };
   /** What the file has added to it. */
   readonly shift?: number;
+  /** Stretches of `width` columns of each row in the order in which the file has them, by their places in the weight. */
+  readonly columns?: { readonly width: number; readonly order: readonly number[] };
+  /** The file holds -exp of it. */
+  readonly decays?: boolean;
 }
 
 /** gguf.json. */
@@ -112,7 +116,7 @@ class GgufAsFolder implements GgufModelFolder {
       const tensors = place.parts.map((part) => this.tensorOf(place, part));
       const types = new Set(tensors.map(({ type }) => type));
       const type = types.size === 1 ? tensors[0]!.type : undefined;
-      const isFloat = type !== undefined && type in floats && !place.shift;
+      const isFloat = type !== undefined && type in floats && !isChanged(place);
       const dtype = isFloat ? floats[type as keyof typeof floats] : "F32";
       const sizeBytes = elementCount(place.shape) * (dtype === "F32" ? 4 : 2);
       const { offset } = tensors[0]!;
@@ -127,7 +131,7 @@ class GgufAsFolder implements GgufModelFolder {
 
   typeOf(name: string): GgufTensorType | undefined {
     const weight = this.weights.get(name);
-    return weight?.place.shift ? undefined : weight?.type;
+    return weight && isChanged(weight.place) ? undefined : weight?.type;
   }
 
   storedName(name: string): string {
@@ -165,7 +169,7 @@ class GgufAsFolder implements GgufModelFolder {
 
   async readBlocks(name: string, begin = 0, end?: number): Promise<GgufBlocks | undefined> {
     const { place, type } = this.weight(name);
-    if (type === undefined || place.shift) return undefined;
+    if (type === undefined || isChanged(place)) return undefined;
     const all = elementCount(place.shape) / place.width;
     const stretches = await this.rows(name, begin, end ?? all);
     const bytes = new Uint8Array(stretches.reduce((sum, stretch) => sum + stretch.bytes.length, 0));
@@ -199,12 +203,14 @@ class GgufAsFolder implements GgufModelFolder {
   }
 
   private decoded(
-    { shift }: GgufPlace,
+    { shift, columns, decays, width }: GgufPlace,
     type: GgufTensorType,
     bytes: Uint8Array<ArrayBuffer>,
   ): Uint8Array<ArrayBuffer> {
-    const values = decodeGguf(bytes, type);
+    let values = decodeGguf(bytes, type);
     if (shift) for (let i = 0; i < values.length; i++) values[i]! -= shift;
+    if (decays) values = values.map((value) => Math.log(-value));
+    if (columns) values = putBack(values, columns, width);
     return encodeFrom(values, "f32" satisfies DType) as Uint8Array<ArrayBuffer>;
   }
 
@@ -262,6 +268,25 @@ class GgufAsFolder implements GgufModelFolder {
   }
 }
 
+/** Whether the file has other numbers than the weight, or the same elsewhere in a row. */
+const isChanged = ({ shift, columns, decays }: GgufPlace) =>
+  Boolean(shift) || columns !== undefined || Boolean(decays);
+
+/** Whole rows with their columns where the weight has them. */
+function putBack(
+  values: Float32Array,
+  { width, order }: NonNullable<GgufPlace["columns"]>,
+  rowWidth: number,
+): Float32Array {
+  const out = new Float32Array(values.length);
+  for (let row = 0; row < values.length; row += rowWidth)
+    for (const [i, place] of order.entries()) {
+      const from = row + i * width;
+      out.set(values.subarray(from, from + width), row + place * width);
+    }
+  return out;
+}
+
 /** Stretches of several parts take turns (an expert's gate, its up): by the rows at which they begin. */
 function inOrderOfRows(
   stretches: readonly GgufBlocks[],
@@ -269,7 +294,7 @@ function inOrderOfRows(
   begin: number,
   end: number,
 ): GgufBlocks[] {
-  if (parts.length === 1) return [...stretches];
+  if (parts.length === 1 && parts[0]!.rows.length === 1) return [...stretches];
   const starts = parts
     .flatMap(({ rows }) => rows.map(([first, last]) => ({ first, last })))
     .filter(({ first, last }) => Math.max(begin, first) < Math.min(end, last))

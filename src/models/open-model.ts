@@ -2,6 +2,7 @@
 // What train, eval, generate and bench share. Tokenizers and folders are opened by formats/ and text/.
 
 import type { Backend } from "../backend/backend.ts";
+import { parseQuantizationConfig } from "../formats/bnb-config.ts";
 import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
 import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
 import { fromSafetensorsDType } from "../formats/safetensors.ts";
@@ -119,19 +120,24 @@ export async function openModel(
 /** A model folder as a source of weights for a device, those in 4 bits or in blocks as they are. */
 export function deviceSource(backend: Backend, folder: ModelFolder, options: LoadOptions = {}): WeightSource {
   const quantized = storedIn4Bits(backend, folder) ?? storedInBlocks(backend, folder);
-  const inMxfp4 = [...(folder.stacks?.values() ?? [])].some(({ form }) => form === "mxfp4");
-  if (options.train && inMxfp4) {
-    throw new UserError(
-      `${folder.path}: its experts are in MXFP4, 4 bits which full fine-tuning cannot train. --method lora and --method qlora leave them as they are and train adapters, of the experts too with --targets experts; to train every weight, give it the model in 16 bits (transformers' Mxfp4Config(dequantize=True) and save_pretrained)`,
-    );
-  }
-  if (options.train && (quantized || hasBlocks(folder))) {
-    throw new UserError(
-      `${folder.path}: the weights are quantised, which full fine-tuning cannot train; use --method lora or qlora, or the unquantised model`,
-    );
-  }
+  const why = options.train ? whyNotTrained(folder) : undefined;
+  if (why !== undefined) throw new UserError(why);
   // Beside gpt-oss' experts its file can hold nothing in 4 bits.
-  return { ...folderSource(folder), quantized, quantizesRest: inMxfp4 };
+  return { ...folderSource(folder), quantized, quantizesRest: isInMxfp4(folder) };
+}
+
+const isInMxfp4 = ({ stacks }: ModelFolder) =>
+  [...(stacks?.values() ?? [])].some(({ form }) => form === "mxfp4");
+
+/** Why full fine-tuning cannot have this folder's weights; undefined where it can. */
+export function whyNotTrained(folder: ModelFolder): string | undefined {
+  if (isInMxfp4(folder)) {
+    return `${folder.path}: its experts are in MXFP4, 4 bits which full fine-tuning cannot train. --method lora and --method qlora leave them as they are and train adapters, of the experts too with --targets experts; to train every weight, give it the model in 16 bits (transformers' Mxfp4Config(dequantize=True) and save_pretrained)`;
+  }
+  if (parseQuantizationConfig(folder.config, `${folder.path}/config.json`) || hasBlocks(folder)) {
+    return `${folder.path}: the weights are quantised, which full fine-tuning cannot train; use --method lora or qlora, or the unquantised model`;
+  }
+  return undefined;
 }
 
 /** A model folder as a source of its dense weights. */

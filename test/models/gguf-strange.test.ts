@@ -116,7 +116,12 @@ describe("a GGUF file's metadata", () => {
 
   it("may be of any type and size under any key: it is read or refused", async () => {
     const file = await openGguf(await openFile(whole));
-    const keys = [...file.metadata.keys(), "llama.expert_count", "llama.rope.scaling.factor"];
+    const keys = [
+      ...file.metadata.keys(),
+      "llama.nextn_predict_layers",
+      "llama.expert_count",
+      "llama.rope.scaling.factor",
+    ];
     await file.close();
     for (const key of keys) {
       for (const value of hostile) {
@@ -129,7 +134,7 @@ describe("a GGUF file's metadata", () => {
     }
   });
 
-  it.each(["llama", "gemma2", "gemma3", "gpt-oss"])(
+  it.each(["llama", "gemma2", "gemma3", "gemma4", "lfm2", "exaone4", "qwen35", "gpt-oss"])(
     "has as many layers of %s as it has tensors at most",
     async (of) => {
       const file = await openGguf(await openFile(whole));
@@ -145,6 +150,11 @@ describe("a GGUF file's metadata", () => {
       expect(await refusal(path)).toMatch(/block_count is 4294967295; expected a whole number of layers/);
     },
   );
+
+  it("may name an architecture that is not read, and is refused by its name", async () => {
+    const path = await changed({ "general.architecture": { type: "string", value: "bert" } });
+    expect(await refusal(path)).toMatch(/architecture "bert" cannot be a base; supported are llama/);
+  });
 
   it("that makes no configuration is refused by the file's name", async () => {
     expect(await refusal(await changed({ "llama.embedding_length": u32(2 ** 30) }))).toMatch(

@@ -7,6 +7,7 @@ import { expect, it } from "vitest";
 import { openReference } from "../../src/backend/reference.ts";
 import { openFile } from "../../src/formats/disk.ts";
 import { openGguf } from "../../src/formats/gguf.ts";
+import { tokenizerOfGguf } from "../../src/models/gguf/tokenizer.ts";
 import { exportGguf } from "../../src/publish/export-gguf.ts";
 import { Tokenizer } from "../../src/text/tokenizer.ts";
 import { writeFamily } from "./families.ts";
@@ -75,6 +76,28 @@ it("is written with llama.cpp's name for it, its merges, and thoughts' tokens sh
   expect(special.map((_, id) => types[id])).toEqual([3, 3, 3, 4, 4]);
   expect(types[special.length]).toBe(6);
   await file.close();
+});
+
+it("comes back from the file with the same ids", async () => {
+  const { out, tokenizer } = await exported();
+  const file = await openGguf(await openFile(out));
+  const read = tokenizerOfGguf(file);
+  await file.close();
+  const back = new Tokenizer({
+    name: "back",
+    tokenizer: read.tokenizer as never,
+    tokenizerConfig: read.tokenizerConfig as never,
+  });
+  for (const text of [
+    "the cat and the hat",
+    " and  the\n\nthe, Tom.",
+    "Zürich ☃ the\n",
+    "   the",
+    "<|turn>the<eos>",
+  ]) {
+    expect([...back.encode(text)], text).toEqual([...tokenizer.encode(text)]);
+    expect(back.decode(back.encode(text)), text).toBe(tokenizer.decode(tokenizer.encode(text)));
+  }
 });
 
 it.skipIf(!llama.present)(`gives llama.cpp's ids (${llama.reason})`, async () => {

@@ -62,22 +62,36 @@ export function orderRows(
   return out;
 }
 
-/** The same for columns: those of the projection behind the heads. `values` are whole rows. */
-export function orderColumns(config: DecoderConfig, spec: WeightSpec, values: Float32Array): Float32Array {
+/** Stretches of columns in the order in which a file has them: those of the projection behind the heads; undefined where all stay. */
+export function columnOrder(
+  config: DecoderConfig,
+  spec: WeightSpec,
+): { readonly width: number; readonly order: readonly number[] } | undefined {
   const delta = deltaOf(config, spec);
-  if (!delta || spec.part !== "out" || delta.keyHeads === delta.valueHeads) return values;
-  const { valueHeads, valueWidth } = delta;
-  const width = valueHeads * valueWidth;
+  if (!delta || spec.part !== "out" || delta.keyHeads === delta.valueHeads) return undefined;
+  const order = Array.from({ length: delta.valueHeads }, (_, i) => headAt(delta, i));
+  return { width: delta.valueWidth, order };
+}
+
+/** Columns in that order. `values` are whole rows. */
+export function orderColumns(config: DecoderConfig, spec: WeightSpec, values: Float32Array): Float32Array {
+  const columns = columnOrder(config, spec);
+  if (!columns) return values;
+  const { width, order } = columns;
+  const rowWidth = width * order.length;
   const out = new Float32Array(values.length);
-  for (let row = 0; row < values.length; row += width)
-    for (let i = 0; i < valueHeads; i++) {
-      const from = row + headAt(delta, i) * valueWidth;
-      out.set(values.subarray(from, from + valueWidth), row + i * valueWidth);
+  for (let row = 0; row < values.length; row += rowWidth)
+    for (const [i, place] of order.entries()) {
+      const from = row + place * width;
+      out.set(values.subarray(from, from + width), row + i * width);
     }
   return out;
 }
 
+/** Whether a file has -exp of a weight in its place. */
+export const isDecay = ({ part }: WeightSpec) => part === "logDecay";
+
 /** A weight's numbers as a file has them. */
 export function transformed(spec: WeightSpec, values: Float32Array): Float32Array {
-  return spec.part === "logDecay" ? values.map((value) => -Math.exp(value)) : values;
+  return isDecay(spec) ? values.map((value) => -Math.exp(value)) : values;
 }

@@ -1,5 +1,6 @@
-// tokenizer.json and tokenizer_config.json of a GGUF file's metadata: the inverse of publish/gguf-tokenizer.ts. Two kinds:
-// "gpt2", byte-level BPE with its merges, and "llama", SentencePiece's pieces whose scores give the merges.
+// tokenizer.json and tokenizer_config.json of a GGUF file's metadata: the inverse of publish/gguf-tokenizer.ts. Three kinds:
+// "gpt2", byte-level BPE with its merges, "llama", SentencePiece's pieces whose scores give the merges, and "gemma4", such
+// pieces with their merges.
 
 import { type GgufFile, ggufText } from "../../formats/gguf.ts";
 import type { JsonObject } from "../../formats/json.ts";
@@ -22,11 +23,11 @@ export function tokenizerOfGguf(file: GgufFile): TokenizerOfGguf {
     throw new UserError(`${file.path}: ${message}`);
   };
   const kind = value("ggml.model");
-  if (kind !== "gpt2" && kind !== "llama") {
+  if (kind !== "gpt2" && kind !== "llama" && kind !== "gemma4") {
     fail(
       kind === undefined
         ? "it holds no tokenizer; use the model's own folder"
-        : `its tokenizer is of kind ${ggufText(kind)}; supported are gpt2 (byte-level BPE) and llama (SentencePiece)`,
+        : `its tokenizer is of kind ${ggufText(kind)}; supported are gpt2 (byte-level BPE), llama (SentencePiece) and gemma4 (BPE that falls back to bytes)`,
     );
   }
   const texts = (key: string): readonly string[] => {
@@ -81,6 +82,17 @@ export function tokenizerOfGguf(file: GgufFile): TokenizerOfGguf {
         : {},
     },
   };
+  /** As the file has them, or as pieces' scores give them. */
+  const merges = () => {
+    if (kind === "gemma4") return texts("ggml.merges").map((merge) => merge.split(" "));
+    const found = mergesOf(vocab, numbers("ggml.scores", tokens.length), types);
+    return (
+      found ??
+      fail(
+        "its tokenizer's pieces are too long to find what each is made of; use the model's own folder (tokenizer.json) in place of the file",
+      )
+    );
+  };
   const tokenizer: JsonObject =
     kind === "gpt2"
       ? {
@@ -89,9 +101,8 @@ export function tokenizerOfGguf(file: GgufFile): TokenizerOfGguf {
         }
       : {
           ...common,
-          ...sentencePiece(vocab, numbers("ggml.scores", tokens.length), types, {
-            prepends: value("ggml.add_space_prefix") !== false,
-            where: file.path,
+          ...sentencePiece(vocab, merges(), {
+            prepends: value("ggml.add_space_prefix") !== false && kind === "llama",
             unknown: tokens[types.indexOf(tokenType.unknown)] ?? null,
           }),
         };
@@ -136,20 +147,9 @@ function byteLevel(vocab: JsonObject, merges: readonly string[], pre: string, wh
 
 function sentencePiece(
   vocab: Readonly<Record<string, number>>,
-  scores: readonly number[],
-  types: readonly number[],
-  {
-    prepends,
-    unknown,
-    where,
-  }: { readonly prepends: boolean; readonly unknown: string | null; readonly where: string },
+  merges: readonly (readonly string[])[],
+  { prepends, unknown }: { readonly prepends: boolean; readonly unknown: string | null },
 ): JsonObject {
-  const merges = mergesOf(vocab, scores, types);
-  if (!merges) {
-    throw new UserError(
-      `${where}: its tokenizer's pieces are too long to find what each is made of; use the model's own folder (tokenizer.json) in place of the file`,
-    );
-  }
   const replace = { type: "Replace", pattern: { String: " " }, content: "▁" };
   const back = { type: "Replace", pattern: { String: "▁" }, content: " " };
   return {

@@ -15,7 +15,8 @@ import type { DecoderConfig, Json } from "../decoder-config.ts";
 import { embeddingName, headName, type WeightSpec, weightSpecs } from "../decoder-weights.ts";
 import { readModelConfig } from "../index.ts";
 import { configOfGguf } from "./config.ts";
-import { ggufName, ggufPieces, interleavedRows, rowWidth } from "./names.ts";
+import { columnOrder, isDecay, rowRanges } from "./delta.ts";
+import { type GgufPiece, ggufName, ggufPieces, interleavedRows, rowWidth } from "./names.ts";
 import { tokenizerOfGguf } from "./tokenizer.ts";
 
 /** Makes the folder of a GGUF file where it is not there yet. UserError for what cannot be a base. */
@@ -85,26 +86,46 @@ function placesOf(file: GgufFile, config: DecoderConfig): GgufPlace[] {
     // What a checkpoint may leave out (a bias) is left out of the file as well, and missing ones are told when loading.
     if (pieces.every(({ name }) => !file.tensors.has(name))) return [];
     const interleaved = interleavedRows(config, spec);
+    const columns = columnOrder(config, spec);
     return [
       {
         ...{ name: spec.name, shape: spec.shape, width: rowWidth(spec) },
         parts: pieces.map(({ name, rows }) => ({
           tensor: name,
-          rows: rows.map(({ begin, end }) => [begin, end] as const),
+          rows: stretches(config, spec, rows).map(({ begin, end }) => [begin, end] as const),
         })),
         ...(interleaved.rows > 0 ? { interleaved } : {}),
         ...(spec.shifted && config.normShift !== 0 ? { shift: config.normShift } : {}),
+        ...(columns ? { columns } : {}),
+        ...(isDecay(spec) ? { decays: true } : {}),
       },
     ];
   });
   known.add(`${ggufName(config, headSpec(config))}`);
-  const strange = [...file.tensors.keys()].filter((name) => !known.has(name) && !/^rope_/.test(name));
+  const { metadata } = file;
+  const guesses = metadata.has(`${metadata.get("general.architecture")?.value}.nextn_predict_layers`);
+  const strange = [...file.tensors.keys()].filter(
+    (name) => !known.has(name) && !/^rope_/.test(name) && !(guesses && isBeyond(name, config.layers.length)),
+  );
   if (strange.length > 0) {
     throw new UserError(
       `${file.path}: ${strange.length} tensors have no place in a ${config.modelType} model: ${strange.slice(0, 3).join(", ")}; it is of a variant that is not read from GGUF`,
     );
   }
   return places;
+}
+
+/** Rows of a tensor in the file's order: those of a whole weight may be heads in another. */
+function stretches(config: DecoderConfig, spec: WeightSpec, rows: GgufPiece["rows"]): GgufPiece["rows"] {
+  const [first] = rows;
+  const whole = rows.length === 1 && first!.begin === 0 && first!.end === spec.shape[0];
+  return whole ? rowRanges(config, spec) : rows;
+}
+
+/** Layers that guess further tokens lie behind the model's own. */
+function isBeyond(name: string, layers: number): boolean {
+  const layer = /^blk\.(\d+)\./.exec(name)?.[1];
+  return layer !== undefined && Number(layer) >= layers;
 }
 
 function headSpec(config: DecoderConfig): WeightSpec {
