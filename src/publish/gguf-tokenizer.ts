@@ -42,9 +42,11 @@ type Metadata = Map<string, GgufValue>;
 export function tokenizerMetadata(given: TokenizerToExport): Metadata {
   const { tokenizer, json, vocabularySize } = given;
   const model = isJsonObject(json.model) ? json.model : {};
-  if (model.type !== "BPE" || !isJsonObject(model.vocab)) {
+  // Files of older tokenizers (GPT-2's) name no type: with merges it is this one.
+  const type = model.type ?? (Array.isArray(model.merges) ? "BPE" : undefined);
+  if (type !== "BPE" || !isJsonObject(model.vocab)) {
     throw new UserError(
-      `${tokenizer.name}: tokenizer.json holds a ${JSON.stringify(model.type)} model; only BPE tokenizers can be exported to GGUF`,
+      `${tokenizer.name}: tokenizer.json holds ${type === undefined ? "no model of a known kind" : `a ${JSON.stringify(type)} model`}; only BPE tokenizers can be exported to GGUF`,
     );
   }
   const vocabulary = readVocabulary(given, model.vocab);
