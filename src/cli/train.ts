@@ -1,6 +1,7 @@
 // `lowrank train`: starts the run on its own thread, tells its events, and ends with where things lie and what to do
 // next. First Ctrl-C: finish the step and save; second: stop at once. Not here: training (train/run.ts).
 
+import { basename, dirname, resolve } from "node:path";
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
 import { sourcesOf } from "../data/data-source.ts";
 import type {
@@ -19,7 +20,8 @@ import type { Point } from "./plot.ts";
 import { type Progress, trackProgress } from "./progress.ts";
 import { onRanks } from "./ranks.ts";
 import { onStop } from "./signals.ts";
-import { type ExitCode, exitCodes, exitNow, type Terminal } from "./terminal.ts";
+import { describeError, type ExitCode, exitCodes, exitNow, type Terminal } from "./terminal.ts";
+import type { OpenPage } from "./ui.ts";
 
 export const command = defineCommand(trainDefinition, (options, terminal) =>
   onRanks(options, terminal, (own) => trainAndTell(options, own)),
@@ -32,15 +34,39 @@ export async function trainAndTell(
   engine?: string,
 ): Promise<ExitCode> {
   const losses: Point[] = [];
-  const run = startTraining(options, eventTeller(terminal, losses), engine);
+  const run = startTraining(options, eventTeller(terminal, losses), engine, {
+    onRequest: (request) => terminal.note(requestText[request]),
+  });
   const stopListening = interruptOnSignals(run, terminal);
-  const summary = await run.finished.finally(() => {
+  const page = options.ui ? pageBeside(options, terminal) : undefined;
+  const summary = await run.finished.finally(async () => {
     stopListening();
     terminal.status("");
+    await (await page)?.close();
   });
   if (terminal.json) terminal.document(summary);
   else await tellSummary(options, summary, losses, terminal);
   return summary.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
+}
+
+/** That the page cannot be opened is no reason not to train. */
+async function pageBeside(options: TrainOptions, terminal: Terminal): Promise<OpenPage | undefined> {
+  const { openPage } = await import("./ui.ts");
+  const out = resolve(options.out);
+  try {
+    const page = await openPage(
+      {
+        ...{ folder: dirname(out), beside: basename(out), host: "127.0.0.1", port: options.uiPort },
+        ...{ apiKey: undefined, read: undefined },
+      },
+      terminal,
+    );
+    terminal.note(`page: ${page.address}`);
+    return page;
+  } catch (error) {
+    terminal.warn(`no page: ${describeError(error).message}`);
+    return undefined;
+  }
 }
 
 function interruptOnSignals(run: TrainingRun, terminal: Terminal): () => void {
@@ -50,6 +76,11 @@ function interruptOnSignals(run: TrainingRun, terminal: Terminal): () => void {
   };
   return onStop(first, () => exitNow(exitCodes.interrupted));
 }
+
+const requestText = {
+  pause: "Asked to pause: finishing this step and saving.",
+  end: "Asked to end: this step is the run's last.",
+} as const;
 
 /** Tells each event on stderr, and collects the losses for the plot. */
 export function eventTeller(terminal: Terminal, losses: Point[]): (event: TrainEvent) => void {
@@ -123,11 +154,19 @@ function rolloutLines({
 }
 
 function evaluationLine(event: EvalEvent): string {
-  const { step, loss, perplexity, best, averagedCheckpoints, type: _, router: _router, ...scores } = event;
+  const { step, loss, perplexity, best, averagedCheckpoints, lossStandardError: error } = event;
+  const scores = scoresOf(event);
   const likely = perplexity === undefined ? "" : `, perplexity ${perplexity.toFixed(2)}`;
   const others = Object.entries(scores).map(([name, value]) => `, ${name} ${Number(value).toFixed(4)}`);
   const of = averagedCheckpoints === undefined ? "" : ` of the mean of ${averagedCheckpoints} checkpoints`;
-  return `step ${step}: evaluation loss${of} ${formatLoss(loss)}${likely}${others.join("")}${best ? " (the best so far)" : ""}`;
+  return `step ${step}: evaluation loss${of} ${formatLoss(loss)}${error === undefined ? "" : ` ± ${formatLoss(error)}`}${likely}${others.join("")}${best ? " (the best so far)" : ""}`;
+}
+
+/** Of answers, and of preferences. */
+function scoresOf(event: EvalEvent): Readonly<Record<string, number>> {
+  const { type, step, loss, lossStandardError, perplexity, best, averagedCheckpoints, router, ...scores } =
+    event;
+  return scores;
 }
 
 /** "perplexity 7.10; 12 of 20 prompts answered right, 3 of them newly wrong": what is left of what the model could. */
@@ -198,7 +237,11 @@ export function summaryLines(options: TrainOptions, summary: TrainSummary): stri
       ? [`The result is step ${best.step}'s: ${best.metric} ${Number(best.value.toPrecision(4))}.`]
       : []),
     ...(summary.stoppedEarly
-      ? [`Stopped early: --patience ${options.patience} evaluations were no better.`]
+      ? [
+          summary.toldToEnd
+            ? `Ended at step ${summary.steps}, as it was told to.`
+            : `Stopped early: --patience ${options.patience} evaluations were no better.`,
+        ]
       : []),
     ...(averagedSteps ? [`The result is the mean of steps ${averagedSteps.join(", ")}.`] : []),
     ...(forgetting?.after

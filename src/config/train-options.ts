@@ -186,6 +186,8 @@ export const trainDefinition = defineOptions({
       pagedBudget,
       vram,
       ...deviceFields,
+      ui: toggle("show the run in a local page while it lasts (lowrank ui)", false),
+      uiPort: whole("port of that page; 0 takes any free one", { max: 65535, default: 7860 }),
     },
   },
   examples: [
@@ -225,7 +227,7 @@ export const trainDefinition = defineOptions({
       "gradientCheckpointing",
     ] as const),
     ...(["distributed", "collectiveTimeout", "shardOptimizer", "rewardTimeout"] as const),
-    ...(["paged", "pagedBudget", "vram", "backend", "precision", "threads", "json"] as const),
+    ...(["paged", "pagedBudget", "vram", "backend", "precision", "threads", "json", "ui", "uiPort"] as const),
   ],
   finish(values) {
     const evaluation = checkEvaluation(values);

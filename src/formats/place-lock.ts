@@ -17,6 +17,8 @@ import { writeProblem } from "./atomic-file.ts";
 import { fateOf, type ProcessIdentity, thisProcess } from "./process-identity.ts";
 
 export interface PlaceLock {
+  /** Of this lock alone: what is meant for another holder is not meant for this one. */
+  readonly nonce: string;
   /** Removes the lock file. Does nothing the second time. */
   release(): void;
 }
@@ -29,6 +31,8 @@ export interface LockOptions {
   readonly onLost?: (error: UserError) => void;
   /** Called before a wait of some seconds for a holder's pulse. */
   readonly onWait?: (message: string) => void;
+  /** Told to whoever reads the lock: its holder hears what is asked of it (train/run-requests.ts). */
+  readonly takesRequests?: boolean;
   /** How often a holder touches its file, and how long a silence makes it stale; for tests. */
   readonly pulseMs?: number;
   readonly silenceMs?: number;
@@ -39,6 +43,16 @@ interface Holder extends ProcessIdentity {
   readonly since: string;
   /** No two locks are alike. */
   readonly nonce: string;
+  readonly takesRequests?: boolean;
+}
+
+/** Who works in a place, as a bystander sees it. */
+export interface SeenHolder {
+  readonly pid: number;
+  readonly nonce: string;
+  readonly takesRequests: boolean;
+  /** On this machine, and in this container. */
+  readonly isHere: boolean;
 }
 
 const usualPulseMs = 10_000;
@@ -55,7 +69,8 @@ let watchesExit = false;
 
 /** Takes the lock at `path`, whose folder must be there. UserError, naming the holder, when another has it. */
 export async function lockPlace(path: string, options: LockOptions): Promise<PlaceLock> {
-  const content = await acquire(path, options, 0);
+  const nonce = randomBytes(8).toString("hex");
+  const content = await acquire(path, options, 0, nonce);
   held.set(path, content);
   if (!watchesExit) {
     watchesExit = true;
@@ -81,12 +96,26 @@ export async function lockPlace(path: string, options: LockOptions): Promise<Pla
     );
   };
   return {
+    nonce,
     release() {
       if (held.get(path) !== content) return;
       end();
       removeIfMine(path, content);
     },
   };
+}
+
+/** Who holds the lock at `path` and lives, as far as can be seen without waiting; undefined when nobody does. */
+export async function holderAt(path: string): Promise<SeenHolder | undefined> {
+  const found = await readLock(path).catch(() => undefined);
+  const holder = found === undefined ? undefined : parseHolder(found);
+  if (!holder) return undefined;
+  const fate = fateOf(holder);
+  if (fate === "gone") return undefined;
+  if (fate === "unknown" && Date.now() - ((await touchedMs(path)) ?? 0) > 2 * usualSilenceMs)
+    return undefined;
+  const { pid, nonce, takesRequests = false } = holder;
+  return { pid, nonce, takesRequests, isHere: fate === "alive" };
 }
 
 /** The name of a lock beside a file or folder that does not exist yet. */
@@ -116,8 +145,13 @@ async function ownerMayLive(path: string): Promise<boolean> {
   return holder === undefined || fateOf(holder) !== "gone";
 }
 
-async function acquire(path: string, options: LockOptions, depth: number): Promise<string> {
-  const mine = describe();
+async function acquire(
+  path: string,
+  options: LockOptions,
+  depth: number,
+  nonce = randomBytes(8).toString("hex"),
+): Promise<string> {
+  const mine = describe(nonce, options.takesRequests);
   for (;;) {
     if (await create(path, mine, options.place)) return mine;
     const found = await readSettled(path);
@@ -140,11 +174,12 @@ async function acquire(path: string, options: LockOptions, depth: number): Promi
   }
 }
 
-function describe(): string {
+function describe(nonce: string, takesRequests: boolean | undefined): string {
   const holder: Holder = {
     ...thisProcess(),
     since: new Date().toISOString(),
-    nonce: randomBytes(8).toString("hex"),
+    nonce,
+    ...(takesRequests && { takesRequests }),
   };
   return `${JSON.stringify(holder)}\n`;
 }

@@ -6,6 +6,7 @@ import { resolveInput } from "../config/resolve.ts";
 import { type TrainOptions, trainDefinition } from "../config/train-options.ts";
 import type { TrainEvent, TrainSummary } from "../train/events.ts";
 import { startTraining, type TrainingRun } from "../train/worker.ts";
+import { UsageError } from "../util/errors.ts";
 import { fetchOptions } from "./fetch-options.ts";
 import { type HeldRewards, heldRewards, type Reward } from "./rewards.ts";
 import { type MixedRows, namedRows, namedSourcesOf, type Rows } from "./rows.ts";
@@ -16,7 +17,7 @@ export type RankOptions = "distributed" | "collectiveTimeout" | "shardOptimizer"
 /** The options of `lowrank train` in camelCase; rows may also be objects. It trains in this process alone. */
 export type TrainInput = Omit<
   InputOf<typeof trainDefinition>,
-  "data" | "evalData" | "forget" | "json" | "reward" | RankOptions
+  "data" | "evalData" | "forget" | "json" | "ui" | "uiPort" | "reward" | RankOptions
 > & {
   readonly data: Rows | MixedRows;
   /** With objective "grpo": what completions are worth, by modules or functions. */
@@ -56,6 +57,10 @@ export function train(input: TrainInput): TrainRun {
     const named = { data: rows.choice, evalData: evalRows?.choice, forget: forgetRows?.name };
     const given = { ...rest, ...named, reward: rewards.names, distributed: "off" as const };
     const options = resolveInput(trainDefinition, given, "train()");
+    if (options.ui)
+      throw new UsageError(
+        "train(): ui: the page is the command line's; `lowrank ui FOLDER` shows this run too",
+      );
     return new Events(options, signal, rewards, release);
   } catch (error) {
     release();
@@ -123,7 +128,7 @@ class Events implements TrainRun {
       note: (message: string) => tell({ type: "info", message }),
     };
     await fetchOptions(trainDefinition, options, hooks);
-    this.run = startTraining(options, tell, undefined, this.rewards.ports);
+    this.run = startTraining(options, tell, undefined, { rewards: this.rewards.ports });
     if (this.stopped) this.run.interrupt();
     return this.run.finished;
   }

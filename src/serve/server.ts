@@ -2,7 +2,6 @@
 // lasts: bodies become prompts on other threads (preparers.ts), tokens come from engine-thread.ts. What an answer looks
 // like is openai.ts. Nothing a client sends ever becomes part of a path.
 
-import { createHash, timingSafeEqual } from "node:crypto";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { serve } from "@hono/node-server";
@@ -13,6 +12,7 @@ import type { Answering } from "./answering.ts";
 import { AtWork, Ended, type RequestAtWork } from "./at-work.ts";
 import type { EngineThread } from "./engine-thread.ts";
 import { eventStream } from "./event-stream.ts";
+import { carriesKey, isLoopbackName } from "./guard.ts";
 import { jsonPieces, streamOf } from "./json-pieces.ts";
 import { Metrics } from "./metrics.ts";
 import { answer } from "./openai.ts";
@@ -186,8 +186,7 @@ class ServerApp {
   private refuse(c: Context): Response | undefined {
     const { apiKey } = this.options;
     if (apiKey !== undefined) {
-      const given = /^bearer +(.+)$/i.exec(c.req.header("authorization") ?? "")?.[1] ?? "";
-      if (!sameText(given, apiKey)) {
+      if (!carriesKey(c.req.header("authorization"), apiKey)) {
         return c.json(
           errorBody(
             "a valid API key is needed: Authorization: Bearer KEY",
@@ -199,7 +198,6 @@ class ServerApp {
         );
       }
     } else if (!isLoopbackName(c.req.header("host") ?? "")) {
-      // A web page could point its own name at 127.0.0.1 and talk to us from a browser.
       return c.json(
         errorBody("this server answers to localhost only", "invalid_request_error", null, null),
         403,
@@ -354,13 +352,3 @@ function errorResponse(c: Context, error: RequestError): Response {
 const none: AsyncIterable<Uint8Array> = {
   async *[Symbol.asyncIterator]() {},
 };
-
-/** Compares hashes, so that neither content nor length of the key shows in the time taken. */
-function sameText(a: string, b: string): boolean {
-  const [x, y] = [a, b].map((text) => createHash("sha256").update(text).digest()) as [Buffer, Buffer];
-  return timingSafeEqual(x, y);
-}
-
-function isLoopbackName(host: string): boolean {
-  return /^(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?$/i.test(host);
-}

@@ -24,6 +24,8 @@ export interface EvaluationOptions {
 export interface Evaluation {
   /** Mean over all target tokens, in nats. */
   readonly loss: number;
+  /** Of the loss, over samples; absent where fewer than two have targets. */
+  readonly standardError?: number;
   readonly targetTokens: number;
   readonly tokens: number;
   /** Summed loss of each sample. */
@@ -52,14 +54,38 @@ export async function evaluate(
     everyone[index % collective.size]!.splice(0, end - start),
   );
   let [targetTokens, tokens] = [0, 0];
+  const targets: number[] = [];
   for (const sample of samples) {
-    targetTokens += targetTokensOf(sample);
+    targets.push(targetTokensOf(sample));
+    targetTokens += targets.at(-1)!;
     tokens += sample.ids.length;
   }
   const total = sampleLosses.reduce((sum, loss) => sum + loss, 0);
   const router = decoder.config.mixture && (await balanceOf(collective, counted));
   const loss = targetTokens > 0 ? total / targetTokens : 0;
-  return { loss, targetTokens, tokens, sampleLosses, ...(router ? { router } : {}) };
+  const standardError = errorOfRatio(sampleLosses, targets);
+  return {
+    ...{ loss, targetTokens, tokens, sampleLosses },
+    ...(standardError === undefined ? {} : { standardError }),
+    ...(router ? { router } : {}),
+  };
+}
+
+/**
+ * Standard error of sum(losses) / sum(targets) over samples drawn as these were, to first order: that of a ratio of means.
+ * Source: Cochran, Sampling Techniques, 3rd ed., section 2.11.
+ */
+function errorOfRatio(losses: readonly number[], targets: readonly number[]): number | undefined {
+  let [count, lossSum, targetSum, squares] = [0, 0, 0, 0];
+  for (const [i, tokens] of targets.entries()) {
+    if (tokens === 0) continue;
+    count++;
+    lossSum += losses[i]!;
+    targetSum += tokens;
+  }
+  if (count < 2) return undefined;
+  for (const [i, tokens] of targets.entries()) squares += (losses[i]! - (lossSum / targetSum) * tokens) ** 2;
+  return Math.sqrt((squares * count) / (count - 1)) / targetSum;
 }
 
 /** Of all ranks' tokens. */
@@ -92,12 +118,26 @@ function between(samples: Samples, start: number, end: number): Sample[] {
 async function lossesOf(
   decoder: Decoder,
   samples: readonly Sample[],
-  { logitsChunkBytes = defaultLogitsChunkBytes }: EvaluationOptions,
+  options: EvaluationOptions,
   routers: RouterCount,
 ): Promise<number[]> {
+  return (await targetLosses(decoder, samples, options, routers)).map((losses) => {
+    let sum = 0;
+    for (const loss of losses) sum += loss;
+    return sum;
+  });
+}
+
+/** Loss of each target of each sample, in nats, in one pass. */
+export async function targetLosses(
+  decoder: Decoder,
+  samples: readonly Sample[],
+  { logitsChunkBytes = defaultLogitsChunkBytes }: Pick<EvaluationOptions, "logitsChunkBytes"> = {},
+  routers = new RouterCount(),
+): Promise<Float32Array[]> {
   const { backend } = decoder;
   const batch = assemble(samples);
-  if (batch.targetTokens === 0) return samples.map(() => 0);
+  if (batch.targetTokens === 0) return samples.map(() => new Float32Array(0));
   const uploaded = new DeviceBatch(decoder, batch);
   using tape = new Tape(backend, false);
   const counting = routers.pass(tape);
@@ -115,8 +155,8 @@ async function lossesOf(
   uploaded.free();
   let at = 0;
   return samples.map((sample) => {
-    let sum = 0;
-    for (const bit of sample.targetMask) if (bit) sum += values[at++]!;
-    return sum;
+    const count = targetTokensOf(sample);
+    at += count;
+    return values.slice(at - count, at);
   });
 }

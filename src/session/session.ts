@@ -69,7 +69,8 @@ export interface UpdateResult {
 }
 
 /** What samples come to that are not trained on. */
-export interface SessionEvaluation extends Pick<Evaluation, "loss" | "targetTokens" | "router"> {
+export interface SessionEvaluation
+  extends Pick<Evaluation, "loss" | "standardError" | "targetTokens" | "router"> {
   readonly metrics?: Readonly<Record<string, number>>;
 }
 

@@ -53,7 +53,7 @@ export function isExhausted(rule: WatchRule | undefined, watched: Watched | unde
 }
 
 function scoresIn(event: EvalEvent): Record<string, number> {
-  const { type: _, step: _step, router: _router, ...rest } = event;
+  const { type: _, step: _step, router: _router, lossStandardError: _error, ...rest } = event;
   return Object.fromEntries(Object.entries(rest).filter(([, value]) => typeof value === "number")) as Record<
     string,
     number

@@ -4,9 +4,12 @@ import type { TrainOptions } from "../config/train-options.ts";
 import type { RewardPort } from "../rollouts/judging.ts";
 import type { TrainEvent, TrainSummary } from "./events.ts";
 
-/** Read once a step: when it turns true the engine finishes the step, saves a checkpoint and returns "interrupted". */
+/** Read once a step. */
 export interface StopSignal {
+  /** Once true, the engine finishes the step, saves a checkpoint and returns "interrupted". */
   readonly interrupted: boolean;
+  /** Once true, the step is the run's last: it is evaluated, and what the run has come to is its result. */
+  readonly ended?: boolean;
 }
 
 export type RunTraining = (

@@ -107,6 +107,8 @@ export interface EvalEvent extends AnswerScores, PreferenceMetrics {
   readonly type: "eval";
   readonly step: number;
   readonly loss: number;
+  /** Of the loss, over rows: what other rows of the kind would differ by. Absent for one row, and on preferences. */
+  readonly lossStandardError?: number;
   /** Absent where the loss is an objective's on preferences. */
   readonly perplexity?: number;
   /** Of a mixture of experts: how its routers spread the tokens. */
@@ -173,8 +175,10 @@ export interface TrainSummary {
   readonly peakRssBytes: number;
   /** With --keep-best: the step whose weights are the result, and the evaluation that chose it. */
   readonly best?: BestStep;
-  /** --patience ended the run before its last step. */
+  /** The run ended before its last step: by --patience, or because it was told to. */
   readonly stoppedEarly?: boolean;
+  /** It was told to, in the page of `lowrank ui`. */
+  readonly toldToEnd?: boolean;
   /** The steps whose checkpoints' average is the result. */
   readonly averagedSteps?: readonly number[];
   readonly forgetting?: Forgetting;

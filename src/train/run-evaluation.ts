@@ -67,7 +67,7 @@ export class RunEvaluation {
     const { options, data, session, trainable, collective } = this.parts;
     if (data.evaluation.length === 0) return undefined;
     const tokensPerPass = options.batchSize * options.sequenceLength;
-    const { loss, router, metrics } = await session.evaluate(data.evaluation, tokensPerPass);
+    const { loss, standardError, router, metrics } = await session.evaluate(data.evaluation, tokensPerPass);
     let scores: AnswerScores = {};
     if (this.prompts.length > 0) {
       const { loaded, tokenizer } = trainable.model;
@@ -80,6 +80,7 @@ export class RunEvaluation {
       type: "eval",
       step,
       loss,
+      ...(standardError !== undefined && { lossStandardError: standardError }),
       // What an objective makes of log-probabilities is no cross-entropy.
       ...(session.objective.scoring ? metrics : { perplexity: Math.exp(loss) }),
       ...scores,

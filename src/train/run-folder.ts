@@ -20,6 +20,7 @@ import {
   readState,
   removeCheckpointLeftovers,
 } from "./checkpoint.ts";
+import { forgetRequests } from "./run-requests.ts";
 
 /** What a killed run leaves of a file that was being replaced; see formats/atomic-file.ts. */
 const leftoverNames = /^\..+\.\d+-[0-9a-f]{8}\.tmp$/;
@@ -29,6 +30,8 @@ const earlyNames = /^(metrics\.jsonl|checkpoints|\..+\.tmp)$/;
 export interface ClaimHooks {
   readonly onLost?: (error: UserError) => void;
   readonly onWait?: (message: string) => void;
+  /** Whether the run hears what is asked of it (run-requests.ts). */
+  readonly takesRequests?: boolean;
 }
 
 /**
@@ -51,6 +54,7 @@ export async function claimRunFolder(
     ...hooks,
   });
   await removeLockLeftovers(out).catch(() => {});
+  await forgetRequests(out);
   return lock;
 }
 

@@ -19,6 +19,8 @@ export interface RunFacts {
   readonly data: DatasetReport;
   readonly evalData?: DatasetReport;
   readonly summary?: TrainSummary;
+  /** Operations of training on one token, by the rows' mean length. */
+  readonly flopsPerToken: number;
 }
 
 export async function writeRunRecord(
@@ -44,6 +46,7 @@ export async function writeRunRecord(
     logitsChunkBytes: facts.memory.logitsChunkBytes,
     paged: facts.memory.paged,
     totalSteps: facts.totalSteps,
+    flopsPerToken: facts.flopsPerToken,
     data: facts.data,
     evalData: facts.evalData,
     trainableParameters: summary?.trainableParameters,
@@ -55,6 +58,7 @@ export async function writeRunRecord(
     wallMs: summary?.elapsedMs,
     best: summary?.best,
     stoppedEarly: summary?.stoppedEarly,
+    toldToEnd: summary?.toldToEnd,
     averagedSteps: summary?.averagedSteps,
     forgetting: summary?.forgetting,
     final: summary && {

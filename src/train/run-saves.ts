@@ -6,6 +6,7 @@ import type { Optimizer } from "../optim/optimizer.ts";
 import { RewardError } from "../rollouts/rewards.node.ts";
 import { UserError } from "../util/errors.ts";
 import { type RunState, SaveProblem, saveCheckpoint } from "./checkpoint.ts";
+import type { StopSignal } from "./engine.ts";
 import type { Metrics } from "./metrics-log.ts";
 import { requireSameParameters, saveOnRanks } from "./ranks.ts";
 import type { RunParts } from "./run-parts.ts";
@@ -25,11 +26,15 @@ export class RunSaves {
     this.savedAt = performance.now();
   }
 
-  /** What any rank's wish to stop and rank 0's clock come to, the same on all ranks. */
-  async agree(interrupted: boolean): Promise<{ interrupted: boolean; clockIsDue: boolean }> {
-    const mine = [interrupted ? 1 : 0, this.clockIsDue() ? 1 : 0];
+  /** What any rank's wish to stop or to end and rank 0's clock come to, the same on all ranks. */
+  async agree(wish: StopSignal): Promise<{ interrupted: boolean; ended: boolean; clockIsDue: boolean }> {
+    const mine = [wish.interrupted ? 1 : 0, this.clockIsDue() ? 1 : 0, wish.ended ? 1 : 0];
     const everyone = await gatherNumbers(this.parts.collective, mine);
-    return { interrupted: everyone.some(([wish]) => wish === 1), clockIsDue: everyone[0]![1] === 1 };
+    return {
+      interrupted: everyone.some(([interrupted]) => interrupted === 1),
+      ended: everyone.some(([, , ended]) => ended === 1),
+      clockIsDue: everyone[0]![1] === 1,
+    };
   }
 
   private clockIsDue(): boolean {

@@ -11,12 +11,15 @@ export function summaryOf(
   { options, trainable, backend, collective, session }: RunParts,
   status: TrainSummary["status"],
   state: RunState,
-  measured: Pick<TrainSummary, "elapsedMs" | "tokensPerSecond" | "checkpoint" | "stoppedEarly"> & {
+  measured: Pick<
+    TrainSummary,
+    "elapsedMs" | "tokensPerSecond" | "checkpoint" | "stoppedEarly" | "toldToEnd"
+  > & {
     readonly averagedSteps: readonly number[];
   },
 ): TrainSummary {
   const trained = trainable.parameters.count;
-  const { elapsedMs, tokensPerSecond, checkpoint, stoppedEarly, averagedSteps } = measured;
+  const { elapsedMs, tokensPerSecond, checkpoint, stoppedEarly, toldToEnd, averagedSteps } = measured;
   const best = state.watched?.best;
   // Of the result, which an unfinished run has not chosen yet.
   const evalLoss = status === "done" && best ? best.scores.loss : state.evalLoss;
@@ -31,6 +34,7 @@ export function summaryOf(
     perplexity: evalLoss === undefined || session.objective.scoring ? undefined : Math.exp(evalLoss),
     ...(best && { best }),
     ...(stoppedEarly && { stoppedEarly }),
+    ...(toldToEnd && { toldToEnd }),
     ...(averagedSteps.length > 1 && { averagedSteps }),
     ...(forgetting && { forgetting }),
     trainableParameters: trained,

@@ -23,7 +23,7 @@ import { isExhausted, watchRuleOf } from "./best-step.ts";
 import { preflightRun } from "./check.ts";
 import { type RunState, restoreCheckpoint } from "./checkpoint.ts";
 import { divergence } from "./divergence.ts";
-import type { RunTraining } from "./engine.ts";
+import type { RunTraining, StopSignal } from "./engine.ts";
 import type { StepEvent, TrainEvent, TrainSummary } from "./events.ts";
 import type { Flight } from "./flight.ts";
 import { learningRateAt, scheduleOf } from "./learning-rate.ts";
@@ -37,6 +37,7 @@ import {
   restoreOnRanks,
 } from "./ranks.ts";
 import { RunEvaluation } from "./run-evaluation.ts";
+import { flopsPerToken } from "./run-flops.ts";
 import { prepareRunFolder } from "./run-folder.ts";
 import { identityOf, type RunIdentity, requireSameRun } from "./run-identity.ts";
 import { prepareObjective } from "./run-objective.ts";
@@ -103,6 +104,8 @@ class Run {
   private settledAt = this.startedAt;
   private tokensThisTime = 0;
   private averagedSteps: readonly number[] = [];
+  /** Whether the run was told to end with the step it was at. */
+  private ended = false;
 
   constructor(
     private readonly collective: Collective,
@@ -161,7 +164,7 @@ class Run {
 
   async execute(
     resumed: { folder: string; state: RunState } | undefined,
-    signal: { readonly interrupted: boolean },
+    signal: StopSignal,
     rewards?: Parameters<RunTraining>[3],
   ): Promise<TrainSummary> {
     const { options, trainable, data, saves } = this;
@@ -189,7 +192,7 @@ class Run {
       saves.begin(resumed?.folder);
       this.state = { ...this.state, ...(await evaluation.begin(this.state, log)) };
       let flight: Flight | undefined;
-      while (this.state.step < this.totalSteps && !isExhausted(rule, this.state.watched)) {
+      while (this.state.step < this.totalSteps && !this.ended && !isExhausted(rule, this.state.watched)) {
         // On a device that works by itself a step is on its way before the one before it is heard of.
         const next = await this.start((flight?.step ?? this.state.step) + 1).catch(async (error: unknown) => {
           if (error instanceof RewardError && flight) await this.settle(flight, log);
@@ -198,10 +201,11 @@ class Run {
         if (flight) await this.settle(flight, log);
         flight = next;
         const { step } = next;
-        const last = step === this.totalSteps;
         const evaluates = options.evalEvery !== undefined && step % options.evalEvery === 0;
         const due = options.saveEvery !== undefined && step % options.saveEvery === 0;
-        const { interrupted, clockIsDue } = await saves.agree(signal.interrupted);
+        const { interrupted, ended, clockIsDue } = await saves.agree(signal);
+        this.ended = ended;
+        const last = ended || step === this.totalSteps;
         const stops = last || evaluates || due || interrupted || clockIsDue;
         if (this.backend.runsAhead && !stops) {
           await nextTurn();
@@ -268,8 +272,8 @@ class Run {
       restoreCheckpoint(folder, backend, parameters, session.optimizer),
     );
     const { metricsBytesBeforeEnd, watchedBeforeEnd, byClock: _, ...rest } = state;
-    // What only the end of the shorter run evaluated is no part of a longer one.
-    const longer = before !== undefined && metricsBytesBeforeEnd !== undefined;
+    // What only the end of the shorter run evaluated, or of one that was told to end, is no part of a longer one.
+    const longer = state.step < this.totalSteps && metricsBytesBeforeEnd !== undefined;
     const metricsBytes = longer ? metricsBytesBeforeEnd : state.metricsBytes;
     const watched = longer ? watchedBeforeEnd : state.watched;
     this.state = { ...rest, version: 2, metricsBytes, watched, identity: this.identity };
@@ -375,6 +379,7 @@ class Run {
       data: this.data.report,
       evalData: this.data.evalReport,
       summary,
+      flopsPerToken: flopsPerToken(this.parts, this.memory.gradientCheckpointing),
     });
   }
 
@@ -384,6 +389,7 @@ class Run {
       tokensPerSecond: this.tokensThisTime / ((performance.now() - this.startedAt) / 1000),
       checkpoint: this.saves.newest,
       stoppedEarly: status === "done" && this.state.step < this.totalSteps,
+      toldToEnd: status === "done" && this.ended && this.state.step < this.totalSteps,
       averagedSteps: this.averagedSteps,
     });
   }

@@ -14,6 +14,7 @@ import { BugError, type ErrorData, errorFromData, errorToData, UserError } from 
 import type { EngineModule } from "./engine.ts";
 import type { TrainEvent, TrainSummary } from "./events.ts";
 import { type ClaimHooks, claimRunFolder } from "./run-folder.ts";
+import { hearRequests, type RunRequest } from "./run-requests.ts";
 
 /** A run in progress. */
 export interface TrainingRun {
@@ -21,6 +22,8 @@ export interface TrainingRun {
   readonly finished: Promise<TrainSummary>;
   /** Asks the engine to finish its step, save and return. */
   interrupt(): void;
+  /** Asks the engine to make the step that it is at the run's last. */
+  end(): void;
   /** Ends the thread at once; nothing is saved. `finished` rejects. */
   kill(): Promise<void>;
 }
@@ -39,6 +42,9 @@ interface Job {
   readonly rewards: readonly (RewardPort | undefined)[];
 }
 
+/** What the parent wishes, in the shared integer. */
+const wishes = { none: 0, interrupt: 1, end: 2 } as const;
+
 /** How long the thread may take to end by itself. */
 const graceMs = 1000;
 
@@ -50,8 +56,15 @@ export function startTraining(
   options: TrainOptions,
   emit: (event: TrainEvent) => void,
   engine?: string,
-  /** Ports to reward functions that stay on this thread, by their place in options.reward. */
-  rewards: readonly (RewardPort | undefined)[] = [],
+  {
+    rewards = [],
+    onRequest,
+  }: {
+    /** Ports to reward functions that stay on this thread, by their place in options.reward. */
+    readonly rewards?: readonly (RewardPort | undefined)[];
+    /** Obeys what others ask of the run by its folder, and tells of it; without it, nobody is heard. */
+    readonly onRequest?: (request: RunRequest) => void;
+  } = {},
 ): TrainingRun {
   const stop = new Int32Array(new SharedArrayBuffer(4));
   const sources = [options.data, options.evalData ?? [], options.forget ?? []].flatMap(sourcesOf);
@@ -70,7 +83,9 @@ export function startTraining(
         lost = error;
         void worker?.terminate();
       },
+      takesRequests: onRequest !== undefined,
     });
+    const stopHearing = onRequest && lock.nonce !== "" && hearRequests(options.out, lock.nonce, obey);
     try {
       if (killed) throw endedEarly(1);
       worker = startThread(job, emit);
@@ -78,12 +93,19 @@ export function startTraining(
     } catch (error) {
       throw lost ?? error;
     } finally {
+      if (stopHearing) stopHearing();
       lock.release();
     }
   };
+  const wish = (what: keyof typeof wishes) => void Atomics.store(stop, 0, wishes[what]);
+  const obey = (request: RunRequest) => {
+    wish(request === "pause" ? "interrupt" : "end");
+    onRequest?.(request);
+  };
   return {
     finished: run(),
-    interrupt: () => void Atomics.store(stop, 0, 1),
+    interrupt: () => wish("interrupt"),
+    end: () => wish("end"),
     async kill() {
       killed = true;
       await worker?.terminate();
@@ -93,7 +115,7 @@ export function startTraining(
 
 /** Of several ranks the first holds the folder for all. */
 async function claim(options: TrainOptions, hooks: ClaimHooks): Promise<PlaceLock> {
-  if ((ranksLaunched(options)?.rank ?? 0) > 0) return { release: () => {} };
+  if ((ranksLaunched(options)?.rank ?? 0) > 0) return { nonce: "", release: () => {} };
   return await claimRunFolder(options.out, options.resume, hooks);
 }
 
@@ -167,7 +189,10 @@ function endedEarly(code: number): BugError {
 async function host(job: Job, post: (message: Message) => void): Promise<void> {
   const signal = {
     get interrupted() {
-      return Atomics.load(job.stop, 0) !== 0;
+      return Atomics.load(job.stop, 0) === wishes.interrupt;
+    },
+    get ended() {
+      return Atomics.load(job.stop, 0) === wishes.end;
     },
   };
   for (const { name, bytes } of job.rows) keepRows(name, bytes);
