@@ -1,5 +1,6 @@
 // Development in watch mode: `npm run dev`. TypeScript is compiled as it is saved, the native engine when a file of
-// native/ changes, and shaders are embedded anew. Tests in watch mode: `npx vitest` beside it.
+// native/ changes, the page when one of src/ui/page does, and shaders are embedded anew. Tests in watch mode: `npx vitest`
+// beside it.
 
 import { spawn, spawnSync } from "node:child_process";
 import { watch } from "node:fs";
@@ -12,6 +13,7 @@ const settleMs = 300;
 
 node(["native/build.mjs"]);
 node(["tools/embed-wgsl.mjs"]);
+node(["tools/build-page.mjs"]);
 const compiler = spawn(
   process.execPath,
   ["node_modules/typescript/bin/tsc", "-p", "tsconfig.json", "--watch", "--preserveWatchOutput"],
@@ -32,3 +34,8 @@ watch(join(root, "native"), { recursive: true }, (_, name) => {
 });
 // tsc sees shaders.ts change.
 watch(join(root, "src", "backend", "webgpu", "kernels"), () => node(["tools/embed-wgsl.mjs"]));
+let waitingPage;
+watch(join(root, "src", "ui", "page"), { recursive: true }, () => {
+  clearTimeout(waitingPage);
+  waitingPage = setTimeout(() => node(["tools/build-page.mjs"]), settleMs);
+});

@@ -1,0 +1,189 @@
+// What the page knows: the server, its runs and comparisons, and the numbers of the runs that are looked at, kept up to
+// date by the server's events. Views read signals and ask for a run's numbers by useMetrics. Not here: the wire
+// (server-calls.ts, event-stream.ts).
+
+import { batch, type Signal, signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import type { CompareSummary, LiveEvent, RunMetrics, RunSummary, ServerInfo } from "../api.ts";
+import { followStream } from "./event-stream.ts";
+import { appendMetrics, rewound } from "./metrics-columns.ts";
+import { CallError, calls } from "./server-calls.ts";
+
+export const server = signal<ServerInfo | undefined>(undefined);
+export const runs = signal<readonly RunSummary[] | undefined>(undefined);
+export const compares = signal<readonly CompareSummary[]>([]);
+export const truncated = signal(false);
+export const connection = signal<"connecting" | "live" | "lost">("connecting");
+/** Why nothing can be shown at all. */
+export const failure = signal<string | undefined>(undefined);
+
+interface Watched {
+  readonly data: Signal<RunMetrics | undefined>;
+  readonly error: Signal<string | undefined>;
+  points: number;
+  users: number;
+  loading: boolean;
+  /** Asked for again while a request was out. */
+  stale: boolean;
+}
+const watched = new Map<string, Watched>();
+
+/** Live lines are never joined: beyond this many times the points that were asked for, all are asked for anew. */
+const regrow = 2;
+/** Numbers that come faster than this are drawn together. */
+const gatherMs = 300;
+
+let stopStream: (() => void) | undefined;
+let streamed = "";
+let waiting: LiveEvent[] = [];
+let timer: number | undefined;
+
+export async function openStore(): Promise<void> {
+  follow();
+  await refresh();
+}
+
+async function refresh(): Promise<void> {
+  try {
+    const [info, list] = await Promise.all([calls.server(), calls.runs()]);
+    batch(() => {
+      server.value = info;
+      runs.value = list.runs;
+      compares.value = list.compares;
+      truncated.value = list.truncated;
+      failure.value = undefined;
+    });
+  } catch (error) {
+    failure.value = error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** The stream tells the numbers of the runs that are named to it: another one for another set of runs. */
+function follow(): void {
+  const names = [...watched.keys()].sort().map(encodeURIComponent).join(",");
+  if (stopStream && names === streamed) return;
+  stopStream?.();
+  streamed = names;
+  stopStream = followStream(`events${names === "" ? "" : `?runs=${names}`}`, {
+    onState: (state) => {
+      connection.value = state;
+    },
+    onEvent: (_, data) => {
+      waiting.push(JSON.parse(data) as LiveEvent);
+      if (timer === undefined) timer = window.setTimeout(takeEvents, gatherMs);
+    },
+  });
+}
+
+function takeEvents(): void {
+  timer = undefined;
+  const events = waiting;
+  waiting = [];
+  batch(() => {
+    for (const event of events) take(event);
+  });
+}
+
+let greeted = false;
+
+function take(event: LiveEvent): void {
+  if (event.type === "hello") {
+    // The first greeting comes with everything asked for already.
+    if (!event.resumed && greeted) {
+      void refresh();
+      for (const id of watched.keys()) void load(id);
+    }
+    greeted = true;
+  } else if (event.type === "run") putRun(event.run);
+  else if (event.type === "removed") runs.value = runs.value?.filter(({ id }) => id !== event.id);
+  else if (event.type === "compare") {
+    compares.value = [event.compare, ...compares.value.filter(({ id }) => id !== event.compare.id)];
+  } else {
+    const entry = watched.get(event.id);
+    const known = entry?.data.value;
+    // What comes while a request is out may be older or newer than its answer: asked for again after it.
+    if (entry?.loading) entry.stale = true;
+    if (!entry || !known) return;
+    entry.data.value = event.type === "rewind" ? rewound(known, event.step) : appendMetrics(known, event);
+    if (entry.data.value.train.step.length > regrow * entry.points) void load(event.id);
+  }
+}
+
+export function putRun(run: RunSummary): void {
+  const list = runs.value ?? [];
+  const at = list.findIndex(({ id }) => id === run.id);
+  runs.value = at < 0 ? [run, ...list] : list.with(at, run);
+}
+
+async function load(id: string): Promise<void> {
+  const entry = watched.get(id);
+  if (!entry) return;
+  if (entry.loading) {
+    entry.stale = true;
+    return;
+  }
+  entry.loading = true;
+  entry.stale = false;
+  try {
+    entry.data.value = await calls.metrics(id, entry.points);
+    entry.error.value = undefined;
+  } catch (error) {
+    // A run that has been started has no folder yet.
+    if (!(error instanceof CallError && error.status === 404))
+      entry.error.value = error instanceof Error ? error.message : String(error);
+  }
+  entry.loading = false;
+  if (entry.stale) window.setTimeout(() => void load(id), gatherMs);
+}
+
+const useless = signal<RunMetrics | undefined>(undefined);
+
+function watch(id: string, points: number): () => void {
+  let entry = watched.get(id);
+  if (!entry) {
+    entry = {
+      data: signal(undefined),
+      error: signal(undefined),
+      ...{ points, users: 0, loading: false, stale: false },
+    };
+    watched.set(id, entry);
+    void load(id);
+  } else if (points > entry.points) {
+    entry.points = points;
+    void load(id);
+  }
+  entry.users++;
+  revision.value++;
+  const mine = entry;
+  return () => {
+    mine.users--;
+    // The next view may want it too.
+    window.setTimeout(() => {
+      if (mine.users === 0 && watched.get(id) === mine) {
+        watched.delete(id);
+        follow();
+      }
+    }, 1000);
+  };
+}
+
+const revision = signal(0);
+
+/** The numbers of several runs, `points` of each at most, kept up to date while the view is shown. */
+export function useMetrics(ids: readonly string[], points: number): readonly (RunMetrics | undefined)[] {
+  const key = JSON.stringify(ids);
+  useEffect(() => {
+    const stops = ids.map((id) => watch(id, points));
+    follow();
+    return () => {
+      for (const stop of stops) stop();
+    };
+  }, [key, points]);
+  // Read, so that a view hears when its runs begin to be watched.
+  void revision.value;
+  return ids.map((id) => (watched.get(id)?.data ?? useless).value);
+}
+
+export function metricsError(id: string): string | undefined {
+  return watched.get(id)?.error.value;
+}

@@ -1,0 +1,73 @@
+// What `plan` says of the run that the form describes: memory of each method against what this machine has.
+
+import { bytes, count, short } from "../numbers.ts";
+import { Facts } from "../parts.tsx";
+import { MemoryBar } from "./memory.tsx";
+import type { Planned } from "./use-plan.ts";
+
+export function PlanPanel({ plan, waits }: { plan: Planned; waits: string | undefined }) {
+  const { view, error, busy } = plan;
+  return (
+    <aside class="card plan" aria-labelledby="plan-title" aria-busy={busy}>
+      <div class="card-head">
+        <h2 id="plan-title">Plan</h2>
+        <span class="muted" role="status">
+          {busy ? "Counting…" : ""}
+        </span>
+      </div>
+      {error && error.field === undefined && <p class="problem">{error.message}</p>}
+      {error && error.field !== undefined && <p class="note">There is no plan until the form is right.</p>}
+      {waits !== undefined && <p class="empty">{waits}</p>}
+      {view && !error && waits === undefined && <View view={view} />}
+    </aside>
+  );
+}
+
+function View({ view }: { view: NonNullable<Planned["view"]> }) {
+  const most = Math.max(...view.methods.map(({ peakBytes }) => peakBytes), view.availableBytes * 0.001, 1);
+  const chosen = view.methods.find((method) => method.chosen);
+  return (
+    <>
+      {chosen && (
+        <p class={`verdict ${chosen.fits ? "fits" : "over"}`} role="status">
+          {chosen.fits
+            ? `Fits: ${bytes(chosen.peakBytes)} of ${bytes(view.availableBytes)} that this machine has.`
+            : `Does not fit: ${bytes(chosen.peakBytes)}, and this machine has ${bytes(view.availableBytes)}.`}
+        </p>
+      )}
+      <Facts
+        facts={[
+          ["Parameters", short(view.model.parameters)],
+          ["Layers", count(view.model.layers)],
+          ["Batch", `${view.batchSize} × ${count(view.sequenceLength)}`],
+          ...(chosen ? [["Trains", short(chosen.trainableParameters)] as const] : []),
+          ...(view.peakTokensPerSecond === undefined
+            ? []
+            : [["At the machine's peak", `${short(view.peakTokensPerSecond)} tokens/s`] as const]),
+        ]}
+      />
+      {view.methods.map((method) => (
+        <div key={method.name} class={method.chosen ? "method chosen" : "method"}>
+          <MemoryBar
+            name={method.chosen ? `${method.title} (chosen)` : method.title}
+            total={method.peakBytes}
+            parts={method.atPeak}
+            most={most}
+            limit={view.availableBytes}
+          />
+        </div>
+      ))}
+      {view.availableBytes <= most && (
+        <p class="note">
+          <span class="limit-mark" aria-hidden="true" />
+          what this machine has
+        </p>
+      )}
+      {view.notes.map((note) => (
+        <p class="note" key={note}>
+          {note}
+        </p>
+      ))}
+    </>
+  );
+}
