@@ -46,6 +46,7 @@ import { finishObjective, objectiveFields } from "./objective-fields.ts";
 import { flagName } from "./resolve.ts";
 import { finishRollouts, rolloutFields } from "./rollout-fields.ts";
 import { checkSchedule, scheduleAlternatives } from "./schedule-fields.ts";
+import { refuseKeysInAddresses, trackerFields } from "./tracker-fields.ts";
 
 const learningRates: Readonly<Record<Method, number>> = { lora: 2e-4, qlora: 2e-4, full: 2e-5 };
 /** Of objectives that hold answers against each other: what TRL takes for all weights, and ten times that for adapters. */
@@ -173,6 +174,7 @@ export const trainDefinition = defineOptions({
         false,
       ),
     },
+    Trackers: trackerFields,
     "Several machines": {
       ...rankFields,
       shardOptimizer: toggle(
@@ -226,6 +228,7 @@ export const trainDefinition = defineOptions({
       "resume",
       "gradientCheckpointing",
     ] as const),
+    ...(["log", "logProject", "logRun", "trackioUrl", "mlflowUri"] as const),
     ...(["distributed", "collectiveTimeout", "shardOptimizer", "rewardTimeout"] as const),
     ...(["paged", "pagedBudget", "vram", "backend", "precision", "threads", "json", "ui", "uiPort"] as const),
   ],
@@ -263,6 +266,7 @@ export const trainDefinition = defineOptions({
     if (values.pagedBudget !== undefined && !values.paged) {
       throw new UsageError("--paged-budget needs --paged.");
     }
+    refuseKeysInAddresses(values);
     const epochs = values.epochs ?? (values.maxSteps === undefined ? defaultEpochs : undefined);
     const constants = optimizerDefaults(values.optimizer);
     const factor = optimizers[values.optimizer].rateFactor ?? 1;

@@ -1,5 +1,5 @@
 // The hub over HTTP: what a repository holds at a revision, and its files into the cache, resumed after a cut, held to
-// their hash, one process at a time. The only file of lowrank that reaches a network. The cache's layout is
+// their hash, one process at a time. With train/trackers/http.ts the only file that reaches a network. The cache's layout is
 // hub-cache.ts, which files a model needs fetch-named.ts, the way back hub-push.ts.
 
 import { createHash } from "node:crypto";

@@ -15,6 +15,7 @@ import type { EngineModule } from "./engine.ts";
 import type { TrainEvent, TrainSummary } from "./events.ts";
 import { type ClaimHooks, claimRunFolder } from "./run-folder.ts";
 import { hearRequests, type RunRequest } from "./run-requests.ts";
+import type { RunTrackers } from "./trackers/run-trackers.ts";
 
 /** A run in progress. */
 export interface TrainingRun {
@@ -86,14 +87,24 @@ export function startTraining(
       takesRequests: onRequest !== undefined,
     });
     const stopHearing = onRequest && lock.nonce !== "" && hearRequests(options.out, lock.nonce, obey);
+    let outcome: "failed" | TrainSummary["status"] = "failed";
+    let trackers: RunTrackers | undefined;
     try {
+      trackers = await openTrackers(options, emit);
       if (killed) throw endedEarly(1);
-      worker = startThread(job, emit);
-      return await resultOf(worker, emit);
+      const tell = (event: TrainEvent) => {
+        emit(event);
+        trackers?.event(event);
+      };
+      worker = startThread(job, tell);
+      const summary = await resultOf(worker, tell);
+      outcome = summary.status;
+      return summary;
     } catch (error) {
       throw lost ?? error;
     } finally {
       if (stopHearing) stopHearing();
+      await trackers?.close(outcome);
       lock.release();
     }
   };
@@ -111,6 +122,16 @@ export function startTraining(
       await worker?.terminate();
     },
   };
+}
+
+/** Of several ranks the first speaks for all. */
+async function openTrackers(
+  options: TrainOptions,
+  emit: (event: TrainEvent) => void,
+): Promise<RunTrackers | undefined> {
+  if (options.log === undefined || (ranksLaunched(options)?.rank ?? 0) > 0) return undefined;
+  const { trackersOf } = await import("./trackers/run-trackers.ts");
+  return trackersOf(options, emit);
 }
 
 /** Of several ranks the first holds the folder for all. */
