@@ -65,4 +65,5 @@ export type {
   TrainEvent,
   TrainSummary,
 } from "./train/events.ts";
+export type { ErrorLine, ProgressLine, ResultLine, StartLine } from "./train/progress-lines.ts";
 export { BugError, UsageError, UserError } from "./util/errors.ts";

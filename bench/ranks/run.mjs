@@ -107,7 +107,8 @@ function train(microBatches) {
     `--max-steps ${values.steps} --batch-size ${values["batch-size"]} --gradient-accumulation ${2 * microBatches}`,
   ].join(" ");
   const before = sentBytes();
-  const summary = JSON.parse(sh(`${launch} ${command} 2>${join(folder, "log")}`));
+  const lines = sh(`${launch} ${command} 2>${join(folder, "log")}`);
+  const summary = JSON.parse(lines.trim().split("\n").at(-1));
   const wire = sentBytes() - before;
   const times = readFileSync(join(out, "metrics.jsonl"), "utf8")
     .trim()

@@ -53,7 +53,7 @@ function overview(): string {
     ...Object.entries(commands).map(([name, { summary }]) => formatItem(name, summary, width)),
     "",
     wrapped(
-      "`lowrank <command> --help` lists a command's flags. YAML keys are the flags in camelCase; flags win. `--json` prints one JSON document on stdout. `lowrank --version` prints the version.",
+      "`lowrank <command> --help` lists a command's flags. YAML keys are the flags in camelCase; flags win. `--json` prints one JSON document on stdout, and for train a line an event. `lowrank --version` prints the version.",
     ),
     "",
     "Try it: lowrank generate --model tiny --prompt 'Once upon a time'",

@@ -12,6 +12,14 @@ import type {
   TrainEvent,
   TrainSummary,
 } from "../train/events.ts";
+import {
+  type ErrorLine,
+  progressLine,
+  progressProtocol,
+  type ResultLine,
+  type StartLine,
+} from "../train/progress-lines.ts";
+import { lowrankVersion } from "../train/run-record.ts";
 import { startTraining, type TrainingRun } from "../train/worker.ts";
 import { preflightLines } from "./check.ts";
 import { defineCommand } from "./command.ts";
@@ -34,19 +42,39 @@ export async function trainAndTell(
   engine?: string,
 ): Promise<ExitCode> {
   const losses: Point[] = [];
-  const run = startTraining(options, eventTeller(terminal, losses), engine, {
+  const tell = eventTeller(terminal, losses);
+  const hear = (event: TrainEvent) => {
+    tell(event);
+    const line = terminal.json ? progressLine(event) : undefined;
+    if (line) terminal.document(line);
+  };
+  if (terminal.json) terminal.document(startLine(options.out));
+  const run = startTraining(options, hear, engine, {
     onRequest: (request) => terminal.note(requestText[request]),
   });
   const stopListening = interruptOnSignals(run, terminal);
   const page = options.ui ? pageBeside(options, terminal) : undefined;
-  const summary = await run.finished.finally(async () => {
+  const ended = run.finished.finally(async () => {
     stopListening();
     terminal.status("");
     await (await page)?.close();
   });
-  if (terminal.json) terminal.document(summary);
+  const summary = await ended.catch((error: unknown) => {
+    if (terminal.json) terminal.document(errorLine(error));
+    throw error;
+  });
+  if (terminal.json) terminal.document({ type: "result", ...summary } satisfies ResultLine);
   else await tellSummary(options, summary, losses, terminal);
   return summary.status === "interrupted" ? exitCodes.interrupted : exitCodes.done;
+}
+
+function startLine(out: string): StartLine {
+  const about = { protocol: progressProtocol, lowrank: lowrankVersion(), command: "train" } as const;
+  return { type: "start", ...about, out, pid: process.pid };
+}
+
+function errorLine(error: unknown): ErrorLine {
+  return { type: "error", ...describeError(error) };
 }
 
 /** That the page cannot be opened is no reason not to train. */

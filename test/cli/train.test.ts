@@ -13,6 +13,7 @@ import { resolveOptions } from "../../src/config/resolve.ts";
 import { trainDefinition } from "../../src/config/train-options.ts";
 import type { TrainEvent, TrainSummary } from "../../src/train/events.ts";
 import type { startTraining as StartTraining } from "../../src/train/worker.ts";
+import { summaryIn } from "../e2e/lowrank.ts";
 import { screen } from "./screen.ts";
 
 const dist = fileURLToPath(new URL("../../dist/", import.meta.url));
@@ -145,7 +146,7 @@ describe("Ctrl-C", () => {
     return { status, stdout, stderr };
   }
 
-  it("once lets the step end and the checkpoint stand: code 130 and one document", async () => {
+  it("once lets the step end and the checkpoint stand: code 130 and a result as the last line", async () => {
     const { status, stdout, stderr } = await interrupted(
       "once",
       `emit({ type: "info", message: "started" });
@@ -155,7 +156,7 @@ describe("Ctrl-C", () => {
       true,
     );
     expect(status).toBe(130);
-    expect(JSON.parse(stdout).status).toBe("interrupted");
+    expect(summaryIn(stdout).status).toBe("interrupted");
     expect(stderr).toContain("Stopping: finishing this step");
   });
 
@@ -173,7 +174,7 @@ describe("Ctrl-C", () => {
        return { ...${JSON.stringify(summary)}, status: "interrupted" };`;
     const { status, stdout } = await interrupted("press", body, ["SIGINT", "SIGTERM"], true);
     expect(status).toBe(130);
-    expect(JSON.parse(stdout).status).toBe("interrupted");
+    expect(summaryIn(stdout).status).toBe("interrupted");
   });
 });
 

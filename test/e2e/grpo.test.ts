@@ -13,6 +13,7 @@ import {
   scratchFolder,
   startLowrank,
   succeed,
+  summaryIn,
   until,
   writeRows,
   writeTinyModel,
@@ -82,7 +83,7 @@ describe("GRPO", () => {
         "--json",
       ),
     );
-    expect(JSON.parse(stdout)).toMatchObject({ status: "done", steps: 25 });
+    expect(summaryIn(stdout)).toMatchObject({ status: "done", steps: 25 });
     const lines = linesOf("rises");
     const mean = (part: Line[]) => part.reduce((sum, { reward: own }) => sum + own!, 0) / part.length;
     expect(mean(lines.slice(-5))).toBeGreaterThan(mean(lines.slice(0, 5)) + 0.3);

@@ -124,6 +124,11 @@ export function succeed(...args: readonly string[]): Finished {
   return result;
 }
 
+/** What `train --json` came to: its last line. */
+export function summaryIn(stdout: string): Record<string, unknown> & { steps: number; checkpoint: string } {
+  return JSON.parse(stdout.trim().split("\n").at(-1)!);
+}
+
 /** Holds a result to be a refusal: its code, one message on stderr that says all of `parts`, no stack, no result. */
 export function expectRefusal(result: Finished, code: number, parts: readonly (string | RegExp)[]): void {
   expect(result.status, result.stderr).toBe(code);

@@ -12,6 +12,7 @@ import {
   lowrank,
   scratchFolder,
   succeed,
+  summaryIn,
   writeRows,
   writeTinyModel,
 } from "./lowrank.ts";
@@ -49,7 +50,7 @@ beforeAll(() => {
       "constant",
     ],
   );
-  trained = JSON.parse(stdout);
+  trained = summaryIn(stdout) as unknown as typeof trained;
 });
 
 const evaluate = (...args: string[]) =>

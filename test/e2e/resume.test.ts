@@ -16,6 +16,7 @@ import {
   scratchFolder,
   startLowrank,
   succeed,
+  summaryIn,
   until,
   writeRows,
   writeTinyModel,
@@ -108,7 +109,7 @@ for (const [method, flags] of Object.entries(methods)) {
     child.kill("SIGINT");
     const { status, stdout, stderr } = await finished;
     expect(status, stderr).toBe(130);
-    const summary = JSON.parse(stdout);
+    const summary = summaryIn(stdout);
     expect(summary).toMatchObject({ status: "interrupted", out });
     expect(summary.checkpoint).toBe(join(out, "checkpoints", `step-${summary.steps}`));
     expect(JSON.parse(readFileSync(join(out, "run.json"), "utf8")).status).toBe("interrupted");
