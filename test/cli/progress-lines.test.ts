@@ -174,7 +174,7 @@ describe("lines of real runs", () => {
     expect(result.status).toBe(130);
     const lines = linesOf(result);
     expectAsDocumented(lines);
-    const { steps } = lines.at(-1) as { steps: number };
+    const steps = lines.at(-1)!.steps as number;
     expect(lines.at(-1)).toMatchObject({ type: "result", status: "interrupted" });
     expect(lines.at(-1)!.checkpoint).toBe(join(out, "checkpoints", `step-${steps}`));
   });
