@@ -87,6 +87,8 @@ export interface MemoryView {
     readonly live: MemoryByCategory;
     readonly peakRssBytes?: number;
     readonly deviceBytes?: number;
+    /** Measured when the run began, before its first step: it says nothing of a step's peak. */
+    readonly early?: true;
   };
   /** Of the process now, where it is running on this machine. */
   readonly rssBytes?: number;

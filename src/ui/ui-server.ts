@@ -276,6 +276,7 @@ class UiApp {
             live,
             peakRssBytes: record?.peakRssBytes,
             deviceBytes: record?.deviceBytes,
+            ...(summaryIsEarly(record?.status) && { early: true as const }),
           },
         }),
       ...(rssBytes !== undefined && { rssBytes }),

@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import type { Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 
 const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
@@ -47,7 +47,7 @@ export function drawnIn(page: Page, title: string, series: number): Promise<Draw
         (one) => one.querySelector("h3")?.textContent === wanted,
       );
       const canvas = figure?.querySelector("canvas");
-      if (!canvas) throw new Error(`no chart "${wanted}"`);
+      if (!canvas) return { pixels: 0, start: 0, end: 0, width: 0 };
       const probe = document.createElement("span");
       probe.style.color = `var(--series-${index})`;
       document.body.append(probe);
@@ -82,4 +82,25 @@ export function drawnIn(page: Page, title: string, series: number): Promise<Draw
     },
     [title, series] as const,
   );
+}
+
+/** Memory that the largest of the pages' processes has for itself alone; undefined where the system does not tell. */
+export async function rendererBytes(browser: Browser): Promise<number | undefined> {
+  const client = await browser.newBrowserCDPSession();
+  const { processInfo } = await client.send("SystemInfo.getProcessInfo");
+  await client.detach();
+  const sizes = processInfo
+    .filter(({ type }) => type === "renderer")
+    .flatMap(({ id }) => {
+      try {
+        const text = readFileSync(`/proc/${id}/smaps_rollup`, "utf8");
+        const kilobytes = [...text.matchAll(/^Private_(?:Clean|Dirty): +(\d+) kB/gm)].map(([, size]) =>
+          Number(size),
+        );
+        return [1024 * kilobytes.reduce((sum, size) => sum + size, 0)];
+      } catch {
+        return [];
+      }
+    });
+  return sizes.length === 0 ? undefined : Math.max(...sizes);
 }

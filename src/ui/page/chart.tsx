@@ -141,6 +141,7 @@ export function Chart(props: ChartProps) {
         <>
           <div
             class="plot"
+            data-lines={filled.length}
             role="slider"
             tabIndex={0}
             aria-label={`${title}: values along ${xLabel}`}

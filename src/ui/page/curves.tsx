@@ -17,7 +17,7 @@ export interface CurveLook {
   readonly clip: boolean;
 }
 
-const usualSmooth = 0.9;
+const usualSmooth = 0.8;
 
 export function useLook(): CurveLook {
   const { query } = place.value;

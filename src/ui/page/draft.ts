@@ -27,16 +27,35 @@ export function readDraft(text: string | undefined): Draft {
   }
 }
 
-/** A run's options as a draft: what the form can hold of them. */
+/** A run's options as a draft: what a form can hold of them. */
 export function draftOf(recipe: Readonly<Record<string, unknown>>): Draft {
   const draft: Record<string, string | boolean> = {};
   for (const [key, value] of Object.entries(recipe)) {
-    if (typeof value === "string" || typeof value === "boolean") draft[key] = value;
-    else if (typeof value === "number") draft[key] = String(value);
-    else if (Array.isArray(value) && value.every((item) => ["string", "number"].includes(typeof item)))
-      draft[key] = value.join(",");
+    const words = Array.isArray(value) ? value.map(wordOf) : [wordOf(value)];
+    if (typeof value === "boolean") draft[key] = value;
+    else if (words.length > 0 && words.every((word) => word !== undefined)) draft[key] = words.join(",");
   }
   return draft;
+}
+
+/** Sources of data may be objects; one without options of its own is its path. */
+function wordOf(value: unknown): string | undefined {
+  if (typeof value === "string") return value;
+  if (typeof value === "number") return String(value);
+  if (typeof value !== "object" || value === null) return undefined;
+  const given = Object.entries(value).filter(([, one]) => one !== undefined && one !== null);
+  return given.length === 1 && given[0]![0] === "path" ? wordOf(given[0]![1]) : undefined;
+}
+
+/** Without what the form does not ask for, and what is the default anyway. */
+export function pruned(fields: readonly FormField[], draft: Draft): Draft {
+  const kept = fields.flatMap(({ key, kind, defaultText, defaultOn }) => {
+    const value = draft[key];
+    const usual = kind === "switch" ? value === defaultOn : value === defaultText;
+    const fits = kind === "switch" ? typeof value === "boolean" : typeof value === "string";
+    return value === undefined || usual || !fits ? [] : [[key, value] as const];
+  });
+  return Object.fromEntries(kept);
 }
 
 export function valuesOf(fields: readonly FormField[], draft: Draft): Record<string, unknown> {

@@ -167,11 +167,15 @@ export function Facts({ facts }: { facts: readonly (readonly [string, ComponentC
 }
 
 /** What is wider or longer than its place; reached by keyboard so that it can be scrolled with it. */
-export function Scroll({ label, children }: { label: string; children: ComponentChildren }) {
+export function Scroll(props: { label: string; children: ComponentChildren; atEnd?: boolean }) {
+  const section = useRef<HTMLElement>(null);
+  useEffect(() => {
+    if (props.atEnd && section.current) section.current.scrollTop = section.current.scrollHeight;
+  }, [props.atEnd]);
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls has to take the focus
-    <section class="scroll" tabIndex={0} aria-label={label}>
-      {children}
+    <section class="scroll" tabIndex={0} aria-label={props.label} ref={section}>
+      {props.children}
     </section>
   );
 }

@@ -221,9 +221,13 @@ function withErrors(
 function align(lines: readonly Line[]): uPlot.AlignedData {
   if (lines.length === 0) return [[]];
   const [head] = lines;
-  if (lines.every(({ xs }) => xs === head!.xs))
+  if (lines.every(({ xs }) => isSame(xs, head!.xs)))
     return [head!.xs as number[], ...lines.map(({ ys }) => ys as number[])];
   return uPlot.join(lines.map(({ xs, ys }) => [xs as number[], ys as number[]]));
+}
+
+function isSame(one: readonly number[], other: readonly number[]): boolean {
+  return one === other || (one.length === other.length && one.every((x, i) => x === other[i]));
 }
 
 function yRange(u: uPlot, low: number | null, high: number | null, options: PlotOptions): [number, number] {

@@ -30,13 +30,27 @@ const watched = new Map<string, Watched>();
 
 /** Live lines are never joined: beyond this many times the points that were asked for, all are asked for anew. */
 const regrow = 2;
-/** Numbers that come faster than this are drawn together. */
+/** What comes faster than this is taken together. */
 const gatherMs = 300;
+/**
+ * Numbers are drawn at most this often, and after a view's first moments so seldom that drawing takes one part in so many
+ * of the time: the page may be watched on the machine that trains.
+ */
+const drawEveryMs = 1000;
+const timesDrawing = 200;
+const livelyMs = 20_000;
+const seldomMs = 10_000;
+/** What waiting for a frame takes by itself. */
+const frameMs = 17;
 
 let stopStream: (() => void) | undefined;
 let streamed = "";
 let waiting: LiveEvent[] = [];
 let timer: number | undefined;
+let timerAt = 0;
+let paceMs = drawEveryMs;
+/** When the reader last turned to other runs. */
+let turnedAt = 0;
 
 export async function openStore(): Promise<void> {
   follow();
@@ -69,19 +83,47 @@ function follow(): void {
       connection.value = state;
     },
     onEvent: (_, data) => {
-      waiting.push(JSON.parse(data) as LiveEvent);
-      if (timer === undefined) timer = window.setTimeout(takeEvents, gatherMs);
+      const event = JSON.parse(data) as LiveEvent;
+      waiting.push(event);
+      takeWithin(isUrgent(event) ? gatherMs : document.hidden ? seldomMs : paceMs);
     },
   });
+}
+
+/** Growing numbers can wait; what a run has become cannot. */
+function isUrgent(event: LiveEvent): boolean {
+  if (event.type === "metrics") return false;
+  return event.type !== "run" || runs.value?.find(({ id }) => id === event.run.id)?.state !== event.run.state;
+}
+
+function takeWithin(ms: number): void {
+  const at = performance.now() + ms;
+  if (timer !== undefined) {
+    if (at >= timerAt) return;
+    window.clearTimeout(timer);
+  }
+  timerAt = at;
+  timer = window.setTimeout(takeEvents, ms);
 }
 
 function takeEvents(): void {
   timer = undefined;
   const events = waiting;
   waiting = [];
+  const begun = performance.now();
   batch(() => {
     for (const event of events) take(event);
   });
+  // Views are made again and drawn before the task after the next frame.
+  requestAnimationFrame(() =>
+    window.setTimeout(() => {
+      const drawMs = performance.now() - begun;
+      const isNew = performance.now() - turnedAt < livelyMs;
+      paceMs = isNew
+        ? drawEveryMs
+        : Math.min(seldomMs, Math.max(drawEveryMs, timesDrawing * (drawMs - frameMs)));
+    }),
+  );
 }
 
 let greeted = false;
@@ -124,22 +166,52 @@ async function load(id: string): Promise<void> {
   }
   entry.loading = true;
   entry.stale = false;
+  asked++;
+  let answer: Answer;
   try {
-    entry.data.value = await calls.metrics(id, entry.points);
-    entry.error.value = undefined;
+    answer = { entry, data: await calls.metrics(id, entry.points) };
   } catch (error) {
     // A run that has been started has no folder yet.
-    if (!(error instanceof CallError && error.status === 404))
-      entry.error.value = error instanceof Error ? error.message : String(error);
+    const isEarly = error instanceof CallError && error.status === 404;
+    answer = { entry, error: isEarly ? undefined : error instanceof Error ? error.message : String(error) };
   }
+  asked--;
   entry.loading = false;
   if (entry.stale) window.setTimeout(() => void load(id), gatherMs);
+  answers.push(answer);
+  if (asked === 0) takeAnswers();
+  else if (answerTimer === undefined) answerTimer = window.setTimeout(takeAnswers, gatherMs);
+}
+
+interface Answer {
+  readonly entry: Watched;
+  readonly data?: RunMetrics;
+  readonly error?: string;
+}
+/** Requests that are out. */
+let asked = 0;
+let answers: Answer[] = [];
+let answerTimer: number | undefined;
+
+/** The numbers of many runs come one by one, and are drawn together. */
+function takeAnswers(): void {
+  window.clearTimeout(answerTimer);
+  answerTimer = undefined;
+  const taken = answers;
+  answers = [];
+  batch(() => {
+    for (const { entry, data, error } of taken) {
+      if (data) entry.data.value = data;
+      entry.error.value = error;
+    }
+  });
 }
 
 const useless = signal<RunMetrics | undefined>(undefined);
 
 function watch(id: string, points: number): () => void {
   let entry = watched.get(id);
+  turnedAt = performance.now();
   if (!entry) {
     entry = {
       data: signal(undefined),
@@ -186,4 +258,21 @@ export function useMetrics(ids: readonly string[], points: number): readonly (Ru
 
 export function metricsError(id: string): string | undefined {
   return watched.get(id)?.error.value;
+}
+
+/** The name counted up to the first that no run has: first -> first-2, run-0 -> run-1. */
+export function freeName(name: string): string {
+  const taken = new Set((runs.value ?? []).map(({ id }) => id));
+  const [, stem, digits] = /^(.*?)(?:-(\d{1,6}))?$/s.exec(name)!;
+  let next = digits === undefined ? 2 : Number(digits) + 1;
+  while (taken.has(`${stem}-${next}`)) next++;
+  return `${stem}-${next}`;
+}
+
+const colors = new Map<string, number>();
+
+/** A run's color stays its own while the page is open, whatever else is drawn. */
+export function colorOfRun(id: string): number {
+  for (const run of runs.value ?? []) if (!colors.has(run.id)) colors.set(run.id, colors.size);
+  return colors.get(id) ?? 0;
 }

@@ -57,6 +57,24 @@ export function LayersTab({ run, detail }: TabProps) {
   );
 }
 
+/** In the order of a layer's pass; what else there is comes after. */
+const usualOrder = [
+  "q_proj",
+  "k_proj",
+  "v_proj",
+  "qkv_proj",
+  "o_proj",
+  "gate_proj",
+  "up_proj",
+  "gate_up_proj",
+  "down_proj",
+];
+
+function placeOf(target: string): number {
+  const at = usualOrder.indexOf(target);
+  return at < 0 ? usualOrder.length : at;
+}
+
 /** Of the base's weight where that is known, else the update's own norm. */
 function sizeOf(module: Module): number {
   return module.relativeSize ?? module.norm;
@@ -72,7 +90,9 @@ function largest(modules: readonly Module[]): Module | undefined {
 function Sizes({ view, chosen }: { view: LayersView; chosen: Module | undefined }) {
   const { modules } = view;
   const table = useRef<HTMLTableElement>(null);
-  const targets = [...new Set(modules.map(({ target }) => target))];
+  const targets = [...new Set(modules.map(({ target }) => target))].sort(
+    (one, other) => placeOf(one) - placeOf(other),
+  );
   const layers = [...new Set(modules.map(({ layer }) => layer))].sort((a, b) => (a ?? -1) - (b ?? -1));
   const relative = modules.every(({ relativeSize }) => relativeSize !== undefined);
   const most = Math.max(...modules.map(sizeOf), 1e-12);

@@ -117,8 +117,9 @@ function Memory({ run }: TabProps) {
   const there = categories.filter(
     ([name]) => (planned?.atPeak[name] ?? 0) > 0 || (measured?.atPeak[name] ?? 0) > 0,
   );
+  const measuredWord = measured?.early ? "At the beginning" : "Measured";
   const off =
-    planned && measured
+    planned && measured && !measured.early
       ? (measured.peakBytes - planned.peakBytes) / Math.max(1, planned.peakBytes)
       : undefined;
   return (
@@ -133,7 +134,7 @@ function Memory({ run }: TabProps) {
       )}
       {planned && <MemoryBar name="Planned" total={planned.peakBytes} parts={planned.atPeak} most={most} />}
       {measured && (
-        <MemoryBar name="Measured" total={measured.peakBytes} parts={measured.atPeak} most={most} />
+        <MemoryBar name={measuredWord} total={measured.peakBytes} parts={measured.atPeak} most={most} />
       )}
       <Scroll label="Memory by category">
         <table>
@@ -144,11 +145,13 @@ function Memory({ run }: TabProps) {
                 Planned
               </th>
               <th scope="col" class="right">
-                Measured
+                {measuredWord}
               </th>
-              <th scope="col" class="right">
-                Difference
-              </th>
+              {!measured?.early && (
+                <th scope="col" class="right">
+                  Difference
+                </th>
+              )}
             </tr>
           </thead>
           <tbody>
@@ -159,7 +162,9 @@ function Memory({ run }: TabProps) {
                 </th>
                 <td class="right num">{bytes(planned?.atPeak[name])}</td>
                 <td class="right num">{bytes(measured?.atPeak[name])}</td>
-                <td class="right num muted">{difference(planned?.atPeak[name], measured?.atPeak[name])}</td>
+                {!measured?.early && (
+                  <td class="right num muted">{difference(planned?.atPeak[name], measured?.atPeak[name])}</td>
+                )}
               </tr>
             ))}
           </tbody>
@@ -168,7 +173,9 @@ function Memory({ run }: TabProps) {
               <th scope="row">At the peak</th>
               <td class="right num">{bytes(planned?.peakBytes)}</td>
               <td class="right num">{bytes(measured?.peakBytes)}</td>
-              <td class="right num muted">{difference(planned?.peakBytes, measured?.peakBytes)}</td>
+              {!measured?.early && (
+                <td class="right num muted">{difference(planned?.peakBytes, measured?.peakBytes)}</td>
+              )}
             </tr>
           </tfoot>
         </table>
@@ -177,7 +184,7 @@ function Memory({ run }: TabProps) {
         facts={(
           [
             ["Process now", view.rssBytes],
-            ["Process at its peak", measured?.peakRssBytes],
+            ["Process at its peak", measured?.early ? undefined : measured?.peakRssBytes],
             ["Asked of the card", measured?.deviceBytes],
           ] as const
         )

@@ -2,18 +2,34 @@
 
 import { useState } from "preact/hooks";
 import type { DataSummary } from "../../api.ts";
+import { draftOf, writeDraft } from "../draft.ts";
 import { count } from "../numbers.ts";
 import { Facts, Scroll } from "../parts.tsx";
+import { linkTo } from "../route.ts";
+import { freeName, server } from "../run-store.ts";
 import type { TabProps } from "./tab-props.ts";
 
-export function RecipeTab({ detail }: TabProps) {
+export function RecipeTab({ run, detail }: TabProps) {
   const options = Object.entries(detail.recipe).filter(([, value]) => value !== undefined && value !== null);
   return (
     <>
       <section class="card" aria-labelledby="command-title">
         <div class="card-head">
           <h3 id="command-title">The same from a terminal</h3>
-          <Copy text={detail.command} />
+          <span class="no-print">
+            {server.value?.canStart && (
+              <a
+                class="again"
+                href={linkTo(["new"], {
+                  name: freeName(run.id),
+                  values: writeDraft(draftOf(detail.recipe)),
+                })}
+              >
+                Start another like this
+              </a>
+            )}
+            <Copy text={detail.command} />
+          </span>
         </div>
         <pre class="command">{detail.command}</pre>
       </section>
@@ -62,7 +78,7 @@ export function RecipeTab({ detail }: TabProps) {
       {detail.log.length > 0 && (
         <section class="card" aria-labelledby="log-title">
           <h3 id="log-title">Last words of the process</h3>
-          <Scroll label="Log">
+          <Scroll label="Log" atEnd>
             <pre class="log">{detail.log.join("\n")}</pre>
           </Scroll>
         </section>

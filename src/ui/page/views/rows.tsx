@@ -68,7 +68,13 @@ export function RowsTab({ run, detail }: TabProps) {
               : `Tuned: the weights of step ${view.step.toLocaleString("en-US")}.`}
           </p>
           {view.rows.map((row, i) => (
-            <Row key={`${row.label} ${i}`} row={row} shade={shade} tuned={view.step !== undefined} />
+            <Row
+              key={`${row.label} ${i}`}
+              row={row}
+              shade={shade}
+              tuned={view.step !== undefined}
+              hint={i === 0}
+            />
           ))}
           <Pager from={view.from} count={view.rows.length} total={view.total} busy={asked.loading} />
         </div>
@@ -101,7 +107,8 @@ function meanOf(tokens: readonly TokenView[], which: "before" | "after"): number
   return losses.length === 0 ? undefined : losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
 }
 
-function Row({ row, shade, tuned }: { row: RowView; shade: Shade; tuned: boolean }) {
+function Row(props: { row: RowView; shade: Shade; tuned: boolean; hint: boolean }) {
+  const { row, shade, tuned, hint } = props;
   const { tokens } = row;
   const [at, setAt] = useState<number>();
   const [open, setOpen] = useState(false);
@@ -174,7 +181,7 @@ function Row({ row, shade, tuned }: { row: RowView; shade: Shade; tuned: boolean
         ))}
       </div>
       <p class="token-words num" aria-hidden="true">
-        {at === undefined ? "Point at a token, or use the arrow keys." : tokenWords(tokens[at]!)}
+        {at !== undefined ? tokenWords(tokens[at]!) : hint ? "Point at a token, or use the arrow keys." : ""}
       </p>
       <details class="numbers" onToggle={(event) => setOpen(event.currentTarget.open)}>
         <summary>Numbers</summary>

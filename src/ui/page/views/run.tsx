@@ -33,11 +33,10 @@ const runPoints = 4000;
 
 export function RunView({ id }: { id: string }) {
   const live = runs.value?.find((run) => run.id === id);
-  // A run's record is written when it begins and when it ends, its checkpoints now and then.
-  const detail = useAsked(`${id} ${live?.state} ${Math.floor((live?.step ?? 0) / 50)}`, (signal) =>
-    calls.detail(id, signal),
-  );
   const [metrics] = useMetrics([id], runPoints);
+  // A run's record is written when it begins and when it ends, its checkpoints now and then.
+  const news = `${live?.state} ${metrics?.eval.step.length} ${Math.floor((live?.step ?? 0) / 200)}`;
+  const detail = useAsked(`${id} ${news}`, (signal) => calls.detail(id, signal));
   const tab = tabs.find((one) => one.id === place.value.query.tab)?.id ?? "training";
   const run = live ?? detail.value?.summary;
   if (!run || !detail.value)

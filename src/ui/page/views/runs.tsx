@@ -8,7 +8,7 @@ import { duration, moment, short } from "../numbers.ts";
 import { Loading, Progress, State } from "../parts.tsx";
 import type { Line } from "../plot.ts";
 import { linkTo, place, setQuery } from "../route.ts";
-import { compares, runs, server, truncated, useMetrics } from "../run-store.ts";
+import { colorOfRun, compares, runs, server, truncated, useMetrics } from "../run-store.ts";
 
 /** Of one run in this view: what a screen's width shows. */
 const overlayPoints = 600;
@@ -40,7 +40,7 @@ export function RunsView() {
       chosen.flatMap((id, i): Line[] => {
         const found = metrics[i];
         if (!found) return [];
-        const style = { label: id, color: i };
+        const style = { label: id, color: colorOfRun(id) };
         return metric.startsWith("eval.")
           ? evalLine(found, metric.slice(5), look, style)
           : linesOf(found, metric, look, { ...style, bare: chosen.length > 3 });
@@ -165,7 +165,7 @@ function RunsTable({ runs: all, chosen }: { runs: readonly RunSummary[]; chosen:
             <Row
               key={run.id}
               run={run}
-              color={chosen.indexOf(run.id)}
+              drawn={chosen.includes(run.id)}
               tabIndex={i === here ? 0 : -1}
               onFocus={() => setActive(i)}
               onChoose={(on) => choose(run.id, on)}
@@ -179,24 +179,24 @@ function RunsTable({ runs: all, chosen }: { runs: readonly RunSummary[]; chosen:
 
 function Row(props: {
   readonly run: RunSummary;
-  readonly color: number;
+  readonly drawn: boolean;
   readonly tabIndex: number;
   readonly onFocus: () => void;
   readonly onChoose: (on: boolean) => void;
 }) {
-  const { run, color, tabIndex } = props;
+  const { run, drawn, tabIndex } = props;
   return (
     <tr onFocusCapture={props.onFocus}>
       <td class="pick">
         <label>
           <input
             type="checkbox"
-            checked={color >= 0}
+            checked={drawn}
             tabIndex={tabIndex}
             aria-label={`Draw ${run.id}`}
             onChange={(event) => props.onChoose(event.currentTarget.checked)}
           />
-          {color >= 0 && <Swatch line={{ color }} />}
+          {drawn && <Swatch line={{ color: colorOfRun(run.id) }} />}
         </label>
       </td>
       <th scope="row">

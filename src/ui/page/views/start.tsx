@@ -4,10 +4,10 @@
 import { useMemo, useRef, useState } from "preact/hooks";
 import type { FormField, FormOptions } from "../../api.ts";
 import { useAsked } from "../asked.ts";
-import { checkValue, type Draft, readDraft, valuesOf, writeDraft } from "../draft.ts";
+import { checkValue, type Draft, pruned, readDraft, valuesOf, writeDraft } from "../draft.ts";
 import { Loading } from "../parts.tsx";
 import { go, place, setQuery } from "../route.ts";
-import { putRun, runs, server } from "../run-store.ts";
+import { freeName, putRun, server } from "../run-store.ts";
 import { CallError, calls } from "../server-calls.ts";
 import { PlanPanel } from "./plan.tsx";
 import { usePlan } from "./use-plan.ts";
@@ -43,8 +43,8 @@ function Form({ options }: { options: FormOptions }) {
     () => options.groups.flatMap((group) => group.fields).filter(({ key }) => !notAsked.has(key)),
     [options],
   );
-  const [draft, setDraft] = useState<Draft>(() => readDraft(place.value.query.values));
-  const [name, setName] = useState(() => place.value.query.name ?? freeName());
+  const [draft, setDraft] = useState<Draft>(() => pruned(fields, readDraft(place.value.query.values)));
+  const [name, setName] = useState(() => place.value.query.name ?? freeName("run-0"));
   const [sent, setSent] = useState<{ field?: string; message: string }>();
   const [busy, setBusy] = useState(false);
   const [tried, setTried] = useState(false);
@@ -192,14 +192,6 @@ function Form({ options }: { options: FormOptions }) {
       </div>
     </>
   );
-}
-
-/** run-1, run-2: the first that is not there yet. */
-function freeName(): string {
-  const taken = new Set((runs.value ?? []).map(({ id }) => id));
-  let i = 1;
-  while (taken.has(`run-${i}`)) i++;
-  return `run-${i}`;
 }
 
 /** learningRate -> Learning rate. */
