@@ -25,8 +25,8 @@ interface Ui {
 }
 
 /** `lowrank ui` in the scratch folder. */
-async function openUi(folder: string, port = 0): Promise<Ui> {
-  const child = spawn(process.execPath, [lowrankMain, "ui", folder, "--port", String(port)], {
+async function openUi(folder: string, port = 0, ...flags: string[]): Promise<Ui> {
+  const child = spawn(process.execPath, [lowrankMain, "ui", folder, "--port", String(port), ...flags], {
     cwd: scratch,
     env: { ...process.env, NO_COLOR: "1" },
     stdio: ["ignore", "pipe", "inherit"],
@@ -149,7 +149,7 @@ describe.skipIf(noChromium)(
       await page.goto(
         `${first.url}#/new?name=from-page&values=${encodeURIComponent(JSON.stringify(values))}`,
       );
-      await page.locator(".verdict.fits").waitFor();
+      await page.locator(".plan .verdict.fits").waitFor();
       await page.getByRole("button", { name: "Start" }).click();
       await state(page, "Running");
       await page
@@ -256,6 +256,22 @@ describe.skipIf(noChromium)(
       ).toBe(0);
       await page.context().close();
       other.close();
+      await kill(ui);
+    });
+
+    it("takes its key from the address, keeps it for the tab, and asks for it where there is none", async () => {
+      const ui = await openUi("elsewhere", 0, "--api-key", "a key/with=signs");
+      expect(ui.url).toContain("#key=");
+      const page = await openPage();
+      await page.goto(ui.url.replace(/#.*/, ""));
+      await page.getByText("The server asks for its key").waitFor();
+      await page.goto("about:blank");
+      await page.goto(ui.url);
+      await page.getByText("No runs here yet").waitFor();
+      expect(page.url()).not.toContain("key");
+      await page.reload();
+      await page.getByText("No runs here yet").waitFor();
+      await page.context().close();
       await kill(ui);
     });
 

@@ -13,10 +13,15 @@ const longestWaitMs = 8000;
 /** The server says something every 15 s; a connection that is silent for longer is dead. */
 const silenceMs = 40_000;
 
-/** Follows `path` until the returned function is called. */
-export function followStream(path: string, hooks: StreamHooks): () => void {
+export interface Following {
+  /** Of the last event, for another stream to go on after it. */
+  readonly lastId: string | undefined;
+  stop(): void;
+}
+
+/** Follows `path` until it is stopped, from the event after `lastId` on where that is given. */
+export function followStream(path: string, hooks: StreamHooks, lastId?: string): Following {
   const stop = new AbortController();
-  let lastId: string | undefined;
   const run = async () => {
     let wait = firstWaitMs;
     while (!stop.signal.aborted) {
@@ -54,7 +59,12 @@ export function followStream(path: string, hooks: StreamHooks): () => void {
     }
   };
   void run();
-  return () => stop.abort();
+  return {
+    get lastId() {
+      return lastId;
+    },
+    stop: () => stop.abort(),
+  };
 }
 
 interface StreamEvent {

@@ -2,9 +2,10 @@
 // shown is the address's (route.ts).
 
 import { useEffect, useRef } from "preact/hooks";
-import { bytes } from "./numbers.ts";
+import type { RunSummary } from "../api.ts";
+import { bytes, percent } from "./numbers.ts";
 import { go, linkTo, place } from "./route.ts";
-import { connection, failure, server } from "./run-store.ts";
+import { connection, failure, runs, server } from "./run-store.ts";
 import { chooseTheme, themeChoice, themeChoices } from "./theme.ts";
 import { CompareView } from "./views/compare.tsx";
 import { RunView } from "./views/run.tsx";
@@ -17,6 +18,11 @@ export function Frame() {
   const main = useRef<HTMLElement>(null);
   const spot = `${kind ?? ""}/${id ?? ""}`;
   const first = useRef(true);
+  const run = kind === "run" ? runs.value?.find((one) => one.id === id) : undefined;
+  const title = titleOf(kind, id, run);
+  useEffect(() => {
+    document.title = title;
+  }, [title]);
   // A reader of the screen hears the new view; a reload leaves the focus where the browser puts it.
   useEffect(() => {
     if (first.current) first.current = false;
@@ -54,6 +60,14 @@ export function Frame() {
       </main>
     </>
   );
+}
+
+/** What a tab among many says: "45% first · lowrank". */
+function titleOf(kind: string | undefined, id: string | undefined, run: RunSummary | undefined): string {
+  const going = run?.state === "running" && run.totalSteps;
+  const part = going ? `${percent(Math.floor((100 * run.step) / run.totalSteps!) / 100)} ` : "";
+  const name = kind === "new" ? "New run" : id;
+  return name === undefined ? "lowrank" : `${part}${name} · lowrank`;
 }
 
 function View({ kind, id }: { kind: string | undefined; id: string | undefined }) {

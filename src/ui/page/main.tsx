@@ -8,9 +8,11 @@ import "./style/views.css";
 import "./style/print.css";
 import { render } from "preact";
 import { Frame } from "./frame.tsx";
+import { readAddress } from "./route.ts";
 import { openStore } from "./run-store.ts";
 import { takeKey } from "./server-calls.ts";
 
 takeKey();
+readAddress();
 void openStore();
 render(<Frame />, document.getElementById("app")!);

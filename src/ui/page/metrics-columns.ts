@@ -77,12 +77,13 @@ export const xLabels: Readonly<Record<XAxis, string>> = {
 };
 
 /** Places of a run's points: steps, tokens so far, or minutes. Where a line does not tell, its step's neighbour does. */
-export function placesOf({ train, stepsPerPoint }: RunMetrics, axis: XAxis): readonly number[] {
+export function placesOf({ train }: RunMetrics, axis: XAxis): readonly number[] {
   if (axis === "step") return train.step;
   let sum = 0;
   if (axis === "tokens") {
     const tokens = column(train, "tokens");
-    return train.step.map((_, i) => (sum += (tokens?.[i] ?? 0) * stepsPerPoint));
+    // A joined point has the mean of the steps since the one before.
+    return train.step.map((step, i) => (sum += (tokens?.[i] ?? 0) * (step - (train.step[i - 1] ?? 0))));
   }
   const elapsed = train.series.elapsedMs;
   return train.step.map((_, i) => (sum = Math.max(sum, (elapsed?.max ?? elapsed?.mean)?.[i] ?? 0)) / 60_000);

@@ -10,9 +10,12 @@ export interface Place {
 }
 
 const hash = signal(window.location.hash);
-window.addEventListener("hashchange", () => {
+window.addEventListener("hashchange", readAddress);
+
+/** When the address was changed by other means than these. */
+export function readAddress(): void {
   hash.value = window.location.hash;
-});
+}
 
 export const place = computed(() => readPlace(hash.value));
 
@@ -28,7 +31,7 @@ export function readPlace(text: string): Place {
 }
 
 /** What a stranger's link holds need not decode. */
-function decoded(part: string): string {
+export function decoded(part: string): string {
   try {
     return decodeURIComponent(part);
   } catch {

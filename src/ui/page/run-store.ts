@@ -5,8 +5,9 @@
 import { batch, type Signal, signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { CompareSummary, LiveEvent, RunMetrics, RunSummary, ServerInfo } from "../api.ts";
-import { followStream } from "./event-stream.ts";
+import { type Following, followStream } from "./event-stream.ts";
 import { appendMetrics, rewound } from "./metrics-columns.ts";
+import { go, place } from "./route.ts";
 import { CallError, calls } from "./server-calls.ts";
 
 export const server = signal<ServerInfo | undefined>(undefined);
@@ -43,7 +44,7 @@ const seldomMs = 10_000;
 /** What waiting for a frame takes by itself. */
 const frameMs = 17;
 
-let stopStream: (() => void) | undefined;
+let following: Following | undefined;
 let streamed = "";
 let waiting: LiveEvent[] = [];
 let timer: number | undefined;
@@ -57,6 +58,8 @@ export async function openStore(): Promise<void> {
   await refresh();
 }
 
+let isFirst = true;
+
 async function refresh(): Promise<void> {
   try {
     const [info, list] = await Promise.all([calls.server(), calls.runs()]);
@@ -67,6 +70,9 @@ async function refresh(): Promise<void> {
       truncated.value = list.truncated;
       failure.value = undefined;
     });
+    // `train --ui` opens the page for its run.
+    if (isFirst && info.beside !== undefined && place.value.path.length === 0) go(["run", info.beside]);
+    isFirst = false;
   } catch (error) {
     failure.value = error instanceof Error ? error.message : String(error);
   }
@@ -75,19 +81,21 @@ async function refresh(): Promise<void> {
 /** The stream tells the numbers of the runs that are named to it: another one for another set of runs. */
 function follow(): void {
   const names = [...watched.keys()].sort().map(encodeURIComponent).join(",");
-  if (stopStream && names === streamed) return;
-  stopStream?.();
+  if (following && names === streamed) return;
+  following?.stop();
   streamed = names;
-  stopStream = followStream(`events${names === "" ? "" : `?runs=${names}`}`, {
-    onState: (state) => {
+  const query = names === "" ? "" : `?runs=${encodeURIComponent(names)}`;
+  const hooks = {
+    onState: (state: "live" | "lost") => {
       connection.value = state;
     },
-    onEvent: (_, data) => {
+    onEvent: (_: string, data: string) => {
       const event = JSON.parse(data) as LiveEvent;
       waiting.push(event);
       takeWithin(isUrgent(event) ? gatherMs : document.hidden ? seldomMs : paceMs);
     },
-  });
+  };
+  following = followStream(`events${query}`, hooks, following?.lastId);
 }
 
 /** Growing numbers can wait; what a run has become cannot. */
@@ -130,11 +138,10 @@ let greeted = false;
 
 function take(event: LiveEvent): void {
   if (event.type === "hello") {
-    // The first greeting comes with everything asked for already.
-    if (!event.resumed && greeted) {
-      void refresh();
-      for (const id of watched.keys()) void load(id);
-    }
+    if (event.resumed) return;
+    // What was told before the stream began, or while it was broken, is not known. Of the first stream that is little.
+    void refresh();
+    for (const id of watched.keys()) if (greeted || !isAtRest(id)) void load(id);
     greeted = true;
   } else if (event.type === "run") putRun(event.run);
   else if (event.type === "removed") runs.value = runs.value?.filter(({ id }) => id !== event.id);
@@ -149,6 +156,11 @@ function take(event: LiveEvent): void {
     entry.data.value = event.type === "rewind" ? rewound(known, event.step) : appendMetrics(known, event);
     if (entry.data.value.train.step.length > regrow * entry.points) void load(event.id);
   }
+}
+
+function isAtRest(id: string): boolean {
+  const state = runs.value?.find((run) => run.id === id)?.state;
+  return state === "done" || state === "failed" || state === "paused" || state === "stopped";
 }
 
 export function putRun(run: RunSummary): void {

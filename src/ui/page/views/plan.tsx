@@ -1,5 +1,6 @@
 // What `plan` says of the run that the form describes: memory of each method against what this machine has.
 
+import type { PlanView } from "../../api.ts";
 import { bytes, count, short } from "../numbers.ts";
 import { Facts } from "../parts.tsx";
 import { MemoryBar } from "./memory.tsx";
@@ -23,18 +24,26 @@ export function PlanPanel({ plan, waits }: { plan: Planned; waits: string | unde
   );
 }
 
-function View({ view }: { view: NonNullable<Planned["view"]> }) {
+/** In a word, whether the run that the form describes fits. */
+export function Verdict({ view }: { view: PlanView }) {
+  const chosen = view.methods.find((method) => method.chosen);
+  if (!chosen) return null;
+  const [needed, there] = [bytes(chosen.peakBytes), bytes(view.availableBytes)];
+  return (
+    <p class={`verdict ${chosen.fits ? "fits" : "over"}`}>
+      {chosen.fits
+        ? `Fits: ${needed} of ${there} that this machine has.`
+        : `Does not fit: ${needed}, and this machine has ${there}.`}
+    </p>
+  );
+}
+
+function View({ view }: { view: PlanView }) {
   const most = Math.max(...view.methods.map(({ peakBytes }) => peakBytes), view.availableBytes * 0.001, 1);
   const chosen = view.methods.find((method) => method.chosen);
   return (
     <>
-      {chosen && (
-        <p class={`verdict ${chosen.fits ? "fits" : "over"}`} role="status">
-          {chosen.fits
-            ? `Fits: ${bytes(chosen.peakBytes)} of ${bytes(view.availableBytes)} that this machine has.`
-            : `Does not fit: ${bytes(chosen.peakBytes)}, and this machine has ${bytes(view.availableBytes)}.`}
-        </p>
-      )}
+      <Verdict view={view} />
       <Facts
         facts={[
           ["Parameters", short(view.model.parameters)],

@@ -53,7 +53,9 @@ export function RunView({ id }: { id: string }) {
       <header class="run-head">
         <div class="run-title">
           <h1>{id}</h1>
-          <State state={run.state} />
+          <span role="status">
+            <State state={run.state} />
+          </span>
         </div>
         <p class="muted kind">{kindOf(run)}</p>
         <Steering run={run} />

@@ -7,13 +7,15 @@ import { axisOf, clipOf, evalLine, LookBar, linesOf, useLook } from "../curves.t
 import { duration, moment, short } from "../numbers.ts";
 import { Loading, Progress, State } from "../parts.tsx";
 import type { Line } from "../plot.ts";
-import { linkTo, place, setQuery } from "../route.ts";
+import { decoded, linkTo, place, setQuery } from "../route.ts";
 import { colorOfRun, compares, runs, server, truncated, useMetrics } from "../run-store.ts";
 
 /** Of one run in this view: what a screen's width shows. */
 const overlayPoints = 600;
 /** Runs whose curves are shown until the reader chooses. */
 const shownAtFirst = 20;
+/** At once: more lines are told apart by nobody, and the server streams the numbers of 100. */
+const mostShown = 60;
 
 const metricWords: Readonly<Record<string, string>> = {
   loss: "Training loss",
@@ -84,8 +86,8 @@ export function RunsView() {
 function chosenRuns(all: readonly RunSummary[], show: string | undefined): readonly string[] {
   const ids = all.map(({ id }) => id);
   if (show === undefined) return ids.slice(0, shownAtFirst);
-  const wanted = new Set(show.split("|"));
-  return ids.filter((id) => wanted.has(id));
+  const wanted = new Set(show.split(",").map(decoded));
+  return ids.filter((id) => wanted.has(id)).slice(0, mostShown);
 }
 
 function metricsThere(
@@ -118,9 +120,10 @@ function RunsTable({ runs: all, chosen }: { runs: readonly RunSummary[]; chosen:
   };
   const choose = (id: string, on: boolean) => {
     const next = all.map((run) => run.id).filter((one) => (one === id ? on : chosen.includes(one)));
-    setQuery({ show: next.join("|") });
+    setQuery({ show: next.map(encodeURIComponent).join(",") });
   };
-  const everything = chosen.length === all.length;
+  const some = all.slice(0, mostShown).map(({ id }) => id);
+  const everything = chosen.length >= some.length;
   return (
     <section class="card" aria-labelledby="runs-title">
       <div class="card-head">
@@ -130,9 +133,9 @@ function RunsTable({ runs: all, chosen }: { runs: readonly RunSummary[]; chosen:
         <button
           type="button"
           class="small quiet no-print"
-          onClick={() => setQuery({ show: everything ? "" : all.map(({ id }) => id).join("|") })}
+          onClick={() => setQuery({ show: everything ? "" : some.map(encodeURIComponent).join(",") })}
         >
-          {everything ? "Draw none" : "Draw all"}
+          {everything ? "Draw none" : some.length < all.length ? `Draw ${some.length}` : "Draw all"}
         </button>
       </div>
       <table class="runs">

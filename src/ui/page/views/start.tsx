@@ -9,7 +9,7 @@ import { Loading } from "../parts.tsx";
 import { go, place, setQuery } from "../route.ts";
 import { freeName, putRun, server } from "../run-store.ts";
 import { CallError, calls } from "../server-calls.ts";
-import { PlanPanel } from "./plan.tsx";
+import { PlanPanel, Verdict } from "./plan.tsx";
 import { usePlan } from "./use-plan.ts";
 
 /** What nearly every run decides; all else is folded under its heading. */
@@ -174,6 +174,11 @@ function Form({ options }: { options: FormOptions }) {
                 {unplaced}
               </p>
             )}
+            {plan.view && !plan.error && (
+              <div class="narrow">
+                <Verdict view={plan.view} />
+              </div>
+            )}
             <button type="submit" class="primary" disabled={busy}>
               {busy ? "Starting…" : "Start"}
             </button>
@@ -267,7 +272,7 @@ function Input(props: {
           autocomplete="off"
           spellcheck={false}
           value={typeof value === "string" ? value : ""}
-          placeholder={field.defaultText ?? (field.required ? field.placeholder : "")}
+          placeholder={field.defaultText ?? (field.kind === "number" ? "" : field.placeholder)}
           onInput={(event) => onChange(event.currentTarget.value)}
         />
       )}
