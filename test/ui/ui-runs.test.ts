@@ -193,7 +193,7 @@ describe.skipIf(noChromium)(
       expect(await page.locator(".heat button").count()).toBe(28);
       await page.context().close();
       await kill(second);
-    });
+    }, 300_000);
 
     it("other sites get nothing: no answer to a foreign Origin or Host, no run started", async () => {
       const ui = await openUi("elsewhere");
@@ -296,6 +296,13 @@ describe.skipIf(noChromium)(
       );
       for (const color of [1, 2, 3, 4, 5, 6, 7, 8])
         expect((await drawnIn(page, "Training loss", color)).pixels).toBeGreaterThan(400);
+      // Of so many, the line that is turned to is told by itself.
+      const chart = page.getByRole("slider", { name: /^Training loss/ });
+      await chart.focus();
+      await page.keyboard.press("ArrowDown");
+      await expect
+        .poll(() => chart.getAttribute("aria-valuetext"), { timeout: 20_000 })
+        .toMatch(/^last: run-\d\d [\d.]+$/);
       expect(usedSize).toBeLessThan(60e6);
       if (resident !== undefined) expect(resident).toBeLessThan(150e6);
       await page.context().close();

@@ -28,6 +28,7 @@ export interface ChartProps {
 }
 
 const tableRows = 60;
+const mostNamed = 8;
 
 export function Chart(props: ChartProps) {
   const { title, lines, xLabel, yLabel, log = false, logX = false, zero = false, height = 230 } = props;
@@ -36,12 +37,15 @@ export function Chart(props: ChartProps) {
   const [shown, setShown] = useState<Plot>();
   const [cursor, setCursor] = useState<number>();
   const [zoomed, setZoomed] = useState(false);
+  const [focus, setFocus] = useState<number>();
   const [tableOpen, setTableOpen] = useState(false);
   const id = useId();
   const filled = lines.filter(({ ys }) => ys.some((y) => y !== null && Number.isFinite(y)));
   const empty = filled.length === 0;
   const range = props.range;
-  const shape = `${shapeOf(lines)}|${log}|${logX}|${zero}|${height}|${xLabel}|${yLabel}|${range?.join()}`;
+  // More names than a legend holds: the line by the pointer is told by itself.
+  const many = lines.length > mostNamed;
+  const shape = `${shapeOf(lines)}|${log}|${logX}|${zero}|${height}|${xLabel}|${yLabel}|${range?.join()}|${many}`;
 
   // A new plot only where lines or axes are others; numbers alone flow into the one that is there.
   useEffect(() => {
@@ -50,12 +54,14 @@ export function Chart(props: ChartProps) {
       ...{ log, logX, zero, height, xLabel, yLabel, xValue, yValue, range },
       onCursor: setCursor,
       onZoom: setZoomed,
+      ...(many && { onFocus: setFocus }),
     });
     setShown(made);
     return () => {
       setShown(undefined);
       made.destroy();
       setCursor(undefined);
+      setFocus(undefined);
       setZoomed(false);
     };
   }, [shape, empty]);
@@ -72,6 +78,7 @@ export function Chart(props: ChartProps) {
 
   // One line needs no name beside its title.
   const alone = readout.length === 1 && props.legend !== false ? readout[0] : undefined;
+  const focused = many && focus !== undefined ? lines[focus] : undefined;
 
   const onKeyDown = (event: KeyboardEvent) => {
     if (!shown || shown.xs.length === 0) return;
@@ -88,7 +95,15 @@ export function Chart(props: ChartProps) {
     };
     if (event.key === "Escape") {
       shown.setCursor(undefined);
+      if (many) shown.setFocus(undefined);
       if (zoomed) shown.resetZoom();
+      return;
+    }
+    const turn = Number(event.key === "ArrowDown") - Number(event.key === "ArrowUp");
+    if (many && turn !== 0) {
+      event.preventDefault();
+      const count = lines.length;
+      shown.setFocus(focus === undefined ? 0 : (focus + turn + count) % count);
       return;
     }
     const to = moves[event.key];
@@ -101,9 +116,12 @@ export function Chart(props: ChartProps) {
     const index = lines.indexOf(line);
     const column = shown?.columns[index];
     if (at === undefined || !column) return yValue(lastOf(line.ys) ?? Number.NaN);
-    const value = column[at];
+    // Of evaluations the last one before the cursor counts.
+    let found = at;
+    while (found > 0 && line.look === "points" && (column[found] ?? null) === null) found--;
+    const value = column[found];
     if (value === null || value === undefined) return "";
-    const error = line.errors?.[line.xs.indexOf(shown!.xs[at]!)];
+    const error = line.errors?.[line.xs.indexOf(shown!.xs[found]!)];
     return error && !props.yValue ? withError(value, error) : yValue(value);
   };
 
@@ -120,11 +138,16 @@ export function Chart(props: ChartProps) {
           <span class="at num">
             {at !== undefined && <span class="muted">{`${xLabel} ${xValue(shown!.xs[at]!)}`}</span>}
             {alone && <b>{textAt(alone)}</b>}
+            {focused && (
+              <>
+                <Swatch line={focused} /> <span>{focused.label}</span> <b>{textAt(focused)}</b>
+              </>
+            )}
           </span>
         )}
       </figcaption>
       {props.note && <p class="note">{props.note}</p>}
-      {!empty && !alone && props.legend !== false && (
+      {!empty && !alone && !many && props.legend !== false && (
         <ul class="legend">
           {readout.map((line) => (
             <li key={line.label}>
@@ -150,8 +173,11 @@ export function Chart(props: ChartProps) {
             aria-valuemin={0}
             aria-valuemax={Math.max(0, (shown?.xs.length ?? 1) - 1)}
             aria-valuenow={at ?? Math.max(0, (shown?.xs.length ?? 1) - 1)}
-            aria-valuetext={`${at === undefined ? "last" : `${xLabel} ${xValue(shown!.xs[at]!)}`}: ${readout
-              .slice(0, 8)
+            aria-valuetext={`${at === undefined ? "last" : `${xLabel} ${xValue(shown!.xs[at]!)}`}: ${(focused
+              ? [focused]
+              : readout
+            )
+              .slice(0, mostNamed)
               .map((line) => `${line.label} ${textAt(line)}`)
               .join(", ")}`}
             onKeyDown={onKeyDown}

@@ -29,6 +29,8 @@ export interface PlotOptions {
   readonly xValue?: (x: number) => string;
   readonly yValue?: (y: number) => string;
   onCursor(index: number | undefined): void;
+  /** Of many lines, the one by the pointer, which the others step back from. */
+  onFocus?(line: number | undefined): void;
   onZoom(zoomed: boolean): void;
 }
 
@@ -39,6 +41,8 @@ export interface Plot {
   setLines(lines: readonly Line[]): void;
   /** Undefined puts it away. */
   setCursor(index: number | undefined): void;
+  /** One line before the others; undefined for all alike. */
+  setFocus(line: number | undefined): void;
   resetZoom(): void;
   redraw(): void;
   destroy(): void;
@@ -53,10 +57,11 @@ const font = '11px system-ui, "Segoe UI", Roboto, sans-serif';
 
 export function makePlot(host: HTMLElement, first: readonly Line[], options: PlotOptions): Plot {
   let lines = first;
-  let data = align(lines);
+  let data = align(lines, options.log);
   let following = false;
   // A view may still hold what it has just put away.
   let gone = false;
+  let focusing = false;
   const colors = () => ({ text: cssColor("--muted"), grid: cssColor("--grid"), line: cssColor("--line") });
   let now = colors();
   const width = () => Math.max(160, host.clientWidth);
@@ -84,7 +89,9 @@ export function makePlot(host: HTMLElement, first: readonly Line[], options: Plo
         points: { size: 7, width: 1.5 },
         drag: { x: true, y: false, setScale: true },
         y: false,
+        ...(options.onFocus && { focus: { prox: 60 } }),
       },
+      ...(options.onFocus && { focus: { alpha: 0.2 } }),
       scales: {
         x: {
           time: false,
@@ -108,6 +115,11 @@ export function makePlot(host: HTMLElement, first: readonly Line[], options: Plo
         setCursor: [
           (u) => {
             if (!following) options.onCursor(u.cursor.idx ?? undefined);
+          },
+        ],
+        setSeries: [
+          (_, series) => {
+            if (!focusing) options.onFocus?.(series === null || series < 1 ? undefined : series - 1);
           },
         ],
         setScale: [(u, name) => name === "x" && options.onZoom(isZoomed(u))],
@@ -135,7 +147,7 @@ export function makePlot(host: HTMLElement, first: readonly Line[], options: Plo
       const zoomed = isZoomed(plot);
       const { min, max } = plot.scales.x!;
       lines = next;
-      data = align(lines);
+      data = align(lines, options.log);
       plot.setData(data, !zoomed);
       if (zoomed) plot.setScale("x", { min: min!, max: max! });
     },
@@ -146,6 +158,13 @@ export function makePlot(host: HTMLElement, first: readonly Line[], options: Plo
       else plot.setCursor({ left: plot.valToPos(data[0][index]!, "x"), top: plot.height / 3 });
       following = false;
       options.onCursor(index);
+    },
+    setFocus(line) {
+      if (gone) return;
+      focusing = true;
+      plot.setSeries(line === undefined ? null : line + 1, { focus: true });
+      focusing = false;
+      options.onFocus?.(line);
     },
     resetZoom() {
       if (gone) return;
@@ -218,8 +237,12 @@ function withErrors(
 }
 
 /** Lines over one list of places: the union of theirs. */
-function align(lines: readonly Line[]): uPlot.AlignedData {
-  if (lines.length === 0) return [[]];
+function align(given: readonly Line[], log: boolean): uPlot.AlignedData {
+  if (given.length === 0) return [[]];
+  // A logarithmic axis has no place for 0 and below.
+  const lines = log
+    ? given.map((line) => ({ ...line, ys: line.ys.map((y) => (y !== null && y > 0 ? y : null)) }))
+    : given;
   const [head] = lines;
   if (lines.every(({ xs }) => isSame(xs, head!.xs)))
     return [head!.xs as number[], ...lines.map(({ ys }) => ys as number[])];

@@ -163,8 +163,10 @@ function isAtRest(id: string): boolean {
   return state === "done" || state === "failed" || state === "paused" || state === "stopped";
 }
 
+/** Before the list of all has come, what is told of single ones is in it. */
 export function putRun(run: RunSummary): void {
-  const list = runs.value ?? [];
+  const list = runs.value;
+  if (!list) return;
   const at = list.findIndex(({ id }) => id === run.id);
   runs.value = at < 0 ? [run, ...list] : list.with(at, run);
 }

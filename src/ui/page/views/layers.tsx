@@ -42,6 +42,10 @@ export function LayersTab({ run, detail }: TabProps) {
             ))}
           </select>
         </label>
+        <span class="grow" />
+        <button type="button" class="small" disabled={asked.loading} onClick={asked.again}>
+          Look again
+        </button>
       </div>
       {!view || asked.error ? (
         <Loading what="Decomposing the updates…" error={asked.error} />

@@ -73,7 +73,6 @@ export function RunsView() {
         range={clipOf(look, lines)}
         yLabel={metric.endsWith("loss") ? "nats a token" : ""}
         height={300}
-        legend={chosen.length <= 3}
         empty={chosen.length === 0 ? "Choose runs below to see their curves." : "No run chosen has this yet."}
       />
       <RunsTable runs={all} chosen={chosen} />
