@@ -2,8 +2,11 @@
 // given with --read. What is no path that exists (a name on the hub, of a template, "tiny") is the command's own affair,
 // as long as it leads nowhere else when it comes to exist. Where runs lie: run-places.ts.
 
+import { existsSync } from "node:fs";
 import { realpath } from "node:fs/promises";
 import { dirname, isAbsolute, relative, resolve, sep } from "node:path";
+import { isDynamicPattern } from "tinyglobby";
+import { findDataFiles } from "../data/data-files.node.ts";
 import { RequestError } from "../serve/request-error.ts";
 
 export class ReadablePlaces {
@@ -11,22 +14,43 @@ export class ReadablePlaces {
 
   /** RequestError (403), naming the option, where a path lies elsewhere, or leads elsewhere by a link. */
   async require(path: string, key: string): Promise<void> {
-    // Of a pattern, the folder before its first sign: what it finds below is plain files (data/data-files.node.ts).
-    const sign = path.search(/[*?[{]/);
+    // Of a pattern, the folder before its first sign.
+    const sign = path.search(/[*?[{(!+@]/);
     const fixed =
       sign < 0 ? path : path.slice(0, Math.max(path.lastIndexOf("/", sign), path.lastIndexOf(sep, sign)) + 1);
     const full = resolve(fixed === "" ? "." : fixed);
-    const real = await realOf(full);
+    const turnsBack = sign >= 0 && path.slice(sign).split(/[\\/]/).includes("..");
+    if (turnsBack || !(await this.holds(full))) throw outside(path, key);
+  }
+
+  /** The same of data: of a folder or a pattern, of every file that it stands for. */
+  async requireData(path: string, key: string): Promise<void> {
+    await this.require(path, key);
+    const { files } = await findDataFiles(path);
+    const [only] = files;
+    // A file alone is the one just looked at; a name on the hub lies in its cache.
+    if (files.length === 1 && only!.path === path) return;
+    if (!existsSync(path) && !isDynamicPattern(path)) return;
+    for (const file of files) if (!(await this.holds(resolve(file.path)))) throw outside(file.path, key);
+  }
+
+  private async holds(path: string): Promise<boolean> {
+    const real = await realOf(path);
     for (const folder of this.folders) {
       const base = await realpath(folder).catch(() => resolve(folder));
-      if (isWithin(real, base)) return;
+      if (isWithin(real, base)) return true;
     }
-    throw new RequestError(
-      `${key}: "${path.slice(0, 200)}" lies outside the folders that this page may read; start \`lowrank ui\` with --read ${isAbsolute(path) ? dirname(full) : "FOLDER"}, or where the file is`,
-      key,
-      403,
-    );
+    return false;
   }
+}
+
+function outside(path: string, key: string): RequestError {
+  const flag = `--read ${isAbsolute(path) ? dirname(path) : "FOLDER"}`;
+  return new RequestError(
+    `${key}: "${path.slice(0, 200)}" lies outside the folders that this page may read; start \`lowrank ui\` with ${flag}, or where the file is`,
+    key,
+    403,
+  );
 }
 
 /** With links followed as far as there is something. */

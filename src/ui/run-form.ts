@@ -98,11 +98,12 @@ export async function formRun(
     ["initAdapter", options.initAdapter],
     ["addTokens", options.addTokens],
     ["chatTemplate", options.chatTemplate],
-    ["forget", options.forget],
   ];
-  for (const key of ["data", "evalData"] as const) {
-    for (const { path, chatTemplate } of options[key] === undefined ? [] : sourcesOf(options[key]))
-      named.push([key, path], [key, chatTemplate]);
+  for (const key of ["data", "evalData", "forget"] as const) {
+    for (const { path, chatTemplate } of options[key] === undefined ? [] : sourcesOf(options[key])) {
+      named.push([key, chatTemplate]);
+      await places.requireData(path, key);
+    }
   }
   for (const [key, path] of named) if (path !== undefined) await places.require(path, key);
   return options;
@@ -117,9 +118,8 @@ export function atField<T>(resolve: () => T): T {
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     const message = error.message.replace(/^form: /, "");
-    const [, missing, first] = /^(?:"(\w+)" is missing|(\w+)\b)/.exec(message) ?? [];
-    const key =
-      missing ?? (first !== undefined && Object.hasOwn(trainDefinition.fields, first) ? first : null);
-    throw new RequestError(message, key);
+    const first = /^(?:unknown option )?"?(\w+)\b/.exec(message)?.[1];
+    const named = first !== undefined && Object.hasOwn(trainDefinition.fields, first);
+    throw new RequestError(message, named ? first : null);
   }
 }
