@@ -24,8 +24,12 @@ const types: Readonly<Record<string, string>> = {
   ".png": "image/png",
   ".ico": "image/x-icon",
   ".woff2": "font/woff2",
+  ".txt": "text/plain; charset=utf-8",
   ".webmanifest": "application/manifest+json",
 };
+
+/** As the build names what the page loads: page-DvtfKcEt.js. */
+const hashedName = /-[\w-]{8}\.\w+$/;
 
 /** Scripts, styles and data from this server alone; shown in no other page; no form leads elsewhere. */
 export const pagePolicy = [
@@ -53,7 +57,7 @@ export const guardHeaders: Readonly<Record<string, string>> = {
 
 const builtFolder = fileURLToPath(new URL("./page", import.meta.url));
 
-/** The page by the names that a browser asks for: "/", "/assets/...". UserError where the build has not made it. */
+/** The page by the names that a browser asks for: "/", "/page-DvtfKcEt.js". UserError where the build has not made it. */
 export function readPage(folder = builtFolder): ReadonlyMap<string, PageFile> {
   const files = new Map<string, PageFile>();
   for (const entry of listed(folder)) {
@@ -63,7 +67,7 @@ export function readPage(folder = builtFolder): ReadonlyMap<string, PageFile> {
     const short = new Uint8Array(gzipSync(bytes, { level: 9 }));
     const name = `/${entry.split(sep).join("/")}`;
     const file: PageFile = {
-      ...{ type, bytes, hashed: name.startsWith("/assets/") },
+      ...{ type, bytes, hashed: hashedName.test(name) },
       ...(short.byteLength < bytes.byteLength && { gzipped: short }),
     };
     files.set(name, file);

@@ -13,7 +13,11 @@ import { UserError } from "../util/errors.ts";
 import type { FormField, FormOptions } from "./api.ts";
 import type { ReadablePlaces } from "./readable-places.ts";
 
-const leftOutKeys: ReadonlySet<string> = new Set(["out", "resume", "json", "ui", "uiPort", "uiHost"]);
+const leftOutKeys: ReadonlySet<string> = new Set([
+  ...["out", "resume", "json", "ui", "uiPort"],
+  // Addresses that keys of the environment would be sent to.
+  ...["trackioUrl", "mlflowUri"],
+]);
 const leftOutGroups: ReadonlySet<string> = new Set(["Several machines", "Rewards (--objective grpo)"]);
 
 let form: FormOptions | undefined;

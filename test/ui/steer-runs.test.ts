@@ -12,8 +12,10 @@ import type {
   PlanView,
   RowsView,
   RunDetail,
+  RunMetrics,
   RunSummary,
   SamplesView,
+  ServerInfo,
 } from "../../src/ui/api.ts";
 import {
   backendName,
@@ -167,6 +169,25 @@ describe("a run of a terminal", () => {
     expect(resultOf(out)).toEqual(resultOf(join(folder, "whole")));
   });
 
+  it("with --ui has its page beside it, which steers it and goes with it", async () => {
+    const out = join(root, "beside");
+    const args = ["train", ...flags, "--out", out, "--max-steps", "100000", "--ui", "--ui-port", "0"];
+    const { child, finished } = startLowrank(args);
+    let url: string | undefined;
+    let told = "";
+    child.stderr!.on("data", (text) => {
+      told += text;
+      url = /^page: (\S+)\/$/m.exec(told)?.[1];
+    });
+    while (url === undefined) await sleep(5);
+    expect(await call<ServerInfo>(url, "/api/server")).toMatchObject({ folder: root, beside: "beside" });
+    expect(await (await fetch(url)).text()).toContain("<!doctype html>");
+    await until(url, "beside", ({ step, can }) => step >= 1 && can.pause);
+    await call(url, "/api/runs/beside/pause", {});
+    expect((await finished).status).toBe(130);
+    await expect(fetch(url)).rejects.toThrow();
+  });
+
   it("within another program is shown, and not steered", async () => {
     const { url } = await openServer();
     const out = join(root, "program");
@@ -210,8 +231,17 @@ describe("a look at a run", () => {
     const held = await call<RowsView>(url, "/api/runs/steered/rows?set=eval&count=20");
     const all = held.rows.flatMap((row) => row.tokens.filter(({ target }) => target));
     const mean = all.reduce((total, { after }) => total + after!, 0) / all.length;
-    const { evalLoss } = (await call<RunDetail>(url, "/api/runs/steered")).summary;
-    expect(mean).toBeCloseTo(evalLoss!, 4);
+    const { eval: evaluations } = await call<RunMetrics>(url, "/api/runs/steered/metrics");
+    const last = (name: string) => evaluations.series[name]!.mean.at(-1)!;
+    expect(mean).toBeCloseTo(last("loss"), 4);
+    // Of a ratio of means over rows: what each row's losses are beyond the mean of its targets.
+    const beyond = held.rows.map((row) => {
+      const own = row.tokens.filter(({ target }) => target);
+      return own.reduce((total, { after }) => total + after! - mean, 0);
+    });
+    const count = beyond.length;
+    const variance = beyond.reduce((total, each) => total + each ** 2, 0) / (count - 1);
+    expect(last("lossStandardError")).toBeCloseTo(Math.sqrt(count * variance) / all.length, 4);
 
     const { samples, step } = await call<SamplesView>(url, "/api/runs/steered/samples", {
       prompts: ["1 green:"],

@@ -143,7 +143,12 @@ describe("who may ask", () => {
     try {
       const at = Number(new URL(keyed.url).port);
       const host = "machine.example:1234";
-      for (const given of [{}, { authorization: "Bearer wrong" }, { authorization: "secret" }])
+      const wrong: Record<string, string>[] = [
+        {},
+        { authorization: "Bearer wrong" },
+        { authorization: "secret" },
+      ];
+      for (const given of wrong)
         expect((await ask("/api/runs", { host, ...given }, undefined, at)).status).toBe(401);
       const right = { authorization: "Bearer secret" };
       expect((await ask("/api/runs", { host, ...right }, undefined, at)).status).toBe(200);
