@@ -19,12 +19,10 @@ import type {
 } from "../../src/ui/api.ts";
 import {
   backendName,
-  lowrank,
   makeRows,
   resultOf,
   scratchFolder,
   startLowrank,
-  succeed,
   writeRows,
   writeTinyModel,
 } from "../e2e/lowrank.ts";
@@ -85,6 +83,12 @@ async function call<T>(url: string, path: string, body?: object): Promise<T> {
   return answer as T;
 }
 
+/** Trains to the end, while connections to servers are minded. */
+async function trained(...more: string[]): Promise<void> {
+  const { status, stderr } = await startLowrank(["train", ...flags, ...more]).finished;
+  expect(status, stderr).toBe(0);
+}
+
 async function until(url: string, id: string, holds: (run: RunSummary) => boolean): Promise<RunSummary> {
   for (;;) {
     const { summary } = await call<RunDetail>(url, `/api/runs/${id}`);
@@ -98,7 +102,7 @@ const isOver = ({ state }: RunSummary) => state === "done" || state === "paused"
 
 describe("a run of the page", () => {
   it("paused, its server killed, reopened and resumed, is the run that nobody touched", async () => {
-    succeed("train", ...flags, "--out", join(folder, "whole"));
+    await trained("--out", join(folder, "whole"));
     const first = await openServer();
     const started = await call<RunSummary>(first.url, "/api/runs", { id: "steered", values });
     expect(started).toMatchObject({ id: "steered", state: "starting" });
@@ -165,7 +169,7 @@ describe("a run of a terminal", () => {
     expect(readdirSync(out)).toContain("adapter_model.safetensors");
     expect((await call<RunDetail>(url, "/api/runs/ended")).stoppedEarly).toBe(true);
     // Nothing that was asked is left for a later run.
-    succeed("train", ...flags, "--out", out, "--resume");
+    await trained("--out", out, "--resume");
     expect(resultOf(out)).toEqual(resultOf(join(folder, "whole")));
   });
 
@@ -248,23 +252,13 @@ describe("a look at a run", () => {
       maxNewTokens: 6,
     });
     expect(step).toBe(steps);
-    const adapter = [
-      "--model",
-      model,
-      "--prompt",
-      "1 green:",
-      "--max-new-tokens",
-      "6",
-      "--temperature",
-      "0",
-      "--json",
-      "--backend",
-      backendName,
-    ];
-    expect(samples[0]?.base).toBe(JSON.parse(lowrank("generate", ...adapter).stdout).text);
-    expect(samples[0]?.tuned).toBe(
-      JSON.parse(lowrank("generate", ...adapter, "--adapter", join(root, "steered")).stdout).text,
-    );
+    const generated = async (...more: string[]) => {
+      const words = ["generate", "--model", model, "--prompt", "1 green:", "--max-new-tokens", "6", ...more];
+      const { finished } = startLowrank([...words, "--temperature", "0", "--json", "--backend", backendName]);
+      return JSON.parse((await finished).stdout).text;
+    };
+    expect(samples[0]?.base).toBe(await generated());
+    expect(samples[0]?.tuned).toBe(await generated("--adapter", join(root, "steered")));
 
     const layers = await call<LayersView>(url, "/api/runs/steered/layers");
     expect(layers.step).toBe("result");
