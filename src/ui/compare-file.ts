@@ -136,6 +136,6 @@ function courseIn(given: unknown): [number, number][] {
 function runOf(id: string, folder: string | undefined, runIds: ReadonlySet<string>): string | undefined {
   const last = folder?.split(/[\\/]/).at(-1);
   if (last === undefined) return undefined;
-  const below = id === ROOT_ID ? last : `${id}/${last}`;
-  return runIds.has(below) ? below : undefined;
+  const below = id === ROOT_ID ? "" : `${id}/`;
+  return [`${below}runs/${last}`, `${below}${last}`].find((run) => runIds.has(run));
 }
