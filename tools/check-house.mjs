@@ -26,7 +26,7 @@ const ORDER = [
   ["plan"],
   ["compare"],
   ["serve"],
-  ["library"],
+  ["library", "browser"],
   ["ui"],
   ["cli"],
 ];
@@ -43,7 +43,7 @@ const PRIVILEGES = [
     what: "reach the network",
     pattern: /(?<![\w.])fetch\(|"(?:node:)?(?:http2?|https|net|tls|dgram|dns)"|"undici"|"@huggingface\/hub"/,
     // The page of `lowrank ui` asks its own server, through one file.
-    where: /^(formats\/hub|train\/trackers\/http)\.ts$|^ui\/page\/server-calls\.ts$/,
+    where: /^(formats\/hub|train\/trackers\/http|browser\/host\/download)\.ts$|^ui\/page\/server-calls\.ts$/,
   },
   { what: "print", pattern: /(?<!\w)console\.\w|process\.std(out|err)/, where: /^cli\// },
   {

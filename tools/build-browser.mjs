@@ -1,0 +1,116 @@
+// Builds lowrank/browser: dist/browser/lowrank.js, one ES module with its worker's program inside, and worker.js, the same
+// program as a file for pages that allow no workers from blobs. The worker runs the modules that Node runs; what they
+// import of Node is replaced by src/browser/platform, and the backends of Node's by nothing.
+
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join, relative, sep } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { gzipSync } from "node:zlib";
+import { build } from "vite";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const source = join(root, "src");
+const browser = join(source, "browser");
+
+const platform = (name) => join(browser, "platform", `${name}.ts`);
+const absent = platform("absent");
+const nodeModules = {
+  "node:fs": platform("fs"),
+  "node:fs/promises": platform("fs-promises"),
+  "node:crypto": platform("crypto"),
+  "node:os": platform("os"),
+  "node:path": "pathe",
+  // Patterns of files; a page gives its rows one file at a time.
+  tinyglobby: absent,
+};
+/** Backends that a page cannot have. */
+const withoutBackends = ["backend/cpu.ts", "backend/cuda.ts"].map((path) => join(source, path));
+const noBackend = "\0lowrank:no-backend";
+const workerText = join(browser, "worker-source.ts");
+
+/** @param {string} [workerCode] the worker's bundle, for the page's */
+function lowrankInBrowser(workerCode) {
+  return {
+    name: "lowrank-in-browser",
+    enforce: "pre",
+    async resolveId(id, importer) {
+      if (id.startsWith("node:") || Object.hasOwn(nodeModules, id)) {
+        const target = nodeModules[id] ?? absent;
+        return target === "pathe" ? this.resolve(target, importer, { skipSelf: true }) : target;
+      }
+      if (importer && id.startsWith(".") && withoutBackends.includes(join(dirname(importer), id)))
+        return noBackend;
+      return undefined;
+    },
+    load(id) {
+      if (id === noBackend) return noBackendModule;
+      if (id === workerText && workerCode !== undefined)
+        return `export const workerSource = ${JSON.stringify(workerCode)};`;
+      return undefined;
+    },
+    transform(code, id) {
+      if (!id.startsWith(source) || !code.includes("import.meta.url")) return undefined;
+      // Files beside a module are looked for in the worker's own file system.
+      const place = `file:///lowrank/dist/${relative(source, id).split(sep).join("/").replace(/\.ts$/, ".js")}`;
+      return code.replaceAll("import.meta.url", JSON.stringify(place));
+    },
+  };
+}
+
+const noBackendModule = `
+const none = { name: "none", open: async () => null, reason: () => "a browser has no such backend" };
+export const cpu = none;
+export const cuda = none;
+export const cpuIsas = () => [];
+export const hasCard = () => false;
+export const whyNoCard = () => "";
+`;
+
+async function bundle(entry, plugin, minify) {
+  const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const built = await build({
+    configFile: false,
+    root,
+    logLevel: "warn",
+    plugins: [plugin],
+    define: { LOWRANK_VERSION: JSON.stringify(version) },
+    build: {
+      write: false,
+      minify: minify ? "oxc" : false,
+      target: "es2023",
+      lib: { entry, formats: ["es"], fileName: "out" },
+      rolldownOptions: { output: { codeSplitting: false } },
+    },
+  });
+  const chunks = [built].flat().flatMap(({ output }) => output);
+  if (chunks.length !== 1)
+    throw new Error(`expected one chunk of ${entry}, got ${chunks.map((c) => c.fileName)}`);
+  const [{ code, imports, dynamicImports }] = chunks;
+  const left = [...imports, ...dynamicImports];
+  if (left.length > 0) throw new Error(`${entry} still imports ${left}`);
+  return code;
+}
+
+/** Returns the two files' texts. */
+export async function bundleBrowser({ minify = true } = {}) {
+  const worker = await bundle(join(browser, "worker.ts"), lowrankInBrowser(), minify);
+  const page = await bundle(join(browser, "index.ts"), lowrankInBrowser(worker), minify);
+  return { "lowrank.js": page, "worker.js": worker };
+}
+
+export async function writeBrowser() {
+  const files = await bundleBrowser();
+  const out = join(root, "dist", "browser");
+  mkdirSync(out, { recursive: true });
+  for (const [name, code] of Object.entries(files)) writeFileSync(join(out, name), code);
+  return files;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  for (const [name, code] of Object.entries(await writeBrowser())) {
+    const [size, packed] = [code.length, gzipSync(code, { level: 9 }).length].map((bytes) =>
+      Math.round(bytes / 1000),
+    );
+    console.log(`dist/browser/${name}: ${size} kB, ${packed} kB gzipped`);
+  }
+}
