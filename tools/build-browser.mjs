@@ -66,7 +66,7 @@ export const hasCard = () => false;
 export const whyNoCard = () => "";
 `;
 
-async function bundle(entry, plugin, minify) {
+async function bundle(entry, format, plugin, minify) {
   const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
   const built = await build({
     configFile: false,
@@ -78,7 +78,7 @@ async function bundle(entry, plugin, minify) {
       write: false,
       minify: minify ? "oxc" : false,
       target: "es2023",
-      lib: { entry, formats: ["es"], fileName: "out" },
+      lib: { entry, name: "lowrank", formats: [format], fileName: "out" },
       rolldownOptions: { output: { codeSplitting: false } },
     },
   });
@@ -93,8 +93,9 @@ async function bundle(entry, plugin, minify) {
 
 /** Returns the two files' texts. */
 export async function bundleBrowser({ minify = true } = {}) {
-  const worker = await bundle(join(browser, "worker.ts"), lowrankInBrowser(), minify);
-  const page = await bundle(join(browser, "index.ts"), lowrankInBrowser(worker), minify);
+  // A script and no module: a page from the disk may start no module worker.
+  const worker = await bundle(join(browser, "worker.ts"), "iife", lowrankInBrowser(), minify);
+  const page = await bundle(join(browser, "index.ts"), "es", lowrankInBrowser(worker), minify);
   return { "lowrank.js": page, "worker.js": worker };
 }
 

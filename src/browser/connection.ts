@@ -26,9 +26,9 @@ export class Connection {
   /** `url` names a copy of worker.js for pages that allow no workers from blobs (CSP). */
   static start(url?: string | URL): Connection {
     if (typeof Worker === "undefined") throw new UserError("lowrank needs a page of a browser, with workers");
-    if (url !== undefined) return new Connection(new Worker(url, { type: "module", name: "lowrank" }));
+    if (url !== undefined) return new Connection(new Worker(url, { name: "lowrank" }));
     const place = URL.createObjectURL(new Blob([workerSource], { type: "text/javascript" }));
-    const worker = new Worker(place, { type: "module", name: "lowrank" });
+    const worker = new Worker(place, { name: "lowrank" });
     const started = new Connection(worker);
     // The browser has read it once the first reply is there.
     worker.addEventListener("message", () => URL.revokeObjectURL(place), { once: true });
