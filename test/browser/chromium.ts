@@ -2,6 +2,8 @@
 // and come back. Files come from this process at an address that never leaves it. LOWRANK_CHROMIUM names a browser elsewhere.
 
 import { existsSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { type BrowserContext, chromium } from "playwright-core";
 
 export const chromiumPath = [
@@ -15,16 +17,17 @@ export const withoutChromium = chromiumPath
   ? ""
   : "no Chromium here: install one, or name it in LOWRANK_CHROMIUM";
 
-/** Storage, locks and WebGPU want a secure address. */
-export const origin = "https://localhost";
-
 export interface Served {
   readonly type: string;
   readonly body: string | Buffer;
+  /** The connection is cut after so many bytes. */
+  readonly cutAt?: number;
 }
 
-export interface Visit {
+export interface Visit extends AsyncDisposable {
   readonly context: BrowserContext;
+  /** Where the files are given out: loopback, which browsers trust as they do https. */
+  readonly origin: string;
   /** Requests that were answered, as "path range". */
   readonly asked: string[];
 }
@@ -32,9 +35,28 @@ export interface Visit {
 /** `serve` gives the file of a path; undefined is a 404. Ranges of it are answered as servers do. */
 export async function visit(
   profile: string,
-  serve: (path: string) => Served | undefined,
+  serve: (path: string, range: string | undefined) => Served | undefined,
   viewport = { width: 900, height: 1200 },
 ): Promise<Visit> {
+  const asked: string[] = [];
+  const server = createServer((request, response) => {
+    const path = new URL(request.url ?? "/", "http://localhost").pathname;
+    const { range } = request.headers;
+    asked.push(range ? `${path} ${range}` : path);
+    const file = serve(path, range);
+    if (!file) return void response.writeHead(404).end("not found");
+    const body = Buffer.from(file.body);
+    const from = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
+    const headers = { "content-type": file.type, "content-length": body.length - from };
+    if (from > 0) {
+      const contentRange = `bytes ${from}-${body.length - 1}/${body.length}`;
+      response.writeHead(206, { ...headers, "content-range": contentRange });
+    } else response.writeHead(200, headers);
+    if (file.cutAt === undefined) return void response.end(body.subarray(from));
+    response.write(body.subarray(from, file.cutAt), () => setTimeout(() => response.destroy(), 50));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
   const context = await chromium.launchPersistentContext(profile, {
     ...{ executablePath: chromiumPath, headless: true, viewport, acceptDownloads: true },
     args: [
@@ -42,21 +64,12 @@ export async function visit(
       "--use-webgpu-adapter=swiftshader", // Chromium brings it, so that no GPU is needed
     ],
   });
-  const asked: string[] = [];
-  await context.route("**/*", (route) => {
-    const request = route.request();
-    const path = new URL(request.url()).pathname;
-    const range = request.headers().range;
-    asked.push(range ? `${path} ${range}` : path);
-    const file = serve(path);
-    if (!file) return route.fulfill({ status: 404, body: "not found" });
-    const body = Buffer.from(file.body);
-    const from = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
-    if (from === 0) return route.fulfill({ contentType: file.type, body });
-    return route.fulfill({
-      ...{ status: 206, contentType: file.type, body: body.subarray(from) },
-      headers: { "content-range": `bytes ${from}-${body.length - 1}/${body.length}` },
-    });
-  });
-  return { context, asked };
+  return {
+    ...{ context, asked, origin: `http://localhost:${port}` },
+    async [Symbol.asyncDispose]() {
+      await context.close();
+      server.closeAllConnections();
+      server.close();
+    },
+  };
 }

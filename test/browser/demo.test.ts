@@ -10,7 +10,7 @@ import type { Page } from "playwright-core";
 import { expect, it } from "vitest";
 import { scratchFolder, succeed } from "../e2e/lowrank.ts";
 import { adapterDifference } from "./adapter-difference.ts";
-import { origin, visit, withoutChromium } from "./chromium.ts";
+import { visit, withoutChromium } from "./chromium.ts";
 
 const asked = process.env.LOWRANK_BROWSER_DEMO === "1";
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -24,52 +24,49 @@ it.skipIf(why)(
     execFileSync(process.execPath, [join(root, "examples/browser/build.mjs")], { cwd: root });
     const body = readFileSync(join(root, "dist/browser-demo/index.html"));
     const serve = (path: string) => (path === "/" ? { type: "text/html", body } : undefined);
-    const { context } = await visit(join(scratch, "profile"), serve);
-    try {
-      const first = await context.newPage();
-      await first.goto(origin);
-      await ready(first);
-      await press(first, "score");
-      const before = await word(first, "score-before");
-      const begun = performance.now();
-      await first.click("#train");
-      const soFar = (page: Page) => page.$eval("progress", ({ value }) => value);
-      await first.waitForFunction(() => document.querySelector("progress")!.value >= 60, null, { timeout });
-      await shot(first, "training");
-      const left = await soFar(first);
-      await first.close();
+    await using opened = await visit(join(scratch, "profile"), serve);
+    const { context, origin } = opened;
+    const first = await context.newPage();
+    await first.goto(origin);
+    await ready(first);
+    await press(first, "score");
+    const before = await word(first, "score-before");
+    const begun = performance.now();
+    await first.click("#train");
+    const soFar = (page: Page) => page.$eval("progress", ({ value }) => value);
+    await first.waitForFunction(() => document.querySelector("progress")!.value >= 60, null, { timeout });
+    await shot(first, "training");
+    const left = await soFar(first);
+    await first.close();
 
-      const second = await context.newPage();
-      await second.goto(origin);
-      // It goes on by itself.
-      await said(second, "status", "^Done");
-      const seconds = Math.round((performance.now() - begun) / 1000);
-      expect(await word(second, "device")).toContain("found in this browser");
-      await ready(second);
-      await press(second, "score");
-      await press(second, "ask");
-      const after = await word(second, "score-after");
-      await shot(second, "done");
-      const saved = join(scratch, "saved");
-      mkdirSync(saved);
-      const files: Promise<void>[] = [];
-      second.on("download", (file) => files.push(file.saveAs(join(saved, file.suggestedFilename()))));
-      await press(second, "save");
-      await expect.poll(() => files.length, { timeout: 60_000 }).toBe(2);
-      await Promise.all(files);
-      console.log(
-        `exact match ${before} before, ${after} after; ${seconds} s from Train to Done, the tab closed at step ${left}`,
-      );
-      expect(before).toMatch(/^0%/);
-      expect(Number.parseInt(after, 10)).toBeGreaterThanOrEqual(80);
-      const loss = succeed(
-        ...["eval", "--model", "tiny", "--adapter", saved, "--data", heldOut(), "--metrics", "exact-match"],
-        ...["--max-new-tokens", "40", "--json"],
-      );
-      expect(JSON.parse(loss.stdout).exactMatch).toBeGreaterThanOrEqual(0.8);
-    } finally {
-      await context.close();
-    }
+    const second = await context.newPage();
+    await second.goto(origin);
+    // It goes on by itself.
+    await said(second, "status", "^Done");
+    const seconds = Math.round((performance.now() - begun) / 1000);
+    expect(await word(second, "device")).toContain("found in this browser");
+    await ready(second);
+    await press(second, "score");
+    await press(second, "ask");
+    const after = await word(second, "score-after");
+    await shot(second, "done");
+    const saved = join(scratch, "saved");
+    mkdirSync(saved);
+    const files: Promise<void>[] = [];
+    second.on("download", (file) => files.push(file.saveAs(join(saved, file.suggestedFilename()))));
+    await press(second, "save");
+    await expect.poll(() => files.length, { timeout: 60_000 }).toBe(2);
+    await Promise.all(files);
+    console.log(
+      `exact match ${before} before, ${after} after; ${seconds} s from Train to Done, the tab closed at step ${left}`,
+    );
+    expect(before).toMatch(/^0%/);
+    expect(Number.parseInt(after, 10)).toBeGreaterThanOrEqual(80);
+    const loss = succeed(
+      ...["eval", "--model", "tiny", "--adapter", saved, "--data", heldOut(), "--metrics", "exact-match"],
+      ...["--max-new-tokens", "40", "--json"],
+    );
+    expect(JSON.parse(loss.stdout).exactMatch).toBeGreaterThanOrEqual(0.8);
   },
   timeout,
 );
@@ -92,7 +89,7 @@ it.skipIf(why)(
     succeed("train", "--model", "tiny", "--data", data, "--out", out, "--precision", "fp32", ...flags);
     const library = readFileSync(join(root, "dist/browser/lowrank.js"));
     const base = join(root, "models/tiny-base");
-    const { context } = await visit(join(scratch, "profile-2"), (path) => {
+    await using opened = await visit(join(scratch, "profile-2"), (path) => {
       if (path === "/") return { type: "text/html", body: "<!doctype html><title>lowrank</title>" };
       if (path === "/lowrank.js") return { type: "text/javascript", body: library };
       const file = /^\/base\/([\w.]+)$/.exec(path)?.[1];
@@ -103,27 +100,24 @@ it.skipIf(why)(
         return undefined;
       return { type: "application/octet-stream", body: readFileSync(join(base, file)) };
     });
-    try {
-      const page = await context.newPage();
-      await page.goto(origin);
-      const files = (await page.evaluate(
-        `(async () => {
+    const { context, origin } = opened;
+    const page = await context.newPage();
+    await page.goto(origin);
+    const files = (await page.evaluate(
+      `(async () => {
         const { openModel } = await import("/lowrank.js");
         const model = await openModel({ url: "/base" }, { precision: "fp32" });
         await model.train(${JSON.stringify(rows)}, ${JSON.stringify(recipe)}).finished;
         const files = await model.saveAdapter();
         return Promise.all(files.map(async (file) => [file.name, [...new Uint8Array(await file.arrayBuffer())]]));
       })()`,
-      )) as [string, number[]][];
-      const saved = join(scratch, "from-page");
-      mkdirSync(saved);
-      for (const [name, bytes] of files) writeFileSync(join(saved, name), Uint8Array.from(bytes));
-      const difference = await adapterDifference(saved, out);
-      console.log(`most difference of a weight's update after ${comparedSteps} steps: ${difference}`);
-      expect(difference).toBeLessThan(1e-4);
-    } finally {
-      await context.close();
-    }
+    )) as [string, number[]][];
+    const saved = join(scratch, "from-page");
+    mkdirSync(saved);
+    for (const [name, bytes] of files) writeFileSync(join(saved, name), Uint8Array.from(bytes));
+    const difference = await adapterDifference(saved, out);
+    console.log(`most difference of a weight's update after ${comparedSteps} steps: ${difference}`);
+    expect(difference).toBeLessThan(1e-4);
   },
   timeout,
 );
