@@ -1,8 +1,8 @@
-// Builds lowrank/browser: dist/browser/lowrank.js, one ES module with its worker's program inside, and worker.js, the same
-// program as a file for pages that allow no workers from blobs. The worker runs the modules that Node runs; what they
-// import of Node is replaced by src/browser/platform, and the backends of Node's by nothing.
+// Builds lowrank/browser: dist/browser/lowrank.js, one ES module with its worker's program inside, and lowrank-worker.js,
+// the same program as a file for pages that allow no workers from blobs. The worker runs the modules that Node runs; what
+// they import of Node is replaced by src/browser/platform, and the backends of Node's by nothing.
 
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -96,7 +96,23 @@ export async function bundleBrowser({ minify = true } = {}) {
   // A script and no module: a page from the disk may start no module worker.
   const worker = await bundle(join(browser, "worker.ts"), "iife", lowrankInBrowser(), minify);
   const page = await bundle(join(browser, "index.ts"), "es", lowrankInBrowser(worker), minify);
-  return { "lowrank.js": page, "worker.js": worker };
+  return { "lowrank.js": page, "lowrank-worker.js": worker };
+}
+
+/** What the bundle holds of others; their licenses want to travel with it. */
+const bundled = [
+  ...["@huggingface/jinja", "@huggingface/tokenizers", "@noble/hashes", "fzstd", "hyparquet"],
+  ...["hyparquet-compressors", "papaparse", "pathe", "re2js", "yaml", "zod"],
+];
+
+function licenses() {
+  const texts = bundled.map((name) => {
+    const folder = join(root, "node_modules", name);
+    const file = readdirSync(folder).find((each) => /^licen[cs]e/i.test(each));
+    const { license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+    return `${name}\n\n${file ? readFileSync(join(folder, file), "utf8").trim() : license}\n`;
+  });
+  return texts.join("\n----\n\n");
 }
 
 export async function writeBrowser() {
@@ -104,6 +120,7 @@ export async function writeBrowser() {
   const out = join(root, "dist", "browser");
   mkdirSync(out, { recursive: true });
   for (const [name, code] of Object.entries(files)) writeFileSync(join(out, name), code);
+  writeFileSync(join(out, "licenses.txt"), licenses());
   return files;
 }
 

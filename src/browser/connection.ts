@@ -23,7 +23,7 @@ export class Connection {
     });
   }
 
-  /** `url` names a copy of worker.js for pages that allow no workers from blobs (CSP). */
+  /** `url` names a copy of lowrank-worker.js for pages that allow no workers from blobs (CSP). */
   static start(url?: string | URL): Connection {
     if (typeof Worker === "undefined") throw new UserError("lowrank needs a page of a browser, with workers");
     if (url !== undefined) return new Connection(new Worker(url, { name: "lowrank" }));

@@ -37,7 +37,7 @@ export interface OpenOptions {
   readonly precision?: "auto" | "fp32" | "fp16";
   readonly onProgress?: (event: ProgressEvent) => void;
   readonly onWarning?: (message: string) => void;
-  /** worker.js beside lowrank.js, for pages whose security policy allows no worker from a blob. */
+  /** lowrank-worker.js beside lowrank.js, for pages whose security policy allows no worker from a blob. */
   readonly worker?: string | URL;
 }
 

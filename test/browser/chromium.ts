@@ -64,6 +64,8 @@ export async function visit(
       "--use-webgpu-adapter=swiftshader", // Chromium brings it, so that no GPU is needed
     ],
   });
+  // Others may be at work on this machine.
+  context.setDefaultTimeout(300_000);
   return {
     ...{ context, asked, origin: `http://localhost:${port}` },
     async [Symbol.asyncDispose]() {
