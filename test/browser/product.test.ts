@@ -5,10 +5,9 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import type { BrowserContext, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-// @ts-expect-error: a build script without types
-import { bundleBrowser } from "../../tools/build-browser.mjs";
 import { lowrank, makeRows, scratchFolder, succeed, writeRows, writeTinyModel } from "../e2e/lowrank.ts";
 import { adapterDifference } from "./adapter-difference.ts";
 import { type Served, type Visit, visit, withoutChromium } from "./chromium.ts";
@@ -18,6 +17,7 @@ const why = withoutChromium;
 const rows = makeRows(16);
 const recipe = { maxSteps: 8, batchSize: 4, learningRate: 2e-3, sequenceLength: 64, seed: 3, timing: false };
 const tolerance = 1e-4;
+const commit = "0123456789abcdef0123456789abcdef01234567";
 
 describe.skipIf(why)(`lowrank/browser in headless Chromium${why && ` (skipped: ${why})`}`, () => {
   let opened: Visit;
@@ -35,7 +35,7 @@ describe.skipIf(why)(`lowrank/browser in headless Chromium${why && ` (skipped: $
         .update(readFileSync(join(model, name)))
         .digest("hex");
     const sums = names.map((name) => `${sum(name)}  ${name}\n`).join("");
-    const { "lowrank.js": library } = await bundleBrowser({ minify: false });
+    const library = readFileSync(fileURLToPath(new URL("../../dist/browser/lowrank.js", import.meta.url)));
     opened = await visit(join(scratch, "profile"), (path, range): Served | undefined => {
       if (path === "/") return { type: "text/html", body: "<!doctype html><title>lowrank</title>" };
       if (path === "/lowrank.js") return { type: "text/javascript", body: library };
@@ -43,7 +43,19 @@ describe.skipIf(why)(`lowrank/browser in headless Chromium${why && ` (skipped: $
         const told = path.startsWith("/wrong") ? sums.replace(sum("config.json"), "0".repeat(64)) : sums;
         return { type: "text/plain", body: told };
       }
-      const [, folder, name] = /^\/(model|wrong)\/([\w.]+)$/.exec(path) ?? [];
+      if (path === "/api/models/own/er/revision/main") {
+        const siblings = names.map((rfilename) => ({
+          ...{ rfilename, size: readFileSync(join(model, rfilename)).length },
+          ...(rfilename.endsWith(".safetensors") && { lfs: { sha256: sum(rfilename) } }),
+        }));
+        const listed = [
+          ...siblings,
+          { rfilename: "../outside.json" },
+          { rfilename: "pytorch_model.bin", size: 1e12 },
+        ];
+        return { type: "application/json", body: JSON.stringify({ sha: commit, siblings: listed }) };
+      }
+      const [, folder, name] = /^\/(model|wrong|own\/er\/resolve\/[0-9a-f]{40})\/([\w.]+)$/.exec(path) ?? [];
       if (folder === undefined || name === undefined || !names.includes(name)) return undefined;
       const body = readFileSync(join(model, name));
       const cuts = cut && name.endsWith(".safetensors") && range === undefined;
@@ -78,6 +90,36 @@ describe.skipIf(why)(`lowrank/browser in headless Chromium${why && ` (skipped: $
     );
     expect(await failure(page, 'lowrank.openModel({ stored: "nothing" })')).toMatch(
       /UserError: nothing: this browser holds no model/,
+    );
+    await page.close();
+  });
+
+  it("takes a model of the hub at one commit, files of the user, and rows of a CSV file", async () => {
+    cut = false;
+    const page = await newPage();
+    const hub = `{ hub: "own/er", endpoint: location.origin }, { backend: "reference" }`;
+    const read = `(name) => fetch("/model/" + name).then((answer) => answer.blob())`;
+    const [first, second] = (await page.evaluate(`(async () => {
+      const hub = await lowrank.openModel(${hub});
+      const files = {};
+      for (const name of ${JSON.stringify(readdirSync(model))}) files[name] = await (${read})(name);
+      const own = await lowrank.openModel({ files, keep: false }, { name: "mine", backend: "reference" });
+      const csv = new File(["prompt,completion\\n" + "ab,cd\\nde,fg\\nxy,zz\\n"], "rows.csv");
+      const done = await own.train(csv, { maxSteps: 1, batchSize: 2 }).finished;
+      const longer = await own.resume("run-1", { maxSteps: 2 }).finished;
+      return [hub.info, [done.steps, longer.steps, own.info.name]];
+    })()`)) as [object, unknown];
+    expect(first).toMatchObject({ name: "er", architecture: "llama" });
+    expect(second).toEqual([1, 2, "mine"]);
+    expect(opened.asked.filter((path) => path.startsWith("/own/er/resolve/"))).toContain(
+      `/own/er/resolve/${commit}/model.safetensors`,
+    );
+    expect(opened.asked.join()).not.toMatch(/outside|pytorch/);
+    const stored = (await page.evaluate("lowrank.storedModels()")) as { name: string }[];
+    expect(stored.map(({ name }) => name)).toContain("er");
+    expect(stored.map(({ name }) => name)).not.toContain("mine");
+    expect(await failure(page, `lowrank.openModel({ files: { "a.txt": new Blob(["x"]) } })`)).toMatch(
+      /UserError: the files given hold no config\.json/,
     );
     await page.close();
   });
