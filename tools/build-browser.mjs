@@ -85,8 +85,8 @@ async function bundle(entry, format, plugin, minify) {
   const chunks = [built].flat().flatMap(({ output }) => output);
   if (chunks.length !== 1)
     throw new Error(`expected one chunk of ${entry}, got ${chunks.map((c) => c.fileName)}`);
-  const [{ code, imports, dynamicImports }] = chunks;
-  const left = [...imports, ...dynamicImports];
+  const [{ code, imports, dynamicImports, fileName }] = chunks;
+  const left = [...imports, ...dynamicImports].filter((name) => name !== fileName);
   if (left.length > 0) throw new Error(`${entry} still imports ${left}`);
   return code;
 }
