@@ -3,6 +3,9 @@
 // both; the best of their steps count. Prints a table of ratios, or JSON with --json.
 //
 //   node bench/against-peft/run.mjs --python .venv/bin/python --configs DIR [--cases 135m-256,1b-512] [--steps N] [--json]
+//       [--isa avx2|avx512|avx512bf16|amx]
+//
+// With --isa both sides are held to that instruction set, by what is set for their processes alone (isas.mjs).
 //
 // Needs a Python with torch, transformers and peft (bitsandbytes for the qlora cases), and a folder of config.json
 // files named smollm_135m.json, tinyllama_1b_chat_v1.0.json, gemma3_1b.json and qwen3.5_0.8b.json, those that the cases ask for; cases of mixtures bring their shape. A development tool: nothing a user runs needs it.
@@ -14,6 +17,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { defaultCases, isas, lowrankEnvironment, torchEnvironment } from "./isas.mjs";
 
 /** 12 of Qwen3-30B-A3B's 48 layers with 16 of their 128 experts, all 8 of a token's, and the whole head. */
 const moe16 = {
@@ -73,6 +77,30 @@ const cases = {
     method: "qlora",
     steps: 12,
   },
+  "135m-256-qlora-fp32": {
+    config: "smollm_135m.json",
+    batch: 2,
+    length: 256,
+    precision: "fp32",
+    method: "qlora",
+    steps: 10,
+  },
+  "1b-512-fp32": {
+    config: "tinyllama_1b_chat_v1.0.json",
+    batch: 1,
+    length: 512,
+    precision: "fp32",
+    method: "lora",
+    steps: 5,
+  },
+  "1b-512-qlora-fp32": {
+    config: "tinyllama_1b_chat_v1.0.json",
+    batch: 1,
+    length: 512,
+    precision: "fp32",
+    method: "qlora",
+    steps: 5,
+  },
   "qwen3.5-512": {
     config: "qwen3.5_0.8b.json",
     batch: 1,
@@ -103,13 +131,20 @@ const { values } = parseArgs({
   options: {
     python: { type: "string", default: process.env.LOWRANK_PYTHON ?? "python3" },
     configs: { type: "string" },
-    cases: { type: "string", default: "135m-256,135m-512,1b-512,135m-256-fp32" },
+    cases: { type: "string" },
+    isa: { type: "string" },
     steps: { type: "string" },
     threads: { type: "string", default: String(cpus().length) },
     json: { type: "boolean", default: false },
   },
 });
-const asked = values.cases.split(",").map((name) => cases[name]);
+const { isa } = values;
+if (isa !== undefined && !isas.includes(isa)) {
+  console.error(`--isa ${isa}: expected one of ${isas.join(", ")}`);
+  process.exit(2);
+}
+const names = (values.cases ?? defaultCases(isa)).split(",");
+const asked = names.map((name) => cases[name]);
 if (asked.some((c) => c && !c.shape) && (!values.configs || !existsSync(values.configs))) {
   console.error("give --configs DIR, a folder with smollm_135m.json and tinyllama_1b_chat_v1.0.json");
   process.exit(2);
@@ -140,19 +175,21 @@ function lowrank(c) {
     "cpu",
   ];
   const args = ["--model", configOf(c), ...flags, ...flagsOf(c)];
-  return start(process.execPath, [join(import.meta.dirname, "lowrank-steps.mjs"), ...args]);
+  const script = join(import.meta.dirname, "lowrank-steps.mjs");
+  return start(process.execPath, [script, ...args], lowrankEnvironment(isa));
 }
 
 function peft(c) {
   const args = ["--config", configOf(c), "--dtype", c.precision, "--turns", ...flagsOf(c)];
-  return start(values.python, [join(import.meta.dirname, "peft_step.py"), ...args]);
+  return start(values.python, [join(import.meta.dirname, "peft_step.py"), ...args], torchEnvironment(isa));
 }
 
 const warmup = 2;
 
 /** A side at its first turn. turn() lets it do a step, and resolves to what it says then: "ready", or its result. */
-async function start(command, args) {
-  const child = spawn(command, args.map(String), { stdio: ["pipe", "pipe", "ignore"] });
+async function start(command, args, environment) {
+  const env = { ...process.env, ...environment };
+  const child = spawn(command, args.map(String), { stdio: ["pipe", "pipe", "ignore"], env });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async () => {
     const { value, done } = await lines.next();
@@ -182,12 +219,13 @@ async function takeTurns(c) {
 }
 
 const rows = [];
-for (const name of values.cases.split(",")) {
+for (const name of names) {
   const c = cases[name];
   if (!c) throw new Error(`no case ${name}; there are ${Object.keys(cases).join(", ")}`);
   const [ours, theirs] = await takeTurns(c);
   rows.push({
     case: name,
+    isa: isa ?? null,
     lowrank: ours.tokensPerSecond,
     peft: theirs.tokensPerSecond,
     speedRatio: ours.tokensPerSecond.best / theirs.tokensPerSecond.best,

@@ -15,6 +15,7 @@ struct AmxEngine {
   static constexpr int kRows = 32, kCols = 32, kDepthUnit = 32, kDepth = 576;
   static constexpr int kChunk = 256, kRowBlock = 512, kPackRows = 80;
   static constexpr bool kKeepsSums = true;
+  static constexpr int kPanelGap = 0;
   static constexpr int kTile = 512;  // elements of a tile
 
   static int64_t unitRow(int64_t unit, int group) {

@@ -13,6 +13,7 @@ struct Bf16Engine {
   static constexpr int kRows = 6, kVectors = 4, kCols = 64, kDepthUnit = 2, kDepth = 1024;
   static constexpr int kChunk = 256, kRowBlock = 96, kPackRows = 8;
   static constexpr bool kKeepsSums = false;
+  static constexpr int kPanelGap = 0;
 
   static int64_t unitRow(int64_t unit, int group) { return unit * kCols + group * kGroup; }
 

@@ -24,6 +24,7 @@ struct F32Engine {
   static constexpr int kRows = kF32Rows, kCols = kF32Vectors * kLanes, kDepthUnit = 1, kDepth = kF32Depth;
   static constexpr int kChunk = 256, kRowBlock = 96, kPackRows = 4;
   static constexpr bool kKeepsSums = false;
+  static constexpr int kPanelGap = kLanes < 16 ? 16 : 0;
 
   static int64_t unitRow(int64_t unit, int group) { return unit * kCols + group * kGroup; }
 
@@ -62,6 +63,7 @@ struct F32Engine {
       for (int z = 0; z < Vectors * kLanes; z += 16) __builtin_prefetch(tile.c + r * tile.stride + z, 1);
     }
     for (int i = 0; i < count; i++) accumulate(runs[i], sums);
+    if (tile.rows >= Rows && tile.cols >= Vectors * kLanes && !tile.bias) return finishWhole(tile, sums);
     LOWRANK_UNROLL
     for (int r = 0; r < Rows; r++) {
       if (r >= tile.rows) break;
@@ -70,13 +72,46 @@ struct F32Engine {
     }
   }
 
+  /** As finish() on every vector of the tile, without its questions. */
+  template <int Rows, int Vectors>
+  static inline __attribute__((always_inline)) void finishWhole(const Tile& tile, const Vf (&sums)[Rows][Vectors]) {
+    float* c = tile.c;
+    const float* init = tile.init;
+    if (!init) {
+      LOWRANK_UNROLL
+      for (int r = 0; r < Rows; r++, c += tile.stride) {
+        LOWRANK_UNROLL
+        for (int z = 0; z < Vectors; z++) store(c + z * kLanes, sums[r][z]);
+      }
+      return;
+    }
+    LOWRANK_UNROLL
+    for (int r = 0; r < Rows; r++, c += tile.stride, init += tile.initStride) {
+      LOWRANK_UNROLL
+      for (int z = 0; z < Vectors; z++) store(c + z * kLanes, sums[r][z] + load(init + z * kLanes));
+    }
+  }
+
+  /** Left alone, GCC moves sums of several steps about, and some of them through memory. */
+  template <int Rows, int Vectors>
+  static inline __attribute__((always_inline)) void inRegisters([[maybe_unused]] Vf (&sums)[Rows][Vectors]) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    static_assert(Rows == 6 && Vectors <= 2);
+    constexpr int last = Vectors - 1;
+    asm("" : "+x"(sums[0][0]), "+x"(sums[1][0]), "+x"(sums[2][0]), "+x"(sums[3][0]), "+x"(sums[4][0]), "+x"(sums[5][0]));
+    if constexpr (last == 1) {
+      asm("" : "+x"(sums[0][last]), "+x"(sums[1][last]), "+x"(sums[2][last]), "+x"(sums[3][last]), "+x"(sums[4][last]),
+          "+x"(sums[5][last]));
+    }
+#endif
+  }
+
   template <int Rows, int Vectors>
   static inline __attribute__((always_inline)) void accumulate(const Run<Element>& run, Vf (&sums)[Rows][Vectors]) {
     const float* a = run.left;
     const float* b = run.right;
     const int64_t depth = run.depth;
-    LOWRANK_UNROLL_4
-    for (int64_t k = 0; k < depth; k++, b += kCols) {
+    const auto step = [&](int64_t k) __attribute__((always_inline)) {
       Vf columns[Vectors];
       LOWRANK_UNROLL
       for (int z = 0; z < Vectors; z++) columns[z] = load(b + z * kLanes);
@@ -86,7 +121,24 @@ struct F32Engine {
         LOWRANK_UNROLL
         for (int z = 0; z < Vectors; z++) sums[r][z] += value * columns[z];
       }
+      b += kCols;
+    };
+    int64_t k = 0;
+    if constexpr (kLanes == 8 && Rows == kRows) {
+      // The next rows of the left side lie behind these: 8 steps use up 3 of its lines.
+      const float* next = a + kRows * depth;
+      for (; k + 8 <= depth; k += 8, next += 8 * kRows) {
+        LOWRANK_UNROLL
+        for (int line = 0; line < kRows / 2; line++) __builtin_prefetch(next + 16 * line);
+        LOWRANK_UNROLL
+        for (int i = 0; i < 8; i++) {
+          step(k + i);
+          inRegisters(sums);
+        }
+      }
     }
+    LOWRANK_UNROLL_4
+    for (; k < depth; k++) step(k);
   }
 
   /** Independent multiply-adds on registers; returns operations done. */

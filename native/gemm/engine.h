@@ -3,6 +3,7 @@
 //   kRows, kCols           size of the tile of C that one kernel call computes
 //   kDepthUnit             packed depths are multiples of it, padded with zeros
 //   kDepth                 depth of a block: how far a tile accumulates before it visits memory
+//   kPanelGap              elements between packed right panels, so that they do not begin in one set of the L1 cache
 //   kChunk                 columns of the right side that are packed at a time (they stay in the L2 cache)
 //   kPackRows              what packing one column costs, in rows of multiplication: for the split among threads
 //   unitRow(unit, group)   where 16 columns lie in a packed right panel, in 32-bit units

@@ -184,7 +184,7 @@ class Product {
   /** `after`: what is packed after this task. */
   void runTask(int64_t i0, int64_t i1, int64_t j0, int64_t j1, const Ahead& after) const {
     const int64_t c0 = j0 * Engine::kCols, width = std::min(j1 * Engine::kCols, cols_) - c0;
-    const int64_t panelStride = deepest_ * Engine::kCols;
+    const int64_t panelStride = deepest_ * Engine::kCols + Engine::kPanelGap;
     auto* packed = static_cast<Element*>(
         scratch(Slot::PackedB, static_cast<size_t>(panelStride * (j1 - j0)) * sizeof(Element)));
     float* sums = nullptr;

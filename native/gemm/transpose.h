@@ -34,6 +34,32 @@ inline __attribute__((always_inline)) void transpose16(__m512i (&r)[16]) {
     r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
   }
 }
+#elif defined(__AVX2__)
+/** Eight units of eight rows, from `offset` on: to[unit * stride + row], the first `written` units of them. */
+inline __attribute__((always_inline)) void transpose8(const uint32_t* const* rows, int64_t offset, int written,
+                                                      uint32_t* to, int64_t stride) {
+  __m256 r[8];
+  LOWRANK_UNROLL
+  for (int i = 0; i < 4; i++) {  // rows i and i + 4 side by side: their halves meet where loading costs no shuffle
+    const auto* low = reinterpret_cast<const float*>(rows[i] + offset);
+    const auto* high = reinterpret_cast<const float*>(rows[i + 4] + offset);
+    r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1);
+    r[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low + 4)), _mm_loadu_ps(high + 4), 1);
+  }
+  LOWRANK_UNROLL
+  for (int half = 0; half < 2; half++) {
+    const __m256* four = r + 4 * half;
+    const __m256 a = _mm256_unpacklo_ps(four[0], four[1]), b = _mm256_unpackhi_ps(four[0], four[1]);
+    const __m256 c = _mm256_unpacklo_ps(four[2], four[3]), d = _mm256_unpackhi_ps(four[2], four[3]);
+    const __m256 columns[4] = {_mm256_shuffle_ps(a, c, 0x44), _mm256_shuffle_ps(a, c, 0xee),
+                               _mm256_shuffle_ps(b, d, 0x44), _mm256_shuffle_ps(b, d, 0xee)};
+    LOWRANK_UNROLL
+    for (int i = 0; i < 4; i++) {
+      const int unit = 4 * half + i;
+      if (unit < written) _mm256_storeu_ps(reinterpret_cast<float*>(to + unit * stride), columns[i]);
+    }
+  }
+}
 #endif
 
 /**
@@ -56,6 +82,23 @@ inline void transposeBlock(const void* const* rows, int64_t offset, int units, i
     for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * stride, r[i]);
   } else {
     for (int i = 0; i < written; i++) _mm512_storeu_si512(to + i * stride, r[i]);
+  }
+#elif defined(__AVX2__)
+  static const uint32_t zeros[16] = {};
+  const uint32_t* lines[16];
+  uint32_t copies[16][16];
+  for (int i = 0; i < 16; i++) {
+    lines[i] = rows[i] ? static_cast<const uint32_t*>(rows[i]) + offset : zeros;
+    if (units == 16 || !rows[i]) continue;
+    std::memcpy(copies[i], lines[i], static_cast<size_t>(units) * 4);
+    std::memset(copies[i] + units, 0, static_cast<size_t>(16 - units) * 4);
+    lines[i] = copies[i];
+  }
+  for (int unit = 0; unit < written; unit += 8) {
+    for (int row = 0; row < 16; row += 8) {
+      if (written - unit >= 8) transpose8(lines + row, unit, 8, to + unit * stride + row, stride);
+      else transpose8(lines + row, unit, written - unit, to + unit * stride + row, stride);
+    }
   }
 #else
   for (int row = 0; row < 16; row++) {

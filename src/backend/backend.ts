@@ -272,6 +272,8 @@ export interface Backend extends Kernels {
   readonly holdsNothing?: true;
   /** Its products read ggml's blocks. */
   readonly holdsBlocks?: true;
+  /** Its fp32 products read matrices of bf16, widened on their way: the same numbers in half the room. */
+  readonly widensBf16?: true;
   readonly rowsAlike: RowsAlike;
   readonly liveBytes: number;
   readonly peakBytes: number;

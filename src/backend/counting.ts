@@ -24,8 +24,8 @@ export interface CountingBackend extends Backend {
 /** As kMostPackedBytes in native/gemm/engines.h: longer operands are packed stretch by stretch. */
 const mostPackedBytes = 64 * 2 ** 20;
 
-/** Opens a counting backend that keeps frozen matrices as a device of this precision would. */
-export function openCounting(precision: Precision): CountingBackend {
+/** Opens a counting backend that keeps frozen matrices as a device of this precision would, which may widen bf16. */
+export function openCounting(precision: Precision, widensBf16 = false): CountingBackend {
   const memory = new Ledger();
   const live = new Map<number, { readonly sizeBytes: number; readonly category: MemoryCategory }>();
   let lastId = 0;
@@ -55,6 +55,7 @@ export function openCounting(precision: Precision): CountingBackend {
     floatType: "f32",
     holdsNothing: true,
     holdsBlocks: true,
+    ...(widensBf16 ? { widensBf16 } : {}),
     rowsAlike: { few: 16, many: true, piece: 64 },
     get liveBytes() {
       return memory.liveBytes;

@@ -72,6 +72,7 @@ export async function fitMemory(
       recipe: { ...options, trainsTables: options.addTokens !== undefined },
       ...{
         precision: backend.precision,
+        widensBf16: backend.widensBf16,
         batchSize: rows,
         accumulates: options.gradientAccumulation > 1 || options.batchTokens !== undefined,
       },

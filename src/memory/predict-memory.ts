@@ -38,6 +38,8 @@ export interface MemoryCase {
   /** How the checkpoint holds weights in 4 bits, which stay so whatever the method. */
   readonly storedForm?: StoredForm;
   readonly logitsChunkBytes?: number;
+  /** The device is one that widens bf16 (Backend.widensBf16). */
+  readonly widensBf16?: boolean;
   /** Counts what the CUDA backend takes of a card besides: see deviceBytes. */
   readonly onCard?: boolean;
 }
@@ -57,7 +59,7 @@ export interface MemoryPrediction {
 
 /** The ledger at the end of one whole step on full sequences whose every token is a target: the most that a run needs. */
 export async function predictMemory(config: DecoderConfig, run: MemoryCase): Promise<MemoryPrediction> {
-  const counting = run.onCard ? undefined : openCounting(run.precision);
+  const counting = run.onCard ? undefined : openCounting(run.precision, run.widensBf16);
   const backend = counting ?? openCountedCard(run.precision);
   const loaded = await load(backend, config, run);
   // Not freed: the ledger is read while everything lives, and nothing of it is real.

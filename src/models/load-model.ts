@@ -48,6 +48,8 @@ export interface LoadOptions {
   /** All weights train (full fine-tuning). */
   readonly train?: boolean;
   readonly quantize?: QuantizeOnArrival;
+  /** What random weights pass for as having been stored in; f32 when absent. */
+  readonly storedDType?: DType;
 }
 
 export interface LoadedDecoder {
@@ -215,15 +217,15 @@ async function loadFrozen(
 ): Promise<Weight> {
   const adaptable = spec.kind === "linear" || spec.kind === "experts";
   if (adaptable || spec.kind === "head") {
-    const stored = await source.quantized?.(spec.name, spec.shape);
-    if (stored) return stored;
+    const placed = await source.quantized?.(spec.name, spec.shape);
+    if (placed) return placed;
   }
   // What a quantised checkpoint left dense was left so on purpose.
   const open = source.quantized === undefined || source.quantizesRest === true;
   const quantized = adaptable && !spec.dense && quantize !== undefined && open;
-  const kept = spec.kind === "vector" ? backend.floatType : matrixDType(backend);
+  const stored = uploader.check(spec).dtype;
+  const kept = spec.kind === "vector" ? backend.floatType : matrixDType(backend, stored);
   const dtype = quantized ? arrivalDType(source, spec.name) : kept;
-  uploader.check(spec);
   if (quantized && spec.kind === "experts") return loadStack(backend, uploader, spec, dtype, quantize);
   const tensor = viewOf(
     backend.allocate(elementCount(spec.shape) * dtypeBytes[dtype], quantized ? "workspace" : "weights"),
@@ -270,10 +272,11 @@ function arrivalDType(source: WeightSource, name: string): DType {
   return stored === "bf16" || stored === "f16" ? stored : "f32";
 }
 
-/** How frozen matrices are kept for the backend's arithmetic. */
-export function matrixDType(backend: Backend): DType {
+/** How frozen matrices that are `stored` so are kept for the backend's arithmetic. */
+export function matrixDType(backend: Backend, stored: DType): DType {
   if (backend.precision === "bf16") return "bf16";
-  return backend.precision === "fp16" ? "f16" : backend.floatType;
+  if (backend.precision === "fp16") return "f16";
+  return stored === "bf16" && backend.widensBf16 ? "bf16" : backend.floatType;
 }
 
 /** Frees whatever a matrix holds on the device. */

@@ -64,7 +64,12 @@ export async function probe(
       `probe: ${count} of ${layers} layers, ${sequences} x ${options.sequenceLength} tokens, ${timedSteps} steps`,
     );
     results.push(
-      await benchShape(backend, withLayers(shape.config, count), benchOptions(options, sequences), tell),
+      await benchShape(
+        backend,
+        { ...shape, config: withLayers(shape.config, count) },
+        benchOptions(options, sequences),
+        tell,
+      ),
     );
   }
   const times = results.map(({ stepsMs }) => median(stepsMs));

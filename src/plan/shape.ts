@@ -3,7 +3,7 @@
 
 import { type StoredForm, storedForm } from "../formats/bnb-config.ts";
 import { openFile } from "../formats/disk.ts";
-import { isJsonObject, type JsonObject, readJsonObject } from "../formats/json.ts";
+import { type JsonObject, readJsonObject } from "../formats/json.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { matchTargets, newAdapterConfig } from "../formats/peft.ts";
 import { adaptableLayers, allLinear, factorCount } from "../models/adaptable-layers.ts";
@@ -11,6 +11,7 @@ import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { readModelConfig } from "../models/index.ts";
 import { idleParameters, isQuantizable } from "../models/mixture-size.ts";
+import { storedDType } from "../models/stored-dtype.ts";
 import { lastParts, parseTargets, shortName } from "../models/target-names.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
@@ -50,15 +51,6 @@ export async function readShape(model: string): Promise<ModelShape> {
     storedDType: storedDType(json),
     storedForm: storedForm(json),
   };
-}
-
-const dtypeNames: Readonly<Record<string, DType>> = { float32: "f32", float16: "f16", bfloat16: "bf16" };
-
-function storedDType(json: JsonObject): DType {
-  // transformers 5 writes dtype, 4 wrote torch_dtype; quantised checkpoints nest it.
-  const nested = isJsonObject(json.text_config) ? json.text_config : {};
-  const name = json.dtype ?? json.torch_dtype ?? nested.dtype;
-  return (typeof name === "string" && dtypeNames[name.replace(/^torch\./, "")]) || "bf16";
 }
 
 /** Parameters of adapters of this rank on these targets: rank * (in + out) for each layer, and each expert. */

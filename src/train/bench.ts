@@ -20,7 +20,9 @@ import { type LoadedDecoder, type LoadOptions, loadDecoder } from "../models/loa
 import { deviceSource } from "../models/open-model.ts";
 import { quantizeOnArrival } from "../models/quantized-weights.ts";
 import { randomDecoder } from "../models/random-model.ts";
+import { storedDType } from "../models/stored-dtype.ts";
 import { Session } from "../session/session.ts";
+import type { DType } from "../tensor/dtype.ts";
 import { UserError } from "../util/errors.ts";
 import { Random } from "../util/rng.ts";
 import { peakRssBytes } from "./run-record.ts";
@@ -75,8 +77,10 @@ async function openSubject(
 ): Promise<{ config: DecoderConfig; loaded: LoadedDecoder; random: boolean }> {
   const path = locateModel(options.model);
   if (statSync(path).isFile()) {
-    const config = readModelConfig(readConfigFile(path));
-    return { config, loaded: await randomSubject(backend, config, options), random: true };
+    const json = readConfigFile(path);
+    const config = readModelConfig(json);
+    const loaded = await randomSubject(backend, config, options, storedDType(json));
+    return { config, loaded, random: true };
   }
   const folder = await openModelFolder(path);
   const load = loadOptionsOf(backend, options);
@@ -103,11 +107,11 @@ function readConfigFile(path: string): Record<string, unknown> {
 /** Random weights of a shape, as the options' method wants them, and their steps timed. For plan's probe. */
 export async function benchShape(
   backend: Backend,
-  config: DecoderConfig,
+  { config, storedDType: stored }: { readonly config: DecoderConfig; readonly storedDType: DType },
   options: BenchOptions,
   tell: (message: string) => void,
 ): Promise<BenchResult> {
-  const loaded = await randomSubject(backend, config, options);
+  const loaded = await randomSubject(backend, config, options, stored);
   try {
     return await timeSteps(backend, config, loaded, options, tell);
   } finally {
@@ -119,8 +123,12 @@ function randomSubject(
   backend: Backend,
   config: DecoderConfig,
   options: BenchOptions,
+  stored: DType,
 ): Promise<LoadedDecoder> {
-  return randomDecoder(backend, config, options.seed, loadOptionsOf(backend, options));
+  return randomDecoder(backend, config, options.seed, {
+    ...loadOptionsOf(backend, options),
+    storedDType: stored,
+  });
 }
 
 function loadOptionsOf(backend: Backend, { method, quantType }: BenchOptions): LoadOptions {

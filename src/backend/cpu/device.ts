@@ -19,8 +19,9 @@ import { CallWriter } from "./write-call.ts";
 class CpuDevice implements Omit<Backend, keyof Kernels> {
   readonly name = "cpu";
   readonly floatType = "f32";
-  /** few: kMostVectorRows in native/gemm/engines.h. */
   readonly holdsBlocks = true;
+  readonly widensBf16 = true;
+  /** few: kMostVectorRows in native/gemm/engines.h. */
   readonly rowsAlike = { few: 16, many: true, piece: 64 };
   readonly paging: CpuPaging;
   readonly calls: CallBuffer;
