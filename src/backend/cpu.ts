@@ -12,6 +12,19 @@ export function cpuIsas(): readonly string[] {
   return asked ? [asked] : loadNativeAddon().isas;
 }
 
+/** What the CPU backend takes and could take here: instruction sets, the best first, and whether LOWRANK_ISA holds it to one. */
+export interface IsaDescription {
+  readonly isa: string;
+  readonly isas: readonly string[];
+  readonly held: boolean;
+}
+
+/** UserError where LOWRANK_ISA names a set that this machine does not run. */
+export function describeIsa(): IsaDescription {
+  const addon = loadNativeAddon();
+  return { isa: chooseIsa(addon, undefined), isas: addon.isas, held: Boolean(process.env.LOWRANK_ISA) };
+}
+
 /** The instruction set that is asked for, or the best of those. */
 function chooseIsa(addon: NativeAddon, asked: string | undefined): string {
   const wanted = asked ?? cpuIsas()[0]!;

@@ -1,5 +1,6 @@
 // `lowrank devices`: which backends this machine can run, what each offers, and which one "auto" takes.
 
+import { describeIsa, type IsaDescription } from "../backend/cpu.ts";
 import { type CudaDescription, describeCuda } from "../backend/cuda.ts";
 import { automatic, openBackend } from "../backend/index.ts";
 import { type AdapterDescription, describeAdapter, webgpu } from "../backend/webgpu.ts";
@@ -25,7 +26,7 @@ export const command = defineCommand(devicesDefinition, async (_options, termina
   }
   terminal.print(
     [
-      `cpu     ${cpu.description ?? `not here: ${cpu.missing}`}`,
+      ...cpuLines(cpu),
       ...cudaLines(cuda),
       ...(adapter ? adapterLines(adapter) : [`webgpu  not here: ${webgpu.reason!()}`]),
       `auto    ${chosen}${chosen === "cpu" && adapter?.software ? "; the CPU backend is faster than a GPU in software" : ""}`,
@@ -34,7 +35,7 @@ export const command = defineCommand(devicesDefinition, async (_options, termina
   return exitCodes.done;
 });
 
-interface CpuDescription {
+interface CpuDescription extends Partial<IsaDescription> {
   readonly description?: string;
   readonly precision?: string;
   readonly missing?: string;
@@ -45,11 +46,18 @@ async function describeCpu(): Promise<CpuDescription> {
     const backend = await openBackend("cpu");
     const { description, precision } = backend;
     backend.close();
-    return { description, precision };
+    return { description, precision, ...describeIsa() };
   } catch (error) {
     if (error instanceof UserError) return { missing: error.message };
     throw error;
   }
+}
+
+function cpuLines({ description, missing, held, isas }: CpuDescription): string[] {
+  if (description === undefined) return [`cpu     not here: ${missing}`];
+  const lines = [`cpu     ${description}`];
+  if (held) lines.push(`        held to that set by LOWRANK_ISA, of ${isas!.join(", ")}`);
+  return lines;
 }
 
 function cudaDocument({ driverVersion, emulated, cards }: CudaDescription): object {

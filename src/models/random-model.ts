@@ -47,7 +47,8 @@ export async function randomDecoder(
     }
     const adaptable = spec.kind === "linear" || spec.kind === "experts";
     const quantize = adaptable && !spec.dense ? options.quantize : undefined;
-    const dtype = spec.kind === "vector" ? backend.floatType : matrixDType(backend, options.storedDType ?? "f32");
+    const dtype =
+      spec.kind === "vector" ? backend.floatType : matrixDType(backend, options.storedDType ?? "f32");
     if (quantize && spec.kind === "experts") {
       const shape = spec.shape as readonly [number, number, number];
       const [, out, width] = shape;

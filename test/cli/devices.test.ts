@@ -1,7 +1,33 @@
 // `lowrank devices` as a process: one JSON document, and a choice that agrees with what it lists.
 
 import { expect, it } from "vitest";
-import { succeed } from "../e2e/lowrank.ts";
+import { loadNativeAddon } from "../../src/backend/cpu/addon.node.ts";
+import { backendName, succeed } from "../e2e/lowrank.ts";
+
+/** LOWRANK_ISA for what `body` starts. */
+function heldTo<T>(isa: string, body: () => T): T {
+  const before = process.env.LOWRANK_ISA;
+  process.env.LOWRANK_ISA = isa;
+  try {
+    return body();
+  } finally {
+    if (before === undefined) delete process.env.LOWRANK_ISA;
+    else process.env.LOWRANK_ISA = before;
+  }
+}
+
+it.skipIf(backendName !== "cpu")("says which instruction set LOWRANK_ISA holds the engine to", () => {
+  const { isas } = loadNativeAddon();
+  const isa = isas.at(-2) ?? isas[0]!;
+  const { stdout } = heldTo(isa, () => succeed("devices", "--json"));
+  const { cpu } = JSON.parse(stdout) as { cpu: Record<string, unknown> };
+  expect(cpu).toMatchObject({ isa, isas, held: true });
+  expect(cpu.description).toMatch(new RegExp(`^${isa}, `));
+  // Its own instructions for bf16 decide what is fastest, not the machine's.
+  expect(cpu.precision).toBe(/bf16|amx/.test(isa) ? "bf16" : "fp32");
+  const text = heldTo(isa, () => succeed("devices")).stdout;
+  expect(text).toContain(`held to that set by LOWRANK_ISA, of ${isas.join(", ")}`);
+});
 
 it("lists what can compute here, and what auto takes", () => {
   const { stdout } = succeed("devices", "--json");

@@ -86,7 +86,7 @@ describe("a counted ledger", () => {
         steps: 1,
         warmup: 0,
       });
-      const measured = await benchShape(backend, config, bench, () => {});
+      const measured = await benchShape(backend, { config, storedDType: "f32" }, bench, () => {});
       backend.close();
       const predicted = await predictMemory(config, {
         recipe: bench,
@@ -100,6 +100,27 @@ describe("a counted ledger", () => {
       expect(predicted.trainableParameters).toBe(measured.trainableParameters);
     });
   }
+
+  it.skipIf(!addon)("is that of fp32 steps on the CPU over matrices that a file has in bf16", async () => {
+    const config = configOf("small-llama");
+    const bench = resolveOptions(benchDefinition, {
+      ...{ model: "random", method: "lora", batchSize: 1, sequenceLength: 24 },
+      ...{ gradientCheckpointing: "off", steps: 1, warmup: 0 },
+    });
+    const run = { recipe: bench, precision: "fp32", batchSize: 1, sequenceLength: 24 } as const;
+    const weights: number[] = [];
+    for (const storedDType of ["f32", "bf16"] as const) {
+      const backend = (await cpu.open({ precision: "fp32" }))!;
+      const measured = await benchShape(backend, { config, storedDType }, bench, () => {});
+      backend.close();
+      const { widensBf16 } = backend;
+      const counted = await predictMemory(config, { ...run, checkpointing: false, storedDType, widensBf16 });
+      expect(counted.ledger.atPeak).toEqual(measured.memory.atPeak);
+      weights.push(measured.memory.atPeak.weights);
+    }
+    // Vectors alone stay in f32.
+    expect(weights[1]! / weights[0]!).toBeCloseTo(0.5, 1);
+  });
 });
 
 describe("LLaMA-2 7B", () => {
