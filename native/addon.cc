@@ -1,7 +1,6 @@
 // The Node-API face of the engine: memory, kernel calls, the instruction set, measurements. What JavaScript sees
 // is typed in src/backend/cpu/addon.node.ts. Each JavaScript context that loads the addon has an instance of its
 // own (instruction set, argument array); memory and threads belong to the process.
-#include <dlfcn.h>
 #include <node_api.h>
 
 #include <cerrno>
@@ -9,13 +8,14 @@
 #include <new>
 #include <string>
 
-#include "available.h"
 #include "call.h"
 #include "cuda/face.h"
 #include "measure.h"
 #include "memory.h"
 #include "mpi/calls.h"
-#include "paging.h"
+#include "system/available.h"
+#include "system/library.h"
+#include "system/paging.h"
 #include "threads.h"
 
 namespace lowrank {
@@ -233,10 +233,7 @@ void defineData(napi_env env, napi_value exports, Instance& instance) {
 }
 
 /** Node unloads an addon when the worker that loaded it ends; the pool's threads must not lose their code. */
-void stayLoaded() {
-  Dl_info self;
-  if (dladdr(reinterpret_cast<void*>(&stayLoaded), &self)) dlopen(self.dli_fname, RTLD_NOW | RTLD_NODELETE);
-}
+void stayLoaded() { keepLoaded(&stayLoaded); }
 
 }  // namespace
 }  // namespace lowrank

@@ -5,10 +5,7 @@
 // to be.
 #include "memory.h"
 
-#include <sys/mman.h>
-
 #include <atomic>
-#include <cstdlib>
 #include <iterator>
 #include <map>
 #include <mutex>
@@ -16,7 +13,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "available.h"
+#include "system/available.h"
+#include "system/blocks.h"
 
 namespace lowrank {
 namespace {
@@ -31,7 +29,6 @@ constexpr size_t kMapFrom = size_t{1} << 20;
 constexpr size_t kUnit = 64;
 constexpr size_t kLeastScratch = size_t{2} << 20;
 #endif
-constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kSmallUnit = size_t{64} << 10;
 
 /** A kept block serves a request when it is at most this factor larger. */
@@ -41,8 +38,6 @@ constexpr double kSlack = 1.25;
 constexpr size_t kReserve = size_t{64} << 20;
 /** After so many bytes of new mappings the system is asked anew whether there is room. */
 constexpr size_t kAskEvery = size_t{16} << 20;
-/** Larger blocks get their pages at once: pages promised and not yet touched would be missing from the next answer. */
-constexpr size_t kPopulateFrom = size_t{32} << 20;
 
 std::mutex mutex;
 std::atomic<size_t> cached{0};
@@ -63,25 +58,6 @@ std::unordered_map<void*, size_t>& usedBlocks() {
 size_t mappedSize(size_t bytes) {
   const size_t unit = bytes >= kHugePage ? kHugePage : kSmallUnit;
   return (bytes + unit - 1) / unit * unit;
-}
-
-void* mapBlock(size_t size) {
-  const size_t slack = size >= kHugePage ? kHugePage : 0;
-  void* raw = mmap(nullptr, size + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (raw == MAP_FAILED) return nullptr;
-  if (slack == 0) return raw;
-  const uintptr_t start = reinterpret_cast<uintptr_t>(raw);
-  const uintptr_t aligned = (start + kHugePage - 1) & ~(kHugePage - 1);
-  if (aligned > start) munmap(raw, aligned - start);
-  const uintptr_t tail = start + slack - aligned;
-  if (tail > 0) munmap(reinterpret_cast<void*>(aligned + size), tail);
-#ifdef MADV_HUGEPAGE
-  madvise(reinterpret_cast<void*>(aligned), size, MADV_HUGEPAGE);
-#endif
-#ifdef MADV_POPULATE_WRITE
-  if (size >= kPopulateFrom) madvise(reinterpret_cast<void*>(aligned), size, MADV_POPULATE_WRITE);
-#endif
-  return reinterpret_cast<void*>(aligned);
 }
 
 /** Most systems promise memory that they do not have, and end the process that uses it; better to be told here. */
@@ -111,14 +87,14 @@ void makeRoom(size_t room) {
   auto& blocks = freeBlocks();
   while (!blocks.empty() && inUse + cached + room > mostInUse + mostInUse / 8) {
     const auto largest = std::prev(blocks.end());
-    munmap(largest->second, largest->first);
+    unmapPages(largest->second, largest->first);
     cached -= largest->first;
     blocks.erase(largest);
   }
 }
 
 void trimLocked() {
-  for (const auto& [size, address] : freeBlocks()) munmap(address, size);
+  for (const auto& [size, address] : freeBlocks()) unmapPages(address, size);
   freeBlocks().clear();
   cached = 0;
 }
@@ -127,9 +103,7 @@ void trimLocked() {
 
 void* allocateBytes(size_t bytes) {
   if (bytes < kMapFrom) {
-    void* address = nullptr;
-    const size_t rounded = bytes == 0 ? kUnit : (bytes + kUnit - 1) / kUnit * kUnit;
-    return posix_memalign(&address, 64, rounded) == 0 ? address : nullptr;
+    return allocateAligned(bytes == 0 ? kUnit : (bytes + kUnit - 1) / kUnit * kUnit);
   }
   if (bytes > SIZE_MAX / 2) return nullptr;
   const size_t size = mappedSize(bytes);
@@ -142,7 +116,7 @@ void* allocateBytes(size_t bytes) {
       trimLocked();
       if (!hasRoom(size)) return nullptr;
     }
-    address = mapBlock(size);
+    address = mapPages(size);
   }
   if (!address) return nullptr;
   usedBlocks()[address] = actual;
@@ -152,7 +126,7 @@ void* allocateBytes(size_t bytes) {
 }
 
 void freeBytes(void* address, size_t bytes) {
-  if (bytes < kMapFrom) return std::free(address);
+  if (bytes < kMapFrom) return freeAligned(address);
   std::lock_guard<std::mutex> lock(mutex);
   const auto found = usedBlocks().find(address);
   if (found == usedBlocks().end()) return;

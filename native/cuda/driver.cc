@@ -2,35 +2,25 @@
 // everywhere. Not here: what the functions are (driver.h), who calls them (card.cc, commands.cc).
 #include "driver.h"
 
-#ifdef _WIN32
-#include <windows.h>
-#else
-#include <dlfcn.h>
-#endif
-
 #include <mutex>
 #include <string>
+
+#include "system/library.h"
 
 namespace lowrank::cuda {
 namespace {
 
 #ifdef _WIN32
 constexpr const char* kLibraries[] = {"nvcuda.dll"};
-void* openLibrary(const char* name) { return reinterpret_cast<void*>(LoadLibraryA(name)); }
-void* findSymbol(void* library, const char* name) {
-  return reinterpret_cast<void*>(GetProcAddress(static_cast<HMODULE>(library), name));
-}
 #else
 // The last is where WSL 2 keeps Windows' driver.
 constexpr const char* kLibraries[] = {"libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1"};
-void* openLibrary(const char* name) { return dlopen(name, RTLD_NOW | RTLD_LOCAL); }
-void* findSymbol(void* library, const char* name) { return dlsym(library, name); }
 #endif
 
 void* findLibrary(const char* library) {
-  if (library && *library) return openLibrary(library);
+  if (library && *library) return openLibrary(library, Scope::Own);
   for (const char* name : kLibraries) {
-    if (void* found = openLibrary(name)) return found;
+    if (void* found = openLibrary(name, Scope::Own)) return found;
   }
   return nullptr;
 }

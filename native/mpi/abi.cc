@@ -2,9 +2,9 @@
 // of Open MPI 4.1 and 5.0, and the ABI chapter of the MPI 5.0 standard.
 #include "mpi/abi.h"
 
-#include <dlfcn.h>
-
 #include <cstring>
+
+#include "system/library.h"
 
 namespace lowrank::mpi {
 namespace {
@@ -14,7 +14,7 @@ constexpr const char* kMpichFamily[] = {"MPICH", "Intel(R) MPI", "MVAPICH", "CRA
 
 template <class Function>
 void find(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(library, name));
+  function = reinterpret_cast<Function>(findSymbol(library, name));
   if (!function) throw std::string("it has no function ") + name;
 }
 
@@ -22,8 +22,8 @@ void find(void* library, const char* name, Function& function) {
 
 Library openLibrary(const char* path) {
   // GLOBAL, because Open MPI's plug-ins look for its symbols; never unloaded, because its threads run on.
-  void* handle = dlopen(path, RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE);
-  if (!handle) throw std::string(dlerror());
+  void* handle = lowrank::openLibrary(path, Scope::Everybody);
+  if (!handle) throw std::string(openProblem());
   Library library;
 #define LOWRANK_FIND(name) find(handle, "MPI_" #name, library.call.name)
   LOWRANK_FIND(Init_thread);
@@ -46,7 +46,7 @@ Library openLibrary(const char* path) {
   library.version.assign(text, end ? static_cast<size_t>(end - text) : std::strlen(text));
 
   // MPICH's and Intel's own libraries export this too, and answer -1.
-  const auto abiVersion = reinterpret_cast<int (*)(int*, int*)>(dlsym(handle, "MPI_Abi_get_version"));
+  const auto abiVersion = reinterpret_cast<int (*)(int*, int*)>(findSymbol(handle, "MPI_Abi_get_version"));
   int major = -1, minor = -1;
   if (abiVersion) abiVersion(&major, &minor);
   if (major >= 1) {
@@ -57,7 +57,7 @@ Library openLibrary(const char* path) {
     library.funneled = 1024;
     return library;
   }
-  const auto address = [&](const char* name) { return reinterpret_cast<Handle>(dlsym(handle, name)); };
+  const auto address = [&](const char* name) { return reinterpret_cast<Handle>(findSymbol(handle, name)); };
   if (address("ompi_mpi_comm_world")) {
     library.abi = "openmpi";
     library.world = address("ompi_mpi_comm_world");

@@ -2,11 +2,9 @@
 // number of ranks, and of a collective that hangs nobody can tell who is missing.
 #include "mpi/thread.h"
 
-#include <sched.h>
-#include <time.h>
-
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -24,12 +22,10 @@ constexpr int64_t kPieceBytes = int64_t{8} << 20;
 constexpr int kTag = 1771;
 /** Polls that only yield, before waits begin to sleep. */
 constexpr int kEagerPolls = 2000;
-constexpr long kSleepNanoseconds = 50'000;
+constexpr auto kSleep = std::chrono::microseconds(50);
 
 double now() {
-  timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 struct Result {
@@ -131,12 +127,11 @@ class Exchange {
         continue;
       }
       if (polls < kEagerPolls) {
-        sched_yield();
+        std::this_thread::yield();
         continue;
       }
       if (now() - progress > deadline_) throw late();
-      const timespec pause{0, kSleepNanoseconds};
-      nanosleep(&pause, nullptr);
+      std::this_thread::sleep_for(kSleep);
     }
   }
 

@@ -1,9 +1,11 @@
 // The native engine as JavaScript sees it: types of what native/addon.cc exports, and its loading, once a context.
-// Not here: kernels' arguments (signature.ts). The addon is built by native/build.mjs, at `npm install`.
+// Not here: kernels' arguments (signature.ts). The addon is compiled by native/build.mjs, at `npm install`, or comes in a
+// package of this platform (native/prebuilt.mjs).
 
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
+import { findPrebuilt, ownVersion, packageOfThisMachine, quickProblem } from "../../../native/prebuilt.mjs";
 import { UserError } from "../../util/errors.ts";
 import type { CudaAddon } from "../cuda/addon.ts";
 
@@ -83,24 +85,36 @@ export interface NativeAddon {
 }
 
 const built = fileURLToPath(new URL("../../../native/build/lowrank.node", import.meta.url));
-/** LOWRANK_ADDON names another build of the addon, such as the one with sanitizers. */
-const path = process.env.LOWRANK_ADDON || built;
+const howToCompile =
+  "install a C++ compiler (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), then run `node native/build.mjs` in the lowrank folder";
 let loaded: NativeAddon | undefined;
 
-/** Loads the addon. UserError when it was not built or cannot be loaded. */
+/** The addon's path: the one that LOWRANK_ADDON names, the one compiled here, or that of this platform's package. */
+function locate(): string {
+  const named = process.env.LOWRANK_ADDON;
+  if (named) {
+    if (!existsSync(named)) throw new UserError(`LOWRANK_ADDON: there is no file ${named}.`);
+    return named;
+  }
+  if (existsSync(built)) return built;
+  const wanted = packageOfThisMachine();
+  const prebuilt = findPrebuilt(wanted);
+  const problem = prebuilt && quickProblem(prebuilt);
+  if (prebuilt && !problem) return prebuilt.path;
+  const reason = problem ? ` (${problem})` : "";
+  const fromPackage = wanted ? `install ${wanted} ${ownVersion()}, which holds it compiled, or ` : "";
+  throw new UserError(`the CPU backend is not built${reason}: ${fromPackage}${howToCompile}`);
+}
+
+/** Loads the addon. UserError when there is none or it cannot be loaded. */
 export function loadNativeAddon(): NativeAddon {
   if (loaded) return loaded;
-  if (!existsSync(path)) {
-    if (path !== built) throw new UserError(`LOWRANK_ADDON: there is no file ${path}.`);
-    throw new UserError(
-      "the CPU backend is not built: install a C++ compiler (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), then run `node native/build.mjs` in the lowrank folder",
-    );
-  }
+  const path = locate();
   try {
     loaded = createRequire(import.meta.url)(path) as NativeAddon;
   } catch (error) {
     throw new UserError(
-      `the CPU backend cannot be loaded (${(error as Error).message}); run \`node native/build.mjs\` in the lowrank folder to build it for this machine`,
+      `the CPU backend cannot be loaded (${(error as Error).message}); run \`LOWRANK_BUILD=source node native/build.mjs\` in the lowrank folder to compile it for this machine`,
     );
   }
   return loaded;

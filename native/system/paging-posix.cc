@@ -1,7 +1,7 @@
-// File-backed mappings and what the system is told about them. On Linux, sync_file_range starts and awaits the writes
-// of a range, and only clean pages can be dropped: MADV_DONTNEED takes them from the process, POSIX_FADV_DONTNEED from
-// the page cache. Elsewhere msync stands in, and the page cache is the system's own affair.
-#include "paging.h"
+// paging.h by mmap. On Linux, sync_file_range starts and awaits the writes of a range, and only clean pages can be
+// dropped: MADV_DONTNEED takes them from the process, POSIX_FADV_DONTNEED from the page cache. Elsewhere msync stands
+// in, and the page cache is the system's own affair.
+#include "system/paging.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>

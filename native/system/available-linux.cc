@@ -1,6 +1,6 @@
 // Reads /proc and the control groups, versions 1 and 2: Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst
 // of the Linux kernel. A group's limit holds for all groups inside it, so every ancestor is asked.
-#include "available.h"
+#include "system/available.h"
 
 #include <sys/resource.h>
 #include <unistd.h>
