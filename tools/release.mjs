@@ -29,7 +29,10 @@ run("npm", ["version", version, "--no-git-tag-version"]);
 run("git", ["commit", "--quiet", "--all", "--message", `Release ${version}`]);
 run("git", ["tag", "--annotate", `v${version}`, "--message", `lowrank ${version}\n${unreleased}`]);
 console.log(
-  `\nRelease ${version} is committed and tagged. To publish it:\n  git push --follow-tags\n  npm publish`,
+  `\nRelease ${version} is committed and tagged. To publish it, the platforms' packages before lowrank's own, which names them:
+  git push --follow-tags
+  node tools/prebuild.mjs --out packages
+  for f in packages/lowrank-*-*-${version}.tgz packages/lowrank-${version}.tgz; do npm publish --access public $f; done`,
 );
 
 function output(command, args) {
