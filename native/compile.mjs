@@ -49,10 +49,11 @@ const suffixes = {
 const PROGRESS_FILES = 20;
 
 /**
- * What to build. `platform` and `arch` are Node's names; `compileFlags` come after the engine's own, `linkFlags`
- * stand for those of its linking; `say` prints progress.
+ * What to build. `platform` and `arch` are Node's names; `knowsAllSets` says that the compiler need not
+ * be tried on the sets' flags; `compileFlags` come after the engine's own, `linkFlags` stand for those of its linking;
+ * `say` prints progress.
  * @typedef {{ command: string, args: string[], version: string }} Compiler
- * @typedef {{ compiler: Compiler, platform: string, arch: string, outFolder: string, sanitize?: boolean,
+ * @typedef {{ compiler: Compiler, platform: string, arch: string, outFolder: string, sanitize?: boolean, knowsAllSets?: boolean,
  *   compileFlags?: string[], linkFlags?: string[], say: (text: string) => void }} Build
  */
 
@@ -84,8 +85,9 @@ function baseFlags({ platform, sanitize }) {
   ];
 }
 
-function accepts({ compiler, compileFlags = [] }, flags) {
-  const all = [...compileFlags, ...flags, "-Werror", "-std=c++20", "-fsyntax-only", "-x", "c++", "-"];
+function accepts({ compiler }, flags) {
+  if (flags.length === 0) return true;
+  const all = [...flags, "-Werror", "-std=c++20", "-fsyntax-only", "-x", "c++", "-"];
   const options = { input: "int main() { return 0; }\n" };
   return spawnSync(compiler.command, [...compiler.args, ...all], options).status === 0;
 }
@@ -225,7 +227,7 @@ export async function buildAddon(build) {
   const target = join(outFolder, "lowrank.node");
   mkdirSync(join(outFolder, "obj"), { recursive: true });
   const known = instructionSets[build.arch] ?? [{ suffix: "Portable", flags: [], folders: plain }];
-  const sets = known.filter((set) => set.flags.length === 0 || accepts(build, set.flags));
+  const sets = known.filter((set) => build.knowsAllSets || accepts(build, set.flags));
   const units = planUnits(build, sets);
   const stamp = createHash("sha256")
     .update(units.map((u) => basename(u.object)).join("\n"))

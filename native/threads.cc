@@ -10,8 +10,9 @@
 #include <condition_variable>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
+
+#include "system/thread.h"
 
 namespace lowrank {
 namespace {
@@ -68,12 +69,8 @@ class Pool {
   void grow(int threads) {
     while (spawned_ < threads - 1 && !refused_) {
       const int index = spawned_ + 1;
-      try {
-        std::thread([this, index] { serve(index); }).detach();
-        spawned_ = index;
-      } catch (const std::system_error&) {
-        refused_ = true;  // the system allows no more: those that are there take all tasks
-      }
+      if (startThread([this, index] { serve(index); })) spawned_ = index;
+      else refused_ = true;  // the system allows no more: those that are there take all tasks
     }
   }
 

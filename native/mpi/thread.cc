@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "mpi/abi.h"
+#include "system/thread.h"
 
 namespace lowrank::mpi {
 namespace {
@@ -318,7 +319,7 @@ Started start(const char* path, std::string& abi, std::string& version) {
     return {s.rank, s.size};
   }
   bool ended = false;
-  std::thread([&ended, name = std::string(path)] {
+  const bool started = startThread([&ended, name = std::string(path)] {
     Shared& all = shared();
     bool up = false;
     std::string problem;
@@ -336,7 +337,8 @@ Started start(const char* path, std::string& abi, std::string& version) {
       all.changed.notify_all();
     }
     if (up) serve();
-  }).detach();
+  });
+  if (!started) throw std::string("the system allows no more threads");
   s.changed.wait(lock, [&] { return ended; });
   if (!s.up) throw s.problem;
   abi = s.library.abi;
