@@ -130,7 +130,7 @@ struct Clamped {
     const Logistic s = logistic(g * alpha);
     const Vec byGate = (u + 1.0f) * (s.value * multiplyAdd(g * alpha, s.rest, broadcast(1.0f)));
     const Vec byUp = g * s.value, none = broadcast(0.0f);
-    return {gate > most ? none : byGate, (up > most) | (up < -most) ? none : byUp};
+    return {gate > most ? none : byGate, ((up > most) | (up < -most)) ? none : byUp};
   }
 };
 

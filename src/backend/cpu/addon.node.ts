@@ -86,7 +86,9 @@ export interface NativeAddon {
 
 const built = fileURLToPath(new URL("../../../native/build/lowrank.node", import.meta.url));
 const howToCompile =
-  "install a C++ compiler (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), then run `node native/build.mjs` in the lowrank folder";
+  process.platform === "win32"
+    ? ""
+    : "install a C++ compiler (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), then run `node native/build.mjs` in the lowrank folder";
 let loaded: NativeAddon | undefined;
 
 /** The addon's path: the one that LOWRANK_ADDON names, the one compiled here, or that of this platform's package. */
@@ -102,8 +104,11 @@ function locate(): string {
   const problem = prebuilt && quickProblem(prebuilt);
   if (prebuilt && !problem) return prebuilt.path;
   const reason = problem ? ` (${problem})` : "";
-  const fromPackage = wanted ? `install ${wanted} ${ownVersion()}, which holds it compiled, or ` : "";
-  throw new UserError(`the CPU backend is not built${reason}: ${fromPackage}${howToCompile}`);
+  const fromPackage = wanted ? `install ${wanted} ${ownVersion()}, which holds it compiled` : "";
+  const ways = [fromPackage, howToCompile].filter((way) => way !== "").join(", or ");
+  throw new UserError(
+    `the CPU backend is not built${reason}: ${ways || "Windows on this processor has none"}`,
+  );
 }
 
 /** Loads the addon. UserError when there is none or it cannot be loaded. */
@@ -113,8 +118,10 @@ export function loadNativeAddon(): NativeAddon {
   try {
     loaded = createRequire(import.meta.url)(path) as NativeAddon;
   } catch (error) {
+    const cause = `the CPU backend cannot be loaded (${(error as Error).message.trim()})`;
+    if (process.platform === "win32") throw new UserError(cause);
     throw new UserError(
-      `the CPU backend cannot be loaded (${(error as Error).message}); run \`LOWRANK_BUILD=source node native/build.mjs\` in the lowrank folder to compile it for this machine`,
+      `${cause}; run \`LOWRANK_BUILD=source node native/build.mjs\` in the lowrank folder to compile it for this machine`,
     );
   }
   return loaded;
