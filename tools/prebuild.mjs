@@ -144,7 +144,8 @@ async function compileFor(name, zig) {
       "-Wno-unknown-warning-option", // of what only gcc knows
       "-Wno-pass-failed", // of loops too short to be unrolled
     ],
-    linkFlags: linkFlagsOf(name, zig, outFolder),
+    // -O3 here is for zig's own parts, libc++ among them, which it compiles for each target.
+    linkFlags: ["-O3", ...linkFlagsOf(name, zig, outFolder)],
     say: (text) => say(`${name}: ${text}`),
   });
 }
