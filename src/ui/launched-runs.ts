@@ -4,7 +4,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { type FileHandle, open, stat } from "node:fs/promises";
+import { type FileHandle, lstat, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
@@ -62,14 +62,13 @@ export class LaunchedRuns {
     const atWork = [...this.children.values()].filter(({ fate }) => fate.alive).length;
     if (atWork >= mostAtWork)
       throw new RequestError(`${atWork} runs that were started here are at work already`, null, 429);
-    const own = join(this.root, ownFolder);
-    await makeFolder(own).catch((error: NodeJS.ErrnoException) => {
-      throw new UserError(`${own}: the folder cannot be made (${error.code})`);
-    });
+    await this.makeOwnFolder();
     const recipe = this.fileOf(id, "yaml");
     // JSON is YAML.
     await writeFileAtomic(recipe, `${JSON.stringify(values, null, 2)}\n`);
-    const log = await open(this.fileOf(id, "log"), "w");
+    // Made anew: what lies in its place may be a link to any file.
+    await rm(this.fileOf(id, "log"), { force: true });
+    const log = await open(this.fileOf(id, "log"), "wx");
     try {
       const main = fileURLToPath(new URL(`../cli/main${import.meta.url.slice(-3)}`, import.meta.url));
       const words = [main, "train", recipe, "--out", out, ...(resume ? ["--resume"] : [])];
@@ -103,7 +102,16 @@ export class LaunchedRuns {
 
   /** When the log last changed, without reading it; undefined where there is none. */
   async logChangedMs(id: string): Promise<number | undefined> {
-    return (await stat(this.fileOf(id, "log")).catch(() => undefined))?.mtimeMs;
+    return (await lstat(this.fileOf(id, "log")).catch(() => undefined))?.mtimeMs;
+  }
+
+  private async makeOwnFolder(): Promise<void> {
+    const own = join(this.root, ownFolder);
+    await makeFolder(own).catch((error: NodeJS.ErrnoException) => {
+      throw new UserError(`${own}: the folder cannot be made (${error.code})`);
+    });
+    if (!(await lstat(own)).isDirectory())
+      throw new UserError(`${own}: a link is in place of the folder for recipes and logs; remove it`);
   }
 
   private follow(id: string, words: readonly string[], log: FileHandle): void {

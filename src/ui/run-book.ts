@@ -28,6 +28,7 @@ export class RunBook {
   private timer: NodeJS.Timeout | undefined;
   private looks = 0;
   private looking: Promise<void> | undefined;
+  private around: Promise<void> | undefined;
   /** Runs whose columns are held, the one looked at last behind the others. */
   private readonly held = new Set<RunEntry>();
   /** Ends of reads that are going on, by run: two at once would tell things twice. */
@@ -70,6 +71,8 @@ export class RunBook {
     if (!found && entry.record === undefined && summary.step === 0 && !entry.holder) {
       throw new RequestError(`there is no run "${id.slice(0, 100)}" here`, null, 404, "not_found");
     }
+    const meanwhile = this.entries.get(id);
+    if (meanwhile) return meanwhile;
     this.entries.set(id, entry);
     this.hub.tell({ type: "run", run: summary });
     return entry;
@@ -141,7 +144,15 @@ export class RunBook {
     }
   }
 
-  private async lookAtAll(): Promise<void> {
+  /** Whoever asks while the folders are being looked through has the same look. */
+  private lookAtAll(): Promise<void> {
+    this.around ??= this.lookThrough().finally(() => {
+      this.around = undefined;
+    });
+    return this.around;
+  }
+
+  private async lookThrough(): Promise<void> {
     const found = await findRuns(this.root);
     this.truncated = found.truncated;
     const ids = new Set([...found.runs, ...this.launched.ids]);
@@ -167,7 +178,7 @@ export class RunBook {
     const isLaunched = this.launched.fateOf(id) !== undefined;
     const path = await (isLaunched ? newPath(this.root, id) : folderOf(this.root, id)).catch(() => undefined);
     if (path === undefined) return undefined;
-    const entry = new RunEntry(id, path, this.launched);
+    const entry = this.entries.get(id) ?? new RunEntry(id, path, this.launched);
     this.entries.set(id, entry);
     return entry;
   }
