@@ -1,6 +1,7 @@
 // `lowrank ui`: opens the local page's server, says where, and ends when told to; runs that it has started go on. Also the
 // page beside a training (`train --ui`). Answers are ui/'s.
 
+import { flagName } from "../config/resolve.ts";
 import { type UiOptions, uiDefinition } from "../config/ui-options.ts";
 import { UsageError } from "../util/errors.ts";
 import { type CliCommand, defineCommand } from "./command.ts";
@@ -21,15 +22,22 @@ const page = defineCommand(uiDefinition, async (options, terminal) => {
   return exitCodes.done;
 });
 
-/** The folder may stand before the flags. */
+/** The folder may stand alone. */
 export const command: CliCommand = {
   definition: uiDefinition,
   main(argv) {
-    const [first, ...rest] = argv;
-    const alone = first !== undefined && !first.startsWith("-") && !/\.ya?ml$/i.test(first);
-    return page.main(alone ? ["--folder", first, ...rest] : argv);
+    const at = argv.findIndex(
+      (word, i) => !word.startsWith("-") && !isValue(argv[i - 1]) && !/\.ya?ml$/i.test(word),
+    );
+    return page.main(at < 0 ? argv : [...argv.slice(0, at), "--folder", ...argv.slice(at)]);
   },
 };
+
+/** Whether the word behind this one is its value. */
+function isValue(before: string | undefined): boolean {
+  const field = Object.entries(uiDefinition.fields).find(([key]) => flagName(key) === before)?.[1];
+  return field !== undefined && field.kind !== "switch";
+}
 
 export interface OpenPage {
   /** To be opened in a browser: with the key where there is one, in a part that no browser sends. */

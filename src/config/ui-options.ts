@@ -8,7 +8,7 @@ export const uiDefinition = defineOptions({
     "Show the runs of a folder in a local page, live and afterwards; start, pause, resume and end them.",
   groups: {
     Page: {
-      folder: text("folder whose runs are shown; it may stand alone, before the flags", {
+      folder: text("folder whose runs are shown; it may stand alone", {
         default: "runs",
         placeholder: "DIR",
       }),

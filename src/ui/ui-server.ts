@@ -2,6 +2,7 @@
 // reads folders and starts processes, and computes nothing itself that lasts. Nothing a client sends becomes part of a
 // path before run-places.ts has looked at it.
 
+import { stat } from "node:fs/promises";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { cpus } from "node:os";
@@ -53,8 +54,11 @@ const mostBodyBytes = 256 * 1024;
 const stallMs = 30_000;
 const mostConnections = 256;
 
-/** Opens the server. UserError where it cannot listen. */
+/** Opens the server. UserError where it cannot listen, or the folder is none. One that is not there yet has no runs. */
 export async function startUi(options: UiServerOptions): Promise<RunningUi> {
+  const found = await stat(options.folder).catch(() => undefined);
+  if (found && !found.isDirectory())
+    throw new UserError(`${options.folder}: not a folder; give the one that holds runs`);
   const app = new UiApp(options, await DevicePeaks.open());
   const { host } = options;
   const server = await new Promise<Server>((done, reject) => {
