@@ -19,6 +19,7 @@ export default defineConfig({
       "test/generate/same-answers.test.ts",
       "test/data/preflight.test.ts",
       "test/cli/help.test.ts",
+      "test/ui/{page,ui-runs,steer-runs}.test.ts",
       "test/models/adapter-files.test.ts",
     ],
   },
