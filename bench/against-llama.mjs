@@ -10,13 +10,14 @@
 // @node-llama-cpp/linux-x64); --configs holds config.json files named smollm_135m.json and
 // tinyllama_1b_chat_v1.0.json. Needs a built checkout. A development tool: nothing a user runs needs it.
 
-import { execFileSync, fork } from "node:child_process";
+import { fork } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
+import { randomFolder, randomGguf } from "./random-gguf.mjs";
 
 const shapes = { "135m": "smollm_135m.json", "1b": "tinyllama_1b_chat_v1.0.json" };
 /** Our weights, and llama.cpp's of the same size. */
@@ -180,12 +181,8 @@ async function main() {
     if (!shapes[shape] || !weights[kind]) throw new Error(`no case ${name}`);
     const config = join(given.configs, shapes[shape]);
     const model = join(given.work, shape);
-    if (!existsSync(join(model, "config.json")))
-      execFileSync(process.execPath, [join(root, "tools/make-random-model.mjs"), config, model], {
-        stdio: "inherit",
-      });
-    const gguf = join(given.work, `${shape}-${weights[kind]}.gguf`);
-    if (!existsSync(gguf)) await exportRandom(model, gguf, weights[kind]);
+    randomFolder(config, model);
+    const gguf = await randomGguf(model, join(given.work, `${shape}-${weights[kind]}.gguf`), weights[kind]);
     const best = await measure({ ours: model, theirs: gguf }, kind);
     const perSecond = (side) => ({
       prefill: (1000 * promptLength) / best[side].prefillMs,
@@ -212,32 +209,6 @@ async function main() {
 function embeddingBytes(path) {
   const config = JSON.parse(readFileSync(path, "utf8"));
   return config.tie_word_embeddings ? 0 : 2 * config.vocab_size * config.hidden_size;
-}
-
-/** A GGUF file of a folder without a tokenizer: tokens are numbers here. */
-async function exportRandom(folder, out, type) {
-  const { openModelFolder } = await built("formats/model-folder.js");
-  const { writeGguf } = await built("formats/gguf-writer.js");
-  const { readModelConfig } = await built("models/index.js");
-  const { denseSource } = await built("models/dense-source.js");
-  const { modelMetadata, modelTensors } = await built("publish/gguf-model.js");
-  const opened = await openModelFolder(folder);
-  const config = readModelConfig(opened.config);
-  const metadata = modelMetadata(config, { name: "random", type });
-  const tokens = Array.from({ length: config.vocabularySize }, (_, i) =>
-    i < 256 ? `<0x${i.toString(16).toUpperCase().padStart(2, "0")}>` : `t${i}`,
-  );
-  metadata.set("tokenizer.ggml.model", { type: "string", value: "llama" });
-  metadata.set("tokenizer.ggml.pre", { type: "string", value: "default" });
-  metadata.set("tokenizer.ggml.tokens", { type: "array", of: "string", value: tokens });
-  metadata.set("tokenizer.ggml.scores", { type: "array", of: "f32", value: tokens.map(() => 0) });
-  metadata.set("tokenizer.ggml.token_type", {
-    type: "array",
-    of: "i32",
-    value: tokens.map((_, i) => (i < 256 ? 6 : 1)),
-  });
-  await writeGguf(out, metadata, modelTensors(config, denseSource(opened), type));
-  await opened.close();
 }
 
 function tell({ case: name, ours, theirs, prefillRatio, decodeRatio, bandwidthFraction, bandwidthGBs }) {

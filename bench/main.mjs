@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 
 const folder = dirname(fileURLToPath(import.meta.url));
 /** Parts of the kernels' benchmark, no benchmarks themselves. */
-const parts = ["main.mjs", "kernels.mjs"];
+const parts = ["main.mjs", "kernels.mjs", "random-gguf.mjs"];
 
 /** Path of every script by the name it is asked for by. */
 function scripts() {
