@@ -1,5 +1,6 @@
 // The scales of a 4-bit weight's blocks, for loops that need one every few instructions.
 #pragma once
+#include "../isa.h"
 #include "gemm.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
@@ -15,6 +16,13 @@ class Scales {
     if (shift_ < 0) return weight_.scale(block);
     const uint8_t code = static_cast<const uint8_t*>(weight_.absmax)[block];
     return weight_.nestedCodebook[code] * weight_.nestedAbsmax[block >> shift_] + weight_.nestedOffset;
+  }
+
+  /** Those of `count` blocks from `block` on: where they lie, or put into `room`. */
+  const float* read(int64_t block, int64_t count, float* room) const {
+    if (!weight_.nestedCodebook) return static_cast<const float*>(weight_.absmax) + block;
+    for (int64_t i = 0; i < count; i++) room[i] = (*this)[block + i];
+    return room;
   }
 
  private:

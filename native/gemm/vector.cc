@@ -13,31 +13,50 @@ namespace {
 /** One weight and the rows it multiplies. */
 struct Strip {
   Weight weight;
-  const void* x;  // [t, cols] in `form`
-  Form form;
+  Inputs x;
   int64_t part;
 };
 
-/** The rows of x in every form that some weight needs. */
+/** The rows of x [t, in] in every form that some weight needs. */
 class Forms {
  public:
-  Forms(const float* x, int64_t count) : x_(x), count_(count) {}
+  Forms(const float* x, int64_t t, int64_t in) : x_(x), t_(t), in_(in) {}
 
-  const void* in(Form form) {
-    if (form == Form::Plain) return x_;
+  Inputs in(Form form) {
+    if (form == Form::Plain && t_ == 1) return {x_, in_, form};
+    const int64_t stride = inputStride(in_);
     std::optional<Scratch>& made = made_[static_cast<size_t>(form)];
     if (!made) {
-      made.emplace(count_ * 4);
-      if (form == Form::Split) splitHalves(x_, count_, made->as<float>());
-      if (form == Form::Half) narrowToBf16(x_, 1, made->as<uint16_t>(), count_);
-      if (form == Form::HalfSplit) splitToBf16(x_, count_, made->as<uint16_t>());
+      made.emplace(t_ * stride * (isHalf(form) ? 2 : 4));
+      for (int64_t i = 0; i < t_; i++) {
+        const float* from = x_ + i * in_;
+        if (form == Form::Plain) std::copy_n(from, in_, made->as<float>() + i * stride);
+        if (form == Form::Half) narrowToBf16(from, 1, made->as<uint16_t>() + i * stride, in_);
+#if defined(LOWRANK_FLOAT_LOOKUP)
+        if (form == Form::EvenFirst) evenFirst(from, in_, FloatLookup::kWidth, made->as<float>() + i * stride);
+#endif
+#if defined(LOWRANK_HALF_LOOKUP)
+        if (form == Form::HalfEven) halfEven(from, made->as<uint16_t>() + i * stride);
+#endif
+      }
     }
-    return made->as<void>();
+    return {made->as<void>(), stride, form};
   }
 
  private:
+#if defined(LOWRANK_HALF_LOOKUP)
+  void halfEven(const float* from, uint16_t* to) const {
+    constexpr int64_t kWidth = HalfLookup::kWidth;
+    uint16_t halves[kWidth];
+    for (int64_t i = 0; i < in_; i += kWidth) {
+      narrowToBf16(from + i, 1, halves, kWidth);
+      evenFirst(halves, kWidth, kWidth, to + i);
+    }
+  }
+#endif
+
   const float* x_;
-  int64_t count_;
+  int64_t t_, in_;
   std::array<std::optional<Scratch>, static_cast<size_t>(Form::Count)> made_;
 };
 
@@ -60,7 +79,7 @@ void forRows(const std::vector<Strip>& strips, int64_t t, const Body& body) {
       const int64_t last = std::min(end - first, strip.weight.rows);
       for (int64_t row = std::max<int64_t>(0, begin - first); row < last; row += kDotBlock) {
         const int64_t rows = std::min<int64_t>(kDotBlock, last - row);
-        blockDots(strip.weight, row, rows, strip.x, strip.form, t, sums);
+        blockDots(strip.weight, row, rows, strip.x, t, sums);
         body(strip.part, row, rows, sums);
       }
       first += strip.weight.rows;
@@ -81,7 +100,7 @@ void down(const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_
       applyDropout<false>(x, 0, t * in, adapter.dropout, masked.back().as<float>());
       from = masked.back().as<float>();
     }
-    strips.push_back({matrixOf(adapter.a, adapter.rank, in), from, Form::Plain, p});
+    strips.push_back({matrixOf(adapter.a, adapter.rank, in), {from, in, Form::Plain}, p});
   }
   if (strips.empty()) return;
   forRows(strips, t, [&](int64_t p, int64_t row, int64_t rows, const float* sums) {
@@ -90,14 +109,29 @@ void down(const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_
   });
 }
 
-/** sums += scale * u[i] . B[row + r] for `rows` rows of B. */
-void addUp(const Adapter& adapter, int64_t i, int64_t row, int64_t rows, float* sums) {
-  const float* u = adapter.u + i * adapter.rank;
-  for (int64_t r = 0; r < rows; r++) {
-    const float* b = adapter.b + (row + r) * adapter.rank;
-    float up = 0;
-    for (int64_t k = 0; k < adapter.rank; k++) up += u[k] * b[k];
-    sums[r] += adapter.scale * up;
+/** sums[i * kDotBlock + r] += scale * u[i] . B[row + r] for `rows` rows of B and all t of u. */
+void addUp(const Adapter& adapter, int64_t t, int64_t row, int64_t rows, float* sums) {
+  const int64_t rank = adapter.rank;
+  auto* columns = static_cast<float*>(scratch(Slot::Rows, static_cast<size_t>(rank * kDotBlock) * 4));
+  for (int64_t k = 0; k < rank; k++) {
+    for (int64_t r = 0; r < kDotBlock; r++) columns[k * kDotBlock + r] = r < rows ? adapter.b[(row + r) * rank + k] : 0;
+  }
+  const Vf scale = splat(adapter.scale);
+  for (int64_t i = 0; i < t; i++) {
+    const float* u = adapter.u + i * rank;
+    Vf up[kDotBlock / kLanes] = {};
+    for (int64_t k = 0; k < rank; k++) {
+      const Vf here = splat(u[k]);
+      LOWRANK_UNROLL
+      for (int v = 0; v < kDotBlock / kLanes; v++) {
+        up[v] = multiplyAdd(here, load(columns + k * kDotBlock + v * kLanes), up[v]);
+      }
+    }
+    LOWRANK_UNROLL
+    for (int v = 0; v < kDotBlock / kLanes; v++) {
+      float* to = sums + i * kDotBlock + v * kLanes;
+      store(to, multiplyAdd(scale, up[v], load(to)));
+    }
   }
 }
 
@@ -107,17 +141,16 @@ void linearVectors(Precision precision, const float* x, int64_t t, int64_t in, c
                    int64_t count) {
   down(x, t, in, parts, count);
   std::vector<Strip> strips;
-  Forms forms(x, t * in);
+  Forms forms(x, t, in);
   for (int64_t p = 0; p < count; p++) {
-    const Form form = formFor(parts[p].weight, precision);
-    strips.push_back({parts[p].weight, forms.in(form), form, p});
+    strips.push_back({parts[p].weight, forms.in(formFor(parts[p].weight, precision)), p});
   }
   forRows(strips, t, [&](int64_t p, int64_t row, int64_t rows, float* sums) {
     const LinearPart& part = parts[p];
     const int64_t out = part.weight.rows;
+    if (part.adapter.rank > 0) addUp(part.adapter, t, row, rows, sums);
     for (int64_t i = 0; i < t; i++) {
       float* own = sums + i * kDotBlock;
-      if (part.adapter.rank > 0) addUp(part.adapter, i, row, rows, own);
       const Tile tile{part.y + i * out + row, 0, part.residual ? part.residual + i * out + row : nullptr, 0,
                       part.bias ? part.bias + row : nullptr, 1, static_cast<int>(rows), nullptr, true, true, nullptr};
       for (int r = 0; r < rows; r += kLanes) finish(tile, 0, r, load(own + r), static_cast<int>(rows) - r);
