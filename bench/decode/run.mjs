@@ -114,7 +114,11 @@ for (const requests of counts) {
   const row = { shape, weights: given.weights, requests, threads: common.threads };
   for (const [i, { name }] of sides.entries()) {
     const { rate, cpuMs, rates } = found[i];
-    row[name] = { tokensPerSecond: rate, cpuMsPerToken: cpuMs, median: rates.sort((a, b) => a - b)[rates.length >> 1] };
+    row[name] = {
+      tokensPerSecond: rate,
+      cpuMsPerToken: cpuMs,
+      median: rates.sort((a, b) => a - b)[rates.length >> 1],
+    };
     if (i > 0) row[`ratio to ${name}`] = found[0].rate / rate;
   }
   results.push(row);
@@ -124,6 +128,7 @@ for (const requests of counts) {
   const ratios = sides.slice(1).map(({ name }) => `${row[`ratio to ${name}`].toFixed(2)}x ${name}`);
   console.log(`${requests} requests, tokens/s: ${sides.map(tell).join(", ")}  ${ratios.join(", ")}`);
 }
-if (given.json) console.log(JSON.stringify({ sides: sides.map(({ name, about }) => ({ name, about })), results }));
+if (given.json)
+  console.log(JSON.stringify({ sides: sides.map(({ name, about }) => ({ name, about })), results }));
 else for (const { name, about } of sides) console.log(`${name}: ${about}`);
 for (const side of sides) side.end();

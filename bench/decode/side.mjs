@@ -56,7 +56,12 @@ async function lowrank() {
       Array.from({ length: requests }, (_, r) => {
         let nth = 0;
         const onToken = () => round.token(++nth);
-        const request = { promptIds: promptOf(r), maxNewTokens: newTokens + 1, stopIds: [], sampling: greedy };
+        const request = {
+          promptIds: promptOf(r),
+          maxNewTokens: newTokens + 1,
+          stopIds: [],
+          sampling: greedy,
+        };
         return engine.generate({ ...request, onToken });
       }),
     );

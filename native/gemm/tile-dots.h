@@ -115,7 +115,7 @@ struct TileSums {
   Vf partial[T * R] = {};  // row r of the weight and row t of x: t * R + r
 
   /** sums[t * kDotBlock + r] += the lanes. */
-  void addTo(float* sums) const {
+  __attribute__((always_inline)) void addTo(float* sums) const {
     typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
     alignas(64) float totals[T * R];
     sumsOfLanes<T * R>(partial, totals);
