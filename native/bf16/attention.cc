@@ -45,8 +45,9 @@ struct PairTiles {
   const AttentionArgs& a;
   const KeyCopies k, v;
 
-  explicit PairTiles(const AttentionArgs& args)
-      : a(args), k(args, args.k, Pairing::Depth), v(args, args.v, Pairing::Keys) {}
+  template <class Source>
+  PairTiles(const AttentionArgs& args, const Source& keys, const Source& values)
+      : a(args), k(args, keys, Pairing::Depth), v(args, values, Pairing::Keys) {}
 
   static constexpr int64_t kKeyUnit = 2;
   static int64_t scratchSize(int64_t headDim) { return (headDim / 2 + kTileKeys + kTileKeys / 2) * kTileRows; }
@@ -81,7 +82,17 @@ struct PairTiles {
 void attentionInPairs(const AttentionArgs& a, const KernelTable& plain) {
   const DividedSegments divided(a);
   if (divided.plain.segmentCount > 0) plain.attention(divided.plain);
-  if (divided.paired.segmentCount > 0) attentionOver(divided.paired, PairTiles(divided.paired));
+  if (divided.paired.segmentCount > 0) attentionOver(divided.paired, PairTiles(divided.paired, a.k, a.v));
+}
+
+void cachedAttentionInPairs(const CachedAttentionArgs& c, const KernelTable& plain) {
+  const DividedSegments divided(withoutCache(c));
+  CachedAttentionArgs rest = c;
+  rest.segments = divided.plain.segments;
+  rest.segmentCount = divided.plain.segmentCount;
+  if (rest.segmentCount > 0) plain.cachedAttention(rest);
+  if (divided.paired.segmentCount == 0) return;
+  withCache(c, [&](const auto& k, const auto& v) { attentionOver(divided.paired, PairTiles(divided.paired, k, v)); });
 }
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

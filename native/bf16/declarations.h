@@ -8,6 +8,7 @@
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
 
 void attentionInPairs(const AttentionArgs& a, const KernelTable& plain);
+void cachedAttentionInPairs(const CachedAttentionArgs& c, const KernelTable& plain);
 void attentionBackwardInPairs(const AttentionBackwardArgs& b, const KernelTable& plain);
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

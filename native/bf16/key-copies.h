@@ -1,6 +1,7 @@
 // K or V of all segments in bf16, made once a call for every tile that reads it. A segment's keys lie together for
 // each head and are padded by zeros to an even number. Not here: the tiles' own rows (pairs.h).
 #pragma once
+#include "../kernels/key-source.h"
 #include "../kernels/workspace.h"
 #include "../threads.h"
 #include "pairs.h"
@@ -14,21 +15,28 @@ enum class Pairing { Depth, Keys };
 class KeyCopies {
  public:
   KeyCopies(const AttentionArgs& a, const float* x, Pairing pairing)
+      : KeyCopies(a, FlatSource{x, a.kvHeads * a.headDim}, pairing) {}
+
+  template <class Source>
+  KeyCopies(const AttentionArgs& a, const Source& source, Pairing pairing)
       : a_(a), firstRow_(a.segmentCount + 1), pairs_(locate() * a.headDim / 2) {
-    parallelTasks(a.segmentCount * a.kvHeads, [&](int64_t task, int) {
-      const int64_t segment = task / a.kvHeads, head = task % a.kvHeads, d = a.headDim, stride = a.kvHeads * d;
+    Workspace<float> decoded(2 * a.headDim * threadCount());
+    parallelTasks(a.segmentCount * a.kvHeads, [&](int64_t task, int thread) {
+      const int64_t segment = task / a.kvHeads, head = task % a.kvHeads, d = a.headDim;
       const Segment& s = a.segments[segment];
-      const float* from = x + s.kStart * stride + head * d;
+      float* own = decoded.get() + 2 * d * thread;
       Pair* to = at(segment, head, 0);
-      for (int64_t key = 0; key < s.kLength; key += 2, from += 2 * stride, to += d) {
+      for (int64_t key = 0; key < s.kLength; key += 2, to += d) {
         const bool whole = key + 1 < s.kLength;
+        const float* first = source.floats(s, key, head * d, d, own);
+        const float* second = whole ? source.floats(s, key + 1, head * d, d, own + d) : nullptr;
         if (pairing == Pairing::Keys) {
-          pairRows(from, whole ? from + stride : nullptr, d, to);
+          pairRows(first, second, d, to);
           continue;
         }
-        pairNeighbors(from, d, to);
+        pairNeighbors(first, d, to);
         if (whole) {
-          pairNeighbors(from + stride, d, to + d / 2);
+          pairNeighbors(second, d, to + d / 2);
         } else {
           std::memset(to + d / 2, 0, static_cast<size_t>(d / 2) * sizeof(Pair));
         }

@@ -5,7 +5,8 @@ namespace lowrank {
 
 const Bf16AttentionTable* LOWRANK_PER_ISA(bf16AttentionTable)() {
   namespace isa = LOWRANK_ISA_NAMESPACE;
-  static constexpr Bf16AttentionTable table = {isa::attentionInPairs, isa::attentionBackwardInPairs};
+  static constexpr Bf16AttentionTable table = {isa::attentionInPairs, isa::cachedAttentionInPairs,
+                                                isa::attentionBackwardInPairs};
   return &table;
 }
 

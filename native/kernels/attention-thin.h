@@ -8,6 +8,7 @@
 
 #include "../sum-lanes.h"
 #include "attention-order.h"
+#include "key-source.h"
 #include "tile-product.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
@@ -16,10 +17,22 @@ namespace {
 /** A block of keys whose scores lie together, and the keys of it that all heads pass over one after the other. */
 constexpr int64_t kThinKeys = kThinPartKeys, kThinStep = 16;
 
-/** Asks for the memory of one head's row. */
-LOWRANK_INLINE void askFor(const float* row, int64_t headDim) {
-  for (int64_t i = 0; i < headDim; i += 16) __builtin_prefetch(row + i);
+/** Asks for the memory of `count` columns of a row. */
+template <class Numbers>
+LOWRANK_INLINE void askFor(const Numbers& numbers, const char* row, int64_t column, int64_t count) {
+  const char* end = row + numbers.byteOf(column + count);
+  for (const char* at = row + numbers.byteOf(column); at < end; at += 64) __builtin_prefetch(at);
 }
+
+/** The rows of a block of keys, and as many behind it as a step has, which repeat the last. */
+struct ThinRows {
+  const char* row[kThinKeys + kThinStep];
+  template <class Source>
+  LOWRANK_INLINE ThinRows(const Source& source, const Segment& segment, int64_t key, int64_t keys) {
+    for (int64_t j = 0; j < keys; j++) row[j] = source.row(segment, key + j);
+    for (int64_t j = keys; j < keys + kThinStep; j++) row[j] = row[keys - 1];
+  }
+};
 
 /** Lane i: the sum of the lanes of v[i]. */
 LOWRANK_INLINE Vec sumsOfLanes(const Vec (&v)[kLanes]) {
@@ -32,20 +45,21 @@ LOWRANK_INLINE Vec sumsOfLanes(const Vec (&v)[kLanes]) {
 #endif
 }
 
-/** scores[r][j] = q[r] . k[j] for Rows rows and all keys. q [rows][D]. Asks for as much memory from `ahead` on. */
-template <int Rows>
-void thinScores(const float* q, const float* k, int64_t stride, int64_t keys, int64_t d, const float* ahead,
-                float* scores) {
+/** scores[r][j] = q[r] . k[j] for Rows rows and all keys. q [rows][D]. Asks for as much memory of the rows `ahead`. */
+template <int Rows, class Numbers>
+void thinScores(const Numbers& numbers, const float* q, const char* const* k, int64_t column, int64_t keys, int64_t d,
+                const char* const* ahead, float* scores) {
   for (int64_t first = 0; first < keys; first += kLanes) {
     const int count = static_cast<int>(smaller(kLanes, keys - first));
     Vec sums[Rows][kLanes] = {};
     for (int j = 0; j < count; j++) {
-      const float* key = k + (first + j) * stride;
-      askFor(ahead + (first + j) * d, d);
+      const char* key = k[first + j];
+      askFor(numbers, ahead[first + j], column, d);
       Vec own[Rows];
-      for (int r = 0; r < Rows; r++) own[r] = load(q + r * d) * load(key);
+      const Vec begin = numbers.at(key, column);
+      for (int r = 0; r < Rows; r++) own[r] = load(q + r * d) * begin;
       for (int64_t i = kLanes; i < d; i += kLanes) {
-        const Vec element = load(key + i);
+        const Vec element = numbers.at(key, column + i);
         for (int r = 0; r < Rows; r++) own[r] = multiplyAdd(load(q + r * d + i), element, own[r]);
       }
       for (int r = 0; r < Rows; r++) sums[r][j] = own[r];
@@ -55,17 +69,17 @@ void thinScores(const float* q, const float* k, int64_t stride, int64_t keys, in
 }
 
 /** out[r] += weights[r] . v for Rows rows and Vectors vectors of the head. out [rows][D]. */
-template <int Rows, int Vectors>
-void thinOutputs(const float* weights, const float* v, int64_t stride, int64_t keys, int64_t d, const float* ahead,
-                 float* out) {
+template <int Rows, int Vectors, class Numbers>
+void thinOutputs(const Numbers& numbers, const float* weights, const char* const* v, int64_t column, int64_t keys,
+                 int64_t d, float* out) {
   Vec sums[Rows][Vectors];
   for (int r = 0; r < Rows; r++) {
     for (int i = 0; i < Vectors; i++) sums[r][i] = load(out + r * d + i * kLanes);
   }
-  for (int64_t j = 0; j < keys; j++, v += stride) {
-    askFor(ahead + j * d, Vectors * kLanes);
+  for (int64_t j = 0; j < keys; j++) {
+    askFor(numbers, v[j + kThinStep], column, Vectors * kLanes);
     Vec value[Vectors];
-    for (int i = 0; i < Vectors; i++) value[i] = load(v + i * kLanes);
+    for (int i = 0; i < Vectors; i++) value[i] = numbers.at(v[j], column + i * kLanes);
     for (int r = 0; r < Rows; r++) {
       const Vec weight = broadcast(weights[r * kThinKeys + j]);
       for (int i = 0; i < Vectors; i++) sums[r][i] = multiplyAdd(weight, value[i], sums[r][i]);
@@ -129,9 +143,10 @@ struct ThinSums {
 LOWRANK_INLINE int64_t thinScratchSize(int64_t rows, int64_t headDim) { return rows * (headDim + 1 + kThinKeys); }
 
 /** The sums of `heads` key/value heads from the tile's on; the rows of each after those of the one before. */
-inline void thinSums(const AttentionArgs& a, const RowTile& tile, const TileRows& t, int64_t heads, const ThinSums& s,
-                     float* scratch) {
-  const int64_t d = a.headDim, stride = a.kvHeads * d, rows = heads * t.rows, nextHead = groupSize(a) * d;
+template <class Source>
+void thinSums(const AttentionArgs& a, const Source& k, const Source& v, const RowTile& tile, const TileRows& t,
+              int64_t heads, const ThinSums& s, float* scratch) {
+  const int64_t d = a.headDim, column = tile.kvHead * d, rows = heads * t.rows, nextHead = groupSize(a) * d;
   const float unit = scoreUnit(a);
   float *q = scratch, *scores = q + rows * d, *factor = scores + rows * kThinKeys;
   for (int64_t row = 0; row < rows; row++) {
@@ -143,17 +158,18 @@ inline void thinSums(const AttentionArgs& a, const RowTile& tile, const TileRows
     s.largest[row] = -FLT_MAX;
     s.total[row] = 0;
   }
-  const int64_t firstKey = a.segments[tile.segment].kStart;
+  const Segment& segment = a.segments[tile.segment];
   const float cap = a.softcap * kLog2E;
   for (int64_t key = tile.keysBegin; key < tile.keysEnd; key += kThinKeys) {
-    const int64_t keys = smaller(kThinKeys, tile.keysEnd - key), at = (firstKey + key) * stride + tile.kvHead * d;
+    const int64_t keys = smaller(kThinKeys, tile.keysEnd - key);
+    const ThinRows keyRows(k, segment, key, keys), valueRows(v, segment, key, keys);
     for (int64_t j = 0; j < keys; j += kThinStep) {
       const int64_t count = smaller(kThinStep, keys - j);
-      const float *k = a.k + at + j * stride, *next = j + kThinStep < keys ? k + kThinStep * stride : a.v + at;
+      const char *const *own = keyRows.row + j, *const *next = j + kThinStep < keys ? own + kThinStep : valueRows.row;
       for (int64_t head = 0; head < heads; head++) {
         eachFewRows(t.rows, [&](int r, auto few) {
           const int64_t row = head * t.rows + r;
-          thinScores<decltype(few)::value>(q + row * d, k + head * d, stride, count, d, next + head * count * d,
+          thinScores<decltype(few)::value>(k.numbers, q + row * d, own, column + head * d, count, d, next,
                                            scores + row * kThinKeys + j);
         });
       }
@@ -172,18 +188,18 @@ inline void thinSums(const AttentionArgs& a, const RowTile& tile, const TileRows
     }
     for (int64_t j = 0; j < keys; j += kThinStep) {
       const int64_t count = smaller(kThinStep, keys - j);
-      const float *v = a.v + at + j * stride, *next = v + kThinStep * stride;
+      const char* const* own = valueRows.row + j;
       for (int64_t head = 0; head < heads; head++) {
         eachFewRows(t.rows, [&](int r, auto few) {
           constexpr int Rows = decltype(few)::value;
           const int64_t row = head * t.rows + r;
-          const float *weights = scores + row * kThinKeys + j, *ahead = next + head * count * d;
+          const float* weights = scores + row * kThinKeys + j;
           int64_t i = 0;
           for (; i + kWideVectors * kLanes <= d; i += kWideVectors * kLanes) {
-            thinOutputs<Rows, kWideVectors>(weights, v + head * d + i, stride, count, d, ahead + i, s.out + row * d + i);
+            thinOutputs<Rows, kWideVectors>(v.numbers, weights, own, column + head * d + i, count, d, s.out + row * d + i);
           }
           for (; i < d; i += kLanes) {
-            thinOutputs<Rows, 1>(weights, v + head * d + i, stride, count, d, ahead + i, s.out + row * d + i);
+            thinOutputs<Rows, 1>(v.numbers, weights, own, column + head * d + i, count, d, s.out + row * d + i);
           }
         });
       }
@@ -222,7 +238,8 @@ inline void finishThin(const AttentionArgs& a, const TileRows& t, int64_t heads,
  * Attention whose tiles are all thin. A part is some keys of a segment, for all heads; a segment's last part to end
  * merges them all: one job, and one order of sums.
  */
-inline void attentionThin(const AttentionArgs& a) {
+template <class Source>
+void attentionThin(const AttentionArgs& a, const Source& k, const Source& v) {
   struct Part {
     RowTile keys;
     int32_t first, count;
@@ -260,7 +277,7 @@ inline void attentionThin(const AttentionArgs& a) {
     const Part& part = parts[task];
     TileRows rows;
     locateRows(a, part.keys, rows);
-    thinSums(a, part.keys, rows, a.kvHeads, ThinSums(sums.get() + task * size, a.kvHeads * rows.rows, a.headDim),
+    thinSums(a, k, v, part.keys, rows, a.kvHeads, ThinSums(sums.get() + task * size, a.kvHeads * rows.rows, a.headDim),
              scratch.get() + thread * roundUp(scratchSize, 16));
     if (done[part.first].fetch_add(1) + 1 == part.count) {
       finishThin(a, rows, a.kvHeads, part.count, size, sums.get() + part.first * size);
@@ -269,11 +286,12 @@ inline void attentionThin(const AttentionArgs& a) {
 }
 
 /** A thin tile among others: the same, its sums as lanes. */
-inline void runThinTile(const AttentionArgs& a, const RowTile& tile, const TileRows& t, const TileSums& s,
-                        float* scratch) {
+template <class Source>
+void runThinTile(const AttentionArgs& a, const Source& k, const Source& v, const RowTile& tile, const TileRows& t,
+                 const TileSums& s, float* scratch) {
   const int64_t d = a.headDim;
   const ThinSums sums(scratch + thinScratchSize(kThinRows, d), t.rows, d);
-  thinSums(a, tile, t, 1, sums, scratch);
+  thinSums(a, k, v, tile, t, 1, sums, scratch);
   for (int lane = 0; lane < t.vectors * kLanes; lane++) {
     s.largest[lane] = lane < t.rows ? sums.largest[lane] : 0;
     s.total[lane] = lane < t.rows ? sums.total[lane] : 0;

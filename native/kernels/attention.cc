@@ -40,14 +40,16 @@ void onlineSoftmax(int vectors, int64_t keys, float* scores, const TileSums& s) 
   }
 }
 
+template <class Source>
 struct PlainTiles {
   const AttentionArgs& a;
+  const Source &k, &v;
 
   static constexpr int64_t kKeyUnit = 1;
   static int64_t scratchSize(int64_t headDim) { return (headDim + kTileKeys) * kTileRows + headDim * kTileKeys; }
 
   void run(const RowTile& tile, const TileRows& t, const TileSums& s, float* scratch) const {
-    if (isThin(a, t.rows)) return runThinTile(a, tile, t, s, scratch);
+    if (isThin(a, t.rows)) return runThinTile(a, k, v, tile, t, s, scratch);
     const int64_t d = a.headDim;
     float* q = scratch;                            // [D][64]
     float* scores = q + d * kTileRows;             // [keys][64], in units of log2
@@ -60,23 +62,22 @@ struct PlainTiles {
     if (tile.keysBegin >= tile.keysEnd) std::memset(s.out, 0, sizeof(float) * d * kTileRows);
     for (int64_t key = tile.keysBegin; key < tile.keysEnd; key += kTileKeys) {
       const int64_t keys = smaller(kTileKeys, tile.keysEnd - key);
-      const KeyRows k = keyRows(a, tile, a.k, key, keys, packed);
-      tileProduct<Order::DepthContiguous>({keys, t.vectors, d, k.data, k.stride, q, kTileRows, scores, kTileRows,
+      const KeyRows keyed = k.tileRows(a, tile, key, keys, packed);
+      tileProduct<Order::DepthContiguous>({keys, t.vectors, d, keyed.data, keyed.stride, q, kTileRows, scores, kTileRows,
                                            Start::Zero, nullptr});
       if (a.softcap > 0) capScores(t.vectors, keys, 1, a.softcap * kLog2E, scores);
       if (needsMask(a, t, key, keys)) maskScores(a, t, key, keys, -FLT_MAX, scores);
       onlineSoftmax(t.vectors, keys, scores, s);
-      const KeyRows v = keyRows(a, tile, a.v, key, keys, packed);
-      tileProduct<Order::RowContiguous>({d, t.vectors, keys, v.data, v.stride, scores, kTileRows, s.out, kTileRows,
+      const KeyRows valued = v.tileRows(a, tile, key, keys, packed);
+      tileProduct<Order::RowContiguous>({d, t.vectors, keys, valued.data, valued.stride, scores, kTileRows, s.out, kTileRows,
                                          key == tile.keysBegin ? Start::Zero : Start::Scale, s.factor});
     }
   }
 };
 
-}  // namespace
-
 /** Segments of few rows go their own way, whatever else is in the call. */
-void attention(const AttentionArgs& a) {
+template <class Source>
+void attentionFrom(const AttentionArgs& a, const Source& k, const Source& v) {
   Workspace<Segment> sorted(larger(1, a.segmentCount));
   AttentionArgs few = a, many = a;
   few.segmentCount = many.segmentCount = 0;
@@ -86,8 +87,19 @@ void attention(const AttentionArgs& a) {
   }
   few.segments = sorted.get();
   many.segments = sorted.get() + few.segmentCount;
-  if (few.segmentCount > 0) attentionThin(few);
-  if (many.segmentCount > 0) attentionOver(many, PlainTiles{many});
+  if (few.segmentCount > 0) attentionThin(few, k, v);
+  if (many.segmentCount > 0) attentionOver(many, PlainTiles<Source>{many, k, v});
+}
+
+}  // namespace
+
+void attention(const AttentionArgs& a) {
+  const int64_t stride = a.kvHeads * a.headDim;
+  attentionFrom(a, FlatSource{a.k, stride}, FlatSource{a.v, stride});
+}
+
+void cachedAttention(const CachedAttentionArgs& c) {
+  withCache(c, [&](const auto& k, const auto& v) { attentionFrom(withoutCache(c), k, v); });
 }
 
 }  // namespace lowrank::LOWRANK_ISA_NAMESPACE

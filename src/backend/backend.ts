@@ -9,6 +9,7 @@
 // "+=" means the kernel adds to what the tensor holds, "=" that it overwrites.
 
 import type { BlockTypeName } from "../quant/ggml/index.ts";
+import type { DType } from "../tensor/dtype.ts";
 import type { DeviceBuffer, Tensor } from "../tensor/tensor.ts";
 import { BugError } from "../util/errors.ts";
 import type { ContractKernels } from "./contract.ts";
@@ -270,6 +271,11 @@ export interface Backend extends Kernels {
   readonly runsAhead?: true;
   /** True: memory holds no values (counting.ts), so nobody needs to compute what would be written to it. */
   readonly holdsNothing?: true;
+  /**
+   * Types in which storeRows leaves keys and values and cachedAttention reads them: u8 is 8-bit rows. Absent: floatType
+   * alone.
+   */
+  readonly cacheTypes?: readonly DType[];
   /** Its products read ggml's blocks. */
   readonly holdsBlocks?: true;
   /** Its fp32 products read matrices of bf16, widened on their way: the same numbers in half the room. */

@@ -55,6 +55,7 @@ export function openCounting(precision: Precision, widensBf16 = false): Counting
     floatType: "f32",
     holdsNothing: true,
     holdsBlocks: true,
+    cacheTypes: ["f32", "bf16", "f16", "u8"],
     ...(widensBf16 ? { widensBf16 } : {}),
     rowsAlike: { few: 16, many: true, piece: 64 },
     get liveBytes() {

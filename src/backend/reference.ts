@@ -4,7 +4,7 @@
 
 import type { Backend, BackendFactory } from "./backend.ts";
 import { checkedKernels } from "./operand-check.ts";
-import { attention, attentionBackward } from "./reference/attention.ts";
+import { attention, attentionBackward, cachedAttention, storeRows } from "./reference/attention.ts";
 import { columnKernels } from "./reference/columns.ts";
 import { elementwiseKernels } from "./reference/elementwise.ts";
 import { groupedLinear, groupedLinearBackward } from "./reference/grouped.ts";
@@ -25,6 +25,7 @@ export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
     precision: "fp32",
     floatType,
     holdsBlocks: true,
+    cacheTypes: [floatType, "bf16", "f16", "u8"],
     rowsAlike: { few: 16, many: true, piece: 64 },
     get liveBytes() {
       return memory.ledger.liveBytes;
@@ -50,6 +51,8 @@ export function openReference(floatType: "f32" | "f64" = "f32"): Backend {
         ...recurrentKernels(memory),
         ...routerKernels(memory),
         attention: (operands) => attention(memory, operands),
+        cachedAttention: (operands) => cachedAttention(memory, operands),
+        storeRows: (operands) => storeRows(memory, operands),
         attentionBackward: (operands) => attentionBackward(memory, operands),
         quantize4bit: (operands) => quantize4bit(memory, operands),
       },

@@ -19,10 +19,8 @@ export interface PassRun {
   readonly slot: number;
   /** Tokens that enter together: the prompt, or the whole text where its keys and values are computed anew. */
   readonly entering: readonly number[];
-  /** They are in: one token goes in at a time. */
-  readonly entered: boolean;
-  /** Tokens that are yet to be fed in. */
-  readonly pending: readonly number[];
+  /** Tokens of the prompt that were told of, where that was asked for. */
+  readonly told: number;
 }
 
 /** A run's tokens of the coming pass, in pieces. */
@@ -30,6 +28,8 @@ export interface RunTokens<Run extends PassRun = PassRun> {
   readonly run: Run;
   readonly ids: readonly number[];
   readonly pieces: readonly number[];
+  /** They end its text, and a token is drawn. */
+  readonly draws: boolean;
 }
 
 interface Asking {
@@ -60,21 +60,23 @@ export async function forwardTurns(
   );
   const places = [...placed.rows];
   const all: number[] = [];
-  const prompts = turns.some(({ run }) => !run.entered);
+  const prompts = turns.some(({ run }) => cache.lengthOf(run.slot) <= run.entering.length);
   const lastRows: number[] = [];
   const adapterRows: AdapterRows[] = [];
   const headRows: AdapterRows[] = [];
   const scored: { run: PassRun; firstRow: number; firstToken: number; targets: readonly number[] }[] = [];
-  for (const { run, ids, pieces } of turns) {
+  for (const { run, ids, pieces, draws } of turns) {
     const start = all.length;
     for (const id of ids) all.push(id);
     const { request } = run;
-    const draws = ids.length === run.pending.length && request.maxNewTokens > 0;
     if (draws) lastRows.push(all.length - 1);
-    if (request.promptLogprobs !== undefined && run.entering === request.promptIds && !run.entered) {
-      const firstToken = run.entering.length - run.pending.length + 1;
-      const targets = run.entering.slice(firstToken, firstToken + ids.length);
-      if (targets.length > 0) scored.push({ run, firstRow: start, firstToken, targets });
+    const fed = cache.lengthOf(run.slot) - ids.length;
+    if (request.promptLogprobs !== undefined && run.entering === request.promptIds) {
+      // Of a prompt that enters for a second time, what was told is not told again.
+      const firstToken = Math.max(fed + 1, run.told);
+      const targets = run.entering.slice(firstToken, fed + ids.length + 1);
+      if (targets.length > 0)
+        scored.push({ run, firstRow: start + firstToken - fed - 1, firstToken, targets });
     }
     if (!request.adapter) continue;
     // A piece of a prompt has its adapter's products alone; answers with the same adapter share them.

@@ -33,4 +33,6 @@ export interface GenerationResult {
   /** New tokens, without the stop token. */
   readonly tokenIds: number[];
   readonly finishReason: "stop" | "length";
+  /** Tokens of the prompt whose keys and values were there already; 0 where absent. */
+  readonly cachedTokens?: number;
 }

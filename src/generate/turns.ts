@@ -29,10 +29,24 @@ export interface Pass<Request> {
 }
 
 /** Tokens of the piece that comes after `fed` of a prompt's tokens: a function of the prompt alone. */
-function pieceAfter(length: number, fed: number, { few, piece }: RowsAlike): number {
+export function pieceAfter(length: number, fed: number, { few, piece }: RowsAlike): number {
   const rest = length - fed;
   // A few tokens that are left over are no piece of their own.
   return rest <= piece + few ? rest : piece;
+}
+
+/**
+ * The tokens of the piece that comes after `fed` of these, where it is a whole one with others behind it: what they begin
+ * with may then be held for, or taken over from, another text.
+ */
+export function sharedPiece(
+  ids: readonly number[],
+  fed: number,
+  alike: RowsAlike,
+): readonly number[] | undefined {
+  const { piece } = alike;
+  const whole = fed + piece < ids.length && pieceAfter(ids.length, fed, alike) === piece;
+  return whole ? ids.slice(fed, fed + piece) : undefined;
 }
 
 /**

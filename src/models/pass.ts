@@ -28,8 +28,10 @@ export interface TokenBatch {
 
 /** Keys and values of earlier tokens, for generation; see generate/kv-cache.ts. */
 export interface KeyValueStore {
-  /** Stores this layer's new keys and values [T, G*D] and returns all that queries may attend to. */
+  /** Stores this layer's new keys and values [T, G*D] and returns the memory of all, as cachedAttention reads it. */
   extend(layer: number, k: Tensor, v: Tensor): { k: Tensor; v: Tensor };
+  /** The lists of blocks that the pass's segments name, and the tokens of a block. */
+  readonly blocks: { readonly places: Tensor; readonly tokens: number };
   /** What this layer keeps of a sequence however long it is. */
   state(layer: number): LayerState;
 }

@@ -12,10 +12,12 @@ struct AttentionDecodeArguments {
   const float* k;
   const float* v;
   const i32* table;
+  const i32* blocks;  // lists of blocks of keys, or absent
   float* parts;  // [tq, heads, parts, width + 2]; only those that hold a visible key are written
   u32 heads, kvHeads, width, window;
   u32 partsEach;  // of the longest segment
   u32 partKeys;   // keys of a part: at most 128, and at most 8192 elements
+  u32 blockTokens;  // a multiple of 64
   float scale, softcap;
 };
 
@@ -40,16 +42,22 @@ struct DecodeShared {
 };
 static_assert(4 * kDecodeThreads * 8 <= kPartElements);
 
+/** Where the rows of a part begin: its first 64 keys, and those behind them, lie together each. */
+struct PartRows {
+  u64 first, second;
+};
+FN u64 rowOf(const PartRows& rows, int key) { return key < 64 ? rows.first + key : rows.second + (key - 64); }
+
 /** Rows first to end of a head's keys or values, to where they are in their part. */
 template <int VECTOR>
-FN void askFor(float4* to, const float* from, u64 stride, int first, int end, int width) {
+FN void askFor(float4* to, const float* from, const PartRows& rows, u64 stride, int first, int end, int width) {
   const int each = width / VECTOR;
   _Pragma("unroll 4")
   for (int i = first * each + (int)threadIdx.x; i < end * each; i += kDecodeThreads) {
     const int key = i / each, d = i % each * VECTOR;
     float* place = reinterpret_cast<float*>(to) + key * width + d;
-    if constexpr (VECTOR == 4) copyAsync16(place, from + (u64)key * stride + d);
-    else copyAsync4(place, from + (u64)key * stride + d);
+    if constexpr (VECTOR == 4) copyAsync16(place, from + rowOf(rows, key) * stride + d);
+    else copyAsync4(place, from + rowOf(rows, key) * stride + d);
   }
   commitCopies();
 }
@@ -69,9 +77,12 @@ FN void decodePart(const AttentionDecodeArguments& a) {
   const int heads = smaller(HEADS, (int)((kvHead + 1) * group - head0));
   const int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, width = (int)a.width;
   const u64 row = (u64)(segment.qStart + query) * a.heads + head0;
-  const u64 stride = (u64)a.kvHeads * a.width, start = (u64)(segment.kStart + key0) * stride + (u64)kvHead * a.width;
-  askFor<VECTOR>(s.keys, a.k + start, stride, first, end, width);
-  askFor<VECTOR>(s.values, a.v + start, stride, first, end, width);
+  const u64 stride = (u64)a.kvHeads * a.width, start = (u64)kvHead * a.width;
+  PartRows rows;
+  rows.first = (u64)keyRowOf(segment, key0, a.blocks, a.blockTokens);
+  rows.second = end > 64 ? (u64)keyRowOf(segment, key0 + 64, a.blocks, a.blockTokens) : rows.first;
+  askFor<VECTOR>(s.keys, a.k + start, rows, stride, first, end, width);
+  askFor<VECTOR>(s.values, a.v + start, rows, stride, first, end, width);
   float* queries = reinterpret_cast<float*>(s.queries);
   ROLLED
   for (int i = tid; i < heads * width; i += kDecodeThreads) queries[i] = a.q[row * a.width + i];

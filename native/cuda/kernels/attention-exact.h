@@ -23,7 +23,7 @@ FN void exactTile(const Arguments& a) {
   for (int i = 0; i < 4; i++) most[i] = kHidden;
   ROLLED
   for (int key0 = firstKeyOf(position, window) / kTile * kTile; key0 < endKey; key0 += kTile) {
-    const int start = segment.kStart + key0, count = segment.kLength - key0;
+    const int start = keyRowOf(segment, key0, a.blocks, a.blockTokens), count = segment.kLength - key0;
     float scores[4][4];
     multiplyExact(scores, q, exactSourceOf(a.k, a.kvHeads, kvHead, a.width, start, count), s);
     UNROLL

@@ -69,7 +69,7 @@ FN void attentionTile(const Arguments& a) {
   float largest[2] = {kHidden, kHidden}, total[2] = {0, 0};
   ROLLED
   for (int key0 = firstKeyOf(segment.before + query0, (int)a.window) / KEYS * KEYS; key0 < endKey; key0 += KEYS) {
-    const int start = segment.kStart + key0, count = segment.kLength - key0;
+    const int start = keyRowOf(segment, key0, a.blocks, a.blockTokens), count = segment.kLength - key0;
     __syncthreads();
     loadRows<D, KEYS, threads>(s.k, sourceOf(a.k, a.kvHeads, kvHead, a.width, start, count));
     loadPairs<D, KEYS, threads>(s.v, sourceOf(a.v, a.kvHeads, kvHead, a.width, start, count));

@@ -11,11 +11,13 @@ struct AttentionArguments {
   const float* k;
   const float* v;
   const i32* table;    // [segments, 4]: qStart, qLength, kStart, kLength
+  const i32* blocks;   // lists of blocks of keys, or absent
   const float* sinks;  // [heads] or absent
   float* out;
   float* lse;  // [tq, heads]
   u32 heads, kvHeads, width, window;
-  u32 tiles;  // of the longest segment
+  u32 tiles;        // of the longest segment
+  u32 blockTokens;  // a multiple of 64
   float scale, softcap;
 };
 

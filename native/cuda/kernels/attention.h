@@ -16,6 +16,17 @@ FN Segment segmentAt(const int* table, int index) {
   return {row[0], row[1], row[2], row[3], row[3] - row[1]};
 }
 
+/**
+ * The row of a segment's key: keys lie one behind the other, or, where `blocks` is there, in blocks of so many tokens, whose
+ * list begins at place kStart. Blocks
+ * hold whole tiles of keys, and of 64 of them: what holds for a tile's first key holds for all.
+ */
+FN int keyRowOf(const Segment& segment, int key, const int* blocks, u32 blockTokens) {
+  if (!blocks) return segment.kStart + key;
+  const int tokens = (int)blockTokens;
+  return blocks[segment.kStart + key / tokens] * tokens + key % tokens;
+}
+
 FN bool sees(int position, int key, int window) { return key <= position && (window == 0 || key > position - window); }
 
 /** The first key that a query at this position sees. */

@@ -54,6 +54,40 @@ export interface AttentionSpec {
   readonly sinks?: Parameter | undefined;
 }
 
+/** Where keys and values lie in a cache; see the contract's cachedAttention. */
+export interface CacheBlocks {
+  readonly places: Tensor;
+  readonly tokens: number;
+}
+
+/** q [Tq, H*D], k and v as a cache holds them -> [Tq, H*D]. No gradient. */
+export function cachedAttention(
+  tape: Tape,
+  [q, k, v]: readonly [Value, Value, Value],
+  spec: AttentionSpec,
+  cache: { readonly blocks: CacheBlocks },
+): Value {
+  const { heads, kvHeads, headWidth, segments, window, scale, softcap = 0, sinks } = spec;
+  invariant(!tape.recording, "a key/value cache serves generation, not training");
+  const out = tape.value(q.shape, false);
+  const lse = tape.value([q.shape[0]!, heads], false);
+  const asQueries = (t: Tensor): Tensor => ({ ...t, shape: [t.shape[0]!, heads, headWidth] });
+  tape.record({
+    name: "cachedAttention",
+    inputs: [q, k, v],
+    outputs: [out, lse],
+    forward() {
+      const { places: blocks, tokens: blockTokens } = cache.blocks;
+      tape.backend.cachedAttention({
+        ...{ q: asQueries(q.data), k: k.data, v: v.data, blocks, blockTokens, kvHeads },
+        ...{ segments, scale, window, softcap, sinks: sinks?.tensor },
+        ...{ out: asQueries(out.data), lse: lse.data },
+      });
+    },
+  });
+  return out;
+}
+
 /** q [Tq, H*D], k and v [Tk, G*D] -> [Tq, H*D]. */
 export function attention(tape: Tape, q: Value, k: Value, v: Value, spec: AttentionSpec): Value {
   const { heads, kvHeads, headWidth, segments, window, scale, softcap = 0, sinks } = spec;

@@ -4,6 +4,7 @@
 import {
   activation,
   anyFloat,
+  cachedType,
   type Family,
   float,
   i32,
@@ -37,6 +38,11 @@ export const elementwiseKernels = {
   gatherRows: { x: float("rows *c"), index: i32("m"), y: out(float("m *c")) },
   /** y[index[i]] = x[i]; rows not named are left alone. No index repeats. */
   scatterRows: { x: float("m *c"), index: i32("m"), y: update(float("rows *c")) },
+  /**
+   * y[index[i]] = x[i] in y's type; rows not named are left alone. No index repeats. u8 are rows of 8-bit numbers, c a multiple
+   * of 32: i8 codes [c], then f16 scales [c / 32], of what ggml's Q8_0 makes of them; width is c + c / 16.
+   */
+  storeRows: { x: float("m *c"), index: i32("m"), y: update(cachedType("rows *width")) },
   /** y[t, to + i] = x[t, from + i] for i below count; columns not named are left alone. All lie within both. */
   copyColumns: {
     x: float("t n"),

@@ -78,6 +78,8 @@ export const i32 = tensor("i32");
 export const u8 = tensor("u8");
 /** Weights as files hold them. */
 export const anyFloat = tensor("float", "f32", "f64", "bf16", "f16");
+/** Keys and values as a cache may hold them. */
+export const cachedType = tensor("float", "f32", "bf16", "f16", "u8");
 export const stored = tensor("float", "f32", "bf16", "f16");
 export const out = (operand: TensorOperand<false>, ...mayBe: string[]): TensorOperand<false> => ({
   ...operand,

@@ -20,6 +20,7 @@ class CpuDevice implements Omit<Backend, keyof Kernels> {
   readonly name = "cpu";
   readonly floatType = "f32";
   readonly holdsBlocks = true;
+  readonly cacheTypes = ["f32", "bf16", "f16", "u8"] as const;
   readonly widensBf16 = true;
   /** few: kMostVectorRows in native/gemm/engines.h. */
   readonly rowsAlike = { few: 16, many: true, piece: 64 };

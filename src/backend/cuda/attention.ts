@@ -2,7 +2,7 @@
 // queries. Tile sizes are those of native/cuda/kernels/attention.cu and attention-backward.cu.
 
 import type { Tensor } from "../../tensor/tensor.ts";
-import { UserError } from "../../util/errors.ts";
+import { BugError, UserError } from "../../util/errors.ts";
 import type { ContractKernels, Operands } from "../contract.ts";
 import { type CudaGpu, scratchTensor, withScratch } from "./gpu.ts";
 
@@ -35,14 +35,20 @@ function matrixWidth(
   return widths.find((most) => width <= most);
 }
 
-function attention(gpu: CudaGpu, operands: Operands<"attention">): void {
+/** Keys and values with what says where they lie. */
+interface Keys {
+  readonly kvHeads: number;
+  readonly blocks: Tensor | undefined;
+  readonly blockTokens: number;
+}
+
+function attention(gpu: CudaGpu, operands: Operands<"attention">, keys: Keys): void {
   const { q, k, v, segments, scale, window, softcap, sinks, out, lse } = operands;
   const [tokens, heads, width] = q.shape as [number, number, number];
-  const kvHeads = k.shape[1]!;
   if (segments.count === 0 || tokens === 0) return;
   checkWidth(width);
   if (segments.maxQueries <= fewQueries) {
-    decode(gpu, operands);
+    decode(gpu, operands, keys);
     return;
   }
   const shared = {
@@ -54,7 +60,7 @@ function attention(gpu: CudaGpu, operands: Operands<"attention">): void {
     out,
     lse,
     heads,
-    kvHeads,
+    ...keys,
     width,
     window,
     scale,
@@ -77,10 +83,10 @@ function decodeKernel(group: number, width: number, tensors: readonly Tensor[]) 
   return group <= 4 ? (["attentionDecode4", 4] as const) : (["attentionDecode8", 8] as const);
 }
 
-function decode(gpu: CudaGpu, operands: Operands<"attention">): void {
+function decode(gpu: CudaGpu, operands: Operands<"attention">, keys: Keys): void {
   const { q, k, v, segments, scale, window, softcap, sinks, out, lse } = operands;
   const [tokens, heads, width] = q.shape as [number, number, number];
-  const kvHeads = k.shape[1]!;
+  const { kvHeads } = keys;
   const { table, count, maxQueries, maxKeys } = segments;
   const partKeys = partElements / widths.find((most) => width <= most)!;
   const partsEach = Math.ceil(maxKeys / partKeys);
@@ -90,7 +96,7 @@ function decode(gpu: CudaGpu, operands: Operands<"attention">): void {
     const parts = scratchTensor(memory, shape);
     const shared = { parts, table, heads, width, window, partsEach, partKeys };
     const blocks = kvHeads * Math.ceil(heads / kvHeads / together);
-    const numbers = { kvHeads, scale, softcap };
+    const numbers = { ...keys, scale, softcap };
     gpu.launch(kernel, [count * partsEach, blocks, maxQueries], { ...shared, ...numbers, q, k, v });
     gpu.launch("attentionCombine", [count, heads, maxQueries], { ...shared, sinks, out, lse });
   });
@@ -125,9 +131,20 @@ function attentionBackward(gpu: CudaGpu, operands: Operands<"attentionBackward">
   });
 }
 
-export function attentionKernels(gpu: CudaGpu): Pick<ContractKernels, "attention" | "attentionBackward"> {
+function cachedAttention(gpu: CudaGpu, operands: Operands<"cachedAttention">): void {
+  const { kvHeads, blocks, blockTokens, ...rest } = operands;
+  if (blockTokens % exactTile !== 0) throw new BugError(`blocks of ${blockTokens} tokens on CUDA`);
+  attention(gpu, rest, { kvHeads, blocks, blockTokens });
+}
+
+export function attentionKernels(
+  gpu: CudaGpu,
+): Pick<ContractKernels, "attention" | "cachedAttention" | "attentionBackward"> {
   return {
-    attention: (operands) => attention(gpu, operands),
+    attention(operands) {
+      attention(gpu, operands, { kvHeads: operands.k.shape[1]!, blocks: undefined, blockTokens: exactTile });
+    },
+    cachedAttention: (operands) => cachedAttention(gpu, operands),
     attentionBackward: (operands) => attentionBackward(gpu, operands),
   };
 }

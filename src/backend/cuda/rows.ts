@@ -2,7 +2,7 @@
 // activations, soft caps, cross-entropy (files of their names in native/cuda/kernels/; the first three are rows.cu).
 
 import { elementCount, type Tensor } from "../../tensor/tensor.ts";
-import type { ActivationKind, ContractKernels } from "../contract.ts";
+import type { ActivationKind, ContractKernels, Operands } from "../contract.ts";
 import { dtypeCodes } from "../operand-check.ts";
 import { addColumnSums } from "./columns.ts";
 import type { CudaGpu } from "./gpu.ts";
@@ -23,6 +23,7 @@ type RowKernels = Pick<
   ContractKernels,
   | "gatherRows"
   | "scatterRows"
+  | "storeRows"
   | "embedding"
   | "embeddingBackward"
   | "rmsNorm"
@@ -51,14 +52,18 @@ function gather(gpu: CudaGpu, x: Tensor, index: Tensor, y: Tensor): void {
   gpu.launch("gatherRows", [index.shape[0]!, Math.ceil(width / blockElements)], values);
 }
 
+function scatter(gpu: CudaGpu, { x, index, y }: Operands<"scatterRows">): void {
+  const width = widthOf(y);
+  const grid = [index.shape[0]!, Math.ceil(width / blockElements)] as const;
+  gpu.launch("scatterRows", grid, { x, index, y, count: y.shape[0]!, width });
+}
+
 export function rowKernels(gpu: CudaGpu): RowKernels {
   return {
     gatherRows: ({ x, index, y }) => gather(gpu, x, index, y),
-    scatterRows({ x, index, y }) {
-      const width = widthOf(y);
-      const grid = [index.shape[0]!, Math.ceil(width / blockElements)] as const;
-      gpu.launch("scatterRows", grid, { x, index, y, count: y.shape[0]!, width });
-    },
+    scatterRows: (operands) => scatter(gpu, operands),
+    // Caches are f32 here (cacheTypes).
+    storeRows: (operands) => scatter(gpu, operands),
     embedding: ({ ids, table, y }) => gather(gpu, table, ids, y),
     embeddingBackward({ ids, dy, dTable }) {
       const [count, width] = dTable.shape as [number, number];

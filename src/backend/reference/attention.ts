@@ -1,16 +1,19 @@
 // Reference attention, forward and backward: one query at a time over its segment's visible keys.
 // The backward pass recomputes probabilities from the saved log-sum-exp, as FlashAttention (Dao 2022).
 
+import { type DType, encodeFrom } from "../../tensor/dtype.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
 import { invariant } from "../../util/errors.ts";
 import type { Operands } from "../contract.ts";
-import type { ReferenceMemory } from "./memory.ts";
+import { eightBitRow, rowFromEightBits } from "./eight-bit-rows.ts";
+import type { Floats, ReferenceMemory } from "./memory.ts";
 
 /** Calls visit(query row, first visible key row, end key row) for every query of every segment. */
 function forEachQuery(
   table: Int32Array,
   count: number,
   window: number,
-  visit: (query: number, keyStart: number, keyEnd: number) => void,
+  visit: (query: number, keyStart: number, keyEnd: number, segment: number) => void,
 ): void {
   for (let s = 0; s < count; s++) {
     const [qStart, qLength, kStart, kLength] = table.subarray(4 * s, 4 * s + 4) as unknown as [
@@ -22,31 +25,76 @@ function forEachQuery(
     for (let i = 0; i < qLength; i++) {
       const position = kLength - qLength + i;
       const first = window > 0 ? Math.max(0, position - window + 1) : 0;
-      visit(qStart + i, kStart + first, kStart + position + 1);
+      visit(qStart + i, kStart + first, kStart + position + 1, s);
     }
   }
 }
 
 export function attention(memory: ReferenceMemory, operands: Operands<"attention">): void {
-  const { q, k, v, segments, scale, window, softcap, sinks, out, lse } = operands;
+  const { k, v } = operands;
+  attend(memory, operands, k.shape[1]!, memory.floats(k), memory.floats(v), (place) => place);
+}
+
+/** The same over keys and values that are in blocks. */
+export function cachedAttention(memory: ReferenceMemory, operands: Operands<"cachedAttention">): void {
+  const { q, k, v, kvHeads, blocks, blockTokens, segments } = operands;
+  const width = kvHeads * q.shape[2]!;
+  invariant(k.dtype === v.dtype, "cached keys and values of two types");
+  const [keys, values] = [k, v].map((tensor) => cachedRows(memory, tensor, width)) as [Floats, Floats];
+  const lists = memory.ints(blocks);
+  const table = memory.ints(segments.table);
+  attend(memory, operands, kvHeads, keys, values, (place, segment) => {
+    const start = table[4 * segment + 2]!;
+    const key = place - start;
+    return lists[start + Math.floor(key / blockTokens)]! * blockTokens + (key % blockTokens);
+  });
+}
+
+/** All rows of a cache as numbers, [rows, width]. */
+function cachedRows(memory: ReferenceMemory, tensor: Tensor, width: number): Floats {
+  if (tensor.dtype !== "u8") return memory.values(tensor);
+  const bytes = memory.raw(tensor);
+  const rowBytes = width + width / 16;
+  const numbers = new Float32Array((bytes.length / rowBytes) * width);
+  for (let row = 0; row * width < numbers.length; row++)
+    numbers.set(rowFromEightBits(bytes.subarray(row * rowBytes, (row + 1) * rowBytes), width), row * width);
+  return numbers;
+}
+
+export function storeRows(memory: ReferenceMemory, { x, index, y }: Operands<"storeRows">): void {
+  const rows = memory.ints(index);
+  const values = memory.floats(x);
+  const width = values.length / Math.max(1, rows.length);
+  const bytes = memory.raw(y);
+  const rowBytes = bytes.length / y.shape[0]!;
+  for (const [i, row] of rows.entries()) {
+    const own = values.subarray(i * width, (i + 1) * width);
+    bytes.set(y.dtype === "u8" ? eightBitRow(own) : encodeFrom(own, y.dtype as DType), row * rowBytes);
+  }
+}
+
+/** `rowOf` says where the key at `place`, counted from kStart on, lies in ks and vs. */
+function attend(
+  memory: ReferenceMemory,
+  operands: Omit<Operands<"attention">, "k" | "v">,
+  kvHeads: number,
+  ks: Floats,
+  vs: Floats,
+  rowOf: (place: number, segment: number) => number,
+): void {
+  const { q, segments, scale, window, softcap, sinks, out, lse } = operands;
   const [, heads, width] = q.shape as [number, number, number];
-  const kvHeads = k.shape[1]!;
-  const [qs, ks, vs, outs, lses] = [q, k, v, out, lse].map((t) => memory.floats(t)) as [
-    never,
-    never,
-    never,
-    never,
-    never,
-  ];
+  const [qs, outs, lses] = [q, out, lse].map((t) => memory.floats(t)) as [never, never, never];
   const scores: number[] = [];
-  forEachQuery(memory.ints(segments.table), segments.count, window, (query, keyStart, keyEnd) => {
+  forEachQuery(memory.ints(segments.table), segments.count, window, (query, keyStart, keyEnd, segment) => {
     for (let h = 0; h < heads; h++) {
       const g = Math.floor((h * kvHeads) / heads);
       const sink = sinks ? memory.floats(sinks)[h]! : Number.NEGATIVE_INFINITY;
       let max = sink;
       for (let key = keyStart; key < keyEnd; key++) {
         const score = capped(
-          scale * dot(qs, (query * heads + h) * width, ks, (key * kvHeads + g) * width, width),
+          scale *
+            dot(qs, (query * heads + h) * width, ks, (rowOf(key, segment) * kvHeads + g) * width, width),
           softcap,
         );
         scores[key - keyStart] = score;
@@ -57,7 +105,7 @@ export function attention(memory: ReferenceMemory, operands: Operands<"attention
       for (let key = keyStart; key < keyEnd; key++) {
         const weight = Math.exp(scores[key - keyStart]! - max);
         total += weight;
-        const row = (key * kvHeads + g) * width;
+        const row = (rowOf(key, segment) * kvHeads + g) * width;
         for (let d = 0; d < width; d++) acc[d]! += weight * vs[row + d]!;
       }
       const outRow = (query * heads + h) * width;

@@ -51,13 +51,24 @@ export function matrixAttentionFits(gpu: Gpu, tensors: readonly Tensor[], segmen
   );
 }
 
-function pipelineOf(gpu: Gpu, file: Variant["files"][number], width: number): Pipeline {
-  return gpu.pipelines.get(`${file} ${width}`, () => {
+function pipelineOf(
+  gpu: Gpu,
+  file: Variant["files"][number],
+  width: number,
+  keys: Pick<Variant, "files"> & { readonly BLOCK?: number } = { files: [] },
+): Pipeline {
+  const { BLOCK } = keys;
+  return gpu.pipelines.get(`${file} ${width} ${BLOCK}`, () => {
     const { m, n, k, subgroupSize } = gpu.matrix!;
     const shape = { STRIPS: strips, SUBGROUP: subgroupSize, MM: m, MN: n, MK: k };
     return {
-      files: ["half-factor", "attention-matrix-params", file],
-      constants: { D: width, WIDTH: tileWidthOf(gpu, width)!, ...shape },
+      files: ["half-factor", "attention-matrix-params", ...keys.files, file],
+      constants: {
+        D: width,
+        WIDTH: tileWidthOf(gpu, width)!,
+        ...shape,
+        ...(BLOCK === undefined ? {} : { BLOCK }),
+      },
       extensions: ["f16", "subgroups", "chromium_experimental_subgroup_matrix"],
     };
   });
@@ -71,11 +82,14 @@ export function matrixAttention(
   window: number,
   out: Tensor,
   lse: Tensor,
+  kvHeads: number,
+  blocks: { readonly list: Operand; readonly tokens: number },
 ): void {
   const [, heads, width] = q.shape as [number, number, number];
-  const pipeline = pipelineOf(gpu, "attention-matrix", width);
+  const pipeline = pipelineOf(gpu, "attention-matrix", width, { files: ["key-rows"], BLOCK: blocks.tokens });
   const operands = [q, k, v, segments.table, out, lse].map((tensor) => operand(tensor));
-  const params = [heads, k.shape[1]!, window, f32(scale)];
+  operands.push(blocks.list);
+  const params = [heads, kvHeads, window, f32(scale)];
   const tiles = Math.ceil(segments.maxQueries / (strips * gpu.matrix!.m));
   gpu.commands.launch(pipeline, operands, params, [tiles, heads, segments.count]);
 }

@@ -37,23 +37,35 @@ function backwardTiles(gpu: Gpu, width: number): { CHUNK: number; PAD: number } 
   return { CHUNK: 16, PAD: fits(16, 1) ? 1 : 0 };
 }
 
-function attention(gpu: Gpu, operands: Operands<"attention">): void {
+/** Where keys and values lie: the list of their blocks, each of so many tokens; 0: one behind the other. */
+interface KeyBlocks {
+  readonly list: Operand;
+  readonly tokens: number;
+}
+
+function attention(
+  gpu: Gpu,
+  operands: Operands<"attention">,
+  kvHeads: number = operands.k.shape[1]!,
+  blocks: KeyBlocks = { list: gpu.commands.nothing, tokens: 0 },
+): void {
   const { q, k, v, segments, scale, window, softcap, sinks, out, lse } = operands;
   const [, heads, width] = q.shape as [number, number, number];
   if (segments.count === 0 || q.shape[0] === 0) return;
   checkSizes(gpu, "attention", [q, k, v]);
   const few = segments.maxQueries <= decodeQueries;
   if (!few && softcap === 0 && !sinks && matrixAttentionFits(gpu, [q, k, v], segments)) {
-    matrixAttention(gpu, [q, k, v], segments, scale, window, out, lse);
+    matrixAttention(gpu, [q, k, v], segments, scale, window, out, lse, kvHeads, blocks);
     return;
   }
   const bound = [...[q, k, v, segments.table, out, lse].map((t) => operand(t)), operandOrNothing(gpu, sinks)];
-  const params = [heads, k.shape[1]!, window, f32(scale), f32(softcap)];
-  const kind = { CAPPED: softcap > 0 ? 1 : 0, SINKS: sinks ? 1 : 0 };
+  bound.push(blocks.list);
+  const params = [heads, kvHeads, window, f32(scale), f32(softcap)];
+  const kind = { CAPPED: softcap > 0 ? 1 : 0, SINKS: sinks ? 1 : 0, BLOCK: blocks.tokens };
   const name = Object.values(kind).join(" ");
   if (few) {
     const pipeline = gpu.pipelines.get(`attention-decode ${width} ${name}`, () => ({
-      files: ["attention-cap", "attention-decode"],
+      files: ["attention-cap", "key-rows", "attention-decode"],
       constants: { D: width, ...kind },
     }));
     gpu.commands.launch(pipeline, bound, params, [segments.maxQueries, heads, segments.count]);
@@ -63,11 +75,16 @@ function attention(gpu: Gpu, operands: Operands<"attention">): void {
   params.push(8);
   const tiles = forwardTiles(gpu, segments.maxQueries);
   const pipeline = gpu.pipelines.get(`attention ${width} ${name} ${Object.values(tiles).join(" ")}`, () => ({
-    files: ["attention-cap", "attention"],
+    files: ["attention-cap", "key-rows", "attention"],
     constants: { ...tiles, D: width, ...kind },
   }));
   const queryTiles = Math.ceil(segments.maxQueries / tiles.BQ);
   gpu.commands.launch(pipeline, bound, params, [queryTiles, heads, segments.count]);
+}
+
+function cachedAttention(gpu: Gpu, operands: Operands<"cachedAttention">): void {
+  const { kvHeads, blocks, blockTokens, ...rest } = operands;
+  attention(gpu, rest, kvHeads, { list: operand(blocks), tokens: blockTokens });
 }
 
 function attentionBackward(gpu: Gpu, operands: Operands<"attentionBackward">): void {
@@ -121,9 +138,12 @@ function operandOrNothing(gpu: Gpu, tensor: Tensor | undefined): Operand {
   return tensor ? operand(tensor) : gpu.commands.nothing;
 }
 
-export function attentionKernels(gpu: Gpu): Pick<ContractKernels, "attention" | "attentionBackward"> {
+export function attentionKernels(
+  gpu: Gpu,
+): Pick<ContractKernels, "attention" | "cachedAttention" | "attentionBackward"> {
   return {
     attention: (operands) => attention(gpu, operands),
+    cachedAttention: (operands) => cachedAttention(gpu, operands),
     attentionBackward: (operands) => attentionBackward(gpu, operands),
   };
 }

@@ -268,6 +268,7 @@ type RowKernels = Pick<
   ContractKernels,
   | "gatherRows"
   | "scatterRows"
+  | "storeRows"
   | "embedding"
   | "embeddingBackward"
   | "rmsNorm"
@@ -280,6 +281,8 @@ export function rowKernels(gpu: Gpu): RowKernels {
   return {
     gatherRows: ({ x, index, y }) => gather(gpu, x, index, y),
     scatterRows: ({ x, index, y }) => scatter(gpu, x, index, y),
+    // Caches are f32 here (cacheTypes).
+    storeRows: ({ x, index, y }) => scatter(gpu, x, index, y),
     embedding: ({ ids, table, y }) => gather(gpu, table, ids, y),
     embeddingBackward: ({ ids, dy, dTable }) => embeddingBackward(gpu, ids, dy, dTable),
     rmsNorm: (operands) => rmsNorm(gpu, operands),

@@ -2,7 +2,7 @@
 // norms of q and k, rows of one fused projection, no rotation at all) is the configuration's to say. The kernel and its
 // backward pass are autograd/ops/attention.ts.
 
-import { rope } from "../../autograd/ops/attention.ts";
+import { type AttentionSpec, cachedAttention, rope } from "../../autograd/ops/attention.ts";
 import { splitColumns } from "../../autograd/ops/columns.ts";
 import { gatedActivation, rmsNorm } from "../../autograd/ops/layers.ts";
 import { attentionOverPrefixes } from "../../autograd/ops/shared-prefixes.ts";
@@ -87,7 +87,7 @@ export const attention = blockPart({
       ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
       ...{ window, scale: attentionScale, softcap: config.attentionSoftCap, sinks: parts.sinks },
     };
-    const mixed = attentionOverPrefixes(tape, [q, k, v], spec, batch.shared);
+    const mixed = attend(pass, [q, k, v], spec);
     const gated = gate ? gatedActivation(tape, "sigmoid", gate, mixed) : mixed;
     return applyLinears(tape, gated, [parts.o], context, residual)[0]!;
   },
@@ -142,8 +142,20 @@ function attendToGiven(pass: BlockPass, x: Value, parts: Parts, residual: Value 
     ...{ heads: config.heads, kvHeads, headWidth, segments: batch.segments },
     ...{ window, scale: attentionScale, softcap: config.attentionSoftCap },
   };
-  const mixed = attentionOverPrefixes(tape, [q, ...given], spec, batch.shared);
+  const mixed = attend(pass, [q, ...given], spec);
   return applyLinears(tape, mixed, [parts.o], options.context, residual)[0]!;
+}
+
+/** Over this pass's keys and values, or over a cache's. */
+function attend(
+  { tape, batch, options }: BlockPass,
+  values: readonly [Value, Value, Value],
+  spec: AttentionSpec,
+): Value {
+  const { cache } = options;
+  return cache
+    ? cachedAttention(tape, values, spec, cache)
+    : attentionOverPrefixes(tape, values, spec, batch.shared);
 }
 
 /** RMSNorm of each head, without a weight. */

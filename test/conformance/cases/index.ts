@@ -2,6 +2,7 @@
 
 import type { Kernels } from "../../../src/backend/backend.ts";
 import * as attention from "./attention.ts";
+import * as cachedAttention from "./cached-attention.ts";
 import type { KernelCase, KernelSpec } from "./case.ts";
 import { chains } from "./chains.ts";
 import * as columns from "./columns.ts";
@@ -27,6 +28,8 @@ export const kernelSpecs: Readonly<Record<keyof Kernels, KernelSpec>> = {
   ...rmsNorm,
   ...rope,
   ...attention,
+  cachedAttention: cachedAttention.cachedAttention,
+  storeRows: cachedAttention.storeRows,
   ...recurrent,
   ...columns,
   ...gatedActivation,

@@ -2,7 +2,7 @@
 // query of one head, 128 keys at a time, one key a lane. Same result as attention.wgsl, which would leave its tile empty.
 
 struct Params {
-  q: u32, k: u32, v: u32, table: u32, out: u32, lse: u32, sinks: u32,
+  q: u32, k: u32, v: u32, table: u32, out: u32, lse: u32, sinks: u32, blocks: u32,
   heads: u32, kvHeads: u32, window: u32, scale: f32, softcap: f32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -13,6 +13,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
 @group(0) @binding(7) var<storage, read> sinks: array<f32>;
+@group(0) @binding(8) var<storage, read> blocks: array<i32>;
 
 const WIDTH = 128u;
 const COLUMNS = (D + WIDTH - 1u) / WIDTH;
@@ -43,7 +44,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let count = min(WIDTH, position + 1u - key0);
     var score = LOWEST;
     if (lane < count) {
-      let origin = p.k + ((kStart + key0 + lane) * p.kvHeads + kvHead) * D;
+      let origin = p.k + (keyRow(kStart, key0 + lane) * p.kvHeads + kvHead) * D;
       var sum = 0.0;
       for (var d = 0u; d < D; d++) { sum += query[d] * k[origin + d]; }
       score = capped(sum * p.scale);
@@ -71,7 +72,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       let d = c * WIDTH + lane;
       var sum = acc[c] * shrink;
       if (d < D) {
-        for (var j = 0u; j < count; j++) { sum += weights[j] * v[p.v + ((kStart + key0 + j) * p.kvHeads + kvHead) * D + d]; }
+        for (var j = 0u; j < count; j++) { sum += weights[j] * v[p.v + (keyRow(kStart, key0 + j) * p.kvHeads + kvHead) * D + d]; }
       }
       acc[c] = sum;
     }

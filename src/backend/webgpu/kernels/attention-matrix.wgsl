@@ -2,7 +2,7 @@
 // query's log-sum-exp, then for its output, so that sums in matrices need no rescaling between. f16 inputs, f32 sums.
 
 struct Params {
-  q: u32, k: u32, v: u32, table: u32, out: u32, lse: u32,
+  q: u32, k: u32, v: u32, table: u32, out: u32, lse: u32, blocks: u32,
   heads: u32, kvHeads: u32, window: u32, scale: f32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -12,6 +12,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read> table: array<i32>;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(7) var<storage, read> blocks: array<i32>;
 
 var<workgroup> shares: array<vec2f, THREADS>;
 
@@ -67,8 +68,8 @@ fn main(
       for (var i = lane; i < WIDTH * EIGHTS; i += THREADS) {
         let key = key0 + i / EIGHTS;
         let to = (i / EIGHTS) * ROW + i % EIGHTS;
-        let at = ((kStart + key) * p.kvHeads + kvHead) * (D / 4u) + (i % EIGHTS) * 2u;
         let there = key < kLength;
+        let at = (keyRow(kStart, select(0u, key, there)) * p.kvHeads + kvHead) * (D / 4u) + (i % EIGHTS) * 2u;
         var eight = vec4u(0u);
         if (there) { eight = eightOf(k[p.k + at], k[p.k + at + 1u], 1.0); }
         tiles[to] = eight;

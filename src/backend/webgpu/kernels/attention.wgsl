@@ -4,7 +4,7 @@
 // vectors of four. p.depth is 8: bounds that only the host knows keep compilers from unrolling what takes them minutes.
 
 struct Params {
-  q: u32, k: u32, v: u32, table: u32, out: u32, lse: u32, sinks: u32,
+  q: u32, k: u32, v: u32, table: u32, out: u32, lse: u32, sinks: u32, blocks: u32,
   heads: u32, kvHeads: u32, window: u32, scale: f32, softcap: f32, depth: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -15,6 +15,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
 @group(0) @binding(7) var<storage, read> sinks: array<f32>;
+@group(0) @binding(8) var<storage, read> blocks: array<i32>;
 
 // 16 x 16 lanes: lane (ly, lx) owns queries ly + 16 i, keys lx + 16 j and output columns 4 lx .. 4 lx + 3 of each chunk.
 const ROWS = BQ / 16u;
@@ -75,7 +76,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let j = at / 8u;
         let d = chunk * 32u + (at % 8u) * 4u;
         var value = vec4f(0.0);
-        if (key0 + j < endKey) { value = four(((kStart + key0 + j) * p.kvHeads + kvHead) * D, d, 1u); }
+        if (key0 + j < endKey) { value = four((keyRow(kStart, key0 + j) * p.kvHeads + kvHead) * D, d, 1u); }
         tileK[j * NARROW + at % 8u] = value;
       }
       workgroupBarrier();
@@ -133,7 +134,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let j = at / 16u;
         let d = chunk * 64u + (at % 16u) * 4u;
         var value = vec4f(0.0);
-        if (key0 + j < endKey) { value = four(((kStart + key0 + j) * p.kvHeads + kvHead) * D, d, 2u); }
+        if (key0 + j < endKey) { value = four((keyRow(kStart, key0 + j) * p.kvHeads + kvHead) * D, d, 2u); }
         tileK[j * WIDE + at % 16u] = value;
       }
       workgroupBarrier();
