@@ -55,7 +55,9 @@ export const command = defineCommand(chatDefinition, async (options, terminal) =
         );
       }
       const context = Math.min(options.context ?? usualContext, config.maxPositions);
-      const engine = new GenerationEngine(decoder, { slots: 2, capacity: context, vocabularySize });
+      const engine = new GenerationEngine(decoder, {
+        ...{ slots: 2, capacity: context, vocabularySize, cacheType: "auto" },
+      });
       const { maxNewTokens, system } = options;
       const conversation = new Conversation({
         engine,

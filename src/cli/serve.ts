@@ -39,6 +39,8 @@ export const command = defineCommand(serveDefinition, async (options, terminal) 
       threads: options.threads,
       slots: options.slots,
       context: options.context ?? usualContext,
+      cacheType: options.kvType,
+      cacheBytes: options.kvMemory,
     },
     (error) => lost?.(error),
   );
@@ -75,8 +77,9 @@ export const command = defineCommand(serveDefinition, async (options, terminal) 
   const models = [name, ...Object.keys(options.adapters)];
   if (terminal.json) terminal.document({ url: server.url, models, context: facts.context });
   else terminal.print(`${server.url}/v1 serves ${models.join(", ")}`);
+  const { cache } = facts;
   terminal.note(
-    `${facts.modelType} on ${facts.device}; ${options.slots} slots of ${facts.context} tokens, ${formatBytes(facts.cacheBytes)} of cache`,
+    `${facts.modelType} on ${facts.device}; ${options.slots} slots of ${facts.context} tokens, up to ${formatBytes(cache.bytes)} of cache: ${cache.tokens} tokens in ${cache.type}, ${formatBytes(cache.tokenBytes)} each`,
   );
   if (!preparing.hasChatTemplate)
     terminal.warn("the model has no chat template: /v1/chat/completions needs --chat-template");

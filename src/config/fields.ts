@@ -2,6 +2,7 @@
 // fields work (define.ts), or the fields of one command alone (train-options.ts and its siblings).
 
 import { backendNames } from "../backend/index.ts";
+import { cacheTypes } from "../generate/cache-type.ts";
 import { adapterKindNames } from "../nn/adapter-kinds/index.ts";
 import { adapterInits } from "../nn/pissa.ts";
 import { defaultsText, optimizerNames, optimizers } from "../optim/index.ts";
@@ -163,6 +164,18 @@ export const vram = size(
 );
 
 /** How several processes work on one run. */
+/** Of commands whose engine lives as long as they do. */
+export const cacheFields = {
+  kvType: choice(
+    ["auto", ...cacheTypes],
+    "what keys and values of earlier tokens are stored as; auto goes by --precision, q8_0 is 8 bits",
+    { default: "auto" },
+  ),
+  kvMemory: size("what keys and values may take; prompts' beginnings are kept for others within it", {
+    defaultText: "what all slots need, or what is free if that is less",
+  }),
+};
+
 export const rankFields = {
   distributed: choice(
     ["auto", "mpi", "off"],

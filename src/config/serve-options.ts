@@ -2,7 +2,7 @@
 
 import { UsageError } from "../util/errors.ts";
 import { defineOptions, list, type OptionsOf, size, text, whole } from "./define.ts";
-import { chatTemplate, deviceFields, modelFields } from "./fields.ts";
+import { cacheFields, chatTemplate, deviceFields, modelFields } from "./fields.ts";
 
 const { seed: _, ...device } = deviceFields;
 
@@ -25,6 +25,7 @@ export const serveDefinition = defineOptions({
         defaultText: "the model's own, at most 4096",
       }),
       slots: whole("requests that run at the same time", { min: 1, max: 1024, default: 8 }),
+      ...cacheFields,
     },
     Server: {
       host: text("address to listen on; any but loopback needs --api-key", {

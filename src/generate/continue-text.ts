@@ -53,7 +53,7 @@ export async function continueWith(
 ): Promise<Continuation> {
   const decoding = new StreamingDecoder(tokenizer, promptIds, { skipSpecialTokens: true });
   const gate = new StopGate(options.stop ?? [], options.onText ?? (() => {}));
-  const { tokenIds, finishReason } = await generate({
+  const { tokenIds, finishReason, ...rest } = await generate({
     promptIds,
     maxNewTokens: options.maxNewTokens,
     stopIds: tokenizer.eosIds,
@@ -71,7 +71,7 @@ export async function continueWith(
   });
   gate.push(decoding.finish());
   gate.end();
-  return { tokenIds, finishReason: gate.stopped ? "stop" : finishReason, text: gate.text };
+  return { ...rest, tokenIds, finishReason: gate.stopped ? "stop" : finishReason, text: gate.text };
 }
 
 /** Lets text through up to the first stop text, holding back an end that may be the beginning of one. */

@@ -13,9 +13,9 @@ import { forwardTurns, type RunTokens } from "./forward-turns.ts";
 import { type CacheUse, KeyValueCache } from "./kv-cache.ts";
 import { nextTurn } from "./next-turn.ts";
 import type { GenerationRequest, GenerationResult } from "./request.ts";
-import { Sampler } from "./sampler.ts";
+import { newRun, type Running } from "./running.ts";
 import { tokenLogprobs } from "./token-logprobs.ts";
-import { chooseTurns, sharedPiece } from "./turns.ts";
+import { chooseTurns, sharedPiece, sharedPieces } from "./turns.ts";
 
 export type { GenerationRequest, GenerationResult } from "./request.ts";
 
@@ -36,25 +36,6 @@ export interface EngineOptions {
   readonly clock?: () => number;
   /** Tokens of the base, where the decoder has more rows for its adapters' sake. */
   readonly vocabularySize?: number;
-}
-
-interface Running {
-  readonly request: GenerationRequest;
-  /** -1: it waits for one. */
-  slot: number;
-  readonly sampler: Sampler;
-  readonly generated: number[];
-  /** Tokens that enter together: the prompt, or the whole text where its keys and values are computed anew. */
-  entering: readonly number[];
-  /** The text's tokens behind those, which go in one at a time. */
-  following: number[];
-  /** The last pass that it took part in. */
-  servedIn: number;
-  told: number;
-  /** Tokens of the prompt that were there already when it first entered. */
-  cachedTokens: number;
-  resolve(result: GenerationResult): void;
-  reject(error: unknown): void;
 }
 
 const usualTokensPerPass = 2048;
@@ -117,10 +98,7 @@ export class GenerationEngine {
     const scores = request.promptLogprobs !== undefined && request.promptIds.length > 1;
     if (request.maxNewTokens <= 0 && !scores) return { tokenIds: [], finishReason: "length" };
     return new Promise((resolve, reject) => {
-      this.waitingLine.push({
-        ...{ request, resolve, reject, slot: -1, sampler: new Sampler(request.sampling), generated: [] },
-        ...{ entering: request.promptIds, following: [], servedIn: 0, told: 0, cachedTokens: 0 },
-      });
+      this.waitingLine.push(newRun(request, resolve, reject));
       this.pumping ??= this.pump();
     });
   }
@@ -216,7 +194,14 @@ export class GenerationEngine {
     const room = cache.availableBlocks - promised;
     const needed = cache.lacking(slot, Math.min(this.options.capacity, tokensOf(next) + 1));
     if (needed <= room || !this.shares(next)) return needed <= room;
-    return needed - cache.heldBlocksOf(next.request.adapter, this.sharedPieces(next)) <= room;
+    return (
+      needed -
+        cache.heldBlocksOf(
+          next.request.adapter,
+          sharedPieces(next.entering, this.decoder.backend.rowsAlike),
+        ) <=
+      room
+    );
   }
 
   /** Whether it takes over and leaves what others' prompts begin with, which one RoPE table must serve. */
@@ -224,18 +209,6 @@ export class GenerationEngine {
     if (!this.cache.shares || entering.length > this.decoder.ropeCache.oneTable) return false;
     // Whoever asks for its prompt's own log-probabilities needs all of its rows.
     return request.promptLogprobs === undefined;
-  }
-
-  private *sharedPieces({ entering }: Running): Generator<readonly number[]> {
-    const { rowsAlike } = this.decoder.backend;
-    for (
-      let fed = 0, ids = sharedPiece(entering, 0, rowsAlike);
-      ids;
-      ids = sharedPiece(entering, fed, rowsAlike)
-    ) {
-      yield ids;
-      fed += ids.length;
-    }
   }
 
   private finish(run: Running, finishReason: GenerationResult["finishReason"]): void {

@@ -284,7 +284,7 @@ export class KeyValueCache implements KeyValueStore {
   /** Forgets a slot's sequence; its pieces that others may begin with stay. */
   clear(slot: number): void {
     const { node, blocks } = this.sequences[slot]!;
-    this.pool.give(blocks.slice(this.wholeTokens(this.sequences[slot]!) / blockTokens));
+    this.pool.give(blocks.slice(node?.depth ?? 0));
     if (node) this.tree.release(node);
     this.sequences[slot] = { length: 0, blocks: [], node: undefined };
   }
@@ -301,9 +301,7 @@ export class KeyValueCache implements KeyValueStore {
 
   /** Tokens of the pieces that the tree has of a sequence. */
   private wholeTokens({ node }: Sequence): number {
-    let tokens = 0;
-    for (let at = node; at?.parent; at = at.parent) tokens += at.blocks.length * blockTokens;
-    return tokens;
+    return (node?.depth ?? 0) * blockTokens;
   }
 
   private isWhole(sequence: Sequence): boolean {

@@ -13,16 +13,17 @@ export interface PrefixNode {
   readonly key: string;
   readonly blocks: readonly number[];
   readonly children: Map<string, PrefixNode>;
+  /** Blocks up to its end. */
+  readonly depth: number;
   /** Sequences that hold it. */
   uses: number;
-  usedAt: number;
 }
 
 export class PrefixTree<Owner> {
   private readonly roots = new Map<Owner, PrefixNode>();
+  /** In the order in which sequences left them. A piece is left before the one that it follows, so none precedes those behind it. */
   private readonly unused = new Set<PrefixNode>();
   private lastId = 0;
-  private now = 0;
   /** Blocks of pieces that no sequence holds. */
   unusedBlocks = 0;
 
@@ -59,22 +60,18 @@ export class PrefixTree<Owner> {
 
   /** A sequence that ended at this piece uses it and those before it no more. */
   release(last: PrefixNode): void {
-    this.now++;
     for (let node: PrefixNode = last; node.parent; node = node.parent) {
-      node.usedAt = this.now;
       if (--node.uses > 0) continue;
       this.unused.add(node);
       this.unusedBlocks += node.blocks.length;
     }
   }
 
-  /** Takes out the piece that was used longest ago and has none behind it; its blocks. Undefined: all are in use. */
+  /** Takes out the piece that was used longest ago; its blocks. Undefined: all are in use. */
   evict(): readonly number[] | undefined {
-    let oldest: PrefixNode | undefined;
-    for (const node of this.unused) {
-      if (node.children.size === 0 && (!oldest || node.usedAt < oldest.usedAt)) oldest = node;
-    }
+    const [oldest] = this.unused;
     if (!oldest) return undefined;
+    invariant(oldest.children.size === 0, "a prefix without which others mean nothing is given up");
     this.remove(oldest);
     return oldest.blocks;
   }
@@ -103,7 +100,8 @@ export class PrefixTree<Owner> {
   }
 
   private make(parent: PrefixNode | undefined, key: string, blocks: readonly number[]): PrefixNode {
-    return { id: ++this.lastId, parent, key, blocks, children: new Map(), uses: 0, usedAt: this.now };
+    const depth = (parent?.depth ?? 0) + blocks.length;
+    return { id: ++this.lastId, parent, key, blocks, children: new Map(), depth, uses: 0 };
   }
 
   private remove(node: PrefixNode): void {

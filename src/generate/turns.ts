@@ -49,6 +49,15 @@ export function sharedPiece(
   return whole ? ids.slice(fed, fed + piece) : undefined;
 }
 
+/** All such pieces of a text, in order. */
+export function* sharedPieces(ids: readonly number[], alike: RowsAlike): Generator<readonly number[]> {
+  let fed = 0;
+  for (let piece = sharedPiece(ids, fed, alike); piece; piece = sharedPiece(ids, fed, alike)) {
+    yield piece;
+    fed += piece.length;
+  }
+}
+
 /**
  * The next pass over `runs`, at least one. Answers that wait since the last pass of prompts (`lastMany`) come first.
  * `room`: how many tokens of prompts a pass takes, one piece at least.

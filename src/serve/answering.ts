@@ -47,7 +47,11 @@ export function finishAnswer(
 ): unknown {
   const prompt = choices.reduce((sum, { result }, i) => sum + (i % share === 0 ? result.promptTokens : 0), 0);
   const completion = choices.reduce((sum, { result }) => sum + result.completionTokens, 0);
-  const usage = { prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion };
+  const cached = choices.reduce((sum, { result }, i) => sum + (i % share === 0 ? result.cachedTokens : 0), 0);
+  const usage = {
+    ...{ prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion },
+    prompt_tokens_details: { cached_tokens: cached },
+  };
   if (send && body.stream_options?.include_usage) send({ ...head, choices: [], usage });
   return { ...head, choices: choices.map(({ choice }) => choice), usage };
 }

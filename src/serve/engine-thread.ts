@@ -5,6 +5,7 @@ import { Worker } from "node:worker_threads";
 import { BugError, errorFromData } from "../util/errors.ts";
 import {
   type EngineFacts,
+  type EngineLoad,
   type FromEngine,
   type Job,
   type JobResult,
@@ -25,6 +26,8 @@ type Unnumbered = ToEngine extends infer M ? (M extends { id: number } ? Omit<M,
 
 export class EngineThread {
   readonly facts: EngineFacts;
+  /** As the thread last told. */
+  load: EngineLoad;
   private readonly pending = new Map<number, Pending>();
   private nextId = 1;
   private gone: Error | undefined;
@@ -34,6 +37,7 @@ export class EngineThread {
     facts: EngineFacts,
   ) {
     this.facts = facts;
+    this.load = facts.load;
   }
 
   /** Resolves when the model is loaded. `onLost` hears of a thread that ended by itself. */
@@ -125,6 +129,10 @@ export class EngineThread {
   }
 
   private receive(message: FromEngine): void {
+    if (message.kind === "load") {
+      this.load = message.load;
+      return;
+    }
     if (message.kind === "ready" || message.id === undefined) return;
     const waiting = this.pending.get(message.id);
     if (!waiting) return;

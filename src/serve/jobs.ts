@@ -1,6 +1,8 @@
 // What the server and its engine thread say to each other: plain data, since it crosses a thread. The server's side is
 // engine-thread.ts, the thread's worker.ts. Not here: how a request becomes token ids (preparing.ts).
 
+import type { CacheType } from "../generate/cache-type.ts";
+import type { CacheUse } from "../generate/kv-cache.ts";
 import type { PromptLogprobs } from "../generate/prompt-logprobs.ts";
 import type { Sampling } from "../generate/sampler.ts";
 import type { AdapterBase, AdapterParts } from "../models/adapter-set.ts";
@@ -19,6 +21,9 @@ export interface StartOptions {
   readonly slots: number;
   /** Most tokens of a sequence; the model's own limit where absent. */
   readonly context?: number;
+  readonly cacheType: CacheType | "auto";
+  /** What keys and values may take; as much as all slots need where absent, and what is free where that is less. */
+  readonly cacheBytes?: number;
 }
 
 export interface Job {
@@ -62,6 +67,8 @@ export interface Piece {
 export interface JobResult {
   readonly finishReason: "stop" | "length";
   readonly promptTokens: number;
+  /** Of these, those whose keys and values were there already. */
+  readonly cachedTokens: number;
   readonly completionTokens: number;
 }
 
@@ -95,7 +102,19 @@ export interface EngineFacts {
   readonly modelType: string;
   readonly device: string;
   readonly context: number;
-  readonly cacheBytes: number;
+  readonly cache: {
+    readonly type: CacheType;
+    /** The budget, and the tokens that it holds. */
+    readonly bytes: number;
+    readonly tokens: number;
+    readonly tokenBytes: number;
+  };
+  readonly load: EngineLoad;
+}
+
+/** The cache at some moment, and how often a request was put off for want of it. */
+export interface EngineLoad extends CacheUse {
+  readonly putOff: number;
 }
 
 export type ToEngine =
@@ -107,6 +126,7 @@ export type ToEngine =
 
 export type FromEngine =
   | { readonly kind: "ready"; readonly facts: EngineFacts }
+  | { readonly kind: "load"; readonly load: EngineLoad }
   | { readonly kind: "piece"; readonly id: number; readonly piece: Piece }
   | { readonly kind: "done"; readonly id: number; readonly result?: JobResult }
   | { readonly kind: "failed"; readonly id?: number; readonly error: ErrorData };

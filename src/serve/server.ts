@@ -14,7 +14,7 @@ import type { EngineThread } from "./engine-thread.ts";
 import { eventStream } from "./event-stream.ts";
 import { carriesKey, isLoopbackName } from "./guard.ts";
 import { jsonPieces, streamOf } from "./json-pieces.ts";
-import { Metrics } from "./metrics.ts";
+import { cacheGauges, Metrics } from "./metrics.ts";
 import { answer } from "./openai.ts";
 import type { Preparers } from "./preparers.ts";
 import type { Prepared } from "./preparing.ts";
@@ -156,11 +156,18 @@ class ServerApp {
     });
     app.get("/metrics", (c) =>
       c.text(
-        this.metrics.text({
-          lowrank_requests_in_flight: this.inFlight,
-          lowrank_adapters: this.shelf.names.length,
-          process_resident_memory_bytes: process.memoryUsage.rss(),
-        }),
+        this.metrics.text(
+          {
+            lowrank_requests_in_flight: this.inFlight,
+            lowrank_adapters: this.shelf.names.length,
+            ...cacheGauges(this.threads.engine),
+            process_resident_memory_bytes: process.memoryUsage.rss(),
+          },
+          {
+            lowrank_kv_blocks_evicted_total: this.threads.engine.load.evictedBlocks,
+            lowrank_requests_put_off_total: this.threads.engine.load.putOff,
+          },
+        ),
       ),
     );
     app.get("/v1/models", (c) => c.json({ object: "list", data: this.shelf.models() }));
@@ -229,8 +236,9 @@ class ServerApp {
         signal: work.signal,
         maxTokens,
         onPiece: work.onPiece,
-        onDone: ({ promptTokens, completionTokens }) => {
+        onDone: ({ promptTokens, cachedTokens, completionTokens }) => {
           this.metrics.promptTokens += promptTokens;
+          this.metrics.cachedTokens += cachedTokens;
           this.metrics.generatedTokens += completionTokens;
         },
       };

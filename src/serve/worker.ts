@@ -6,16 +6,28 @@ import { parentPort, workerData } from "node:worker_threads";
 import type { Backend } from "../backend/backend.ts";
 import { openBackend } from "../backend/index.ts";
 import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
+import { blockTokens } from "../generate/cache-memory.ts";
+import { cachedTokenBytes, chooseCacheType } from "../generate/cache-type.ts";
 import { continueWith } from "../generate/continue-text.ts";
 import { GenerationEngine } from "../generate/engine.ts";
-import { KeyValueCache } from "../generate/kv-cache.ts";
 import type { TokenLogprobs } from "../generate/token-logprobs.ts";
+import { freeForCache } from "../memory/serving-memory.ts";
 import { type AdapterSet, adapterSetSteps } from "../models/adapter-set.ts";
+import type { DecoderConfig } from "../models/decoder-config.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
 import { OverlaidDecoder } from "../text/overlaid-decoder.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { errorToData, UserError } from "../util/errors.ts";
-import type { FromEngine, Job, JobResult, ReadAdapter, StartOptions, ToEngine, TokenReport } from "./jobs.ts";
+import type {
+  EngineLoad,
+  FromEngine,
+  Job,
+  JobResult,
+  ReadAdapter,
+  StartOptions,
+  ToEngine,
+  TokenReport,
+} from "./jobs.ts";
 import { RequestError } from "./request-error.ts";
 import { promptTeller, type Speech, spell } from "./spell.ts";
 
@@ -24,12 +36,28 @@ interface ServedAdapter {
   readonly speech: Speech;
 }
 
+const loadEveryMs = 500;
+
+/** What all slots need, or what is free if that is less, and one sequence in any case. */
+function usualCacheBytes(
+  backend: Backend,
+  config: DecoderConfig,
+  slots: number,
+  context: number,
+  tokenBytes: number,
+): number {
+  const sequence = Math.ceil(context / blockTokens) * blockTokens * tokenBytes;
+  const free = freeForCache(backend, config) ?? Number.POSITIVE_INFINITY;
+  return Math.max(sequence, Math.min(slots * sequence, free));
+}
+
 class EngineHost {
   private readonly adapters = new Map<string, ServedAdapter>();
   private readonly speech: Speech;
   /** Dropped and still in use. */
   private readonly leaving = new Set<AdapterSet>();
   private closing = false;
+  private telling = false;
   private readonly signals = new Map<number, { aborted: boolean }>();
   private readonly post: (message: FromEngine) => void;
 
@@ -52,7 +80,14 @@ class EngineHost {
     const context = Math.min(options.context ?? model.config.maxPositions, model.config.maxPositions);
     const { decoder } = model.loaded;
     const { vocabularySize } = model;
-    const engine = new GenerationEngine(decoder, { slots: options.slots, capacity: context, vocabularySize });
+    const { slots } = options;
+    const cacheType = chooseCacheType(backend, model.config, options.cacheType);
+    const tokenBytes = cachedTokenBytes(model.config, cacheType, backend);
+    const cacheBytes =
+      options.cacheBytes ?? usualCacheBytes(backend, model.config, slots, context, tokenBytes);
+    const engine = new GenerationEngine(decoder, {
+      ...{ slots, capacity: context, vocabularySize, cacheType, cacheBytes },
+    });
     const host = new EngineHost(backend, model, engine, context, post);
     post({
       kind: "ready",
@@ -61,10 +96,31 @@ class EngineHost {
         modelType: model.config.modelType,
         device: backend.description,
         context,
-        cacheBytes: KeyValueCache.sizeBytes(backend, model.config, options.slots, context),
+        cache: {
+          type: cacheType,
+          bytes: engine.cacheUse.blocks * engine.cacheUse.blockBytes,
+          tokens: engine.cacheUse.blocks * engine.cacheUse.blockTokens,
+          tokenBytes,
+        },
+        load: host.loadNow,
       },
     });
     return host;
+  }
+
+  private get loadNow(): EngineLoad {
+    return { ...this.engine.cacheUse, putOff: this.engine.putOff };
+  }
+
+  /** Now, and from time to time as long as requests run. */
+  private tellLoad(): void {
+    this.post({ kind: "load", load: this.loadNow });
+    if (this.telling || this.engine.running + this.engine.waiting === 0) return;
+    this.telling = true;
+    setTimeout(() => {
+      this.telling = false;
+      if (!this.closing) this.tellLoad();
+    }, loadEveryMs).unref();
   }
 
   async handle(message: ToEngine): Promise<JobResult | undefined> {
@@ -99,6 +155,7 @@ class EngineHost {
     const room = this.context - promptIds.length;
     const signal = { aborted: false };
     this.signals.set(id, signal);
+    setImmediate(() => this.tellLoad());
     let tokens: TokenReport[] = [];
     const flush = (text: string) => {
       this.post({ kind: "piece", id, piece: { text, tokens } });
@@ -117,32 +174,33 @@ class EngineHost {
             this.post({ kind: "piece", id, piece: { text: "", tokens: [], prompt } }),
           );
     try {
-      const { tokenIds, finishReason } = await continueWith(
-        (request) => this.engine.generate(request),
-        speech.decoder,
-        promptIds,
-        {
-          maxNewTokens: job.maxNewTokens ?? Math.min(room, job.mostNewTokens),
-          sampling: job.sampling,
-          stop: job.stop,
-          signal,
-          adapter: served?.set,
-          logprobs: job.logprobs,
-          onText: flush,
-          onToken: report,
-          onStop(drawn, logprobs) {
-            if (!job.tellStop) return;
-            stops++;
-            report(drawn, logprobs);
-          },
-          promptLogprobs: job.promptLogprobs,
-          onPrompt,
+      const {
+        tokenIds,
+        finishReason,
+        cachedTokens = 0,
+      } = await continueWith((request) => this.engine.generate(request), speech.decoder, promptIds, {
+        maxNewTokens: job.maxNewTokens ?? Math.min(room, job.mostNewTokens),
+        sampling: job.sampling,
+        stop: job.stop,
+        signal,
+        adapter: served?.set,
+        logprobs: job.logprobs,
+        onText: flush,
+        onToken: report,
+        onStop(drawn, logprobs) {
+          if (!job.tellStop) return;
+          stops++;
+          report(drawn, logprobs);
         },
-      );
+        promptLogprobs: job.promptLogprobs,
+        onPrompt,
+      });
       if (tokens.length > 0) flush("");
-      return { finishReason, promptTokens: promptIds.length, completionTokens: tokenIds.length + stops };
+      const completionTokens = tokenIds.length + stops;
+      return { finishReason, promptTokens: promptIds.length, cachedTokens, completionTokens };
     } finally {
       this.signals.delete(id);
+      this.tellLoad();
     }
   }
 
@@ -180,6 +238,7 @@ class EngineHost {
         return;
       }
       this.leaving.delete(set);
+      this.engine.forget(set);
       set.free();
     };
     free();

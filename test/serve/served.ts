@@ -75,6 +75,7 @@ beforeAll(async () => {
       threads: 1,
       slots: 6,
       context: 128,
+      cacheType: "auto",
     },
     (error) => faults.push(error),
   );

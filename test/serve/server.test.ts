@@ -13,6 +13,29 @@ describe("OpenAI's client", () => {
     expect((await client.models.retrieve("red")).id).toBe("red");
   });
 
+  it("tells which tokens of a prompt were there already, for each adapter its own", async () => {
+    const prompt = Array.from({ length: 100 }, (_, i) => 10 + ((i * 7) % 90));
+    const ask = async (name: string) => {
+      const { choices, usage } = await client.completions.create({
+        ...{ model: name, prompt, max_tokens: 4, temperature: 0 },
+      });
+      return { text: choices[0]!.text, cached: usage!.prompt_tokens_details?.cached_tokens };
+    };
+    const first = await ask("base");
+    expect(first.cached).toBe(0);
+    expect(await ask("base")).toEqual({ text: first.text, cached: 64 });
+    expect((await ask("red")).cached).toBe(0);
+    expect((await ask("red")).cached).toBe(64);
+    const metrics = await (await fetch(`${server.url}/metrics`)).text();
+    const numberOf = (name: string) => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(metrics)?.[1]);
+    expect(numberOf("lowrank_prompt_cached_tokens_total")).toBeGreaterThanOrEqual(128);
+    // Six slots of two blocks; tests that run beside this one use some.
+    expect(numberOf("lowrank_kv_blocks")).toBe(12);
+    expect(numberOf("lowrank_kv_blocks_cached")).toBeGreaterThanOrEqual(1);
+    expect(numberOf("lowrank_kv_token_bytes")).toBeGreaterThan(0);
+    expect(metrics).toContain("# TYPE lowrank_kv_blocks_evicted_total counter");
+  });
+
   it("chats, whole and streamed, with usage", async () => {
     const request = {
       model: "red",
