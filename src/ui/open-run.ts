@@ -109,11 +109,15 @@ async function requireMemory(path: string, backend: Backend): Promise<void> {
   }
   // Weights of 16 bits are held in 32 where products are.
   const needed = stored * (backend.precision === "fp32" ? 2 : 1) + besideBytes;
-  const { availableBytes } = machineMemory();
-  if (needed <= usableShare * availableBytes) return;
+  requireRoom(needed, machineMemory().availableBytes);
+}
+
+/** RequestError (503) where a look takes more than may be taken of what is available. */
+export function requireRoom(neededBytes: number, availableBytes: number): void {
+  if (neededBytes <= usableShare * availableBytes) return;
   const gb = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
   throw new RequestError(
-    `memory is short: a look at this model takes about ${gb(needed)}, and of the ${gb(availableBytes)} that are available here ${100 * usableShare}% may be taken; look again when the run has ended`,
+    `memory is short: a look at this model takes about ${gb(neededBytes)}, and of the ${gb(availableBytes)} that are available here ${100 * usableShare}% may be taken; look again when other work has ended`,
     null,
     503,
   );

@@ -2,7 +2,7 @@
 // and a run that was paused, resumed or told to end is the run that nobody touched.
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, describe, expect, it } from "vitest";
@@ -190,28 +190,6 @@ describe("a run of a terminal", () => {
     await call(url, "/api/runs/beside/pause", {});
     expect((await finished).status).toBe(130);
     await expect(fetch(url)).rejects.toThrow();
-  });
-
-  it("within another program is shown, and not steered", async () => {
-    const { url } = await openServer();
-    const out = join(root, "program");
-    const index = JSON.stringify(new URL("../../dist/index.js", import.meta.url).href);
-    const input = JSON.stringify({ ...values, maxSteps: 100_000, out });
-    const program = join(folder, "program.mjs");
-    writeFileSync(program, `const { train } = await import(${index});\nawait train(${input}).finished;\n`);
-    const child = spawn(process.execPath, [program], { stdio: "ignore" });
-    servers.push(child);
-    while (!existsSync(join(out, "run.json"))) await sleep(5);
-    const running = await until(url, "program", ({ state, step }) => state === "running" && step > 0);
-    expect(running.can).toEqual({ pause: false, resume: false, end: false });
-    const refused = await fetch(`${url}/api/runs/program/pause`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: "{}",
-    });
-    expect(refused.status).toBe(409);
-    expect(await refused.text()).toContain("part of another program");
-    child.kill("SIGKILL");
   });
 });
 

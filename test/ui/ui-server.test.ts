@@ -7,6 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { trainDefinition } from "../../src/config/train-options.ts";
+import { FOLDER_LOCK, lockPlace } from "../../src/formats/place-lock.ts";
+import { hearRequests } from "../../src/train/run-requests.ts";
 import type { FormOptions, LiveEvent, RunDetail, RunList, RunMetrics } from "../../src/ui/api.ts";
 import type { RunningUi, UiServerOptions } from "../../src/ui/ui-server.ts";
 import { makeRun, stepLines } from "./made-runs.ts";
@@ -320,6 +322,34 @@ describe("runs", () => {
     }
     cut.abort();
     expect(seen.at(-1)).toMatchObject({ type: "metrics", id: "growing", train: { step: [4, 5, 6, 7] } });
+  });
+});
+
+describe("a run at work", () => {
+  it("within another program is shown, and not steered; one that listens is asked by its folder", async () => {
+    const folder = makeRun(root, "program", 9, { status: "running" });
+    const path = join(folder, FOLDER_LOCK);
+    const place = { place: "here", instead: "elsewhere" };
+    const deaf = await lockPlace(path, place);
+    const { summary } = await get<RunDetail>("/api/runs/program");
+    expect(summary).toMatchObject({ state: "running", can: { pause: false, resume: false, end: false } });
+    const refused = await ask("/api/runs/program/pause", json, "{}");
+    expect([refused.status, refused.text]).toEqual([409, expect.stringContaining("part of another program")]);
+    expect((await ask("/api/runs/program/resume", json, "{}")).status).toBe(409);
+    expect((await ask("/api/peak", json, "{}")).text).toContain("a run is at work");
+    deaf.release();
+
+    const lock = await lockPlace(path, { ...place, takesRequests: true });
+    const heard: string[] = [];
+    const stop = hearRequests(folder, lock.nonce, (request) => heard.push(request), 5);
+    expect(JSON.parse((await ask("/api/runs/program/end", json, "{}")).text)).toMatchObject({
+      state: "ending",
+    });
+    while (heard.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    expect(heard).toEqual(["end"]);
+    stop();
+    lock.release();
+    expect((await get<RunDetail>("/api/runs/program")).summary.state).toBe("stopped");
   });
 });
 
