@@ -251,7 +251,7 @@ function embeddedFiles() {
 
 function warn(message) {
   at("warning").hidden = !message;
-  at("warning").textContent = message;
+  at("warning").textContent = message.slice(0, 1).toUpperCase() + message.slice(1);
 }
 
 function showError(error) {

@@ -98,8 +98,12 @@ export interface DeviceInfo {
 
 export interface RunInfo {
   readonly name: string;
-  /** "cut": the page was closed in the middle; resume() goes on. "paused": somebody asked it to stop. */
-  readonly status: "running" | "cut" | "paused" | "done";
+  /**
+   * "cut": the page was closed in the middle; resume() goes on. "paused": somebody asked it to stop. "failed": it ended with
+   * `error`, and would again unless something else is changed.
+   */
+  readonly status: "running" | "cut" | "paused" | "failed" | "done";
+  readonly error?: string;
   /** Steps that are written down. */
   readonly step: number;
   readonly totalSteps?: number;

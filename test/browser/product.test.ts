@@ -157,6 +157,31 @@ describe.skipIf(why)(`lowrank/browser in headless Chromium${why && ` (skipped: $
     await again.close();
   });
 
+  it("keeps no run that was refused, and says of one that failed why", async () => {
+    const page = await newPage();
+    const refused = "Array(4).fill({ prompt: 'a', completion: 'b' })";
+    const train = (rows: string, options: object) =>
+      failure(
+        page,
+        `${openStored("reference")}.then((m) => m.train(${rows}, ${JSON.stringify(options)}).finished)`,
+      );
+    expect(await train(refused, { ...recipe, run: "refused" })).toMatch(/UserError: .*duplicates/);
+    expect(await train("new File(['x'], 'rows.txt')", { run: "refused" })).toMatch(
+      /UserError: rows\.txt: expected/,
+    );
+    expect(await train(JSON.stringify(rows), { ...recipe, learningRate: 1e30, run: "wild" })).toMatch(
+      /DivergedError/,
+    );
+    const runs = (await page.evaluate(`${openStored("reference")}.then((m) => m.runs())`)) as Run[];
+    expect(runs.map(({ name }) => name)).not.toContain("refused");
+    expect(runs[0]).toMatchObject({
+      name: "wild",
+      status: "failed",
+      error: expect.stringMatching(/finite|diverge/i),
+    });
+    await page.close();
+  });
+
   it("trains on WebGPU to the CPU's adapter over a closed tab, and answers with and without it", async (test) => {
     const page = await newPage();
     if (!(await page.evaluate("navigator.gpu?.requestAdapter().then((adapter) => adapter !== null)"))) {
@@ -206,6 +231,7 @@ describe.skipIf(why)(`lowrank/browser in headless Chromium${why && ` (skipped: $
 });
 
 interface Run {
+  readonly name: string;
   readonly step: number;
   readonly metrics: readonly unknown[];
 }

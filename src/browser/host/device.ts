@@ -1,7 +1,7 @@
 // Which device a page computes on, and what is too large for it. WebGPU where there is an adapter, even one in software,
 // else the reference backend: plain loops, exact and slow. Not here: the devices (backend/).
 
-import { type AdapterDescription, describeAdapter, findAdapter, webgpu } from "../../backend/webgpu.ts";
+import { type AdapterDescription, describeAdapter, findAdapter } from "../../backend/webgpu.ts";
 import type { ModelFolder } from "../../formats/model-folder.ts";
 import { UserError } from "../../util/errors.ts";
 import type { DeviceInfo, OpenRequest } from "../protocol.ts";
@@ -20,7 +20,7 @@ export async function chooseDevice(asked: OpenRequest["backend"]): Promise<Chose
       : "";
     return { backend: "webgpu", name, software, word, adapter };
   }
-  const reason = asked === "reference" ? "it was asked for" : (webgpu.reason?.() ?? "there is no WebGPU");
+  const reason = asked === "reference" ? "that was asked for" : whyNoAdapter();
   if (asked === "webgpu")
     throw new UserError(
       `this browser has no GPU for WebGPU: ${reason}. Try a current Chrome, Edge, Safari or Firefox over https or localhost, or backend "reference", which is slow`,
@@ -31,6 +31,13 @@ export async function chooseDevice(asked: OpenRequest["backend"]): Promise<Chose
     software: true,
     word: `no GPU is used (${reason}): plain loops on one core do about 100 tokens a second of a model of two million parameters, and proportionally fewer of larger ones`,
   };
+}
+
+function whyNoAdapter(): string {
+  if (navigator.gpu) return "WebGPU finds no graphics adapter here";
+  return isSecureContext
+    ? "this browser has no WebGPU"
+    : "browsers give WebGPU to pages from https or localhost alone";
 }
 
 /** Refuses, with numbers and before a byte goes to the device, a weight that no buffer of this GPU can hold. */

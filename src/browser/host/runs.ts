@@ -27,6 +27,8 @@ type RunStatus = "running" | "interrupted" | "done";
 
 /** What a browser does otherwise: a tab is closed without a word, so checkpoints come often. */
 const defaults = { saveMinutes: 0.25, backend: "webgpu" } as const;
+/** Why a run ended that is not done; gone once it goes on. */
+const failedFile = "failed.json";
 const runName = /^[\w][\w .-]{0,80}$/;
 const mostRuns = 10_000;
 
@@ -72,15 +74,21 @@ export class Runs {
     try {
       if (!tree.find(this.folder)) await tree.makeFolder(this.folder);
       await tree.makeFolder(place);
-      const job: Job = {
-        ...{ version: 1, startedMs: Date.now(), options: given },
-        rows: await keepRows(place, "rows", rows),
-        ...(evalRows && { evalRows: await keepRows(place, "eval-rows", evalRows) }),
-        ...(forgetRows && { forgetRows: await keepRows(place, "forget-rows", forgetRows) }),
-      };
-      await writeJson(join(place, "job.json"), job);
-      await tree.makeFolder(join(place, "out"));
-      return await this.execute(name, job, false, emit, stop);
+      try {
+        const job: Job = {
+          ...{ version: 1, startedMs: Date.now(), options: given },
+          rows: await keepRows(place, "rows", rows),
+          ...(evalRows && { evalRows: await keepRows(place, "eval-rows", evalRows) }),
+          ...(forgetRows && { forgetRows: await keepRows(place, "forget-rows", forgetRows) }),
+        };
+        await writeJson(join(place, "job.json"), job);
+        await tree.makeFolder(join(place, "out"));
+        return await this.execute(name, job, false, emit, stop);
+      } catch (error) {
+        // What was refused before its first step is no run.
+        if ((await readMetrics(join(place, "out", "metrics.jsonl"))).length === 0) await tree.remove(place);
+        throw error;
+      }
     } finally {
       await release();
     }
@@ -167,7 +175,14 @@ export class Runs {
       ...{ data: at(job.rows)!, out: join(place, "out"), resume },
       ...{ evalData: at(job.evalRows), forget: at(job.forgetRows) },
     });
-    return runTraining(options, emit, stop);
+    const failed = join(place, failedFile);
+    if (tree.find(failed)) await tree.remove(failed);
+    try {
+      return await runTraining(options, emit, stop);
+    } catch (error) {
+      await writeJson(failed, { message: (error as Error).message });
+      throw error;
+    }
   }
 
   private optionsOf(given: Readonly<Record<string, unknown>>, places: Readonly<Record<string, unknown>>) {
@@ -207,15 +222,11 @@ export class Runs {
     await release?.();
     const metrics = await readMetrics(join(place, "out", "metrics.jsonl"));
     const steps = metrics.map(({ step }) => step);
+    const failed = await readJson<{ message?: string }>(join(place, failedFile));
     return {
       name,
-      status: !release
-        ? "running"
-        : record?.status === "done"
-          ? "done"
-          : record?.status === "interrupted"
-            ? "paused"
-            : "cut",
+      status: statusOf(record?.status, release !== undefined, failed !== undefined),
+      error: failed?.message,
       step: steps.reduce((most, step) => Math.max(most, step), 0),
       totalSteps: record?.totalSteps,
       startedMs: job.startedMs,
@@ -223,6 +234,13 @@ export class Runs {
       metrics,
     };
   }
+}
+
+function statusOf(written: RunStatus | undefined, free: boolean, failed: boolean): RunInfo["status"] {
+  if (!free) return "running";
+  if (written === "done") return "done";
+  if (failed) return "failed";
+  return written === "interrupted" ? "paused" : "cut";
 }
 
 const insteads: Readonly<Record<string, string>> = {
