@@ -49,9 +49,15 @@ function lowrankInBrowser(workerCode) {
       return undefined;
     },
     transform(code, id) {
-      if (!id.startsWith(source) || !code.includes("import.meta.url")) return undefined;
+      if (!id.startsWith(root) || id.includes("node_modules") || !code.includes("import.meta.url"))
+        return undefined;
       // Files beside a module are looked for in the worker's own file system.
-      const place = `file:///lowrank/dist/${relative(source, id).split(sep).join("/").replace(/\.ts$/, ".js")}`;
+      const path = relative(root, id)
+        .split(sep)
+        .join("/")
+        .replace(/^src\//, "dist/")
+        .replace(/\.ts$/, ".js");
+      const place = `file:///lowrank/${path}`;
       return code.replaceAll("import.meta.url", JSON.stringify(place));
     },
   };
@@ -86,6 +92,8 @@ async function bundle(entry, format, plugin, minify) {
   if (chunks.length !== 1)
     throw new Error(`expected one chunk of ${entry}, got ${chunks.map((c) => c.fileName)}`);
   const [{ code, imports, dynamicImports, fileName }] = chunks;
+  if (code.includes("({}).url") || code.includes("{}.url"))
+    throw new Error(`${entry}: a module asks where it lies and is not told`);
   const left = [...imports, ...dynamicImports].filter((name) => name !== fileName);
   if (left.length > 0) throw new Error(`${entry} still imports ${left}`);
   return code;
