@@ -53,8 +53,35 @@ function tellPlan(plan: Plan, terminal: Terminal): void {
         : `batch ${largest.batchSize} at ${plan.sequenceLength} tokens, or length ${largest.sequenceLength} at batch 1${largest.sequenceLength + 64 > plan.model.maxPositions ? " (all of the model's positions)" : ""}`;
     terminal.print(`  largest for ${title}: ${most}`);
   }
+  tellServing(plan, terminal);
   tellEstimates(plan, terminal);
   tellRanks(plan, terminal);
+}
+
+function tellServing({ serving, limit }: Plan, terminal: Terminal): void {
+  const { slots, context, tokenBytes, weights } = serving;
+  if (weights.length === 0) return;
+  terminal.print(`\n${terminal.style("bold", "Serving")}: keys and values beside the weights (--kv-type)`);
+  const types = Object.entries(tokenBytes);
+  const all = `${slots} slots of ${context}`;
+  terminal.print(
+    formatTable(
+      ["", ...types.map(([type]) => type)],
+      [
+        ["a token", ...types.map(([, bytes]) => formatBytes(bytes))],
+        [all, ...types.map(([, bytes]) => formatBytes(slots * context * bytes))],
+        ...weights.flatMap(({ title, tokens }) =>
+          tokens
+            ? [[`tokens beside ${title}`, ...types.map(([type]) => formatCount(tokens[type as "f32"]!))]]
+            : [],
+        ),
+      ],
+    ),
+  );
+  const [{ passBytes }] = weights as [(typeof weights)[0]];
+  terminal.print(
+    `  a pass takes up to ${formatBytes(passBytes)} more${limit ? `, which is left out of ${formatBytes(limit.bytes)} with the weights` : ""}`,
+  );
 }
 
 function tellRanks({ ranks, methods }: Plan, terminal: Terminal): void {

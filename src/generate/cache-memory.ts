@@ -9,8 +9,8 @@ import { type CacheType, cachedTokenBytes, cachedWidth, rowElements, storedAs } 
 
 /** Tokens of a block. Pieces of prompts are whole numbers of blocks (RowsAlike), and blocks of tiles of keys. */
 export const blockTokens = 64;
-/** Memory grows by this share of what there is, at least: each byte is then copied a few times in all. */
-const growth = 1 / 8;
+/** Memory grows by this share of what there is, at least: each byte is then copied about four times in all. */
+const growth = 1 / 4;
 
 export class CacheMemory {
   /** By layer; of layers that attend. */

@@ -12,6 +12,7 @@ import { findGpu, type Gpu, type GpuTable, readGpuTable } from "./gpus.ts";
 import { type MethodPlan, planMethod, plannedMethods } from "./memory-plan.ts";
 import { type ProbeResult, probe } from "./probe.ts";
 import { messageSeconds, networkRate, networkShare, type RanksRow, ranksTable } from "./ranks.ts";
+import { planServing, type ServingPlan } from "./serving-plan.ts";
 import { type ModelShape, readShape, type TrainableRow, trainableTable } from "./shape.ts";
 import { type Budget, type Estimate, estimateOnGpu, flopsPerToken, withBudget } from "./time-cost.ts";
 
@@ -37,6 +38,8 @@ export interface Plan {
   readonly trainable: readonly TrainableRow[];
   readonly limit?: { readonly bytes: number; readonly source: string };
   readonly methods: readonly MethodPlan[];
+  /** Of the same weights, without training. */
+  readonly serving: ServingPlan;
   readonly work?: { readonly tokens: number; readonly source: string };
   readonly probe?: ProbeResult;
   /** By the names of `methods`. */
@@ -141,6 +144,7 @@ export async function makePlan(
     ),
     limit,
     methods,
+    serving: planServing(config, methods, limit?.bytes),
     work,
     probe: measured,
     estimates,

@@ -190,6 +190,18 @@ describe("a plan", () => {
     await expect(plan({ model: "tiny", sequenceLength: 513 })).rejects.toThrow(/trained for 512 positions/);
   });
 
+  it("says what a token costs a server, and how many fit beside the weights", async () => {
+    const { serving } = await plan({ model: "tiny", sequenceLength: undefined, vram: "24MB" });
+    // 4 layers, keys and values of 64 numbers; in 8 bits 34 bytes for 32.
+    expect(serving.tokenBytes).toEqual({ f32: 2048, bf16: 1024, f16: 1024, q8_0: 544 });
+    expect([serving.slots, serving.context]).toEqual([8, 512]);
+    expect(serving.weights.map(({ name }) => name)).toEqual(["lora", "qlora"]);
+    for (const { weightBytes, passBytes, tokens } of serving.weights)
+      expect(tokens!.f32).toBe(Math.max(0, Math.floor((24e6 - weightBytes - passBytes) / 2048)));
+    const free = await plan({ model: "tiny", sequenceLength: undefined, vram: "1GB" });
+    expect(free.serving.weights[1]!.tokens!.bf16).toBeGreaterThan(900_000);
+  });
+
   it("says what fits, and the largest batch that does", async () => {
     const found = await plan({ vram: "24MB", method: "lora" });
     const [lora] = found.methods;
