@@ -23,8 +23,10 @@ const nodeModules = {
   // Patterns of files; a page gives its rows one file at a time.
   tinyglobby: absent,
 };
-/** Backends that a page cannot have. */
-const withoutBackends = ["backend/cpu.ts", "backend/cuda.ts"].map((path) => join(source, path));
+/** What a page cannot have: the native engine, and what stands on it. */
+const withoutBackends = ["backend/cpu.ts", "backend/cpu/addon.node.ts", "backend/cuda.ts"].map((path) =>
+  join(source, path),
+);
 const noBackend = "\0lowrank:no-backend";
 const workerText = join(browser, "worker-source.ts");
 
@@ -70,6 +72,9 @@ export const cuda = none;
 export const cpuIsas = () => [];
 export const hasCard = () => false;
 export const whyNoCard = () => "";
+export const loadNativeAddon = () => {
+  throw new Error("a browser has no native engine");
+};
 `;
 
 async function bundle(entry, format, plugin, minify) {
