@@ -22,6 +22,10 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
   export: { summary: "write a model or an adapter as GGUF for llama.cpp", load: () => import("./export.ts") },
   serve: { summary: "answer OpenAI's API over HTTP", load: () => import("./serve.ts") },
   ui: { summary: "show, start and steer runs in a local page", load: () => import("./ui.ts") },
+  verify: {
+    summary: "check a result back to its data and base, step by step",
+    load: () => import("./verify.ts"),
+  },
   push: { summary: "upload an adapter to the hub", load: () => import("./push.ts") },
   quantize: { summary: "write a model in 4 bits", load: () => import("./quantize.ts") },
   compare: { summary: "full, LoRA and QLoRA on your data, side by side", load: () => import("./compare.ts") },

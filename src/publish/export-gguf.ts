@@ -2,7 +2,7 @@
 // for Ollama. What goes into the file is gguf-model.ts, gguf-tokenizer.ts and gguf-adapter.ts.
 
 import { realpath, rename, rm, stat } from "node:fs/promises";
-import { resolve } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 import type { Backend } from "../backend/backend.ts";
 import { removeLeftovers, writeFileAtomic, writeProblem } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
@@ -22,6 +22,7 @@ import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
 import { UsageError, UserError } from "../util/errors.ts";
+import { adapterFiles, filePart, modelPart, partOf, receiptPlace, sealedRecord } from "./chain.ts";
 import { ggufAdapter } from "./gguf-adapter.ts";
 import type { GgufFileType } from "./gguf-mix.ts";
 import { modelMetadata, modelTensors } from "./gguf-model.ts";
@@ -188,15 +189,43 @@ async function exportLocked(
       const receipt = options.receipt ? await checkedFile(backend, checked, options, type, warn) : undefined;
       report = { out, kind: "model", type, tensors: tensors.length, ...(receipt ? { receipt } : {}) };
     }
-    if (!options.modelfile) return report;
+    if (!options.modelfile) {
+      await writeReceipt(options, report, folder);
+      return report;
+    }
     const modelfile = `${out.replace(/\.gguf$/i, "")}.Modelfile`;
     const file = `./${lastPart(out)}`;
     const sources = report.kind === "adapter" ? { from: name, adapter: file } : { from: file };
     await writeFileAtomic(modelfile, ollamaModelfile(sources, tokenizer, opened.template));
-    return { ...report, modelfile };
+    report = { ...report, modelfile };
+    await writeReceipt(options, report, folder);
+    return report;
   } finally {
     await folder.close();
   }
+}
+
+/** What the file was made of, beside it. */
+async function writeReceipt(
+  options: ExportOptions,
+  report: ExportReport,
+  folder: ModelFolder,
+): Promise<void> {
+  const { model, adapter, chatTemplate, importance, out } = options;
+  const sources = [
+    await modelPart("model", model, folder),
+    ...(adapter === undefined
+      ? []
+      : [await partOf("adapter", adapter, adapter, await adapterFiles(adapter))]),
+    ...(await filePart("template", chatTemplate)),
+    ...(await filePart("importance", importance)),
+  ];
+  const made = [out, ...(report.modelfile === undefined ? [] : [report.modelfile])].map((path) =>
+    basename(path),
+  );
+  const outputs = [await partOf("result", ".", dirname(out), made, true)];
+  const record = { file: basename(out), kind: report.kind, type: report.type, receipt: report.receipt };
+  await writeFileAtomic(receiptPlace(out), sealedRecord(record, { made: "export", sources, outputs }));
 }
 
 /** Reads a written file back, and puts it in its place. UserError, and no file, where it is not what was exported. */

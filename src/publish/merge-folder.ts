@@ -8,7 +8,7 @@ import { readRows } from "../data/read-rows.node.ts";
 import { beginText, renderExample } from "../data/render.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
-import { isJsonObject, type JsonObject, jsonText, readJsonObject } from "../formats/json.ts";
+import { isJsonObject, type JsonObject, readJsonObject } from "../formats/json.ts";
 import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
 import { writeModelFolder } from "../formats/model-folder-writer.ts";
 import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
@@ -30,6 +30,15 @@ import { isQuantizer, quantizerNames } from "../quant/index.ts";
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
 import { UserError } from "../util/errors.ts";
+import {
+  adapterFiles,
+  filePart,
+  modelFiles,
+  modelPart,
+  partOf,
+  REPORT_FILES,
+  sealedRecord,
+} from "./chain.ts";
 import {
   type Comparison,
   compareLogits,
@@ -71,7 +80,7 @@ export interface MergeReport {
   readonly forced: boolean;
 }
 
-export const REPORT_FILE = "merge-report.json";
+export const REPORT_FILE = REPORT_FILES.merge;
 
 /** Longest sequence of the receipt's sample text. */
 const longestSample = 256;
@@ -158,9 +167,18 @@ export async function mergeFolder(
       passed,
       forced: !passed && options.force,
     };
+    const made = await modelFiles(result);
     await result.close();
     opened.pop();
-    const receipt = jsonText(report as unknown as JsonObject);
+    const sources = [
+      await modelPart("model", options.model, trainedOn),
+      ...(base === trainedOn ? [] : [await modelPart("base", options.base!, base)]),
+      await partOf("adapter", options.adapter, options.adapter, await adapterFiles(options.adapter)),
+      ...(await filePart("template", options.chatTemplate)),
+      ...(await filePart("sample-data", options.sampleData)),
+    ];
+    const outputs = [await partOf("result", ".", staged.path, made.names, true)];
+    const receipt = sealedRecord(report, { made: "merge", sources, outputs });
     if (!passed && !options.force) {
       await writeFileAtomic(`${options.out}/${REPORT_FILE}`, receipt);
       throw new UserError(refusal(report, options.out));

@@ -73,6 +73,7 @@ export function modelCard(name: string, config: AdapterConfig, run: JsonObject |
     ...(Array.isArray(run?.averagedSteps) ? row("mean of the steps", run.averagedSteps.join(", ")) : []),
     ...forgettingRows(run?.forgetting),
   ];
+  const hashes = provenance(run?.chain).flatMap(([label, hash]) => row(label, hash));
   const table = (title: string, rows: readonly string[]) =>
     rows.length === 0 ? [] : ["", `## ${title}`, "", "| | |", "|---|---|", ...rows];
   const version = typeof run?.lowrank === "string" ? ` ${run.lowrank}` : "";
@@ -84,5 +85,28 @@ export function modelCard(name: string, config: AdapterConfig, run: JsonObject |
     `A LoRA adapter${base === undefined ? "" : ` for [${base}](https://huggingface.co/${base})`}, trained with lowrank${version}. PEFT loads it as it is.`,
     ...table("Training", training),
     ...table("Results", results),
+    ...table("SHA-256 of what it was made of", hashes),
   ].join("\n")}\n`;
+}
+
+/** Files of the chain by what they are to the run, without where they lay. */
+function provenance(chain: unknown): [label: string, hash: string][] {
+  if (!isJsonObject(chain) || !Array.isArray(chain.sources) || !Array.isArray(chain.outputs)) return [];
+  const filesOf = (parts: readonly unknown[], chosen: (role: string) => string | undefined) =>
+    parts.flatMap((part): [string, string][] => {
+      if (!isJsonObject(part) || typeof part.role !== "string" || !Array.isArray(part.files)) return [];
+      const before = chosen(part.role);
+      if (before === undefined) return [];
+      return part.files.flatMap((file): [string, string][] =>
+        isJsonObject(file) && typeof file.name === "string" && typeof file.sha256 === "string"
+          ? [[`${before}${file.name}`, file.sha256]]
+          : [],
+      );
+    });
+  const self = typeof chain.self === "string" ? chain.self.replace(/^sha256:/, "") : undefined;
+  return [
+    ...filesOf(chain.outputs, (role) => (role === "result" ? "" : undefined)),
+    ...filesOf(chain.sources, (role) => `${role}: `),
+    ...(self === undefined ? [] : [["run.json", self] satisfies [string, string]]),
+  ];
 }

@@ -31,6 +31,7 @@ import { type QuantizationReport, quantizationReport } from "../quant/report.ts"
 import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount, type Tensor, viewOf } from "../tensor/tensor.ts";
 import { invariant, UserError } from "../util/errors.ts";
+import { modelFiles, modelPart, partOf, REPORT_FILES, sealedRecord } from "./chain.ts";
 
 export interface QuantizeFolderOptions {
   readonly model: string;
@@ -91,6 +92,15 @@ export async function quantizeFolder(
       const report = await new FolderQuantizer(backend, folder, config, linear, options, staged.path).run(
         tell,
       );
+      const made = await openModelFolder(staged.path);
+      const { names } = await modelFiles(made);
+      await made.close();
+      const chain = {
+        made: "quantize" as const,
+        sources: [await modelPart("model", options.model, folder)],
+        outputs: [await partOf("result", ".", staged.path, names, true)],
+      };
+      await writeFileAtomic(join(staged.path, REPORT_FILES.quantize), sealedRecord({ ...options }, chain));
       await staged.publish();
       return report;
     } finally {

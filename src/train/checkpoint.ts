@@ -9,13 +9,13 @@
 //
 // A checkpoint saved by the clock is no one that was asked for: of these only the newest is worth its room.
 
-import { createHash } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Backend, Tensor } from "../backend/backend.ts";
 import type { CursorState } from "../data/batches.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
+import { hashFile } from "../formats/file-hashes.ts";
 import { makeFolder } from "../formats/make-folder.ts";
 import { openSafetensors, toSafetensorsDType } from "../formats/safetensors.ts";
 import { writeSafetensors } from "../formats/safetensors-writer.ts";
@@ -63,7 +63,7 @@ const folderPattern = /^step-(\d+)$/;
 /** Not damaged: nothing may be set aside for it. */
 class NewerCheckpoint extends UserError {}
 
-const sumsFile = "SHA256SUMS";
+export const SUMS_FILE = "SHA256SUMS";
 const sumsCapBytes = 2 ** 20;
 const leftoverPattern = /^\.step-.+\.tmp$/;
 
@@ -100,7 +100,7 @@ export async function saveCheckpoint(
     );
     await extra?.(temporary);
     await writeFileAtomic(join(temporary, "state.json"), `${JSON.stringify(state, null, 1)}\n`);
-    await writeFileAtomic(join(temporary, sumsFile), await sumsOf(temporary));
+    await writeFileAtomic(join(temporary, SUMS_FILE), await sumsOf(temporary));
     await rm(target, { recursive: true, force: true });
     await rename(temporary, target);
     await syncFolder(root);
@@ -141,21 +141,8 @@ async function sumsOf(folder: string): Promise<string> {
 }
 
 async function hashOf(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  const file = await open(path, "r");
-  try {
-    const piece = new Uint8Array(hashPieceBytes);
-    for (;;) {
-      const { bytesRead } = await file.read(piece, 0, piece.length);
-      if (bytesRead === 0) return hash.digest("hex");
-      hash.update(piece.subarray(0, bytesRead));
-    }
-  } finally {
-    await file.close();
-  }
+  return (await hashFile(path)).sha256;
 }
-
-const hashPieceBytes = 4 * 2 ** 20;
 
 /** What is wrong with a checkpoint, in a sentence that names the file; undefined when it is as it was saved. */
 export async function damageOf(folder: string, step: number): Promise<string | undefined> {
@@ -170,11 +157,11 @@ export async function damageOf(folder: string, step: number): Promise<string | u
     return `${folder}: state.json speaks of step ${state.step}; this checkpoint is damaged`;
   // Checkpoints of earlier versions have no hashes; their files are judged as they are read.
   if (state.version === 1) return undefined;
-  const sums = await readSums(join(folder, sumsFile));
+  const sums = await readSums(join(folder, SUMS_FILE));
   if (sums === undefined)
-    return `${folder}: ${sumsFile} is missing or damaged; this checkpoint cannot be trusted`;
+    return `${folder}: ${SUMS_FILE} is missing or damaged; this checkpoint cannot be trusted`;
   for (const name of neededFiles)
-    if (!sums.has(name)) return `${folder}: ${sumsFile} does not name ${name}; this checkpoint is damaged`;
+    if (!sums.has(name)) return `${folder}: ${SUMS_FILE} does not name ${name}; this checkpoint is damaged`;
   for (const [name, sum] of sums) {
     const found = await hashOf(join(folder, name)).catch((error: NodeJS.ErrnoException) => `(${error.code})`);
     if (found === sum) continue;

@@ -8,6 +8,7 @@ import type { TrainOptions } from "../config/train-options.ts";
 import type { DatasetReport } from "../data/dataset-report.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
 import type { MemoryChoices } from "../memory/fit-memory.ts";
+import { type Chain, sealedRecord } from "../publish/chain.ts";
 import type { TrainSummary } from "./events.ts";
 import type { RunIdentity } from "./run-identity.ts";
 
@@ -21,6 +22,8 @@ export interface RunFacts {
   readonly summary?: TrainSummary;
   /** Operations of training on one token, by the rows' mean length. */
   readonly flopsPerToken: number;
+  /** Of a run that is done. */
+  readonly chain?: Omit<Chain, "version" | "self">;
 }
 
 export async function writeRunRecord(
@@ -70,7 +73,8 @@ export async function writeRunRecord(
       tokensPerSecond: summary.tokensPerSecond,
     },
   };
-  await writeFileAtomic(join(options.out, "run.json"), `${JSON.stringify(record, null, 2)}\n`);
+  const text = facts.chain ? sealedRecord(record, facts.chain) : `${JSON.stringify(record, null, 2)}\n`;
+  await writeFileAtomic(join(options.out, "run.json"), text);
 }
 
 /** Most memory the process has held, in bytes: the kernel's own high-water mark. */

@@ -36,6 +36,7 @@ import {
   requireSameParameters,
   restoreOnRanks,
 } from "./ranks.ts";
+import { chainOfRun, type NotedSources, noteSources } from "./run-chain.ts";
 import { RunEvaluation } from "./run-evaluation.ts";
 import { flopsPerToken } from "./run-flops.ts";
 import { prepareRunFolder } from "./run-folder.ts";
@@ -80,11 +81,12 @@ export const runTraining: RunTraining = async (options, emitHere, signal, reward
   if (parts) emit({ type: "info", message: parts });
   const { config, folder, text } = trainable.model;
   for (const message of text.notes) emit({ type: "info", message });
+  const noted = collective.rank === 0 ? await noteSources(options, trainable) : undefined;
   const data = await loadTrainingData(text, options, emit);
   const sharedBy = collective.local.size;
   const checked = await preflightRun({ backend, config, folder, text, sharedBy }, options, data, emit);
   refuseRun(checked.findings, options.allow ?? []);
-  const run = new Run(collective, backend, options, checked.memory, trainable, data, emit, warn);
+  const run = new Run(collective, backend, options, checked.memory, trainable, data, noted, emit, warn);
   return await run.execute(resumed, signal, rewards);
 };
 
@@ -114,6 +116,7 @@ class Run {
     private readonly memory: MemoryChoices,
     private readonly trainable: TrainableModel,
     private readonly data: TrainingData,
+    private readonly noted: NotedSources | undefined,
     private readonly emit: (event: TrainEvent) => void,
     private readonly warn: (message: string) => void,
   ) {
@@ -371,9 +374,11 @@ class Run {
 
   private async record(status: "running" | "interrupted" | "done", summary?: TrainSummary): Promise<void> {
     if (this.collective.rank !== 0) return;
-    await writeRunRecord(this.options, this.backend, {
+    const { options, identity, noted, warn } = this;
+    const chain = status === "done" && noted ? await chainOfRun(options, identity, noted, warn) : undefined;
+    await writeRunRecord(options, this.backend, {
       status,
-      identity: this.identity,
+      ...{ identity, chain },
       totalSteps: this.totalSteps,
       memory: this.memory,
       data: this.data.report,
