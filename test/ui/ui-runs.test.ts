@@ -130,7 +130,7 @@ describe.skipIf(noChromium)(
 
     async function openPage(): Promise<Page> {
       const page = await (await browser.newContext({ viewport: { width: 1280, height: 860 } })).newPage();
-      page.setDefaultTimeout(60_000);
+      page.setDefaultTimeout(120_000);
       return page;
     }
     const state = (page: Page, word: string) =>

@@ -24,6 +24,8 @@ interface Watched {
   points: number;
   users: number;
   loading: boolean;
+  /** In a row. */
+  failures: number;
   /** Asked for again while a request was out. */
   stale: boolean;
 }
@@ -41,6 +43,7 @@ const drawEveryMs = 1000;
 const timesDrawing = 200;
 const livelyMs = 20_000;
 const seldomMs = 10_000;
+const askAgainMs = 3000;
 /** What waiting for a frame takes by itself. */
 const frameMs = 17;
 
@@ -75,6 +78,8 @@ async function refresh(): Promise<void> {
     isFirst = false;
   } catch (error) {
     failure.value = error instanceof Error ? error.message : String(error);
+    const refused = error instanceof CallError && (error.status === 401 || error.status === 403);
+    if (!refused) window.setTimeout(() => void refresh(), askAgainMs);
   }
 }
 
@@ -184,10 +189,15 @@ async function load(id: string): Promise<void> {
   let answer: Answer;
   try {
     answer = { entry, data: await calls.metrics(id, entry.points) };
+    entry.failures = 0;
   } catch (error) {
-    // A run that has been started has no folder yet.
+    // A run that has been started has no folder yet; a server that is busy or gone may answer the next time.
     const isEarly = error instanceof CallError && error.status === 404;
     answer = { entry, error: isEarly ? undefined : error instanceof Error ? error.message : String(error) };
+    const waitMs = Math.min(seldomMs, gatherMs * 2 ** entry.failures++);
+    window.setTimeout(() => {
+      if (watched.get(id) === entry && entry.users > 0) void load(id);
+    }, waitMs);
   }
   asked--;
   entry.loading = false;
@@ -230,7 +240,7 @@ function watch(id: string, points: number): () => void {
     entry = {
       data: signal(undefined),
       error: signal(undefined),
-      ...{ points, users: 0, loading: false, stale: false },
+      ...{ points, users: 0, loading: false, failures: 0, stale: false },
     };
     watched.set(id, entry);
     void load(id);
