@@ -31,7 +31,7 @@ export class MetricColumns {
 
   /** NaN where there is none. */
   valueAt(name: string, index: number): number {
-    return this.columns.get(name)?.[index] ?? Number.NaN;
+    return index < this.count ? (this.columns.get(name)?.[index] ?? Number.NaN) : Number.NaN;
   }
 
   /** A line's numbers; what is no number is passed over. */

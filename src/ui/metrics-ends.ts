@@ -1,7 +1,8 @@
 // What a list of runs shows of each: the first loss and the last numbers, from the two ends of metrics.jsonl, so that a
 // thousand runs are listed without reading them. The whole file is metrics-tail.ts's.
 
-import { openPlain } from "./metrics-tail.ts";
+import type { MetricColumns } from "./metric-columns.ts";
+import { type MetricRows, openPlain } from "./metrics-tail.ts";
 import { numberIn } from "./run-record-file.ts";
 
 export interface EndsOfMetrics {
@@ -41,6 +42,19 @@ export async function readEnds(path: string): Promise<EndsOfMetrics | undefined>
   } finally {
     await file.close();
   }
+}
+
+/** The same of metrics that are held already. */
+export function endsOf({ train, eval: evaluations }: MetricRows): EndsOfMetrics {
+  const last = (columns: MetricColumns, name: string) => numberIn(columns.valueAt(name, columns.length - 1));
+  return {
+    step: train.lastStep(),
+    firstLoss: numberIn(train.valueAt("loss", 0)),
+    loss: last(train, "loss"),
+    evalLoss: last(evaluations, "loss"),
+    tokensPerSecond: last(train, "tokensPerSecond"),
+    elapsedMs: last(train, "elapsedMs"),
+  };
 }
 
 /** Whole lines that are objects. */

@@ -140,7 +140,7 @@ export class RunBook {
     for (const entry of this.entries.values()) {
       const active = entry.summary === undefined || isAtWork(entry.summary);
       if (active || this.launched.fateOf(entry.id)?.alive) await this.see(entry);
-      if (active && watched.has(entry.id)) await this.readOn(entry);
+      if (watched.has(entry.id) && !entry.columns) await this.readOn(entry);
     }
   }
 
@@ -168,7 +168,7 @@ export class RunBook {
       const entry = this.entries.get(id) ?? (await this.begin(id));
       if (!entry) continue;
       await this.see(entry);
-      if (watched.has(id)) await this.readOn(entry);
+      if (watched.has(id) && !entry.columns) await this.readOn(entry);
     }
     await this.lookAtCompares(found.compares);
   }
@@ -198,7 +198,8 @@ export class RunBook {
 
   private async see(entry: RunEntry): Promise<void> {
     await this.alone(entry, async () => {
-      const { summary, changed } = await entry.look();
+      const { summary, changed, news } = await entry.look();
+      if (news) this.tellNews(entry, news);
       if (changed && this.entries.get(entry.id) === entry) this.hub.tell({ type: "run", run: summary });
     });
   }

@@ -9,9 +9,10 @@ import { commandLineOf } from "../config/written-options.ts";
 import { FOLDER_LOCK, holderAt, type SeenHolder } from "../formats/place-lock.ts";
 import { listCheckpoints } from "../train/checkpoint.ts";
 import type { RunRequest } from "../train/run-requests.ts";
+import { BugError } from "../util/errors.ts";
 import type { MachinePeak, RunDetail, RunState, RunSummary } from "./api.ts";
 import type { LaunchedRuns, LogTail } from "./launched-runs.ts";
-import { type EndsOfMetrics, readEnds } from "./metrics-ends.ts";
+import { type EndsOfMetrics, endsOf, readEnds } from "./metrics-ends.ts";
 import { type MetricNews, MetricsTail } from "./metrics-tail.ts";
 import { numberIn, type ReadRecord, readRunRecord, textIn } from "./run-record-file.ts";
 
@@ -65,8 +66,12 @@ export class RunEntry {
     return kilobytes === undefined ? undefined : 1024 * Number(kilobytes);
   }
 
-  /** Looks at its files again. Returns the summary, and whether it has changed. */
-  async look(): Promise<{ readonly summary: RunSummary; readonly changed: boolean }> {
+  /** Looks at its files again: the summary, whether it has changed, and what is new of metrics that are held. */
+  async look(): Promise<{
+    readonly summary: RunSummary;
+    readonly changed: boolean;
+    readonly news?: MetricNews;
+  }> {
     const recordPath = join(this.path, "run.json");
     const metricsPath = join(this.path, "metrics.jsonl");
     const [record, metrics] = await Promise.all([stampOf(recordPath), stampOf(metricsPath)]);
@@ -75,8 +80,10 @@ export class RunEntry {
       this.record = await readRunRecord(recordPath);
       this.recordStamp = record.text;
     }
+    let news: MetricNews | undefined;
     if (metrics.text !== this.metricsStamp) {
-      this.ends = await readEnds(metricsPath);
+      news = await this.tail?.read();
+      this.ends = this.tail ? endsOf(this.tail.rows) : await readEnds(metricsPath);
       this.metricsStamp = metrics.text;
     }
     const logMs = (await this.launched.logChangedMs(this.id)) ?? 0;
@@ -87,12 +94,13 @@ export class RunEntry {
     const summary = this.summarize(Math.max(record.ms, metrics.ms, logMs));
     const changed = JSON.stringify(summary) !== JSON.stringify(this.summary);
     this.summary = summary;
-    return { summary, changed };
+    return { summary, changed, ...(news && { news }) };
   }
 
+  /** Of what the last look found. */
   async detail(peak: MachinePeak | undefined): Promise<RunDetail> {
-    const { summary } = await this.look();
-    const { record } = this;
+    const { summary, record } = this;
+    if (!summary) throw new BugError("a run that nobody has looked at");
     const options = record?.options ?? {};
     const recipe =
       Object.keys(options).length > 0 ? options : ((await this.launched.recipeOf(this.id)) ?? {});

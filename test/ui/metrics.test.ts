@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { MetricColumns } from "../../src/ui/metric-columns.ts";
-import { readEnds } from "../../src/ui/metrics-ends.ts";
+import { endsOf, readEnds } from "../../src/ui/metrics-ends.ts";
 import { MetricsTail } from "../../src/ui/metrics-tail.ts";
 import { stepLine, stepLines } from "./made-runs.ts";
 
@@ -142,6 +142,15 @@ describe("the file", () => {
       `${stepLines(1, 3000) + JSON.stringify({ type: "eval", step: 3000, loss: 0.25 })}\n{`,
     );
     expect(await readEnds(path)).toMatchObject({ step: 3000, firstLoss: 1, loss: 1 / 3000, evalLoss: 0.25 });
+  });
+
+  it("that is held has the same ends as one that is not", async () => {
+    const path = join(folder, "held.jsonl");
+    writeFileSync(path, `${stepLines(1, 40)}${JSON.stringify({ type: "eval", step: 40, loss: 0.5 })}\n`);
+    const tail = new MetricsTail(path);
+    await tail.read();
+    expect(endsOf(tail.rows)).toEqual(await readEnds(path));
+    expect(endsOf(new MetricsTail(path).rows)).toMatchObject({ step: 0, loss: undefined });
   });
 
   it("of twenty runs of 5,000 steps takes few bytes, held and told", async () => {
