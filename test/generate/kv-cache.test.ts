@@ -12,6 +12,7 @@ import { type EngineOptions, GenerationEngine } from "../../src/generate/engine.
 import { KeyValueCache } from "../../src/generate/kv-cache.ts";
 import { type AdapterSet, loadAdapterSet } from "../../src/models/adapter-set.ts";
 import { type OpenedModel, openModel } from "../../src/models/open-model.ts";
+import type { Tensor } from "../../src/tensor/tensor.ts";
 import { Random } from "../../src/util/rng.ts";
 import { Stage } from "../conformance/stage.ts";
 import { scratchFolder, writeRandomAdapter, writeTinyModel } from "../publish/tiny-model.ts";
@@ -226,6 +227,73 @@ describe("key/value cache", () => {
       }
     });
   });
+
+  it.each(["fp32", "bf16"] as const)(
+    "attention over blocks has the bits of attention over rows, %s",
+    async (precision) => {
+      const backend = await openBackend("cpu", { threads: 1, precision });
+      const stage = new Stage(backend);
+      for (const [heads, kvHeads, width] of [
+        [9, 3, 64],
+        [4, 1, 40],
+      ] as const) {
+        for (const lengths of [
+          [
+            [1, 301],
+            [1, 64],
+          ],
+          [
+            [64, 192],
+            [80, 270],
+            [20, 20],
+          ],
+        ] as const) {
+          const flat = stage.segments(lengths);
+          const counts = lengths.map(([, keys]) => Math.ceil(keys / 64));
+          const order = Array.from({ length: 16 }, (_, i) => (i * 5 + 3) % 16);
+          const [index, table]: [number[], number[]] = [[], []];
+          let [place, query] = [0, 0];
+          for (const [i, [queries, keys]] of lengths.entries()) {
+            table.push(query, queries, place, keys);
+            for (let key = 0; key < keys; key++)
+              index.push(order[place + Math.floor(key / 64)]! * 64 + (key % 64));
+            place += counts[i]!;
+            query += queries;
+          }
+          const q = stage.random([query, heads, width], 1);
+          const [k, v] = [2, 3].map((seed) => stage.random([index.length, kvHeads, width], seed)) as [
+            Tensor,
+            Tensor,
+          ];
+          const places = stage.ints([index.length], index);
+          const [blockK, blockV] = [k, v].map((x) => {
+            const y = stage.zeros([16 * 64, kvHeads * width]);
+            backend.storeRows({ x, index: places, y });
+            return y;
+          }) as [Tensor, Tensor];
+          const call = async (run: (into: { out: Tensor; lse: Tensor }) => void) => {
+            const into = { out: stage.zeros([query, heads, width]), lse: stage.zeros([query, heads]) };
+            run(into);
+            return [...(await stage.raw(into.out)), ...(await stage.raw(into.lse))];
+          };
+          const shared = { q, scale: 0.2, window: 0, softcap: 0, sinks: undefined };
+          const wanted = await call((into) =>
+            backend.attention({ ...shared, ...into, k, v, segments: flat }),
+          );
+          const found = await call((into) =>
+            backend.cachedAttention({
+              ...{ ...shared, ...into, k: blockK, v: blockV, kvHeads, blockTokens: 64 },
+              blocks: stage.ints([16], order),
+              segments: { ...flat, table: stage.ints([lengths.length, 4], table) },
+            }),
+          );
+          expect(Buffer.from(found).equals(Buffer.from(wanted))).toBe(true);
+        }
+      }
+      stage.free();
+      backend.close();
+    },
+  );
 
   it("stores each type to the bit as the reference does", async () => {
     const backends = [await openBackend("cpu", { threads: 1 }), openReference("f32")];
