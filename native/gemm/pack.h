@@ -191,6 +191,25 @@ class RightPacker {
            Engine::unitRow(unit, static_cast<int>(column % Engine::kCols / kGroup));
   }
 
+  static constexpr int64_t kRowsAhead = 8;
+
+  /**
+   * Asks for the first lines of elements [col, col + n) of a row, whose others the processor guesses. Where engines are
+   * wide enough to wait for memory anyway, asking (foresight.h) is left to tiles.
+   */
+  static void ask(const Weight& w, int64_t row, int64_t col, int64_t n) {
+    if constexpr (kLanes == 8) {
+      constexpr int64_t kLine = 64, kMost = 4 * kLine;
+      const int64_t first = row * w.cols + col;
+      const auto bytes = [&](int64_t elements) {
+        return w.kind == Weight::Kind::F32 ? elements * 4 : w.kind == Weight::Kind::BF16 ? elements * 2 : elements / 2;
+      };
+      if (isBlocks(w.kind)) return;
+      const char* from = static_cast<const char*>(w.data) + bytes(first);
+      for (int64_t at = 0; at < std::min(bytes(n), kMost); at += kLine) __builtin_prefetch(from + at);
+    }
+  }
+
   static void packForward(const Weight& w, int64_t c0, int64_t n, int64_t p0, int64_t depth, Element* to,
                           int64_t panelStride) {
     const int64_t even = roundUp(depth, kUnit), units = even / kUnit;
@@ -198,6 +217,7 @@ class RightPacker {
     auto* buffer = static_cast<Element*>(scratch(Slot::Rows, static_cast<size_t>(even * kGroup) * sizeof(Element)));
     const int64_t stride = padded > 1 ? Engine::unitRow(1, 0) : kGroup;
     for (int64_t column = 0; column < Engine::columnsRead(n); column += kGroup) {
+      for (int64_t next = column + kGroup; next < std::min(n, column + 2 * kGroup); next++) ask(w, c0 + next, p0, depth);
       const void* rows[kGroup];
       for (int i = 0; i < kGroup; i++) {
         rows[i] = column + i < n ? readRow<Source>(w, c0 + column + i, p0, depth, even, buffer + i * even) : nullptr;
@@ -219,6 +239,7 @@ class RightPacker {
     Element* zeros = buffer + width * kUnit;
     std::fill(zeros, zeros + width, Element{});
     for (int64_t unit = 0; unit < units; unit++) {
+      if ((unit + kRowsAhead) * kUnit < depth) ask(w, p0 + unit + kRowsAhead, c0, n);
       const Element* rows[kUnit];
       for (int i = 0; i < kUnit; i++) {
         const int64_t k = unit * kUnit + i;
