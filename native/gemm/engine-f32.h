@@ -4,6 +4,7 @@
 #pragma once
 #include "engine.h"
 #include "rows.h"
+#include "steps-avx2.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
 
@@ -92,20 +93,6 @@ struct F32Engine {
     }
   }
 
-  /** Left alone, GCC moves sums of several steps about, and some of them through memory. */
-  template <int Rows, int Vectors>
-  static inline __attribute__((always_inline)) void inRegisters([[maybe_unused]] Vf (&sums)[Rows][Vectors]) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
-    static_assert(Rows == 6 && Vectors <= 2);
-    constexpr int last = Vectors - 1;
-    asm("" : "+x"(sums[0][0]), "+x"(sums[1][0]), "+x"(sums[2][0]), "+x"(sums[3][0]), "+x"(sums[4][0]), "+x"(sums[5][0]));
-    if constexpr (last == 1) {
-      asm("" : "+x"(sums[0][last]), "+x"(sums[1][last]), "+x"(sums[2][last]), "+x"(sums[3][last]), "+x"(sums[4][last]),
-          "+x"(sums[5][last]));
-    }
-#endif
-  }
-
   template <int Rows, int Vectors>
   static inline __attribute__((always_inline)) void accumulate(const Run<Element>& run, Vf (&sums)[Rows][Vectors]) {
     const float* a = run.left;
@@ -124,19 +111,16 @@ struct F32Engine {
       b += kCols;
     };
     int64_t k = 0;
-    if constexpr (kLanes == 8 && Rows == kRows) {
-      // The next rows of the left side lie behind these: 8 steps use up 3 of its lines.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    if constexpr (Rows == 6 && Vectors == 2) {
+      // The next rows of the left side lie behind these: eight steps use up three of its lines.
       const float* next = a + kRows * depth;
-      for (; k + 8 <= depth; k += 8, next += 8 * kRows) {
-        LOWRANK_UNROLL
-        for (int line = 0; line < kRows / 2; line++) __builtin_prefetch(next + 16 * line);
-        LOWRANK_UNROLL
-        for (int i = 0; i < 8; i++) {
-          step(k + i);
-          inRegisters(sums);
-        }
+      for (; k + 8 <= depth; k += 8, b += 8 * kCols, next += 8 * kRows) {
+        for (int line = 0; line < 3; line++) __builtin_prefetch(next + 16 * line);
+        eightSteps(a + k, depth, b, sums);
       }
     }
+#endif
     LOWRANK_UNROLL_4
     for (; k < depth; k++) step(k);
   }
