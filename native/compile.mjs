@@ -35,7 +35,7 @@ const instructionSets = {
   ],
   arm64: [
     { suffix: "Portable", flags: [], folders: plain },
-    { suffix: "Neon", flags: ["-march=armv8-a"], folders: plain },
+    { suffix: "Neon", flags: [], folders: plain }, // which every such processor has
   ],
 };
 
