@@ -23,15 +23,20 @@ const plain = ["gemm", "kernels"];
 /**
  * Instruction sets by architecture, lowest first: the linker keeps the first of equal inline functions. `folders` are
  * those whose sources the set compiles; only products use what the last two x64 sets add, and their other kernels are
- * AVX-512's (dispatch.cc).
+ * AVX-512's (dispatch.cc). `isOn`: no Mac has AVX512-BF16, and only Linux is asked for the tiles' registers.
  */
 const instructionSets = {
   x64: [
     { suffix: "Portable", flags: [], folders: plain },
     { suffix: "Avx2", flags: avx2, folders: plain },
     { suffix: "Avx512", flags: avx512, folders: plain },
-    { suffix: "Avx512Bf16", flags: avx512bf16, folders: ["gemm", "bf16"] },
-    { suffix: "Amx", flags: amx, folders: ["gemm"] },
+    {
+      suffix: "Avx512Bf16",
+      flags: avx512bf16,
+      folders: ["gemm", "bf16"],
+      isOn: (system) => system !== "darwin",
+    },
+    { suffix: "Amx", flags: amx, folders: ["gemm"], isOn: (system) => system === "linux" },
   ],
   arm64: [
     { suffix: "Portable", flags: [], folders: plain },
@@ -227,7 +232,8 @@ export async function buildAddon(build) {
   const target = join(outFolder, "lowrank.node");
   mkdirSync(join(outFolder, "obj"), { recursive: true });
   const known = instructionSets[build.arch] ?? [{ suffix: "Portable", flags: [], folders: plain }];
-  const sets = known.filter((set) => build.knowsAllSets || accepts(build, set.flags));
+  const possible = known.filter(({ isOn }) => !isOn || isOn(build.platform));
+  const sets = possible.filter((set) => build.knowsAllSets || accepts(build, set.flags));
   const units = planUnits(build, sets);
   const stamp = createHash("sha256")
     .update(units.map((u) => basename(u.object)).join("\n"))
