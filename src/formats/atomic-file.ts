@@ -66,7 +66,7 @@ async function appendAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
 }
 
 /** Makes the rename itself durable. Some systems cannot sync a folder; the rename is then as durable as they make it. */
-async function syncFolder(folder: string): Promise<void> {
+export async function syncFolder(folder: string): Promise<void> {
   try {
     const handle = await open(folder, "r");
     try {

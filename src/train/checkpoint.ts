@@ -13,7 +13,7 @@ import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Backend, Tensor } from "../backend/backend.ts";
 import type { CursorState } from "../data/batches.ts";
-import { writeFileAtomic } from "../formats/atomic-file.ts";
+import { syncFolder, writeFileAtomic } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
 import { hashFile } from "../formats/file-hashes.ts";
 import { makeFolder } from "../formats/make-folder.ts";
@@ -240,15 +240,6 @@ function saveProblem(error: unknown, target: string): unknown {
       return new SaveProblem(target, "the file system is read-only", "");
   }
   return error;
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const handle = await open(path, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }
 
 /** Steps of the checkpoints in a run folder, ascending. */
