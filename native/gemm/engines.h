@@ -19,8 +19,11 @@ using HalfEngine = F32Engine<RoundedF32>;
 constexpr bool kHasBf16 = false;
 #endif
 
-/** Products of up to this many rows read each weight once, without packing (vector.cc); `few` in src/backend/cpu.ts. */
-constexpr int64_t kMostVectorRows = 16;
+/**
+ * Products of up to this many rows read each weight once, without packing (vector.cc); `few` in src/backend/cpu/device.ts.
+ * At 64 rows both ways are as fast.
+ */
+constexpr int64_t kMostVectorRows = 64;
 
 void linearVectors(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count);
 void linearForward(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count);

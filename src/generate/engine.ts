@@ -311,7 +311,7 @@ export class GenerationEngine {
     const { rowsAlike } = this.decoder.backend;
     const pass = chooseTurns(candidates, rowsAlike, this.roomForTokens(), this.lastMany);
     this.passes++;
-    if (pass.many) this.lastMany = this.passes;
+    if (pass.prompts) this.lastMany = this.passes;
     const turns = pass.turns.map(({ run: { running }, pieces }) => {
       running.servedIn = this.passes;
       const { entering, following, request } = running;

@@ -12,6 +12,7 @@ import { viewOf } from "../tensor/tensor.ts";
 import type { KeyValueCache } from "./kv-cache.ts";
 import { tellPromptLogprobs } from "./prompt-logprobs.ts";
 import type { GenerationRequest } from "./request.ts";
+import { isShort } from "./turns.ts";
 
 /** A request at work, as far as a pass goes. */
 export interface PassRun {
@@ -88,7 +89,9 @@ export async function forwardTurns(
     if (draws) extendRows(headRows, request.adapter, lastRows.length - 1, lastRows.length);
   }
   const { few, many } = backend.rowsAlike;
-  if (prompts && many) {
+  // A pass of prompts is of short ones or of others.
+  const short = turns.some(({ run }) => isShort(run.entering.length, backend.rowsAlike));
+  if (prompts && many && !short) {
     // Rows of no sequence: then the device computes these, too, in the way of many rows.
     for (; all.length <= few; all.push(0)) places.push(0);
   }

@@ -1,7 +1,8 @@
 // Who takes part in the next pass, and with which tokens, so that a request's answer does not depend on whose rows share
 // its passes. Devices compute few rows in one way and many in another (RowsAlike): a pass is of answers, a token each, or
-// of prompts, which are cut into pieces by a grid of their own and enter in whole pieces. Not here: the pass, and what is
-// added to one of too few prompts' tokens (engine.ts).
+// of prompts, which are cut into pieces by a grid of their own and enter in whole pieces, or of short prompts, whole and
+// together no more than few rows. Not here: the pass, and what is added to one of too few prompts' tokens
+// (forward-turns.ts).
 
 import type { RowsAlike } from "../backend/backend.ts";
 
@@ -25,14 +26,21 @@ export interface Turn<Request> {
 export interface Pass<Request> {
   readonly turns: readonly Turn<Request>[];
   /** Of prompts; else of answers. */
+  readonly prompts: boolean;
+  /** Its rows are computed as many are. */
   readonly many: boolean;
+}
+
+/** Whether a prompt's rows are few: where few rows and many are both alike, it is then computed as few are. */
+export function isShort(promptTokens: number, { few, many }: RowsAlike): boolean {
+  return many && promptTokens <= few;
 }
 
 /** Tokens of the piece that comes after `fed` of a prompt's tokens: a function of the prompt alone. */
 export function pieceAfter(length: number, fed: number, { few, piece }: RowsAlike): number {
   const rest = length - fed;
   // A few tokens that are left over are no piece of their own.
-  return rest <= piece + few ? rest : piece;
+  return rest <= piece + Math.min(few, piece / 4) ? rest : piece;
 }
 
 /**
@@ -71,8 +79,14 @@ export function chooseTurns<Request extends Feeding>(
   const few = runs.filter(({ answering }) => answering);
   const many = runs.filter(({ answering }) => !answering);
   const waiting = few.some(({ servedIn }) => servedIn <= lastMany);
-  if (few.length > 0 && (many.length === 0 || waiting)) return { turns: fewTurns(few, alike), many: false };
-  return { turns: manyTurns(many, alike, room), many: true };
+  if (few.length > 0 && (many.length === 0 || waiting))
+    return { turns: fewTurns(few, alike), prompts: false, many: false };
+  const short = ({ promptTokens }: Request) => isShort(promptTokens, alike);
+  const [first] = many;
+  if (first && short(first))
+    return { turns: shortTurns(many.filter(short), alike), prompts: true, many: false };
+  const long = many.filter((run) => !short(run));
+  return { turns: manyTurns(long, alike, room), prompts: true, many: true };
 }
 
 /** Those who have waited longest; when not all fit, in passes of about the same size. */
@@ -80,6 +94,18 @@ function fewTurns<Request extends Feeding>(few: readonly Request[], alike: RowsA
   const most = Math.ceil(few.length / Math.ceil(few.length / alike.few));
   const longest = [...few].sort((a, b) => a.servedIn - b.servedIn).slice(0, most);
   return longest.map((run) => ({ run, pieces: [1] }));
+}
+
+/** As many short prompts, one after the other, as are few rows together. */
+function shortTurns<Request extends Feeding>(runs: readonly Request[], alike: RowsAlike): Turn<Request>[] {
+  const turns: Turn<Request>[] = [];
+  let taken = 0;
+  for (const run of runs) {
+    taken += run.promptTokens;
+    if (taken > alike.few) break;
+    turns.push({ run, pieces: [run.promptTokens] });
+  }
+  return turns;
 }
 
 /** As many whole pieces as fit; as few requests as the head, which takes a row of each, has a few rows. */

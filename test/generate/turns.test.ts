@@ -30,9 +30,9 @@ function play(
   for (let i = 0; i < arrivals.length || running.length > 0; i++) {
     running.push(...(arrivals[i] ?? []));
     if (running.length === 0) continue;
-    const { turns, many } = chooseTurns(running, alike, room, lastMany);
+    const { turns, prompts, many } = chooseTurns(running, alike, room, lastMany);
     passes++;
-    if (many) lastMany = passes;
+    if (prompts) lastMany = passes;
     expect(turns.length).toBeGreaterThan(0);
     const tokens = turns.flatMap(({ pieces }) => [...pieces]);
     const total = tokens.reduce((sum, count) => sum + count, 0);
@@ -40,6 +40,8 @@ function play(
       expect(tokens.length === 1 || total <= room).toBe(true);
       expect(turns.length).toBeLessThanOrEqual(alike.many ? alike.few : 1);
     } else expect(total).toBeLessThanOrEqual(alike.few);
+    // Answers and prompts have passes of their own.
+    expect(turns.every(({ run }) => run.answering !== prompts)).toBe(true);
     for (const { run, pieces } of turns) {
       if (run.servedIn > 0) longest = Math.max(longest, passes - run.servedIn);
       run.servedIn = passes;
@@ -56,7 +58,8 @@ function play(
 }
 
 describe.each([
-  ["cpu", { few: 16, many: true, piece: 64 }],
+  ["cpu", { few: 64, many: true, piece: 64 }],
+  ["reference", { few: 16, many: true, piece: 64 }],
   ["one prompt a pass", { few: 8, many: false, piece: 512 }],
 ] as const)("turns: %s", (_, alike) => {
   const lengths = [1, 3, alike.few, alike.few + 1, alike.piece, alike.piece + alike.few, 700, 2049, 5000];

@@ -23,7 +23,7 @@ class CpuDevice implements Omit<Backend, keyof Kernels> {
   readonly cacheTypes = ["f32", "bf16", "f16", "u8"] as const;
   readonly widensBf16 = true;
   /** few: kMostVectorRows in native/gemm/engines.h. */
-  readonly rowsAlike = { few: 16, many: true, piece: 64 };
+  readonly rowsAlike = { few: 64, many: true, piece: 64 };
   readonly paging: CpuPaging;
   readonly calls: CallBuffer;
   readonly queue: CpuQueue;
