@@ -8,17 +8,13 @@
 // and --dawn (the same calls once more on Dawn's null backend, whose front end is then in `dawnHostMs`; needs npm webgpu).
 // The counts are of the last step, times the middle of --steps.
 
-import { readFileSync, statSync } from "node:fs";
 import { countingDevice, openedCounting } from "../dist/backend/webgpu/counting-device.js";
 import { findGpu } from "../dist/backend/webgpu/dawn.js";
 import { backendOf, partsOn } from "../dist/backend/webgpu.js";
 import { parseCommandLine } from "../dist/cli/command-line.js";
 import { benchDefinition } from "../dist/config/bench-options.js";
 import { resolveOptions } from "../dist/config/resolve.js";
-import { locateModel } from "../dist/formats/locate-model.js";
-import { openModelFolder } from "../dist/formats/model-folder.js";
-import { readFolderConfig } from "../dist/models/folder-config.js";
-import { readModelConfig } from "../dist/models/index.js";
+import { readShape } from "../dist/plan/shape.js";
 import { benchShape } from "../dist/train/bench.js";
 import { UsageError, UserError } from "../dist/util/errors.js";
 
@@ -52,30 +48,10 @@ function readArguments(words) {
   return { own, options };
 }
 
-/** The configuration of a model, or of a bare config.json. */
-async function configOf(name) {
-  const path = locateModel(name);
-  if (statSync(path).isFile()) {
-    let json;
-    try {
-      json = JSON.parse(readFileSync(path, "utf8"));
-    } catch (error) {
-      throw new UserError(`${path}: expected a config.json: ${error.message}`);
-    }
-    return readModelConfig(json);
-  }
-  const folder = await openModelFolder(path);
-  try {
-    return await readFolderConfig(folder);
-  } finally {
-    await folder.close();
-  }
-}
-
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 /** Steps on a counting device, over `behind` where there is one. After those that are timed one is counted. */
-async function count(config, options, tier, behind) {
+async function count(shape, options, tier, behind) {
   const { device, counts } = countingDevice({}, behind);
   const opened = openedCounting(device, tier);
   const gpu = partsOn(opened);
@@ -92,7 +68,7 @@ async function count(config, options, tier, behind) {
   let [done, before, after] = [0];
   const { stepsMs, ...result } = await benchShape(
     backendOf(opened, gpu),
-    config,
+    shape,
     { ...options, steps: options.steps + 2 },
     (message) => {
       // When a step is heard of, the next is recorded and the one after it is not: from one message to the next is a step.
@@ -129,9 +105,9 @@ async function main() {
     console.log(help);
     return;
   }
-  const config = await configOf(options.model);
-  const { step, result, families, hostMs, cpuMs, poolBytes } = await count(config, options, own.tier);
-  const dawn = own.dawn ? await count(config, options, own.tier, await nullDevice()) : undefined;
+  const shape = await readShape(options.model);
+  const { step, result, families, hostMs, cpuMs, poolBytes } = await count(shape, options, own.tier);
+  const dawn = own.dawn ? await count(shape, options, own.tier, await nullDevice()) : undefined;
   const document = {
     ...{ method: options.method, tier: own.tier },
     ...{ batchSize: options.batchSize, sequenceLength: options.sequenceLength },

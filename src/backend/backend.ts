@@ -293,6 +293,7 @@ export interface Backend extends Kernels {
   /** Fresh memory, contents undefined. Throws UserError when the device has none left. */
   allocate(sizeBytes: number, category: MemoryCategory): DeviceBuffer;
   write(buffer: DeviceBuffer, data: Uint8Array, offset?: number): void;
+  /** A copy that nobody else holds. */
   read(buffer: DeviceBuffer, offset?: number, sizeBytes?: number): Promise<Uint8Array>;
   free(buffer: DeviceBuffer): void;
   /** Where a tensor lies in the host's memory, once all earlier calls have run. Absent: it lies elsewhere. */

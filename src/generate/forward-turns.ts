@@ -7,7 +7,7 @@ import type { Tensor } from "../backend/backend.ts";
 import type { AdapterSet } from "../models/adapter-set.ts";
 import type { Decoder } from "../models/decoder.ts";
 import type { AdapterRows } from "../nn/module.ts";
-import { decodeToF32, encodeFrom } from "../tensor/dtype.ts";
+import { encodeFrom, ownedToF32 } from "../tensor/dtype.ts";
 import { viewOf } from "../tensor/tensor.ts";
 import type { KeyValueCache } from "./kv-cache.ts";
 import { tellPromptLogprobs } from "./prompt-logprobs.ts";
@@ -125,7 +125,7 @@ export async function forwardTurns(
     }
     const logits = decoder.logits(tape, hidden, uploads[2], { ...inference, adapterRows: headRows });
     tape.run([logits]);
-    return decodeToF32(await backend.read(logits.data.buffer), logits.dtype);
+    return ownedToF32(await backend.read(logits.data.buffer), logits.dtype);
   } finally {
     for (const tensor of [...uploads, ...(perLayer ? [perLayer] : [])]) backend.free(tensor.buffer);
   }

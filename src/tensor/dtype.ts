@@ -66,6 +66,12 @@ export function toF16Bits(value: number): number {
   return sign | ((rounded - 0x38000000) >>> 13);
 }
 
+/** The same, but f32 where it stands, not copied where it can be: for bytes that nobody else holds. */
+export function ownedToF32(bytes: Uint8Array, dtype: DType): Float32Array {
+  if (dtype !== "f32" || bytes.byteOffset % 4 !== 0) return decodeToF32(bytes, dtype);
+  return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+}
+
 /** Decodes little-endian bytes of `dtype` into f32 (or f64 for "f64") numbers. */
 export function decodeToF32(bytes: Uint8Array, dtype: DType): Float32Array {
   const count = bytes.byteLength / dtypeBytes[dtype];

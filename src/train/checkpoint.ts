@@ -9,7 +9,7 @@
 //
 // A checkpoint saved by the clock is no one that was asked for: of these only the newest is worth its room.
 
-import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Backend, Tensor } from "../backend/backend.ts";
 import type { CursorState } from "../data/batches.ts";

@@ -67,7 +67,8 @@ for (const { name: backendName, open, skip } of exactBackends) {
       expect(Math.abs(shared.loss - apart.loss)).toBeLessThan(1e-5 * Math.abs(apart.loss));
       expect(relativeDifference(shared.metrics, apart.metrics)).toBeLessThan(1e-5);
       expect(apart.grad.some((value) => value !== 0)).toBe(true);
-      expect(relativeDifference(shared.grad, apart.grad)).toBeLessThan(2e-5);
+      // Rows at hand decide whether products take them as few or as many, each in an order of sums of its own.
+      expect(relativeDifference(shared.grad, apart.grad)).toBeLessThan(1e-4);
       expect(backend.liveBytes).toBe(before);
     };
 

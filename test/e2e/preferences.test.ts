@@ -14,6 +14,7 @@ import {
   scratchFolder,
   startLowrank,
   succeed,
+  summaryIn,
   until,
   writeRows,
   writeTinyModel,
@@ -197,7 +198,7 @@ it.runIf(backendName === "cpu")("predicts the memory that a run takes", () => {
   const json = succeed(
     ...trainArgs(out, ["--objective", "dpo", "--max-steps", "3", "--precision", "fp32", "--json"]),
   ).stdout;
-  const { peakBytes } = JSON.parse(json);
+  const { peakBytes } = summaryIn(json) as { peakBytes?: number };
   const args = [
     "check",
     "--model",

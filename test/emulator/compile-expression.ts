@@ -44,6 +44,7 @@ export class ExpressionCompiler {
         rem: (a: number, b: number) => a % b,
         select: (a: unknown, b: unknown, c: boolean) => (c ? b : a),
         fr: Math.fround,
+        map2: (f: (a: number, b: number) => number, a: number, b: number) => f(a, b),
       };
       this.constants.set(name, {
         type: coded.type,

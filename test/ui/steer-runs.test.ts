@@ -215,7 +215,8 @@ describe("a look at a run", () => {
     const mean = all.reduce((total, { after }) => total + after!, 0) / all.length;
     const { eval: evaluations } = await call<RunMetrics>(url, "/api/runs/steered/metrics");
     const last = (name: string) => evaluations.series[name]!.mean.at(-1)!;
-    expect(mean).toBeCloseTo(last("loss"), 4);
+    // A row by itself is few rows, whose products in bf16 round in another order than those of many.
+    expect(mean).toBeCloseTo(last("loss"), 3);
     // Of a ratio of means over rows: what each row's losses are beyond the mean of its targets.
     const beyond = held.rows.map((row) => {
       const own = row.tokens.filter(({ target }) => target);
@@ -223,7 +224,7 @@ describe("a look at a run", () => {
     });
     const count = beyond.length;
     const variance = beyond.reduce((total, each) => total + each ** 2, 0) / (count - 1);
-    expect(last("lossStandardError")).toBeCloseTo(Math.sqrt(count * variance) / all.length, 4);
+    expect(last("lossStandardError")).toBeCloseTo(Math.sqrt(count * variance) / all.length, 3);
 
     const { samples, step } = await call<SamplesView>(url, "/api/runs/steered/samples", {
       prompts: ["1 green:"],

@@ -58,7 +58,7 @@ function pipelineOf(
   keys: Pick<Variant, "files"> & { readonly BLOCK?: number } = { files: [] },
 ): Pipeline {
   const { BLOCK } = keys;
-  return gpu.pipelines.get(`${file} ${width} ${BLOCK}`, () => {
+  return gpu.pipelines.get(`${file} ${width}${BLOCK === undefined ? "" : ` ${BLOCK}`}`, () => {
     const { m, n, k, subgroupSize } = gpu.matrix!;
     const shape = { STRIPS: strips, SUBGROUP: subgroupSize, MM: m, MN: n, MK: k };
     return {
