@@ -10,7 +10,7 @@ import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { buildAddon, findCompiler } from "./compile.mjs";
-import { findPrebuilt, packageOfThisMachine, problemOf } from "./prebuilt.mjs";
+import { findPrebuilt, foreignPackages, packageOfThisMachine, problemOf } from "./prebuilt.mjs";
 
 const root = dirname(fileURLToPath(import.meta.url));
 const sanitize = process.argv.includes("--sanitize");
@@ -48,7 +48,11 @@ function takePrebuilt() {
   if (sanitize) return false;
   if (process.env.LOWRANK_BUILD === "source") return false;
   const prebuilt = findPrebuilt();
-  if (!prebuilt) return false;
+  if (!prebuilt) {
+    const foreign = foreignPackages();
+    if (foreign) say(`${foreign}; compiling the native engine instead`);
+    return false;
+  }
   let problem = problemOf(prebuilt);
   if (!problem) {
     const failure = loads(prebuilt.path);
@@ -69,7 +73,7 @@ function complain() {
   const install =
     process.platform === "win32"
       ? `On Windows lowrank does not compile: install ${name ?? "it under WSL"}`
-      : "Install one (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), then run `node native/build.mjs` in the lowrank folder";
+      : "Install one (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; Alpine: apk add g++; macOS: xcode-select --install), then run `node native/build.mjs` in the lowrank folder";
   const other = process.platform !== "win32" && name ? `, or install ${name} of lowrank's version` : "";
   console.error(`lowrank: no C++ compiler found, so the CPU backend is not built. ${install}${other}.`);
 }

@@ -12,6 +12,7 @@ export const platforms: Readonly<
 >;
 export function packageOfThisMachine(): string | undefined;
 export function findPrebuilt(name?: string): Prebuilt | undefined;
+export function foreignPackages(): string;
 export function ownVersion(): string;
 export function quickProblem(prebuilt: Prebuilt): string;
 export function problemOf(prebuilt: Prebuilt): string;

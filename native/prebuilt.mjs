@@ -65,6 +65,18 @@ export function findPrebuilt(name = packageOfThisMachine()) {
   }
 }
 
+/**
+ * What is installed in place of this machine's package, as where node_modules was made on another system (a Mac's folder
+ * in a container, Debian's on Alpine); empty where nothing is.
+ */
+export function foreignPackages() {
+  const mine = packageOfThisMachine();
+  const names = Object.keys(platforms).map((name) => `@lowrank/${name}`);
+  const found = names.filter((name) => name !== mine && findPrebuilt(name) !== undefined);
+  if (found.length === 0) return "";
+  return `${found.join(", ")} is here, ${mine ? `this Node needs ${mine}` : "which this Node does not run"}: node_modules comes from another system`;
+}
+
 /** Of the lowrank that these sources are part of. */
 export function ownVersion() {
   return JSON.parse(readFileSync(join(root, "..", "package.json"), "utf8")).version;

@@ -1,7 +1,7 @@
 // GRPO on the tiny base: the model writes answers, record.mjs judges them, and what earned more becomes likelier. No answer is
 // ever shown to it: a few steps of the quickstart's training only let it come upon a record now and then. With --bare there
 // are no such steps, and json-line.mjs judges. It only calls the lowrank command; flags after the first ones go to train.
-// Usage: node examples/grpo/run.mjs [--bare] [--max-steps 40 ...]   (after npm run build)
+// Usage: node examples/grpo/run.mjs [--bare] [--max-steps 40 ...]   (after npm run build), into runs/grpo of this folder
 
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
@@ -16,7 +16,7 @@ const given = process.argv.slice(2);
 const bare = given[0] === "--bare";
 const more = bare ? given.slice(1) : given;
 const at = more.indexOf("--runs");
-const runs = at < 0 ? join(root, "runs", "grpo") : more.splice(at, 2)[1];
+const runs = at < 0 ? join("runs", "grpo") : more.splice(at, 2)[1];
 
 if (!existsSync(cli)) {
   console.error("lowrank is not built yet: run `npm install` or `npm run build` first.");

@@ -1,11 +1,12 @@
 // The quickstart: makes the data, asks the tiny base before training, tunes a LoRA adapter on it, asks again.
-// It only calls the lowrank command, as anyone would; settings stand in quickstart.yaml.
+// It only calls the lowrank command, as anyone would; settings stand in quickstart.yaml. Data and adapter come into
+// runs/quickstart of the folder that it is called in, so the installed package may be one that nobody writes to.
 // Flags after `npm run quickstart --` go to train (say --method qlora or --max-steps 100); those that choose
 // the model and the device go to every command.
 
 import { spawnSync } from "node:child_process";
 import { existsSync, rmSync } from "node:fs";
-import { dirname, join, relative } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -28,7 +29,7 @@ if (!existsSync(cli)) {
 const { writeQuickstartData } = await import("./make-data.mjs");
 
 say("1. Data: short stories, each with a record of who, where and what");
-const { train, test } = writeQuickstartData(join(root, "runs/quickstart/data"));
+const { train, test } = writeQuickstartData("runs/quickstart/data");
 console.log(
   `   ${train.length} rows to learn from, ${test.length} held out to test with, in runs/quickstart/data`,
 );
@@ -42,14 +43,13 @@ showExample(shared);
 const before = exactMatch(shared);
 
 say("3. Training");
-if (out === defaultOut && !extra.includes("--resume"))
-  rmSync(join(root, out), { recursive: true, force: true });
+if (out === defaultOut && !extra.includes("--resume")) rmSync(out, { recursive: true, force: true });
 const training = performance.now();
-lowrank(["train", relative(root, join(here, "quickstart.yaml")), ...extra], "inherit");
+lowrank(["train", join(here, "quickstart.yaml"), ...extra], "inherit");
 const trainingSeconds = (performance.now() - training) / 1000;
 
 say("4. After training");
-const isAdapter = existsSync(join(root, out, "adapter_config.json"));
+const isAdapter = existsSync(join(out, "adapter_config.json"));
 const tuned = isAdapter ? [...shared, "--adapter", out] : ["--model", out, ...sharedFlags()];
 showExample(tuned);
 const after = exactMatch(tuned);
@@ -67,9 +67,9 @@ Next:
    npx lowrank eval ${choice} --data ${testData} --metrics exact-match,rouge`);
 if (isAdapter) console.log(`   npx lowrank merge ${choice} --out runs/quickstart/merged`);
 
-/** Runs one lowrank command in the repository root and ends this script with its exit code if it fails. */
+/** Runs one lowrank command and ends this script with its exit code if it fails. */
 function lowrank(args, stdout = "pipe") {
-  const options = { cwd: root, stdio: ["inherit", stdout, "inherit"], encoding: "utf8", maxBuffer: 2 ** 26 };
+  const options = { stdio: ["inherit", stdout, "inherit"], encoding: "utf8", maxBuffer: 2 ** 26 };
   const run = spawnSync(process.execPath, [cli, ...args], options);
   if (run.error !== undefined) throw run.error;
   if (run.status !== 0) {

@@ -9,7 +9,9 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -128,6 +130,49 @@ describe.skipIf(!existsSync(built) || mine === "")("an installation without a co
     const { status, text } = train();
     expect(status, text).toBe(0);
     expect(existsSync(join(project, "run/adapter_model.safetensors"))).toBe(true);
+  });
+
+  it("the quickstart runs in the project and writes nothing into the package", () => {
+    const script = "node_modules/lowrank/examples/quickstart/run.mjs";
+    const before = readdirSync(lowrank(), { recursive: true }).sort();
+    const words = [script, "--max-steps", "1", "--backend", "cpu"];
+    const { status, stdout, stderr } = spawnSync(process.execPath, words, {
+      cwd: project,
+      env: environment,
+      encoding: "utf8",
+    });
+    expect(status, stdout + stderr).toBe(0);
+    expect(existsSync(join(project, "runs/quickstart/adapter/adapter_model.safetensors"))).toBe(true);
+    expect(readdirSync(lowrank(), { recursive: true }).sort()).toEqual(before);
+  });
+
+  it("what was compiled on another system, as a shared folder has it, gives way to the package", () => {
+    const compiled = join(lowrank(), "native/build/lowrank.node");
+    mkdirSync(dirname(compiled));
+    writeFileSync(compiled, "another system's");
+    try {
+      const { status, text } = train();
+      expect(status, text).toBe(0);
+    } finally {
+      rmSync(dirname(compiled), { recursive: true });
+    }
+  });
+
+  it("another system's package in place of this one's is named, installing and running", () => {
+    const other = mine === "@lowrank/darwin-arm64" ? "@lowrank/linux-x64" : "@lowrank/darwin-arm64";
+    renameSync(package_(), join(project, "node_modules", other));
+    try {
+      const reason = `${other} is here, this Node needs ${mine}`;
+      const { status, text } = install();
+      expect(status).toBe(0);
+      expect(text).toContain(reason);
+      const refused = train();
+      expect(refused.status).toBe(1);
+      expect(refused.text).toContain(reason);
+      expect(refused.text).toContain(`install ${mine} `);
+    } finally {
+      renameSync(join(project, "node_modules", other), package_());
+    }
   });
 
   it("a package of another version is neither installed nor loaded, and both say so", () => {

@@ -5,7 +5,13 @@
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
-import { findPrebuilt, ownVersion, packageOfThisMachine, quickProblem } from "../../../native/prebuilt.mjs";
+import {
+  findPrebuilt,
+  foreignPackages,
+  ownVersion,
+  packageOfThisMachine,
+  quickProblem,
+} from "../../../native/prebuilt.mjs";
 import { UserError } from "../../util/errors.ts";
 import type { CudaAddon } from "../cuda/addon.ts";
 
@@ -88,41 +94,50 @@ const built = fileURLToPath(new URL("../../../native/build/lowrank.node", import
 const howToCompile =
   process.platform === "win32"
     ? ""
-    : "install a C++ compiler (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), then run `node native/build.mjs` in the lowrank folder";
+    : "install a C++ compiler (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; Alpine: apk add g++; macOS: xcode-select --install), then run `node native/build.mjs` in the lowrank folder";
 let loaded: NativeAddon | undefined;
 
-/** The addon's path: the one that LOWRANK_ADDON names, the one compiled here, or that of this platform's package. */
-function locate(): string {
+/** Where an addon lies: the one that LOWRANK_ADDON names, or the one compiled here before that of this platform's package. */
+function locate(): string[] {
   const named = process.env.LOWRANK_ADDON;
   if (named) {
     if (!existsSync(named)) throw new UserError(`LOWRANK_ADDON: there is no file ${named}.`);
-    return named;
+    return [named];
   }
-  if (existsSync(built)) return built;
   const wanted = packageOfThisMachine();
   const prebuilt = findPrebuilt(wanted);
-  const problem = prebuilt && quickProblem(prebuilt);
-  if (prebuilt && !problem) return prebuilt.path;
+  const problem = prebuilt ? quickProblem(prebuilt) : foreignPackages();
+  const paths = existsSync(built) ? [built] : [];
+  if (prebuilt && !problem) paths.push(prebuilt.path);
+  if (paths.length > 0) return paths;
   const reason = problem ? ` (${problem})` : "";
-  const fromPackage = wanted ? `install ${wanted} ${ownVersion()}, which holds it compiled` : "";
+  const fromPackage = wanted
+    ? `install ${wanted} ${ownVersion()}, which holds it compiled (npm leaves it out with --omit=optional)`
+    : "";
   const ways = [fromPackage, howToCompile].filter((way) => way !== "").join(", or ");
   throw new UserError(
     `the CPU backend is not built${reason}: ${ways || "Windows on this processor has none"}`,
   );
 }
 
-/** Loads the addon. UserError when there is none or it cannot be loaded. */
+/**
+ * Loads the addon. One that was compiled on another system, as in a folder that a container shares, does not load, and the
+ * package's is taken. UserError when there is none or none can be loaded.
+ */
 export function loadNativeAddon(): NativeAddon {
   if (loaded) return loaded;
-  const path = locate();
-  try {
-    loaded = createRequire(import.meta.url)(path) as NativeAddon;
-  } catch (error) {
-    const cause = `the CPU backend cannot be loaded (${(error as Error).message.trim()})`;
-    if (process.platform === "win32") throw new UserError(cause);
-    throw new UserError(
-      `${cause}; run \`LOWRANK_BUILD=source node native/build.mjs\` in the lowrank folder to compile it for this machine`,
-    );
+  const causes: string[] = [];
+  for (const path of locate()) {
+    try {
+      loaded = createRequire(import.meta.url)(path) as NativeAddon;
+      return loaded;
+    } catch (error) {
+      causes.push((error as Error).message.trim());
+    }
   }
-  return loaded;
+  const cause = `the CPU backend cannot be loaded (${causes.join("; ")})`;
+  if (process.platform === "win32") throw new UserError(cause);
+  throw new UserError(
+    `${cause}; run \`LOWRANK_BUILD=source node native/build.mjs\` in the lowrank folder to compile it for this machine`,
+  );
 }
