@@ -6,6 +6,9 @@ import type { Backend, BackendFactory, BackendOptions } from "./backend.ts";
 import { loadNativeAddon, type NativeAddon } from "./cpu/addon.node.ts";
 import { openCpuDevice } from "./cpu/device.ts";
 
+/** What the engine can be compiled for (native/dispatch.cc), best first. */
+const everyIsa = ["amx", "avx512bf16", "avx512", "avx2", "neon", "portable"];
+
 /** Instruction sets that the CPU backend may take here, best first; LOWRANK_ISA's alone where it is set. */
 export function cpuIsas(): readonly string[] {
   const asked = process.env.LOWRANK_ISA;
@@ -29,8 +32,11 @@ export function describeIsa(): IsaDescription {
 function chooseIsa(addon: NativeAddon, asked: string | undefined): string {
   const wanted = asked ?? cpuIsas()[0]!;
   if (addon.setIsa(wanted)) return wanted;
+  const here = addon.isas.join(", ");
   throw new UserError(
-    `LOWRANK_ISA=${wanted}: this machine does not run that instruction set; it runs ${addon.isas.join(", ")}`,
+    everyIsa.includes(wanted)
+      ? `LOWRANK_ISA=${wanted}: this machine does not run that instruction set: its processor or system lacks it, or the compiler of the native engine did; it runs ${here}`
+      : `LOWRANK_ISA=${wanted}: there is no such instruction set; expected one of ${everyIsa.join(", ")}, of which this machine runs ${here}`,
   );
 }
 

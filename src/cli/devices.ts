@@ -29,7 +29,7 @@ export const command = defineCommand(devicesDefinition, async (_options, termina
       ...cpuLines(cpu),
       ...cudaLines(cuda),
       ...(adapter ? adapterLines(adapter) : [`webgpu  not here: ${webgpu.reason!()}`]),
-      `auto    ${chosen}${chosen === "cpu" && adapter?.software ? "; the CPU backend is faster than a GPU in software" : ""}`,
+      `auto    ${chosen}${chosen === "cpu" ? wordOnCpu(cpu, adapter?.software) : ""}`,
     ].join("\n"),
   );
   return exitCodes.done;
@@ -51,6 +51,11 @@ async function describeCpu(): Promise<CpuDescription> {
     if (error instanceof UserError) return { missing: error.message };
     throw error;
   }
+}
+
+function wordOnCpu({ missing }: CpuDescription, softwareGpu = false): string {
+  if (missing !== undefined) return ", which is not here: see above";
+  return softwareGpu ? "; the CPU backend is faster than a GPU in software" : "";
 }
 
 function cpuLines({ description, missing, held, isas }: CpuDescription): string[] {

@@ -2,7 +2,7 @@
 
 import { expect, it } from "vitest";
 import { loadNativeAddon } from "../../src/backend/cpu/addon.node.ts";
-import { backendName, succeed } from "../e2e/lowrank.ts";
+import { backendName, lowrank, succeed } from "../e2e/lowrank.ts";
 
 /** LOWRANK_ISA for what `body` starts. */
 function heldTo<T>(isa: string, body: () => T): T {
@@ -27,6 +27,27 @@ it.skipIf(backendName !== "cpu")("says which instruction set LOWRANK_ISA holds t
   expect(cpu.precision).toBe(/bf16|amx/.test(isa) ? "bf16" : "fp32");
   const text = heldTo(isa, () => succeed("devices")).stdout;
   expect(text).toContain(`held to that set by LOWRANK_ISA, of ${isas.join(", ")}`);
+});
+
+it.skipIf(backendName !== "cpu")("refuses an instruction set that there is not, or not here", () => {
+  const { isas } = loadNativeAddon();
+  const elsewhere = isas.includes("neon") ? "avx2" : "neon";
+  const here = isas.join(", ");
+  for (const [isa, reason] of [
+    [
+      "avx3",
+      "there is no such instruction set; expected one of amx, avx512bf16, avx512, avx2, neon, portable",
+    ],
+    [elsewhere, "this machine does not run that instruction set"],
+  ] as const) {
+    const refused = heldTo(isa, () => lowrank("bench", "--model", "tiny", "--backend", "cpu"));
+    expect(refused.status).toBe(1);
+    expect(refused.stderr).toContain(`LOWRANK_ISA=${isa}: ${reason}`);
+    expect(refused.stderr).toMatch(new RegExp(`runs ${here}$`, "m"));
+    const text = heldTo(isa, () => succeed("devices")).stdout;
+    expect(text).toContain(`cpu     not here: LOWRANK_ISA=${isa}: ${reason}`);
+    if (/^auto +cpu/m.test(text)) expect(text).toMatch(/^auto +cpu, which is not here/m);
+  }
 });
 
 it("lists what can compute here, and what auto takes", () => {

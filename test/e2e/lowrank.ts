@@ -8,23 +8,15 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, expect } from "vitest";
-import { openBackend } from "../../src/backend/index.ts";
 import { loadModelGolden, writeModelFolder } from "../golden/load-golden.ts";
 import { byteTokenizerFiles } from "../text/byte-tokenizer.ts";
+
+export { backendName } from "../backend/fastest-backend.ts";
 
 /** The compiled command. */
 export const lowrankMain = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
 if (!existsSync(lowrankMain))
   throw new Error("dist/ is missing: run `npm run build` first, as `npm test` does.");
-
-/** The fastest backend that this machine opens. */
-export const backendName = await openBackend("cpu").then(
-  (backend) => {
-    backend.close();
-    return "cpu";
-  },
-  () => "reference",
-);
 
 /** A folder that is gone when the file's tests are over. */
 export function scratchFolder(): string {

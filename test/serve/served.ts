@@ -13,7 +13,10 @@ import { openModel } from "../../src/models/open-model.ts";
 import type { EngineThread } from "../../src/serve/engine-thread.ts";
 import type { Preparers } from "../../src/serve/preparers.ts";
 import type { RunningServer, ServerOptions } from "../../src/serve/server.ts";
+import { backendName } from "../backend/fastest-backend.ts";
 import { scratchFolder, writeRandomAdapter, writeTinyModel } from "../publish/tiny-model.ts";
+
+export { backendName };
 
 // Threads run compiled code alone.
 const built = (path: string) => import(new URL(`../../dist/serve/${path}.js`, import.meta.url).href);
@@ -36,14 +39,6 @@ export let engine: EngineThread;
 export let preparers: Preparers;
 export let server: RunningServer;
 export let client: OpenAI;
-export const backendName = await openBackend("cpu").then(
-  (backend) => {
-    backend.close();
-    return "cpu";
-  },
-  () => "reference",
-);
-
 export const limits = {
   host: "127.0.0.1",
   port: 0,
