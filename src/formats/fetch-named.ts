@@ -3,6 +3,7 @@
 
 import { existsSync } from "node:fs";
 import { UserError } from "../util/errors.ts";
+import { ggufPartName } from "./gguf-parts.ts";
 import { fetchSnapshot, type HubHooks } from "./hub.ts";
 import { hubSettings, parseHubFile, parseHubName } from "./hub-cache.ts";
 import { chooseDataFiles, parseDataName } from "./locate-model.ts";
@@ -41,11 +42,16 @@ const smallFiles = new Set([
   "adapter_model.safetensors",
 ]);
 
+/** A file; with the first of several parts of a model the others. */
 function theFile(name: string, path: string, paths: readonly string[]): string[] {
-  if (paths.includes(path)) return [path];
+  const { part = 1, all = [path] } = ggufPartName(path) ?? {};
+  if (part !== 1 && paths.includes(path))
+    throw new UserError(`model "${name}": it is one of ${all.length} parts; give the first, ${all[0]}`);
+  const missing = all.filter((each) => !paths.includes(each));
+  if (missing.length === 0) return [...all];
   const others = paths.filter((each) => /\.gguf$/i.test(each)).slice(0, 8);
   throw new UserError(
-    `model "${name}": the repository has no ${path}; GGUF files there: ${others.join(", ") || "none"}`,
+    `model "${name}": the repository has no ${missing.slice(0, 3).join(", ")}; GGUF files there: ${others.join(", ") || "none"}`,
   );
 }
 

@@ -9,8 +9,9 @@ import { blockTypeOf, decodeGguf } from "../quant/ggml/index.ts";
 import { type DType, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { UserError } from "../util/errors.ts";
-import type { ByteSource, Folder } from "./byte-source.ts";
-import { type GgufFile, type GgufTensor, type GgufTensorType, ggufTensorTypes, openGguf } from "./gguf.ts";
+import type { Folder } from "./byte-source.ts";
+import { type GgufFile, type GgufTensor, type GgufTensorType, ggufTensorTypes } from "./gguf.ts";
+import { openWholeGguf } from "./gguf-parts.ts";
 import type { JsonObject } from "./json.ts";
 import type { ModelFolder } from "./model-tensors.ts";
 import type { TensorEntry } from "./safetensors.ts";
@@ -42,8 +43,8 @@ export interface GgufPlace {
 
 /** gguf.json. */
 export interface GgufTable {
-  readonly file: string;
-  readonly sizeBytes: number;
+  /** By absolute paths: the file, or its parts in order. */
+  readonly files: readonly { readonly path: string; readonly sizeBytes: number }[];
   readonly weights: readonly GgufPlace[];
 }
 
@@ -71,16 +72,16 @@ export async function openGgufFolder(
   { config, generationConfig }: Pick<ModelFolder, "config" | "generationConfig">,
 ): Promise<GgufModelFolder> {
   const { openFile } = await import("./disk.ts");
-  const source = await openFile(table.file);
-  if (source.size !== table.sizeBytes) {
-    await source.close();
-    throw new UserError(
-      `${table.file}: it has ${source.size} bytes and had ${table.sizeBytes} when it was opened as a model; give the file itself again`,
-    );
-  }
-  const file = await openGguf(source);
+  const file = await openWholeGguf(table.files[0]!.path, openFile);
   try {
-    return new GgufAsFolder(folder.path, config, generationConfig, source, file, table.weights);
+    for (const [i, { path, sizeBytes }] of table.files.entries()) {
+      const { size } = file.files[i] ?? {};
+      if (size === sizeBytes) continue;
+      throw new UserError(
+        `${path}: it has ${size ?? "no"} bytes and had ${sizeBytes} when it was opened as a model; give the file itself again`,
+      );
+    }
+    return new GgufAsFolder(folder.path, config, generationConfig, file, table.weights);
   } catch (error) {
     await file.close();
     throw error;
@@ -106,11 +107,13 @@ class GgufAsFolder implements GgufModelFolder {
     readonly path: string,
     readonly config: JsonObject,
     readonly generationConfig: JsonObject | undefined,
-    source: ByteSource,
     private readonly file: GgufFile,
     places: readonly GgufPlace[],
   ) {
-    this.files = [{ name: "model.gguf", source }];
+    this.files = file.files.map((source, i, { length }) => ({
+      name: length === 1 ? "model.gguf" : `model-${i + 1}-of-${length}.gguf`,
+      source,
+    }));
     let bytes = 0;
     for (const place of places) {
       const tensors = place.parts.map((part) => this.tensorOf(place, part));

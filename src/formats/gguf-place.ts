@@ -3,15 +3,16 @@
 // stays what the user wrote.
 
 import { createHash } from "node:crypto";
-import { existsSync, realpathSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { UserError } from "../util/errors.ts";
 import { cacheFolder } from "./cache-folder.ts";
 import { GGUF_TABLE_FILE } from "./gguf-folder.ts";
+import { ggufPartName } from "./gguf-parts.ts";
 
 /** Raised when what is made of a file's metadata changes. */
-const version = 1;
+const version = 2;
 
 /** Whether a model's name is a GGUF file on this disk. */
 export function isGgufFile(name: string): boolean {
@@ -28,16 +29,14 @@ export interface GgufFilePlace {
 
 /** The folder of a GGUF file, whether it has been made or not. UserError where there is no such file. */
 export function ggufPlace(file: string): GgufFilePlace {
-  const { path, size, mtimeMs } = identity(file);
+  const path = resolve(file);
   const key = createHash("sha256")
-    .update(JSON.stringify([version, path, size, mtimeMs]))
+    .update(JSON.stringify([version, path, filesOf(file)]))
     .digest("hex");
   const name = `${basename(path)
     .replace(/[^\w.-]/g, "_")
     .slice(0, 80)}-${key.slice(0, 16)}`;
-  const [first, ...others] = [cacheFolder(), temporaryCache()]
-    .filter((place) => place !== undefined)
-    .map((place) => join(place, "gguf", name));
+  const [first, ...others] = ggufPlaces().map((place) => join(place, name));
   if (first === undefined)
     throw new UserError(
       `${file}: there is no folder to keep what is made of its metadata: set LOWRANK_CACHE to one that can be written`,
@@ -46,15 +45,29 @@ export function ggufPlace(file: string): GgufFilePlace {
   return { folder: found ?? first, made: found !== undefined, spare: others[0] };
 }
 
-function identity(file: string): { readonly path: string; readonly size: number; readonly mtimeMs: number } {
-  try {
-    const path = realpathSync(file);
-    const { size, mtimeMs } = statSync(path);
-    return { path, size, mtimeMs };
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    throw new UserError(`${file}: ${code === "ENOENT" ? "there is no such file." : message}`);
-  }
+/** Sizes and times of a file and, of one that is named like a part, of the others; null for what is not there. */
+function filesOf(file: string): unknown[] {
+  return (ggufPartName(file)?.all ?? [file]).map((path) => {
+    try {
+      const { size, mtimeMs } = statSync(path);
+      return [size, mtimeMs];
+    } catch (error) {
+      if (path !== file) return null;
+      const { code, message } = error as NodeJS.ErrnoException;
+      throw new UserError(`${file}: ${code === "ENOENT" ? "there is no such file." : message}`);
+    }
+  });
+}
+
+/** Whether a folder is one of those: a table of weights anywhere else is none of lowrank's. */
+export function isGgufPlace(folder: string): boolean {
+  return ggufPlaces().some((place) => dirname(resolve(folder)) === resolve(place));
+}
+
+function ggufPlaces(): string[] {
+  return [cacheFolder(), temporaryCache()].flatMap((place) =>
+    place === undefined ? [] : [join(place, "gguf")],
+  );
 }
 
 /** A folder among temporary files that is this user's own, for nobody else may say where weights lie. */

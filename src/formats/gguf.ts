@@ -86,7 +86,7 @@ export interface GgufTensor {
   readonly name: string;
   readonly type: GgufTensorType;
   readonly shape: readonly number[]; // row-major
-  /** From the start of the file. */
+  /** From the start of the file; of several, as though they lay end to end. */
   readonly offset: number;
   readonly sizeBytes: number;
 }
@@ -94,6 +94,8 @@ export interface GgufTensor {
 export interface GgufFile {
   /** For messages. */
   readonly path: string;
+  /** One, or the parts of a model in several (gguf-parts.ts). */
+  readonly files: readonly ByteSource[];
   readonly version: number;
   readonly metadata: ReadonlyMap<string, GgufValue>;
   readonly tensors: ReadonlyMap<string, GgufTensor>;
@@ -121,6 +123,7 @@ export async function openGguf(source: ByteSource): Promise<GgufFile> {
     };
     return {
       path: source.name,
+      files: [source],
       ...header,
       async readTensor(name) {
         const { offset, sizeBytes } = tensorOf(name);

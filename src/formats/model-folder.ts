@@ -32,7 +32,7 @@ export async function openModelFolder(from: string | Folder): Promise<ModelFolde
   const generationConfig = names.has(GENERATION_CONFIG_FILE)
     ? await readJsonFile(folder, GENERATION_CONFIG_FILE, CONFIG_CAP_BYTES)
     : undefined;
-  if (names.has(GGUF_TABLE_FILE)) {
+  if (names.has(GGUF_TABLE_FILE) && typeof from === "string" && (await isMadeOfGguf(from))) {
     const table = await readJsonFile(folder, GGUF_TABLE_FILE, INDEX_CAP_BYTES);
     return openGgufFolder(folder, table as unknown as GgufTable, { config, generationConfig });
   }
@@ -50,6 +50,11 @@ export async function openModelFolder(from: string | Folder): Promise<ModelFolde
     await Promise.all(opened.map(({ file }) => file.close()));
     throw error;
   }
+}
+
+/** A stranger's folder may not say which files of this machine hold its weights. */
+async function isMadeOfGguf(path: string): Promise<boolean> {
+  return (await import("./gguf-place.ts")).isGgufPlace(path);
 }
 
 class OpenFolder implements ModelFolder {
@@ -230,7 +235,7 @@ function noConfig(path: string, names: ReadonlySet<string>): string {
   }
   const gguf = [...names].find((name) => name.endsWith(".gguf"));
   if (gguf) {
-    return `${path}: there is no config.json, only a GGUF file (${gguf}); lowrank reads models in Hugging Face layout (config.json and *.safetensors).`;
+    return `${path}: there is no config.json, only a GGUF file (${gguf}); to use it as the model give the file itself, ${path}/${gguf}.`;
   }
   return `${path}: there is no config.json; expected a model folder in Hugging Face layout (config.json, *.safetensors, tokenizer.json).`;
 }
@@ -245,7 +250,7 @@ function noWeights(path: string, names: ReadonlySet<string>): string {
   }
   const gguf = list.find((name) => name.endsWith(".gguf"));
   if (gguf) {
-    return `${path}: the weights are there only as GGUF (${gguf}); lowrank trains from safetensors. Fetch the original model.`;
+    return `${path}: the weights are there only as GGUF (${gguf}); to use them give the file itself as the model, ${path}/${gguf}.`;
   }
   const other = list.filter((name) => name.endsWith(".safetensors"));
   const found = other.length > 0 ? ` It has ${other.slice(0, 3).join(", ")}, which neither names.` : "";

@@ -54,6 +54,11 @@ beforeAll(async () => {
       "b/test-00000-of-00001.jsonl": Buffer.from('{"text":"b"}\n'),
     },
     "us/files": { "README.md": Buffer.from("files"), "small.Q8_0.gguf": Buffer.from("GGUF") },
+    "us/cut": {
+      "big-00001-of-00002.gguf": Buffer.from("GGUF1"),
+      "big-00002-of-00002.gguf": Buffer.from("GGUF2"),
+      "half-00001-of-00002.gguf": Buffer.from("GGUF1"),
+    },
     "us/rows": {
       "README.md": Buffer.from("rows"),
       "data/train.jsonl": Buffer.from('{"text":"a"}\n'),
@@ -106,6 +111,19 @@ describe("fetching from the hub", () => {
       /no other\.gguf; GGUF files there: small\.Q8_0\.gguf/,
     );
     expect(locateGguf("us/files")).toBeUndefined();
+  });
+
+  it("fetches the parts of a model in several GGUF files with the first, and none without", async () => {
+    await expect(fetchModel("us/cut/big-00002-of-00002.gguf", "all")).rejects.toThrow(
+      /one of 2 parts; give the first, big-00001-of-00002\.gguf/,
+    );
+    await expect(fetchModel("us/cut/half-00001-of-00002.gguf", "all")).rejects.toThrow(
+      /no half-00002-of-00002\.gguf; GGUF files there/,
+    );
+    expect(existsSync(join(home, "hub/models--us--cut/blobs"))).toBe(false);
+    await fetchModel("us/cut/big-00001-of-00002.gguf", "all");
+    const first = locateGguf("us/cut/big-00001-of-00002.gguf")!;
+    expect(readFileSync(first.replace("00001", "00002"), "utf8")).toBe("GGUF2");
   });
 
   it("puts a model's files where huggingface_hub has them, and asks for nothing twice", async () => {

@@ -188,15 +188,6 @@ describe("a GGUF file's metadata", () => {
     );
   });
 
-  it("of one part of several says how to join them", async () => {
-    const part = await changed({
-      "split.count": { type: "u16", value: 3 },
-      "split.no": { type: "u16", value: 0 },
-    });
-    expect(await refusal(part)).toMatch(/one of 3 files that a model was split into; join them first/);
-    await unpackGguf(await changed({ "split.count": { type: "u16", value: 1 } }));
-  });
-
   it("gives no beginning and no end that is no token's number", async () => {
     const path = await changed({ "tokenizer.ggml.bos_token_id": { type: "string", value: "<s>" } });
     await unpackGguf(path);

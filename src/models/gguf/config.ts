@@ -5,7 +5,7 @@
 //
 // Not here: names and rows of weights (names.ts), the tokenizer (tokenizer.ts), the folder that is made (unpack.ts).
 
-import { type GgufFile, ggufText } from "../../formats/gguf.ts";
+import type { GgufFile } from "../../formats/gguf.ts";
 import { inverseFrequencies } from "../../nn/rope-frequencies.ts";
 import { UserError } from "../../util/errors.ts";
 import type { Json } from "../decoder-config.ts";
@@ -17,12 +17,6 @@ export const readableArchitectures = Object.keys(readers);
 
 /** The configuration. UserError for an architecture that is not read from GGUF, and for metadata that says nothing. */
 export async function configOfGguf(file: GgufFile): Promise<Json> {
-  const parts = file.metadata.get("split.count")?.value;
-  if (parts !== undefined && parts !== 1) {
-    throw new UserError(
-      `${file.path}: it is one of ${ggufText(parts)} files that a model was split into; join them first (llama-gguf-split --merge FIRST.gguf WHOLE.gguf) and give the whole file`,
-    );
-  }
   const meta = new Metadata(file);
   if (!Object.hasOwn(readers, meta.architecture)) {
     throw new UserError(

@@ -3,11 +3,12 @@
 // cache. From then on it is opened as any folder is; its weights stay where they are.
 
 import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { writeProblem } from "../../formats/atomic-file.ts";
 import { openFile } from "../../formats/disk.ts";
-import { type GgufFile, openGguf } from "../../formats/gguf.ts";
+import type { GgufFile } from "../../formats/gguf.ts";
 import { GGUF_TABLE_FILE, type GgufPlace, type GgufTable } from "../../formats/gguf-folder.ts";
+import { openWholeGguf } from "../../formats/gguf-parts.ts";
 import { ggufPlace } from "../../formats/gguf-place.ts";
 import { makeFolder } from "../../formats/make-folder.ts";
 import { UserError } from "../../util/errors.ts";
@@ -23,22 +24,22 @@ import { tokenizerOfGguf } from "./tokenizer.ts";
 export async function unpackGguf(path: string): Promise<void> {
   const { folder, made, spare } = ggufPlace(path);
   if (made) return;
-  const source = await openFile(path);
-  const { size: sizeBytes, name: file } = source;
-  const opened = await openGguf(source);
+  const opened = await openWholeGguf(path, openFile);
   try {
     const config = await configOfGguf(opened);
     const { tokenizer, tokenizerConfig, ends } = tokenizerOfGguf(opened);
     const decoder = readConfig(path, config);
-    const table: GgufTable = { file, sizeBytes, weights: placesOf(opened, decoder) };
-    const files = {
+    // The next command may run in another folder.
+    const files = opened.files.map(({ name, size }) => ({ path: resolve(name), sizeBytes: size }));
+    const table: GgufTable = { files, weights: placesOf(opened, decoder) };
+    const small = {
       "config.json": config,
       "generation_config.json": { eos_token_id: ends },
       "tokenizer.json": tokenizer,
       "tokenizer_config.json": tokenizerConfig,
       [GGUF_TABLE_FILE]: table,
     };
-    const texts = Object.entries(files).map(([name, value]) => [name, JSON.stringify(value)] as const);
+    const texts = Object.entries(small).map(([name, value]) => [name, JSON.stringify(value)] as const);
     const isMade = () => ggufPlace(path).made;
     await putInPlace(folder, texts).catch(async (error: unknown) => {
       // A cache that cannot be written is no reason not to read.
