@@ -6,6 +6,7 @@ import { type FileHandle, open, readdir, rename, unlink } from "node:fs/promises
 import { basename, dirname, join } from "node:path";
 import { UserError } from "../util/errors.ts";
 import { makeFolder } from "./make-folder.ts";
+import { syncFile } from "./sync-file.ts";
 
 /** One write call takes at most 2^31 - 1 bytes; longer ones loop in pieces of this size. */
 const PIECE_BYTES = 1 << 28;
@@ -28,7 +29,7 @@ export async function writeAtomically(
     created = true;
     const handle = file;
     await produce((bytes) => appendAll(handle, bytes));
-    await file.sync();
+    await syncFile(file);
     await file.close();
     file = undefined;
     await rename(temporary, path);
@@ -70,7 +71,7 @@ export async function syncFolder(folder: string): Promise<void> {
   try {
     const handle = await open(folder, "r");
     try {
-      await handle.sync();
+      await syncFile(handle);
     } finally {
       await handle.close();
     }

@@ -9,6 +9,7 @@ import { UserError } from "../util/errors.ts";
 import { type HubRepo, type HubSettings, RepoCache } from "./hub-cache.ts";
 import { isJsonObject, type JsonObject } from "./json.ts";
 import { makeFolder } from "./make-folder.ts";
+import { syncFile } from "./sync-file.ts";
 
 export interface HubHooks {
   readonly warn?: (message: string) => void;
@@ -173,7 +174,7 @@ async function download(
   const handle = await cache.writing(() => open(partial, "a+"));
   try {
     await cache.writing(() => fill(settings, repo, handle, file, hooks));
-    await handle.sync();
+    await syncFile(handle);
   } finally {
     await handle.close();
   }

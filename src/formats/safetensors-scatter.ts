@@ -12,6 +12,7 @@ import {
   type TensorSpec,
   tensorBytesOf,
 } from "./safetensors-writer.ts";
+import { syncFile } from "./sync-file.ts";
 
 interface Place {
   readonly offset: number;
@@ -68,7 +69,7 @@ export class ScatterFile {
     const partial = [...this.places].find(([, place]) => place.written !== place.sizeBytes);
     if (partial) throw new BugError(`${this.path}: tensor ${partial[0]} was not written whole`);
     try {
-      await this.file.sync();
+      await syncFile(this.file);
     } catch (error) {
       throw writeProblem(error, this.path);
     }

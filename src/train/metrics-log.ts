@@ -4,6 +4,7 @@
 
 import { type FileHandle, open, readFile, rename } from "node:fs/promises";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
+import { syncFile } from "../formats/sync-file.ts";
 import { UserError } from "../util/errors.ts";
 import type { EvalEvent, ForgetEvent, StepEvent } from "./events.ts";
 
@@ -64,7 +65,7 @@ export class MetricsLog {
   }
 
   async sync(): Promise<void> {
-    await this.file.sync().catch(refuseFullDisk);
+    await syncFile(this.file).catch(refuseFullDisk);
   }
 
   async close(): Promise<void> {
