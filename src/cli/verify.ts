@@ -5,7 +5,7 @@ import { dirname } from "node:path";
 import { trainDefinition } from "../config/train-options.ts";
 import { type ReplayChoice, type VerifyOptions, verifyDefinition } from "../config/verify-options.ts";
 import { fetchOptions } from "../library/fetch-options.ts";
-import { type Link, recordsOf, walkChain } from "../publish/verify-chain.ts";
+import { type Link, recordsOf, requireNamed, walkChain } from "../publish/verify-chain.ts";
 import {
   type Interval,
   intervalsOf,
@@ -36,6 +36,7 @@ const verify = defineCommand(verifyDefinition, async (options, terminal) => {
   });
   terminal.status("");
   const { links } = walked;
+  await requireNamed(options.path, links);
   const own = walked.records.find(({ path }) => /(^|[\\/])run\.json$/.test(path) && records.includes(path));
   const ownLink = links.find(({ record, role }) => record === own?.path && role === "record");
   const run = own?.json ?? (own && ownLink?.state === "not found" ? await unfinished(own.path) : undefined);
@@ -92,21 +93,14 @@ async function replayed(
   terminal: Terminal,
 ): Promise<Replayed> {
   if (options.steps.kind === "none") return { replays: [] };
-  const data = options.data?.[0];
-  const obstacle =
-    data === undefined || options.data!.length > 1
-      ? replayObstacle(record)
-      : replayObstacle({ ...record, options: { ...(record.options as object), data } });
+  const { model, data, threads } = options;
+  const obstacle = replayObstacle(record, data);
   if (obstacle !== undefined) return { replays: [], notReplayed: obstacle };
   const chosen = choose(await intervalsOf(out), options.steps);
   if (chosen.length === 0)
     return { replays: [], notReplayed: "no checkpoint of it is there to begin or to end with" };
   const replays: ReplayResult[] = [];
-  const own = {
-    model: options.model,
-    data: options.data?.length === 1 ? data : undefined,
-    threads: options.threads,
-  };
+  const own = { model, data, threads };
   try {
     await fetchOptions(trainDefinition, replayOptions(record, out, { from: 0, total: 1 }, own), {
       warn: terminal.warn,

@@ -73,6 +73,18 @@ export async function recordsOf(place: string): Promise<string[]> {
   return recordsOf(dirname(resolve(place)));
 }
 
+/** UserError for a file that lies beside records which say nothing of it: that they hold says nothing of it either. */
+export async function requireNamed(place: string, links: readonly Link[]): Promise<void> {
+  if (!(await isFile(place))) return;
+  const real = await realpath(place);
+  for (const { role, record, file } of links)
+    if (real === (await realpath(role === "record" ? record : file).catch(() => undefined))) return;
+  const records = [...new Set(links.map(({ record }) => basename(record)))].slice(0, 4).join(", ");
+  throw new UserError(
+    `${place}: no record names this file (${records}), so nothing can be said of it; give its folder to check what they name`,
+  );
+}
+
 /** All links from these records on; and the records themselves. */
 export async function walkChain(
   records: readonly string[],
@@ -166,15 +178,15 @@ class Walk {
       const located = safely(() => locateModel(name));
       if (located !== undefined) return located;
     }
-    if (part.role === "data" || part.role === "eval-data") {
-      for (const each of data ?? []) {
-        const folder = (await isFolder(each)) ? each : dirname(each);
-        if (part.files.every(({ name }) => name === basename(each)) || (await isFolder(each))) return folder;
-      }
+    if (isRows(part.role)) {
+      const places = await Promise.all((data ?? []).map((each) => folderWith(each, part)));
+      const place = places.find((each) => each !== undefined);
+      if (place !== undefined) return place;
     }
     if (part.path.startsWith("memory:")) return undefined;
+    // A relative path may be another's here; a folder that has none of the files is not the one.
     for (const folder of [part.path, join(dirname(record), part.path)])
-      if (await isFolder(folder)) return folder;
+      if ((await isFolder(folder)) && (await hasAny(folder, part))) return folder;
     return undefined;
   }
 
@@ -212,10 +224,24 @@ class Walk {
   }
 }
 
+const isRows = (role: string) => role === "data" || role === "eval-data" || role === "forget";
+
+/** The folder of a place that a user named, where it is or holds what the part names. */
+async function folderWith(place: string, part: ChainPart): Promise<string | undefined> {
+  if (await isFolder(place)) return (await hasAny(place, part)) ? place : undefined;
+  return part.files.every(({ name }) => name === basename(place)) ? dirname(place) : undefined;
+}
+
+async function hasAny(folder: string, { files }: ChainPart): Promise<boolean> {
+  if (files.length === 0) return true;
+  for (const { name } of files) if (await isFile(join(folder, name))) return true;
+  return false;
+}
+
 const flagFor = (role: string) =>
   role === "model" || role === "base"
     ? "--model says where the model is now"
-    : role === "data" || role === "eval-data"
+    : isRows(role)
       ? "--data says where the rows are now"
       : "put it back where it was";
 

@@ -14,6 +14,7 @@ import { decodeToF32 } from "../tensor/dtype.ts";
 import { UserError } from "../util/errors.ts";
 import { damageOf, listCheckpoints, type RunState, readState } from "./checkpoint.ts";
 import type { StepEvent, TrainEvent } from "./events.ts";
+import { movedRows } from "./moved-rows.ts";
 import { runTraining } from "./run.ts";
 import { recipeHash } from "./run-chain.ts";
 import { lowrankVersion } from "./run-record.ts";
@@ -58,7 +59,8 @@ export interface ReplayResult {
 
 export interface ReplayOptions {
   readonly model?: string;
-  readonly data?: string;
+  /** Files or folders that rows lie in now; each source is looked for among them by its name. */
+  readonly data?: readonly string[];
   /** In place of the bound by precision. */
   readonly tolerance?: number;
   readonly threads?: number;
@@ -75,8 +77,8 @@ export async function intervalsOf(out: string): Promise<Interval[]> {
 }
 
 /** Why nothing of a run can be replayed; undefined where it can. */
-export function replayObstacle(record: RecordedRun): string | undefined {
-  const options = (record.options ?? {}) as Partial<TrainOptions>;
+export function replayObstacle(record: RecordedRun, data?: readonly string[]): string | undefined {
+  const options = movedRows((record.options ?? {}) as Partial<TrainOptions>, data);
   if (options.objective === "grpo")
     return "its rewards are functions of its user, which may say something else each time and are not run here";
   const memory = JSON.stringify([options.data, options.evalData, options.forget]).includes('"memory:');
@@ -94,7 +96,9 @@ export function replayOptions(
   const given = record.options;
   if (given === null || typeof given !== "object" || Array.isArray(given))
     throw new UserError("run.json has no options to train with");
-  const known = Object.entries(given).filter(([key]) => Object.hasOwn(trainDefinition.fields, key));
+  const known = Object.entries(movedRows(given, data)).filter(([key]) =>
+    Object.hasOwn(trainDefinition.fields, key),
+  );
   const backend = ["cpu", "cuda", "webgpu", "reference"].find((name) => name === record.backend);
   const precision = ["fp32", "bf16", "fp16"].find((name) => name === record.precision);
   const apart = ["log", "logProject", "logRun", "trackioUrl", "mlflowUri", "sample", "maxSteps", "epochs"];
@@ -107,7 +111,6 @@ export function replayOptions(
     {
       ...Object.fromEntries(known.filter(([key]) => !apart.includes(key))),
       ...(model !== undefined && { model }),
-      ...(data !== undefined && { data }),
       ...(backend !== undefined && { backend }),
       ...(precision !== undefined && { precision }),
       ...(threads !== undefined && { threads }),

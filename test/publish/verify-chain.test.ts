@@ -154,10 +154,30 @@ describe("what is not where it was", () => {
     }));
 
   it("a file that is missing beside others is a broken link", () =>
-    moved("rows.jsonl", "rows2.jsonl", async () => {
+    moved("base/config.json", "config.json", async () => {
       const [link] = (await walk("run")).filter(({ state }) => state === "broken");
-      expect(link).toMatchObject({ role: "data", problem: "it is missing" });
+      expect(link).toMatchObject({ role: "model", problem: "it is missing" });
     }));
+
+  it("rows whose file is gone are not there, whether their folder is or not, and are found in the folder that has them", () =>
+    moved("rows.jsonl", "run/rows.jsonl", async () => {
+      const links = await walk("run", { data: [place("merged")] });
+      expect(states(links)).toEqual(new Set(["sound", "not found"]));
+      const [link] = links.filter(({ state }) => state === "not found");
+      expect(link).toMatchObject({ role: "data", problem: expect.stringMatching(/--data says where/) });
+      const found = await walk("run", { data: [place("merged"), place("run")] });
+      expect(states(found)).toEqual(new Set(["sound"]));
+    }));
+
+  it("a file that no record names is not called sound for what lies beside it", () => {
+    writeFileSync(place("merged/other.safetensors"), "other");
+    const result = lowrank("verify", place("merged/other.safetensors"));
+    rmSync(place("merged/other.safetensors"));
+    expect(result).toMatchObject({ status: 1, stdout: "" });
+    expect(result.stderr).toMatch(/other\.safetensors: no record names this file \(merge-report\.json/);
+    expect(lowrank("verify", place("merged/model.safetensors")).status).toBe(0);
+    expect(lowrank("verify", place("merged/merge-report.json")).status).toBe(0);
+  });
 
   it("checkpoints that were removed break nothing", () =>
     moved("run/checkpoints", "away", async () => {

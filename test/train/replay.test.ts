@@ -2,7 +2,7 @@
 // the run itself is only read.
 
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { resolveInput } from "../../src/config/resolve.ts";
@@ -120,6 +120,33 @@ describe("an untouched run", () => {
   });
 });
 
+it("rows that have moved are found by their names, and keep what was said of each source", async () => {
+  const own = place("before");
+  const now = place("after");
+  mkdirSync(own);
+  writeRows(join(own, "learnt.jsonl"), makeRows(24));
+  writeRows(join(own, "more.jsonl"), makeRows(12));
+  writeRows(join(own, "held.jsonl"), makeRows(30).slice(24));
+  const out = await run("moved", {
+    data: [
+      { path: join(own, "learnt.jsonl"), limit: 16, weight: 2 },
+      { path: join(own, "more.jsonl"), weight: 1 },
+    ],
+    ...{ evalData: join(own, "held.jsonl"), keepBest: "loss", evalEvery: 2 },
+  });
+  const alone = await run("moved alone", { data: [{ path: join(own, "learnt.jsonl"), limit: 16 }] });
+  renameSync(own, now);
+  await expect(replay(out, recordOf(out), { from: 0, to: 3 })).rejects.toThrow(/learnt\.jsonl/);
+  const files = ["held.jsonl", "more.jsonl", "learnt.jsonl"].map((name) => join(now, name));
+  for (const data of [[now], files])
+    expect(await replay(out, recordOf(out), { from: 0, to: 3 }, { data })).toMatchObject({ identical: true });
+  renameSync(join(now, "learnt.jsonl"), join(now, "renamed.jsonl"));
+  const data = [join(now, "renamed.jsonl")];
+  expect(await replay(alone, recordOf(alone), { from: 0, to: 3 }, { data })).toMatchObject({
+    identical: true,
+  });
+});
+
 describe("a run that is not what it says", () => {
   it("in its metrics, its recipe, its rows or its base", async () => {
     const out = await run("changed", {});
@@ -131,7 +158,7 @@ describe("a run that is not what it says", () => {
     writeFileSync(join(out, "metrics.jsonl"), metrics);
     const other = { ...record, options: { ...(record.options as object), learningRate: 1e-3 } };
     await expect(replay(out, other, second!)).rejects.toThrow(/learningRate was 0.0002 and is now 0.001/);
-    await expect(replay(out, record, second!, { data: more })).rejects.toThrow(/dataHash was/);
+    await expect(replay(out, record, second!, { data: [more] })).rejects.toThrow(/dataHash was/);
     const first = await replay(out, other, { from: 0, to: 3 });
     expect(first).toMatchObject({ passed: false, sameKind: true });
     expect(first.differences.join()).toMatch(/the recipe is another/);
