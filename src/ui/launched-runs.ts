@@ -35,6 +35,8 @@ export interface LogTail {
 
 export class LaunchedRuns {
   private readonly children = new Map<string, { child: ChildProcess; fate: LaunchFate }>();
+  /** Asked for, with no process yet: of two pages that ask at once, one is too late. */
+  private readonly starting = new Set<string>();
 
   constructor(
     private readonly root: string,
@@ -58,10 +60,26 @@ export class LaunchedRuns {
     values: Readonly<Record<string, unknown>>,
     resume: boolean,
   ): Promise<void> {
-    if (this.fateOf(id)?.alive) throw new RequestError(`${id}: it is at work already`, null, 409);
-    const atWork = [...this.children.values()].filter(({ fate }) => fate.alive).length;
+    if (this.fateOf(id)?.alive || this.starting.has(id))
+      throw new RequestError(`${id}: it is at work already`, null, 409);
+    const alive = [...this.children.values()].filter(({ fate }) => fate.alive).length;
+    const atWork = alive + this.starting.size;
     if (atWork >= mostAtWork)
       throw new RequestError(`${atWork} runs that were started here are at work already`, null, 429);
+    this.starting.add(id);
+    try {
+      await this.begin(id, out, values, resume);
+    } finally {
+      this.starting.delete(id);
+    }
+  }
+
+  private async begin(
+    id: string,
+    out: string,
+    values: Readonly<Record<string, unknown>>,
+    resume: boolean,
+  ): Promise<void> {
     await this.makeOwnFolder();
     const recipe = this.fileOf(id, "yaml");
     // JSON is YAML.

@@ -45,7 +45,9 @@ export class ReadablePlaces {
 }
 
 function outside(path: string, key: string): RequestError {
-  const flag = `--read ${isAbsolute(path) ? dirname(path) : "FOLDER"}`;
+  // Whether something lies there is not told: models and adapters are folders by their kind.
+  const isFolder = (key === "model" || key === "initAdapter") && !/\.gguf$/i.test(path);
+  const flag = `--read ${isAbsolute(path) ? (isFolder ? path : dirname(path)) : "FOLDER"}`;
   return new RequestError(
     `${key}: "${path.slice(0, 200)}" lies outside the folders that this page may read; start \`lowrank ui\` with ${flag}, or where the file is`,
     key,

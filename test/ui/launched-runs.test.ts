@@ -46,6 +46,21 @@ it("a link in place of a log is replaced, and one in place of the folder refused
   expect(readFileSync(precious, "utf8")).toBe("kept");
   expect((await runs.logOf("first"))?.lines.length).toBeGreaterThan(0);
 
+  // Of two pages that start the same run at once, one is told so; and never more than four runs are at work.
+  const ask = (id: string) =>
+    launch(id).then(
+      () => "started",
+      (error: Error) => error.message,
+    );
+  expect((await Promise.all([ask("twice"), ask("twice"), ask("twice")])).sort()).toEqual(
+    ["started", ...["twice", "twice"].map((id) => `${id}: it is at work already`)].sort(),
+  );
+  while (ended.length < 3) await new Promise((resolve) => setTimeout(resolve, 10));
+  const many = await Promise.all(["a", "b", "c", "d", "e", "f"].map(ask));
+  expect(many.filter((said) => said === "started")).toHaveLength(4);
+  expect(many.at(-1)).toBe("4 runs that were started here are at work already");
+  while (ended.length < 7) await new Promise((resolve) => setTimeout(resolve, 10));
+
   rmSync(own, { recursive: true });
   mkdirSync(join(base, "elsewhere"));
   symlinkSync(join(base, "elsewhere"), own);
