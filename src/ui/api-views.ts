@@ -10,6 +10,8 @@ export interface RowsView {
   readonly from: number;
   /** Rows of the set. */
   readonly total: number;
+  /** Rows that are shown here; of a pair, each completion is an entry of `rows`. */
+  readonly count: number;
   /** The step whose weights are "after": a checkpoint's, or the result's. Absent where the run has saved nothing. */
   readonly step?: number;
   readonly rows: readonly RowView[];
@@ -18,6 +20,8 @@ export interface RowsView {
 export interface RowView {
   /** "rows.jsonl line 11". */
   readonly label: string;
+  /** What of the row this is, where it is a pair, or rated. */
+  readonly part?: "chosen" | "rejected" | "wanted" | "unwanted";
   /** The row has more tokens than are shown. */
   readonly cut: boolean;
   readonly tokens: readonly TokenView[];

@@ -141,6 +141,8 @@ export interface RunDetail {
   readonly best?: { readonly metric: string; readonly step: number; readonly value: number };
   /** The run ended before its last step, by --patience or because it was told to. */
   readonly stoppedEarly?: boolean;
+  /** The latter. */
+  readonly toldToEnd?: boolean;
   /** Steps of the checkpoints that are there, ascending. */
   readonly checkpoints: readonly number[];
   /** The last lines that the run's process told, where this server started it. */

@@ -122,6 +122,7 @@ export class RunEntry {
       evalData: record?.evalData,
       best: record?.best,
       ...(record?.stoppedEarly && { stoppedEarly: true }),
+      ...(record?.toldToEnd && { toldToEnd: true }),
       checkpoints: (await listCheckpoints(this.path).catch(() => [])).slice(-mostCheckpoints),
       log: this.log?.lines ?? [],
     };

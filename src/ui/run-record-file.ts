@@ -17,6 +17,7 @@ export interface ReadRecord {
   readonly trainableParameters?: number;
   readonly totalParameters?: number;
   readonly stoppedEarly: boolean;
+  readonly toldToEnd: boolean;
   readonly data?: DataSummary;
   readonly evalData?: DataSummary;
   readonly best?: { readonly metric: string; readonly step: number; readonly value: number };
@@ -70,6 +71,7 @@ export async function readRunRecord(path: string): Promise<ReadRecord | undefine
     trainableParameters: numberIn(value.trainableParameters),
     totalParameters: numberIn(value.totalParameters),
     stoppedEarly: value.stoppedEarly === true,
+    toldToEnd: value.toldToEnd === true,
     data: dataIn(value.data),
     evalData: dataIn(value.evalData),
     best: bestIn(value.best),

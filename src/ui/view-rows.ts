@@ -26,26 +26,46 @@ export function viewRows(job: RowsJob): Promise<RowsView> {
     const { options, model } = run;
     const data = await loadTrainingData(model.text, options, () => {});
     const samples = job.set === "train" ? data.train : data.evaluation;
-    const end = Math.min(samples.length, job.from + job.count);
-    const chosen: { sample: Sample; cut: boolean }[] = [];
-    for (let i = job.from; i < end; i++) {
-      const sample = samples.at(i)!;
-      chosen.push({ sample: beginningOf(sample), cut: sample.ids.length > mostTokens });
+    const count = Math.max(0, Math.min(samples.length - job.from, job.count));
+    const chosen: (SampleText & { readonly cut: boolean })[] = [];
+    for (let i = 0; i < count; i++) {
+      for (const text of textsOf(samples.at(job.from + i)!))
+        chosen.push({ ...text, sample: beginningOf(text.sample), cut: text.sample.ids.length > mostTokens });
     }
-    // A pair's completions do not follow each other, and of prompts the model writes the answers itself.
-    const plain = objectives[options.objective].rows === "targets";
+    // To prompts the model writes the answers itself: of their own tokens nothing is learnt.
+    const learns = objectives[options.objective].rows !== "prompts";
     const whole = chosen.map(({ sample }) => everyToken(sample));
-    const before = plain ? await run.before((base) => lossesOf(base.loaded.decoder, whole)) : undefined;
-    const after = plain ? await run.after((tuned) => lossesOf(tuned.loaded.decoder, whole)) : undefined;
+    const before = learns ? await run.before((base) => lossesOf(base.loaded.decoder, whole)) : undefined;
+    const after = learns ? await run.after((tuned) => lossesOf(tuned.loaded.decoder, whole)) : undefined;
     return {
-      set: job.set,
-      from: job.from,
-      total: samples.length,
-      step: run.step,
-      rows: chosen.map(({ sample, cut }, i): RowView => {
+      ...{ set: job.set, from: job.from, count, total: samples.length, step: run.step },
+      rows: chosen.map(({ sample, part, cut }, i): RowView => {
         const losses = { before: before?.[i], after: after?.[i] };
-        return { label: rowLabel(sample.rowId), cut, tokens: tokensOf(sample, model.tokenizer, losses) };
+        const tokens = tokensOf(sample, model.tokenizer, losses);
+        return { label: rowLabel(sample.rowId), ...(part && { part }), cut, tokens };
       }),
+    };
+  });
+}
+
+interface SampleText {
+  readonly sample: Sample;
+  readonly part?: RowView["part"];
+}
+
+/** The texts that a sample is: of a pair, the prompt with each completion, which know nothing of each other. */
+function textsOf(sample: Sample): SampleText[] {
+  const { ids, targetMask, rowId, fork, label } = sample;
+  const rating = label === undefined ? undefined : label ? "wanted" : "unwanted";
+  if (!fork) return [{ sample, part: rating }];
+  let at = fork.prompt;
+  return fork.completions.map((length, i) => {
+    const [from, to] = [at, (at += length)];
+    const of = <T extends Int32Array | Uint8Array>(all: T) =>
+      Uint32Array.from([...all.subarray(0, fork.prompt), ...all.subarray(from, to)]);
+    return {
+      sample: { ids: Int32Array.from(of(ids)), targetMask: Uint8Array.from(of(targetMask)), rowId },
+      part: rating ?? (i === 0 ? "chosen" : "rejected"),
     };
   });
 }

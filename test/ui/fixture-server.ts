@@ -157,7 +157,7 @@ function rowsOf(set: "train" | "eval", from: number, count: number): RowsView {
   const random = noise(from + 7);
   const words = (text: string) => text.match(/\s*[A-Za-z]+|\s*[^\sA-Za-z]|\s+/g) ?? [];
   return {
-    ...{ set, from, total: 200, step: 300 },
+    ...{ set, from, count, total: 200, step: 300 },
     rows: Array.from({ length: count }, (_, i) => ({
       label: `held-out.jsonl line ${from + i + 1}`,
       cut: i === 1,

@@ -4,9 +4,10 @@
 import { describe, expect, it } from "vitest";
 import type { FormField, RunMetrics } from "../../src/ui/api.ts";
 import { checkValue, draftOf, pruned, readDraft, valuesOf } from "../../src/ui/page/draft.ts";
+import { lossUnit, wordsOf } from "../../src/ui/page/metric-words.ts";
 import { appendMetrics, placesOf, placesOfEvals, rewound } from "../../src/ui/page/metrics-columns.ts";
 import { bytes, duration, short, withError } from "../../src/ui/page/numbers.ts";
-import { extremesOf, middleRange, smoothed } from "../../src/ui/page/smooth.ts";
+import { extremesOf, middleRange, smoothed, usualSmooth } from "../../src/ui/page/smooth.ts";
 
 const none = { step: [], series: {} };
 const known: RunMetrics = {
@@ -123,5 +124,28 @@ it("writes numbers shortly, and errors with two digits", () => {
     "6.4 s",
     "3 min 20 s",
     "2 h 5 min",
+  ]);
+});
+
+describe("words for numbers", () => {
+  it("name rewards by their user's names, evaluations as such, and what nobody named as it is", () => {
+    expect(wordsOf("reward.short answers.std")).toBe('Reward "short answers", standard deviation');
+    expect(wordsOf("reward.reward.mean")).toBe('Reward "reward"');
+    expect(wordsOf("eval.rewardAccuracy")).toBe("Pairs told right, evaluation");
+    expect(wordsOf("eval.loss")).toBe("Evaluation loss");
+    expect(wordsOf("constructor")).toBe("constructor");
+  });
+
+  it("say nats a token of cross-entropies alone", () => {
+    expect(lossUnit([{ objective: "sft" }, {}])).toBe("nats a token");
+    expect(lossUnit([{ objective: "dpo" }])).toBe("loss (dpo)");
+    expect(lossUnit([{ objective: "dpo" }, { objective: "sft" }])).toBe("loss");
+    expect(lossUnit([])).toBe("nats a token");
+  });
+});
+
+it("smooths a short run less, so that its line is not the past's", () => {
+  expect([1, 20, 40, 100, 5000, Number.POSITIVE_INFINITY].map(usualSmooth)).toEqual([
+    0, 0, 0.5, 0.8, 0.8, 0.8,
   ]);
 });

@@ -225,7 +225,7 @@ describe.skipIf(noChromium)(`in headless Chromium${noChromium && ` (skipped: ${n
     await chart.focus();
     await page.keyboard.press("Home");
     const told = () => chart.getAttribute("aria-valuetext");
-    await poll(told).toMatch(/^step 1: .*training \d/);
+    await poll(told).toMatch(/^step 1: .*training, smoothed \d[^,]*$/);
     await page.keyboard.press("ArrowRight");
     await poll(told).toMatch(/^step 2:/);
     expect(await chart.evaluate((element) => getComputedStyle(element).outlineStyle)).toBe("solid");

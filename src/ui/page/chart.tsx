@@ -178,7 +178,8 @@ export function Chart(props: ChartProps) {
               : readout
             )
               .slice(0, mostNamed)
-              .map((line) => `${line.label} ${textAt(line)}`)
+              .map((line) => [line.label, textAt(line)] as const)
+              .flatMap(([label, text]) => (text === "" ? [] : [`${label} ${text}`]))
               .join(", ")}`}
             onKeyDown={onKeyDown}
             ref={host}

@@ -7,7 +7,7 @@ import { column, placesOf, placesOfEvals, type XAxis, xAxes, xLabels } from "./m
 import { Choice } from "./parts.tsx";
 import type { Line } from "./plot.ts";
 import { place, setQuery } from "./route.ts";
-import { middleRange, smoothed } from "./smooth.ts";
+import { middleRange, smoothed, usualSmooth } from "./smooth.ts";
 
 export interface CurveLook {
   readonly axis: XAxis;
@@ -17,14 +17,14 @@ export interface CurveLook {
   readonly clip: boolean;
 }
 
-const usualSmooth = 0.8;
-
-export function useLook(): CurveLook {
+/** `steps` are the longest run's. */
+export function useLook(steps = Number.POSITIVE_INFINITY): CurveLook {
   const { query } = place.value;
-  const given = Number(query.smooth ?? usualSmooth);
+  const usual = usualSmooth(steps);
+  const given = Number(query.smooth ?? usual);
   return {
     axis: xAxes.find((name) => name === query.x) ?? "step",
-    smooth: Number.isFinite(given) ? Math.min(0.99, Math.max(0, given)) : usualSmooth,
+    smooth: Number.isFinite(given) ? Math.min(0.99, Math.max(0, given)) : usual,
     log: query.log === "1",
     clip: query.clip === "1",
   };
@@ -32,9 +32,9 @@ export function useLook(): CurveLook {
 
 const axisWords = { step: "Steps", tokens: "Tokens", time: "Time" } as const;
 
-export function LookBar({ children }: { children?: preact.ComponentChildren }) {
-  const look = useLook();
-  const [smooth, setSmooth] = useState(look.smooth);
+export function LookBar({ look, children }: { look: CurveLook; children?: preact.ComponentChildren }) {
+  const [moved, setMoved] = useState<number>();
+  const smooth = moved ?? look.smooth;
   return (
     <div class="look no-print">
       {children}
@@ -48,7 +48,7 @@ export function LookBar({ children }: { children?: preact.ComponentChildren }) {
           value={smooth}
           onInput={(event) => {
             const value = event.currentTarget.value;
-            setSmooth(Number(value));
+            setMoved(Number(value));
             setQuery({ smooth: value });
           }}
         />
@@ -92,7 +92,9 @@ export function linesOf(
   const xs = placesOf(metrics, look.axis);
   if (look.smooth === 0) return [{ label, color, xs, ys }];
   const line: Line = { label, color, xs, ys: smoothed(ys, look.smooth) };
-  return bare ? [line] : [{ label: `${label}, as measured`, color, xs, ys, look: "faint" }, line];
+  if (bare) return [line];
+  const measured: Line = { label: `${label}, as measured`, color, xs, ys, look: "faint" };
+  return [measured, { ...line, label: `${label}, smoothed` }];
 }
 
 export function evalLine(

@@ -106,7 +106,12 @@ export function makePlot(host: HTMLElement, first: readonly Line[], options: Plo
         },
       },
       axes: [
-        { ...axis(options.xLabel, options.xValue), size: 26, space: 56 },
+        {
+          ...axis(options.xLabel, options.xValue),
+          ...{ size: 26, space: 56 },
+          // There is no half of a step.
+          ...(!options.logX && data[0].every(Number.isInteger) && { incrs: wholeIncrements }),
+        },
         { ...axis(options.yLabel, options.yValue), size: (_, values) => widthOf(values) },
       ],
       series: [{}, ...lines.map((line) => seriesOf(line))],
@@ -183,6 +188,10 @@ export function makePlot(host: HTMLElement, first: readonly Line[], options: Plo
     },
   };
 }
+
+const wholeIncrements = Array.from({ length: 12 }, (_, power) =>
+  [1, 2, 5].map((one) => one * 10 ** power),
+).flat();
 
 function strokeOf(line: Line): Partial<uPlot.Series> {
   const { color, dash } = seriesStyle(line.color);

@@ -22,6 +22,11 @@ export function smoothed(values: readonly (number | null)[], weight: number): (n
   return result;
 }
 
+/** How much lines are smoothed until the reader chooses: over a twentieth of the steps, or five of a long run's. */
+export function usualSmooth(steps: number): number {
+  return Math.round(100 * Math.min(0.8, Math.max(0, 1 - 20 / Math.max(1, steps)))) / 100;
+}
+
 /** What a listener needs of a line: where it begins, ends, and is lowest and highest. */
 export interface Extremes {
   readonly count: number;

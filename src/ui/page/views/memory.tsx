@@ -4,7 +4,7 @@ import { useMemo, useState } from "preact/hooks";
 import type { MemoryByCategory } from "../../api.ts";
 import { useAsked } from "../asked.ts";
 import { Chart } from "../chart.tsx";
-import { axisOf, clipOf, LookBar, linesOf, useLook } from "../curves.tsx";
+import { axisOf, type CurveLook, clipOf, LookBar, linesOf, useLook } from "../curves.tsx";
 import { placesOf } from "../metrics-columns.ts";
 import { bytes, percent, short } from "../numbers.ts";
 import { Facts, Loading, Scroll } from "../parts.tsx";
@@ -25,17 +25,23 @@ const categories: readonly (readonly [string, string])[] = [
 ];
 
 export function MemoryTab({ onPeak, ...props }: TabProps & { onPeak: () => void }) {
+  const look = useLook(props.run.totalSteps);
   return (
     <>
-      <LookBar />
-      <Speed {...props} onPeak={onPeak} />
+      <LookBar look={look} />
+      <Speed {...props} look={look} onPeak={onPeak} />
       <Memory {...props} />
     </>
   );
 }
 
-function Speed({ run, detail, metrics, onPeak }: TabProps & { onPeak: () => void }) {
-  const look = useLook();
+function Speed({
+  run,
+  detail,
+  metrics,
+  look,
+  onPeak,
+}: TabProps & { readonly look: CurveLook; readonly onPeak: () => void }) {
   const peak = detail.peakTokensPerSecond;
   const measured = useMemo(
     () => (metrics ? linesOf(metrics, "tokensPerSecond", look, { label: "tokens a second", color: 0 }) : []),
@@ -231,6 +237,22 @@ export function MemoryBar(props: {
       </div>
       <span class="num memory-total">{bytes(total)}</span>
     </div>
+  );
+}
+
+/** Which color is which, where no table beside the bars says so. */
+export function MemoryLegend({ parts }: { parts: readonly MemoryByCategory[] }) {
+  return (
+    <ul class="legend">
+      {categories
+        .filter(([category]) => parts.some((one) => (one[category] ?? 0) > 0))
+        .map(([category, title]) => (
+          <li key={category}>
+            <span class="dot" style={{ background: categoryColor(category) }} aria-hidden="true" />
+            <span class="name">{title}</span>
+          </li>
+        ))}
+    </ul>
   );
 }
 

@@ -3,7 +3,7 @@
 import type { PlanView } from "../../api.ts";
 import { bytes, count, short } from "../numbers.ts";
 import { Facts } from "../parts.tsx";
-import { MemoryBar } from "./memory.tsx";
+import { MemoryBar, MemoryLegend } from "./memory.tsx";
 import type { Planned } from "./use-plan.ts";
 
 export function PlanPanel({ plan, waits }: { plan: Planned; waits: string | undefined }) {
@@ -66,6 +66,7 @@ function View({ view }: { view: PlanView }) {
           />
         </div>
       ))}
+      <MemoryLegend parts={view.methods.map(({ atPeak }) => atPeak)} />
       {view.availableBytes <= most && (
         <p class="note">
           <span class="limit-mark" aria-hidden="true" />

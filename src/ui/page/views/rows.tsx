@@ -19,7 +19,9 @@ const fullLoss = 5;
 
 export function RowsTab({ run, detail }: TabProps) {
   const { query } = place.value;
-  const hasEval = detail.evalData !== undefined;
+  const hasEval = detail.evalData !== undefined || detail.recipe.evalFraction !== undefined;
+  // Of prompts that the model answers itself no token is learnt.
+  const hasLosses = run.objective !== "grpo";
   const set = query.set === "eval" && hasEval ? "eval" : query.set === "train" || !hasEval ? "train" : "eval";
   const from = Math.max(0, Math.floor(Number(query.from ?? 0)) || 0);
   const shade = shades.find((one) => one === query.shade) ?? "after";
@@ -45,13 +47,17 @@ export function RowsTab({ run, detail }: TabProps) {
             onChoose={(next) => setQuery({ set: next, from: undefined })}
           />
         )}
-        <Choice
-          label="Color by the loss of"
-          options={shades.map((one) => [one, shadeWords[one]] as const)}
-          chosen={shade}
-          onChoose={(next) => setQuery({ shade: next })}
-        />
-        <Scale shade={shade} />
+        {hasLosses && (
+          <>
+            <Choice
+              label="Color by the loss of"
+              options={shades.map((one) => [one, shadeWords[one]] as const)}
+              chosen={shade}
+              onChoose={(next) => setQuery({ shade: next })}
+            />
+            <Scale shade={shade} />
+          </>
+        )}
         <span class="grow" />
         <button type="button" class="small" disabled={asked.loading} onClick={asked.again}>
           Look again
@@ -62,21 +68,24 @@ export function RowsTab({ run, detail }: TabProps) {
       ) : (
         <div aria-busy={asked.loading}>
           <p class="note">
-            Gray tokens are read and not learnt.{" "}
-            {view.step === undefined
-              ? "Nothing is saved yet, so there is no tuned model to hold against the base."
-              : `Tuned: the weights of step ${view.step.toLocaleString("en-US")}.`}
+            {!hasLosses
+              ? "The run learns from the answers that it writes to these prompts itself; Samples has some."
+              : `Gray tokens are read and not learnt. ${
+                  view.step === undefined
+                    ? "Nothing is saved yet, so there is no tuned model to hold against the base."
+                    : `Tuned: the weights of step ${view.step.toLocaleString("en-US")}.`
+                }`}
           </p>
           {view.rows.map((row, i) => (
             <Row
-              key={`${row.label} ${i}`}
+              key={`${row.label} ${row.part} ${i}`}
               row={row}
               shade={shade}
               tuned={view.step !== undefined}
               hint={i === 0}
             />
           ))}
-          <Pager from={view.from} count={view.rows.length} total={view.total} busy={asked.loading} />
+          <Pager from={view.from} count={view.count} total={view.total} busy={asked.loading} />
         </div>
       )}
     </section>
@@ -115,6 +124,7 @@ function Row(props: { row: RowView; shade: Shade; tuned: boolean; hint: boolean 
   const list = useRef<HTMLDivElement>(null);
   const [before, after] = [meanOf(tokens, "before"), meanOf(tokens, "after")];
   const targets = tokens.filter(({ target }) => target).length;
+  const name = row.part ? `${row.label}, ${row.part}` : row.label;
   const move = (to: number) => {
     const next = Math.min(tokens.length - 1, Math.max(0, to));
     setAt(next);
@@ -138,26 +148,32 @@ function Row(props: { row: RowView; shade: Shade; tuned: boolean; hint: boolean 
   return (
     <article class="card row">
       <div class="card-head">
-        <h3>{row.label}</h3>
+        <h3>{name}</h3>
         <span class="num">
           <span class="muted">
-            {targets} of {tokens.length} tokens learnt{row.cut ? ", the rest is not shown" : ""} · base{" "}
+            {targets === 0 ? `${tokens.length} tokens` : `${targets} of ${tokens.length} tokens learnt`}
+            {row.cut ? ", the rest is not shown" : ""}
           </span>
-          <b>{short(before)}</b>
-          {tuned && (
+          {before !== undefined && (
             <>
-              <span class="muted"> · tuned </span>
-              <b>{short(after)}</b>
+              <span class="muted"> · base </span>
+              <b>{short(before)}</b>
+              {tuned && (
+                <>
+                  <span class="muted"> · tuned </span>
+                  <b>{short(after)}</b>
+                </>
+              )}
+              <span class="muted"> nats a token</span>
             </>
           )}
-          <span class="muted"> nats a token</span>
         </span>
       </div>
       <div
         class={`tokens ${shade}`}
         role="slider"
         tabIndex={0}
-        aria-label={`Tokens of ${row.label}`}
+        aria-label={`Tokens of ${name}`}
         aria-valuemin={1}
         aria-valuemax={Math.max(1, tokens.length)}
         aria-valuenow={(at ?? 0) + 1}
@@ -185,7 +201,7 @@ function Row(props: { row: RowView; shade: Shade; tuned: boolean; hint: boolean 
       </p>
       <details class="numbers" onToggle={(event) => setOpen(event.currentTarget.open)}>
         <summary>Numbers</summary>
-        {open && <TokenTable tokens={tokens} label={row.label} />}
+        {open && <TokenTable tokens={tokens} label={name} />}
       </details>
     </article>
   );

@@ -66,6 +66,11 @@ export function RunView({ id }: { id: string }) {
           {run.error}
         </pre>
       )}
+      {detail.value.stoppedEarly && (
+        <p class="note">
+          It ended before its last step: {detail.value.toldToEnd ? "it was told to" : "by --patience"}.
+        </p>
+      )}
       {metricsError(id) && <p class="problem">{metricsError(id)}</p>}
       <Facts facts={factsOf(given)} />
       <Tabs

@@ -4,6 +4,7 @@ import { useMemo, useRef, useState } from "preact/hooks";
 import type { RunSummary } from "../../api.ts";
 import { Chart, Swatch } from "../chart.tsx";
 import { axisOf, clipOf, evalLine, LookBar, linesOf, useLook } from "../curves.tsx";
+import { lossUnit, wordsOf } from "../metric-words.ts";
 import { duration, moment, short } from "../numbers.ts";
 import { Loading, Progress, State } from "../parts.tsx";
 import type { Line } from "../plot.ts";
@@ -17,24 +18,16 @@ const shownAtFirst = 20;
 /** At once: more lines are told apart by nobody, and the server streams the numbers of 100. */
 const mostShown = 60;
 
-const metricWords: Readonly<Record<string, string>> = {
-  loss: "Training loss",
-  "eval.loss": "Evaluation loss",
-  learningRate: "Learning rate",
-  gradNorm: "Gradient norm",
-  tokensPerSecond: "Tokens a second",
-  reward: "Reward",
-};
-
 export function RunsView() {
   const all = runs.value;
-  const look = useLook();
   const { query } = place.value;
   const chosen = useMemo(
     () => chosenRuns(all ?? [], query.show),
     [all?.map(({ id }) => id).join("\n"), query.show],
   );
   const metrics = useMetrics(chosen, overlayPoints);
+  const drawn = (all ?? []).filter(({ id }) => chosen.includes(id));
+  const look = useLook(Math.max(0, ...drawn.map(({ totalSteps, step }) => totalSteps ?? step)));
   const metric = query.metric ?? "loss";
   const names = metricsThere(metrics, metric);
   const lines = useMemo(
@@ -54,24 +47,24 @@ export function RunsView() {
   return (
     <>
       <h1 class="hidden">Runs</h1>
-      <LookBar>
+      <LookBar look={look}>
         <label class="field-inline">
           <span class="hidden">What is drawn</span>
           <select value={metric} onChange={(event) => setQuery({ metric: event.currentTarget.value })}>
             {names.map((name) => (
               <option key={name} value={name}>
-                {metricWords[name] ?? name}
+                {wordsOf(name)}
               </option>
             ))}
           </select>
         </label>
       </LookBar>
       <Chart
-        title={metricWords[metric] ?? metric}
+        title={wordsOf(metric)}
         lines={lines}
         {...axisOf(look)}
         range={clipOf(look, lines)}
-        yLabel={metric.endsWith("loss") ? "nats a token" : ""}
+        yLabel={/^(eval\.)?loss$/.test(metric) ? lossUnit(drawn) : ""}
         height={300}
         empty={chosen.length === 0 ? "Choose runs below to see their curves." : "No run chosen has this yet."}
       />

@@ -223,6 +223,9 @@ function Input(props: {
     <p class="help" id={`${id}-help`}>
       {error !== undefined && <span class="error">{error} </span>}
       {sentence(field.description)}
+      {field.kind !== "choice" && (field.defaultText?.length ?? 0) > longestPlaceholder
+        ? ` ${sentence(`default: ${field.defaultText}`)}`
+        : ""}
     </p>
   );
   if (field.kind === "switch") {
@@ -272,13 +275,22 @@ function Input(props: {
           autocomplete="off"
           spellcheck={false}
           value={typeof value === "string" ? value : ""}
-          placeholder={field.defaultText ?? (field.kind === "number" ? "" : field.placeholder)}
+          placeholder={placeholderOf(field)}
           onInput={(event) => onChange(event.currentTarget.value)}
         />
       )}
       {help}
     </div>
   );
+}
+
+/** What is longer would be cut at the end of the field. */
+const longestPlaceholder = 24;
+
+/** The default, or an example; "F" and "M" of the command line's help would be taken for one. */
+function placeholderOf({ kind, defaultText, placeholder }: FormField): string | undefined {
+  if (defaultText !== undefined) return defaultText.length > longestPlaceholder ? undefined : defaultText;
+  return kind === "number" || /^[A-Z]+$/.test(placeholder ?? "") ? undefined : placeholder;
 }
 
 function sentence(text: string): string {

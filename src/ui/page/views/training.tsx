@@ -5,6 +5,7 @@ import { useMemo } from "preact/hooks";
 import type { RunMetrics } from "../../api.ts";
 import { Chart } from "../chart.tsx";
 import { axisOf, type CurveLook, clipOf, evalLine, LookBar, linesOf, useLook } from "../curves.tsx";
+import { lossUnit, wordsOf } from "../metric-words.ts";
 import { Loading } from "../parts.tsx";
 import type { TabProps } from "./tab-props.ts";
 
@@ -18,41 +19,18 @@ const told = new Set([
   "targetTokens",
 ]);
 
-const words: Readonly<Record<string, string>> = {
-  perplexity: "Perplexity",
-  exactMatch: "Exact match",
-  rouge1: "ROUGE-1",
-  rouge2: "ROUGE-2",
-  rougeL: "ROUGE-L",
-  bleu: "BLEU",
-  chrf: "chrF",
-  jsonValid: "Valid JSON",
-  reward: "Reward",
-  rewardStd: "Reward, standard deviation",
-  rewardsChosen: "Reward of chosen answers",
-  rewardsRejected: "Reward of rejected answers",
-  rewardAccuracy: "Pairs told right",
-  rewardMargin: "Reward margin",
-  kl: "Divergence from the reference",
-  completionLength: "Tokens an answer",
-  cutShare: "Share of answers cut",
-  clipRatio: "Share of ratios clipped",
-  sameRewardShare: "Groups that teach nothing",
-  chosenLoss: "Loss of chosen answers",
-};
-
-export function TrainingTab({ metrics }: TabProps) {
-  const look = useLook();
+export function TrainingTab({ run, metrics }: TabProps) {
+  const look = useLook(run.totalSteps);
   if (!metrics) return <Loading what="Reading the numbers…" />;
   return (
     <>
-      <LookBar />
+      <LookBar look={look} />
       {metrics.stepsPerPoint > 1 && (
         <p class="note">
           Each point is the mean of {metrics.stepsPerPoint} of {metrics.steps.toLocaleString("en-US")} steps.
         </p>
       )}
-      <LossChart metrics={metrics} look={look} />
+      <LossChart metrics={metrics} look={look} yLabel={lossUnit([run])} />
       <div class="charts">
         <Curve {...{ metrics, look }} name="learningRate" title="Learning rate" plain zero />
         <Curve {...{ metrics, look }} name="gradNorm" title="Gradient norm" note="Before clipping." />
@@ -70,7 +48,7 @@ interface CurveProps {
   readonly look: CurveLook;
 }
 
-function LossChart({ metrics, look }: CurveProps) {
+function LossChart({ metrics, look, yLabel }: CurveProps & { yLabel: string }) {
   const lines = useMemo(
     () => [
       ...linesOf(metrics, "loss", look, { label: "training", color: 0 }),
@@ -91,7 +69,7 @@ function LossChart({ metrics, look }: CurveProps) {
       lines={lines}
       {...axisOf(look)}
       range={clipOf(look, lines)}
-      yLabel="nats a token"
+      yLabel={yLabel}
       height={340}
       note={notes.filter(Boolean).join(" ")}
     />
@@ -134,22 +112,17 @@ function Others({ metrics, look }: CurveProps) {
   return (
     <>
       {measures.map((name) => (
-        <Curve key={name} {...{ metrics, look, name }} title={words[name] ?? name} />
+        <Curve key={name} {...{ metrics, look, name }} title={wordsOf(name)} />
       ))}
       {scores.map((name) => (
-        <Score
-          key={name}
-          {...{ metrics, look, name }}
-          table="eval"
-          title={`${words[name] ?? name}, evaluation`}
-        />
+        <Score key={name} {...{ metrics, look, name }} table="eval" title={`${wordsOf(name)}, evaluation`} />
       ))}
       {forget.map((name) => (
         <Score
           key={name}
           {...{ metrics, look, name }}
           table="forget"
-          title={`${words[name] ?? name}, not to forget`}
+          title={`${wordsOf(name)}, not to forget`}
         />
       ))}
     </>
