@@ -9,7 +9,7 @@ import type { Backend, Tensor } from "../backend/backend.ts";
 import { assemble, type Batch } from "../data/assemble.ts";
 import type { Sample } from "../data/render.ts";
 import type { Samples } from "../data/samples.ts";
-import { type Collective, gatherNumbers, single } from "../distributed/collective.ts";
+import { type Collective, single } from "../distributed/collective.ts";
 import { type OrderedSum, orderedSum } from "../distributed/ordered-sum.ts";
 import type { DecoderAdapter } from "../models/adapter.ts";
 import type { Decoder } from "../models/decoder.ts";
@@ -21,12 +21,11 @@ import { optimizerDefaults, optimizers } from "../optim/index.ts";
 import { defaultOptimizerOptions, type Optimizer, type OptimizerOptions } from "../optim/optimizer.ts";
 import type { StateMemory } from "../optim/paging.ts";
 import { sharded } from "../optim/sharded.ts";
-import { dtypeBytes } from "../tensor/dtype.ts";
-import { rows, viewOf } from "../tensor/tensor.ts";
 import { BugError, UserError } from "../util/errors.ts";
 import { DeviceBatch, defaultLogitsChunkBytes } from "./device-batch.ts";
 import type { NoiseOptions } from "./embedding-noise.ts";
 import { type Evaluation, evaluate } from "./evaluate.ts";
+import { LossSlots } from "./loss-slots.ts";
 import { ScoredPasses } from "./scored-passes.ts";
 import { makeTrainable, type SessionRecipe, type Trainable, type TrainableStart } from "./trainable.ts";
 import { UpdateGate } from "./update-gate.ts";
@@ -85,9 +84,6 @@ export interface StartedStep {
 /** Adds a micro-batch's gradient and writes its loss. */
 type MicroBatchPass = (batch: Batch, pass: number, out: Tensor) => void | Promise<void>;
 
-/** Bytes between two numbers that are read back: WebGPU's binding alignment. */
-const slotBytes = 256;
-
 export class Session implements Disposable {
   readonly parameters: FlatParameters;
   readonly adapter: DecoderAdapter | undefined;
@@ -111,8 +107,7 @@ export class Session implements Disposable {
   private readonly gate: UpdateGate;
   private readonly collective: Collective;
   private readonly sum: OrderedSum;
-  private stats: Tensor | undefined;
-  private slots = 0;
+  private readonly slots: LossSlots;
   /** Gradients of forwardBackward() that no step() has used yet. */
   private pending = false;
   private finite = true;
@@ -126,6 +121,7 @@ export class Session implements Disposable {
   ) {
     this.decoder = loaded.decoder;
     this.gate = new UpdateGate(this.decoder.backend);
+    this.slots = new LossSlots(this.decoder.backend);
     this.checkpointing = options.checkpointing ?? false;
     this.ownsTrainable = trainable === undefined;
     const { parameters, adapter } = trainable ?? makeTrainable(loaded, recipe, options);
@@ -185,9 +181,9 @@ export class Session implements Disposable {
   async forwardBackward(batches: Batch | readonly Batch[]): Promise<GradientResult> {
     await this.adapter?.initialize();
     const list = [batches].flat() as Batch[];
-    this.statsFor(list.length);
+    this.slots.reserve(list.length);
     await this.accumulateAll(list);
-    const result = this.resultOf(list, await this.readStats(list.length), this.metrics);
+    const result = this.resultOf(list, await this.slots.read(list.length), this.metrics);
     this.finite &&= Number.isFinite(result.loss);
     return result;
   }
@@ -195,7 +191,7 @@ export class Session implements Disposable {
   /** One update from the gradients that forwardBackward() has left, which are spent then. */
   async step(options: UpdateOptions): Promise<UpdateResult> {
     if (!this.pending) throw new BugError("step() without a gradient: call forwardBackward() first");
-    this.statsFor(1);
+    this.slots.reserve(1);
     const { gradNorm, updated } = await (await this.startUpdate([], options)).numbers();
     return { gradNorm, updated };
   }
@@ -211,7 +207,7 @@ export class Session implements Disposable {
    */
   async startStep(batches: readonly Batch[], options: UpdateOptions): Promise<StartedStep> {
     await this.adapter?.initialize();
-    this.statsFor(batches.length + 1);
+    this.slots.reserve(batches.length + 1);
     await this.accumulateAll(batches);
     return this.startUpdate(batches, options);
   }
@@ -225,8 +221,7 @@ export class Session implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    if (this.stats) this.backend.free(this.stats.buffer);
-    this.stats = undefined;
+    this.slots.free();
     this.gate.free();
     this.optimizer.free();
     this.sum.free();
@@ -239,9 +234,9 @@ export class Session implements Disposable {
     { learningRate, maxGradNorm = 1 }: UpdateOptions,
   ): Promise<StartedStep> {
     const count = batches.length;
-    const norm = this.slot(count);
+    const norm = this.slots.at(count);
     this.backend.sumSquares({ x: this.parameters.grad, out: norm });
-    const reading = this.readStats(count + 1);
+    const reading = this.slots.read(count + 1);
     reading.catch(() => {}); // heard through numbers
     const update = this.gate.begin(this.finite);
     const { metrics } = this;
@@ -255,7 +250,7 @@ export class Session implements Disposable {
       return { finite, numbers: { ...result, gradNorm } };
     });
     if (update.step !== undefined) {
-      const losses = count === 0 ? norm : rows(this.stats!, 0, (count * this.stats!.shape[0]!) / this.slots);
+      const losses = count === 0 ? norm : this.slots.first(count);
       const factor = this.gate.factorFor(norm, losses, maxGradNorm);
       await this.optimizer.update(update.step, learningRate, factor);
     }
@@ -264,7 +259,7 @@ export class Session implements Disposable {
 
   /** Leaves the gradient of all of them, added in their order, on every rank. */
   private async accumulateAll(batches: readonly Batch[]): Promise<void> {
-    this.backend.fill({ y: this.stats!, value: 0 });
+    this.slots.clear();
     const taught = withTargets(batches);
     const scores: Score[] = [];
     const run = this.scored
@@ -272,23 +267,12 @@ export class Session implements Disposable {
       : this.meanRun(batches.reduce((sum, batch) => sum + batch.targetTokens, 0));
     await this.sum.run(taught.length, this.pending, (index) => {
       const i = taught[index]!;
-      return run(batches[i]!, this.passes + i, this.slot(i));
+      return run(batches[i]!, this.passes + i, this.slots.at(i));
     });
-    await this.shareLosses(batches, taught);
+    await this.slots.share(this.collective, batches.length, taught);
     this.metrics = await this.scored?.means(scores);
     this.pending = true;
     this.passes += batches.length;
-  }
-
-  /** Gives every rank the summed losses of all micro-batches, each of which one rank computed. */
-  private async shareLosses(batches: readonly Batch[], taught: readonly number[]): Promise<void> {
-    const { collective, backend } = this;
-    if (collective.size === 1) return;
-    const everyone = await gatherNumbers(collective, await this.readStats(batches.length));
-    for (const [index, i] of taught.entries()) {
-      const sum = everyone[index % collective.size]![i]!;
-      backend.write(this.stats!.buffer, new Uint8Array(Float32Array.of(sum).buffer), i * slotBytes);
-    }
   }
 
   private makeOptimizer(): Optimizer {
@@ -358,30 +342,6 @@ export class Session implements Disposable {
   private noiseOf(pass: number): NoiseOptions | undefined {
     const { neftuneAlpha: alpha, seed } = this.recipe;
     return alpha === undefined ? undefined : { alpha, seed, pass };
-  }
-
-  private statsFor(slots: number): void {
-    const { backend } = this;
-    const elements = (slots * slotBytes) / dtypeBytes[backend.floatType];
-    if (this.stats && this.slots >= slots) return;
-    if (this.stats) backend.free(this.stats.buffer);
-    this.stats = viewOf(backend.allocate(slots * slotBytes, "workspace"), [elements], backend.floatType);
-    this.slots = slots;
-  }
-
-  private slot(index: number): Tensor {
-    return { ...this.stats!, shape: [1], byteOffset: index * slotBytes };
-  }
-
-  private async readStats(count: number): Promise<number[]> {
-    const { backend } = this;
-    const bytes = await backend.read(this.stats!.buffer, 0, count * slotBytes);
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    return Array.from({ length: count }, (_, i) =>
-      backend.floatType === "f64"
-        ? view.getFloat64(i * slotBytes, true)
-        : view.getFloat32(i * slotBytes, true),
-    );
   }
 }
 
