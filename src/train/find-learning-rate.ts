@@ -6,15 +6,15 @@
 import type { Backend } from "../backend/backend.ts";
 import type { Method } from "../config/fields.ts";
 import type { TrainOptions } from "../config/train-options.ts";
-import { accumulationOf, BatchCursor, BatchPlan } from "../data/batches.ts";
-import { numbersOf, targetsOf } from "../data/samples.ts";
+import { accumulationOf, BatchCursor } from "../data/batches.ts";
 import type { MemoryChoices } from "../memory/fit-memory.ts";
 import { Session } from "../session/session.ts";
 import { UserError } from "../util/errors.ts";
 import type { LearningRateSweep, SweepPoint } from "./check-report.ts";
 import type { TrainEvent } from "./events.ts";
 import { prepareObjective } from "./run-objective.ts";
-import { openTrainable, packTokens } from "./setup.ts";
+import { planOf } from "./run-steps.ts";
+import { openTrainable } from "./setup.ts";
 import type { TrainingData } from "./training-data.ts";
 
 const ranges: Readonly<Record<Method, readonly [low: number, high: number]>> = {
@@ -49,15 +49,8 @@ export async function findLearningRate(
     { checkpointing, logitsChunkBytes },
     trainable,
   );
-  const targets = options.batchTokens === undefined ? undefined : targetsOf(data.train);
   await prepareObjective({ options, data, session, emit });
-  const plan = new BatchPlan(
-    numbersOf(data.train, (sample) => session.lengthOf(sample)),
-    { ...options, sequenceLength: packTokens(options) },
-    targets,
-    data.draw,
-  );
-  const cursor = new BatchCursor(plan);
+  const cursor = new BatchCursor(planOf(options, trainable, data));
   const accumulation = accumulationOf(options);
   return await sweep(steps, ranges[options.method], async (learningRate) => {
     const batches = cursor

@@ -1,21 +1,19 @@
 // THE MAIN PATH of training; read first. Opens the device, loads the model (setup.ts), attaches what trains, turns
-// rows into samples, then steps (session/session.ts), evaluates (run-evaluation.ts), saves (run-saves.ts) and ends with
-// a PEFT adapter or a model folder (save-result.ts). Runs on a worker thread (worker.ts); tells what happens through `emit`.
+// rows into samples and these into steps (run-steps.ts), then makes these (session/session.ts), evaluates
+// (run-evaluation.ts), saves (run-saves.ts) and ends with a PEFT adapter or a model folder (save-result.ts). Runs on a
+// worker thread (worker.ts); tells what happens through `emit`.
 
 import { join } from "node:path";
 import type { Backend } from "../backend/backend.ts";
 import { openBackend } from "../backend/index.ts";
 import type { TrainOptions } from "../config/train-options.ts";
-import { packedLength } from "../data/assemble-forks.ts";
-import { type Accumulation, accumulationOf, BatchCursor, BatchPlan } from "../data/batches.ts";
+import { BatchCursor } from "../data/batches.ts";
 import { refuseRun } from "../data/preflight.ts";
-import { lengthsOf, numbersOf, targetsOf } from "../data/samples.ts";
 import { broadcastValue, type Collective } from "../distributed/collective.ts";
 import { joinRanks } from "../distributed/join.node.ts";
 import type { MemoryChoices } from "../memory/fit-memory.ts";
 import { stateMemoryOf } from "../memory/state-memory.ts";
 import { trainedParts } from "../models/mixture-parts.ts";
-import { objectives } from "../objectives/index.ts";
 import { RewardError } from "../rollouts/rewards.node.ts";
 import { defaultLogitsChunkBytes } from "../session/device-batch.ts";
 import { Session } from "../session/session.ts";
@@ -26,7 +24,7 @@ import { divergence } from "./divergence.ts";
 import type { RunTraining, StopSignal } from "./engine.ts";
 import type { StepEvent, TrainEvent, TrainSummary } from "./events.ts";
 import type { Flight } from "./flight.ts";
-import { learningRateAt, scheduleOf } from "./learning-rate.ts";
+import { learningRateAt } from "./learning-rate.ts";
 import { longerRunEvent } from "./longer-run.ts";
 import { type Metrics, MetricsLog, noLog } from "./metrics-log.ts";
 import {
@@ -47,9 +45,10 @@ import { lowrankVersion, writeRunRecord } from "./run-record.ts";
 import { averagedSteps, averageSteps, restoreBest } from "./run-result.ts";
 import { openRollouts, type RunRollouts } from "./run-rollouts.ts";
 import { RunSaves } from "./run-saves.ts";
+import { dataEvent, type RunSteps, stepsOf } from "./run-steps.ts";
 import { summaryOf } from "./run-summary.ts";
 import { saveResult } from "./save-result.ts";
-import { openTrainable, packTokens, type TrainableModel } from "./setup.ts";
+import { openTrainable, type TrainableModel } from "./setup.ts";
 import { loadTrainingData, type TrainingData } from "./training-data.ts";
 
 export const runTraining: RunTraining = async (options, emitHere, signal, rewards) => {
@@ -91,13 +90,11 @@ export const runTraining: RunTraining = async (options, emitHere, signal, reward
 };
 
 class Run {
-  private readonly plan: BatchPlan;
+  private readonly steps: RunSteps;
   private readonly session: Session;
   private readonly parts: RunParts;
   private readonly saves: RunSaves;
   private rollouts: RunRollouts | undefined;
-  private readonly accumulation: Accumulation;
-  private readonly totalSteps: number;
   /** Known once execute() has looked at the files that the recipe names. */
   private identity: RunIdentity = {};
   private cursor: BatchCursor;
@@ -120,21 +117,9 @@ class Run {
     private readonly emit: (event: TrainEvent) => void,
     private readonly warn: (message: string) => void,
   ) {
-    const { oneTable } = trainable.model.loaded.decoder.ropeCache;
-    const plain = objectives[options.objective].rows === "targets";
-    const lengths = plain
-      ? lengthsOf(data.train)
-      : numbersOf(data.train, (sample) => packedLength(sample, oneTable));
-    const targets = options.batchTokens === undefined ? undefined : targetsOf(data.train);
-    const sizes = { ...options, sequenceLength: packTokens(options) };
-    this.plan = new BatchPlan(lengths, sizes, targets, data.draw);
-    this.cursor = new BatchCursor(this.plan);
-    this.accumulation = accumulationOf(options);
-    this.totalSteps =
-      options.maxSteps ??
-      (options.iterations ?? 1) * this.plan.countSteps(options.epochs ?? 1, this.accumulation);
     // A schedule that does not fit the run is refused before anything is allocated for it.
-    scheduleOf(options, this.totalSteps);
+    this.steps = stepsOf(options, trainable, data);
+    this.cursor = new BatchCursor(this.steps.plan);
     const stateMemory = stateMemoryOf(backend, memory, options.out);
     const { gradientCheckpointing: checkpointing, logitsChunkBytes } = memory;
     const { loaded } = trainable.model;
@@ -171,7 +156,7 @@ class Run {
     rewards?: Parameters<RunTraining>[3],
   ): Promise<TrainSummary> {
     const { options, trainable, data, saves } = this;
-    this.identity = await identityOf(options, trainable, data, this.totalSteps);
+    this.identity = await identityOf(options, trainable, data, this.steps.total);
     this.state = { ...this.state, identity: this.identity };
     await requireSameOnRanks(this.collective, this.backend, lowrankVersion(), this.identity);
     await prepareObjective(this.parts);
@@ -195,7 +180,7 @@ class Run {
       saves.begin(resumed?.folder);
       this.state = { ...this.state, ...(await evaluation.begin(this.state, log)) };
       let flight: Flight | undefined;
-      while (this.state.step < this.totalSteps && !this.ended && !isExhausted(rule, this.state.watched)) {
+      while (this.state.step < this.steps.total && !this.ended && !isExhausted(rule, this.state.watched)) {
         // On a device that works by itself a step is on its way before the one before it is heard of.
         const next = await this.start((flight?.step ?? this.state.step) + 1).catch(async (error: unknown) => {
           if (error instanceof RewardError && flight) await this.settle(flight, log);
@@ -208,7 +193,7 @@ class Run {
         const due = options.saveEvery !== undefined && step % options.saveEvery === 0;
         const { interrupted, ended, clockIsDue } = await saves.agree(signal);
         this.ended = ended;
-        const last = ended || step === this.totalSteps;
+        const last = ended || step === this.steps.total;
         const stops = last || evaluates || due || interrupted || clockIsDue;
         if (this.backend.runsAhead && !stops) {
           await nextTurn();
@@ -268,7 +253,7 @@ class Run {
 
   private async resume({ folder, state }: { folder: string; state: RunState }): Promise<void> {
     const before = requireSameRun(state, JSON.parse(JSON.stringify(this.identity)), folder);
-    this.cursor = new BatchCursor(this.plan, state.cursor);
+    this.cursor = new BatchCursor(this.steps.plan, state.cursor);
     const { backend, collective, session } = this;
     const { parameters } = this.trainable;
     await restoreOnRanks(collective, backend, parameters.data, session.optimizer, () =>
@@ -276,7 +261,7 @@ class Run {
     );
     const { metricsBytesBeforeEnd, watchedBeforeEnd, byClock: _, ...rest } = state;
     // What only the end of the shorter run evaluated, or of one that was told to end, is no part of a longer one.
-    const longer = state.step < this.totalSteps && metricsBytesBeforeEnd !== undefined;
+    const longer = state.step < this.steps.total && metricsBytesBeforeEnd !== undefined;
     const metricsBytes = longer ? metricsBytesBeforeEnd : state.metricsBytes;
     const watched = longer ? watchedBeforeEnd : state.watched;
     this.state = { ...rest, version: 2, metricsBytes, watched, identity: this.identity };
@@ -285,21 +270,11 @@ class Run {
     await this.rollouts?.resume(state.round);
     this.emit({ type: "info", message: `continuing from ${folder}` });
     if (before !== undefined)
-      this.emit(longerRunEvent(this.options, { done: state.step, before, now: this.totalSteps }));
+      this.emit(longerRunEvent(this.options, { done: state.step, before, now: this.steps.total }));
   }
 
   private tellData(): void {
-    const { report } = this.data;
-    this.emit({
-      type: "data",
-      rows: report.rows,
-      evalRows: this.data.evaluation.length,
-      tokens: report.tokens,
-      targetTokens: report.targetTokens,
-      stepsPerEpoch: this.plan.countSteps(1, this.accumulation),
-      totalSteps: this.totalSteps,
-      firstStep: this.state.step + 1,
-    });
+    this.emit(dataEvent(this.data, this.steps, this.state.step + 1));
     const { gradientCheckpointing, logitsChunkBytes } = this.memory;
     if (gradientCheckpointing)
       this.emit({ type: "info", message: "gradient checkpointing is on: activations are recomputed" });
@@ -310,12 +285,12 @@ class Run {
   private async start(step: number): Promise<Flight> {
     const { options } = this;
     const startedAt = performance.now();
-    const take = () => this.cursor.nextStep(this.accumulation);
+    const take = () => this.cursor.nextStep(this.steps.accumulation);
     const rolled = await this.rollouts?.next(step, take);
     const samples =
       rolled?.samples ?? take().map((indices) => indices.map((index) => this.data.train.at(index)!));
     const batches = samples.map((micro) => this.session.assemble(micro));
-    const learningRate = learningRateAt(options, this.totalSteps, step);
+    const learningRate = learningRateAt(options, this.steps.total, step);
     const { maxGradNorm } = options;
     const { numbers } = await this.session.startStep(batches, { learningRate, maxGradNorm });
     const { passes } = this.session;
@@ -379,7 +354,7 @@ class Run {
     await writeRunRecord(options, this.backend, {
       status,
       ...{ identity, chain },
-      totalSteps: this.totalSteps,
+      totalSteps: this.steps.total,
       memory: this.memory,
       data: this.data.report,
       evalData: this.data.evalReport,
@@ -393,8 +368,8 @@ class Run {
       elapsedMs: this.elapsedMs(),
       tokensPerSecond: this.tokensThisTime / ((performance.now() - this.startedAt) / 1000),
       checkpoint: this.saves.newest,
-      stoppedEarly: status === "done" && this.state.step < this.totalSteps,
-      toldToEnd: status === "done" && this.ended && this.state.step < this.totalSteps,
+      stoppedEarly: status === "done" && this.state.step < this.steps.total,
+      toldToEnd: status === "done" && this.ended && this.state.step < this.steps.total,
       averagedSteps: this.averagedSteps,
     });
   }
