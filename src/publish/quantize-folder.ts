@@ -1,13 +1,13 @@
 // A model folder to a bitsandbytes folder: the linear weights of the blocks in 4 bits, everything else as it is. One
 // tensor at a time goes through the device's quantize4bit kernel, so that memory does not grow with the model; each is
-// also sampled for the report. Not here: the arithmetic (quant/), the tensors' form (formats/bnb.ts).
+// also sampled for the report. Which weights: weights-to-quantize.ts. Not here: the arithmetic (quant/), the tensors' form
+// (formats/bnb.ts).
 
 import { join } from "node:path";
 import type { Backend } from "../backend/backend.ts";
 import { writeFileAtomic } from "../formats/atomic-file.ts";
-import { bnbSpecs, bnbTensors, bnbWeightNames, type StoredDType } from "../formats/bnb.ts";
-import { type BnbQuantType, parseQuantizationConfig, toQuantizationConfig } from "../formats/bnb-config.ts";
-import { isBnbStack } from "../formats/bnb-experts.ts";
+import { bnbSpecs, bnbTensors, type StoredDType } from "../formats/bnb.ts";
+import { type BnbQuantType, toQuantizationConfig } from "../formats/bnb-config.ts";
 import { type JsonObject, jsonText } from "../formats/json.ts";
 import { CONFIG_FILE, INDEX_FILE, type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
 import { indexOf, SHARD_BYTES, shardNames } from "../formats/model-folder-writer.ts";
@@ -19,7 +19,6 @@ import { stageFolder } from "../formats/staged-folder.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { otherTowers, readFolderConfig, withTieFlag } from "../models/folder-config.ts";
-import { isQuantizable } from "../models/mixture-size.ts";
 import { quantizeInto } from "../models/quantized-weights.ts";
 import { type StoredPart, storedParts } from "../models/stored-parts.ts";
 import { checkBlockSize } from "../quant/codebook.ts";
@@ -32,6 +31,7 @@ import { decodeToF32, dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
 import { elementCount, type Tensor, viewOf } from "../tensor/tensor.ts";
 import { invariant, UserError } from "../util/errors.ts";
 import { modelFiles, modelPart, partOf, REPORT_FILES, sealedRecord } from "./chain.ts";
+import { denseDTypes, weightsToQuantize } from "./weights-to-quantize.ts";
 
 export interface QuantizeFolderOptions {
   readonly model: string;
@@ -70,12 +70,6 @@ const pieceBytes = 16 * 2 ** 20;
 const sampledValues = 2 ** 18;
 const sampledRuns = 64;
 
-const dtypes = {
-  F32: { ours: "f32", torch: "float32" },
-  BF16: { ours: "bf16", torch: "bfloat16" },
-  F16: { ours: "f16", torch: "float16" },
-} as const satisfies Record<string, { ours: string; torch: StoredDType }>;
-
 /** Quantises. UserError for a folder that is quantised already, incomplete or damaged; nothing is then left behind. */
 export async function quantizeFolder(
   backend: Backend,
@@ -86,7 +80,7 @@ export async function quantizeFolder(
   const folder = await openModelFolder(options.model);
   try {
     const config = await readFolderConfig(folder);
-    const linear = linearWeights(folder, config, options.experts !== "kept");
+    const linear = weightsToQuantize(folder, config, options.experts !== "kept");
     const staged = await stageFolder(options.out);
     try {
       const report = await new FolderQuantizer(backend, folder, config, linear, options, staged.path).run(
@@ -109,52 +103,6 @@ export async function quantizeFolder(
   } finally {
     await folder.close();
   }
-}
-
-/** Names of the weights to quantise, each present, of the right shape and in a floating dtype. */
-function linearWeights(folder: ModelFolder, config: DecoderConfig, withExperts: boolean): Set<string> {
-  const stacks = [...(folder.stacks?.values() ?? [])];
-  if (stacks.some((stack) => stack.form === "mxfp4")) {
-    throw new UserError(
-      `${folder.path}: the experts of this model are in 4 bits already (MXFP4), and config.json has one quantization_config: nothing opens MXFP4 experts beside bitsandbytes' weights. Train on this folder as it is: --method qlora leaves its experts as they are and brings all else to 4 bits as it loads`,
-    );
-  }
-  if (
-    parseQuantizationConfig(folder.config, `${folder.path}/config.json`) ||
-    bnbWeightNames(folder).size > 0 ||
-    stacks.some(isBnbStack)
-  ) {
-    throw new UserError(
-      `${folder.path}: this model is quantised already; quantise the original, or train on this folder as it is with --method qlora`,
-    );
-  }
-  if (withExperts && config.mixture?.files === "interleaved") {
-    throw new UserError(
-      `${folder.path}: bitsandbytes has no form for the experts of ${config.modelType}. --experts kept leaves them as they are and quantises all else; --method qlora brings them to 4 bits as they are loaded; the published weights (MXFP4) are in 4 bits and are read as they are`,
-    );
-  }
-  const names = new Set<string>();
-  for (const spec of weightSpecs(config)) {
-    if (!isQuantizable(spec) || (spec.kind === "experts" && !withExperts)) continue;
-    const entry = folder.tensors.get(spec.name);
-    if (!entry) {
-      throw new UserError(
-        `${folder.path}: tensor "${spec.name}" is missing; config.json asks for it with shape [${spec.shape}]`,
-      );
-    }
-    if (entry.shape.length !== spec.shape.length || entry.shape.some((size, i) => size !== spec.shape[i])) {
-      throw new UserError(
-        `${folder.path}: tensor "${spec.name}" has shape [${entry.shape}], but config.json makes it [${spec.shape}]`,
-      );
-    }
-    if (!Object.hasOwn(dtypes, entry.dtype)) {
-      throw new UserError(
-        `${folder.path}: tensor "${spec.name}" has dtype ${entry.dtype}; expected F32, F16 or BF16`,
-      );
-    }
-    names.add(spec.name);
-  }
-  return names;
 }
 
 class FolderQuantizer {
@@ -284,7 +232,7 @@ class FolderQuantizer {
   private async quantize(entry: TensorEntry, part: StoredPart, file: ScatterFile): Promise<LayerReport> {
     const { backend, options } = this;
     const { quantType, blockSize, doubleQuant } = options;
-    const { ours, torch } = dtypes[entry.dtype as keyof typeof dtypes];
+    const { ours, torch } = denseDTypes[entry.dtype as keyof typeof denseDTypes];
     const shape = part.shape as [number, number];
     const count = elementCount(shape);
     const first = part.pieces[0]!.offset * dtypeBytes[ours];
@@ -398,6 +346,6 @@ class FolderQuantizer {
   /** What the reference is to multiply in: the dtype of the first linear weight. */
   private computeDType(): StoredDType {
     const [first] = this.linear;
-    return dtypes[this.folder.tensors.get(first!)!.dtype as keyof typeof dtypes].torch;
+    return denseDTypes[this.folder.tensors.get(first!)!.dtype as keyof typeof denseDTypes].torch;
   }
 }
