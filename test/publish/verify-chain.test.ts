@@ -131,6 +131,38 @@ describe("one bit", () => {
   });
 });
 
+it("what --json prints is what docs/VERIFY.md says, field by field", () => {
+  const tables: Record<string, Map<string, string>> = {};
+  let title = "";
+  for (const line of readFileSync(new URL("../../docs/VERIFY.md", import.meta.url), "utf8").split("\n")) {
+    title = /^## (.*)/.exec(line)?.[1] ?? title;
+    const [, names, type] = /^\| (`.*?) \| (\w+) \|/.exec(line) ?? [];
+    tables[title] ??= new Map();
+    for (const [, name, missing] of names?.matchAll(/`(\w+)`(\?)?/g) ?? [])
+      tables[title]!.set(name!, missing ? `${type}?` : type!);
+  }
+  const holds = (value: Record<string, unknown>, table: string) => {
+    for (const [name, type] of tables[table]!) {
+      if (type.endsWith("?") && value[name] === undefined) continue;
+      const found = Array.isArray(value[name]) ? "array" : typeof value[name];
+      expect(`${name}: ${found}`, table).toBe(`${name}: ${type.replace("?", "")}`);
+    }
+    for (const name of Object.keys(value)) expect([...tables[table]!.keys()], table).toContain(name);
+  };
+  const seen = new Set<string>();
+  for (const args of [["run", "--steps", "all"], ["run", "--steps", "none", "--data", "x"], ["four"]]) {
+    const [what, ...rest] = args as [string, ...string[]];
+    const found = JSON.parse(lowrank("verify", place(what), ...rest, "--json").stdout);
+    holds(found, "The whole");
+    for (const link of found.links) holds(link, "A link");
+    for (const one of found.replays) {
+      holds(one, "A replay");
+      seen.add("replay");
+    }
+  }
+  expect([...seen]).toEqual(["replay"]);
+});
+
 describe("what is not where it was", () => {
   const moved = async (from: string, to: string, look: () => Promise<void>) => {
     renameSync(place(from), place(to));
