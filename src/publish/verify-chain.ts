@@ -119,7 +119,7 @@ class Walk {
     if (!json || !chain) {
       this.records.push({ path });
       const status = json?.status;
-      if (status === "running" || status === "interrupted")
+      if (status === "running" || status === "interrupted" || status === "failed")
         return tell("not found", `the run is not done (${status}), and its chain is written at its end`);
       return tell("broken", "it holds no chain: it is damaged, or was written before there were any");
     }

@@ -12,14 +12,19 @@ import { type Chain, sealedRecord } from "../publish/chain.ts";
 import type { TrainSummary } from "./events.ts";
 import type { RunIdentity } from "./run-identity.ts";
 
+/** "running" is also what a process that was killed leaves behind. */
+export type RunStatus = "running" | "interrupted" | "failed" | "done";
+
 export interface RunFacts {
-  readonly status: "running" | "interrupted" | "done";
+  readonly status: RunStatus;
   readonly identity: RunIdentity;
   readonly totalSteps: number;
   readonly memory: MemoryChoices;
   readonly data: DatasetReport;
   readonly evalData?: DatasetReport;
   readonly summary?: TrainSummary;
+  /** What a failed run ended with. */
+  readonly error?: unknown;
   /** Operations of training on one token, by the rows' mean length. */
   readonly flopsPerToken: number;
   /** Of a run that is done. */
@@ -34,6 +39,7 @@ export async function writeRunRecord(
   const { summary, identity } = facts;
   const record = {
     status: facts.status,
+    error: facts.error === undefined ? undefined : messageOf(facts.error),
     lowrank: lowrankVersion(),
     node: process.versions.node,
     options,
@@ -75,6 +81,10 @@ export async function writeRunRecord(
   };
   const text = facts.chain ? sealedRecord(record, facts.chain) : `${JSON.stringify(record, null, 2)}\n`;
   await writeFileAtomic(join(options.out, "run.json"), text);
+}
+
+function messageOf(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).slice(0, 2000);
 }
 
 /** Most memory the process has held, in bytes: the kernel's own high-water mark. */

@@ -41,7 +41,7 @@ import { prepareRunFolder } from "./run-folder.ts";
 import { identityOf, type RunIdentity, requireSameRun } from "./run-identity.ts";
 import { prepareObjective } from "./run-objective.ts";
 import type { RunParts } from "./run-parts.ts";
-import { lowrankVersion, writeRunRecord } from "./run-record.ts";
+import { lowrankVersion, type RunStatus, writeRunRecord } from "./run-record.ts";
 import { averagedSteps, averageSteps, restoreBest } from "./run-result.ts";
 import { openRollouts, type RunRollouts } from "./run-rollouts.ts";
 import { RunSaves } from "./run-saves.ts";
@@ -171,6 +171,7 @@ class Run {
             this.warn,
           )
         : noLog;
+    let written = false;
     try {
       await this.record("running");
       const evaluation = await RunEvaluation.prepare(this.parts);
@@ -226,8 +227,13 @@ class Run {
       if (this.collective.rank === 0) await saveResult(this.trainable, options.out);
       const summary = this.summary("done");
       await this.record("done", summary);
+      written = true;
       this.emit({ type: "done", summary });
       return summary;
+    } catch (error) {
+      // What has failed may fail again here, and is told by the error itself.
+      if (!written) await this.record("failed", undefined, error).catch(() => {});
+      throw error;
     } finally {
       await log.close();
       await this.rollouts?.close();
@@ -347,7 +353,7 @@ class Run {
     return this.state.elapsedMs + (performance.now() - this.startedAt);
   }
 
-  private async record(status: "running" | "interrupted" | "done", summary?: TrainSummary): Promise<void> {
+  private async record(status: RunStatus, summary?: TrainSummary, error?: unknown): Promise<void> {
     if (this.collective.rank !== 0) return;
     const { options, identity, noted, warn } = this;
     const chain = status === "done" && noted ? await chainOfRun(options, identity, noted, warn) : undefined;
@@ -358,7 +364,7 @@ class Run {
       memory: this.memory,
       data: this.data.report,
       evalData: this.data.evalReport,
-      summary,
+      ...{ summary, error },
       flopsPerToken: flopsPerToken(this.parts, this.memory.gradientCheckpointing),
     });
   }

@@ -170,6 +170,7 @@ export class RunEntry {
     if (record?.status === "done" && !(isLast && errorIn(log))) return { state: "done" };
     const told = isLast ? errorIn(log) : undefined;
     if (told !== undefined) return { state: "failed", error: told };
+    if (record?.status === "failed") return { state: "failed", error: record.error };
     if (fate?.signal) return { state: "stopped", error: `its process was ended by ${fate.signal}` };
     if (record?.status === "interrupted") return { state: "paused" };
     return { state: "stopped" };

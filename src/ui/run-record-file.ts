@@ -7,6 +7,8 @@ import { openPlain } from "./metrics-tail.ts";
 
 export interface ReadRecord {
   readonly status?: string;
+  /** Of a run that failed. */
+  readonly error?: string;
   readonly options: Readonly<Record<string, unknown>>;
   readonly lowrank?: string;
   readonly backend?: string;
@@ -61,6 +63,7 @@ export async function readRunRecord(path: string): Promise<ReadRecord | undefine
   const memory = objectIn(value.memory);
   return {
     status: textIn(value.status),
+    error: typeof value.error === "string" ? value.error.slice(0, 2 * longestText) : undefined,
     options: objectIn(value.options) ?? {},
     lowrank: textIn(value.lowrank),
     backend: textIn(value.backend),

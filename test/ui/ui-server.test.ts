@@ -41,6 +41,7 @@ let port: number;
 beforeAll(async () => {
   makeRun(root, "done", 40);
   makeRun(root, "group/paused", 20, { status: "interrupted" });
+  makeRun(root, "broke", 10, { status: "failed", error: "step 11: why" });
   makeRun(root, "killed", 30, { status: "running", totalSteps: 90 });
   makeRun(root, "hostile", 5, {
     options: { model: { deep: 1 }, rank: "x", method: ["y"] },
@@ -218,6 +219,7 @@ describe("runs", () => {
     expect(states).toEqual({
       done: ["done", 40],
       "group/paused": ["paused", 20],
+      broke: ["failed", 10],
       killed: ["stopped", 30],
       hostile: ["done", 5],
     });
@@ -230,6 +232,10 @@ describe("runs", () => {
       rank: 8,
       firstLoss: 1,
       loss: 1 / 30,
+    });
+    expect(runs.find(({ id }) => id === "broke")).toMatchObject({
+      error: "step 11: why",
+      can: { pause: false, resume: true, end: false },
     });
     expect(killed?.can).toEqual({ pause: false, resume: true, end: false });
     const hostile = runs.find(({ id }) => id === "hostile")!;
