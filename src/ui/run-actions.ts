@@ -11,6 +11,7 @@ import { askRun, type RunRequest } from "../train/run-requests.ts";
 import type { RunSummary } from "./api.ts";
 import type { ReadablePlaces } from "./readable-places.ts";
 import { isAtWork, type RunBook } from "./run-book.ts";
+import type { RunEntry } from "./run-entry.ts";
 import { atField, formRun, formValues } from "./run-form.ts";
 import { newFolderOf } from "./run-places.ts";
 
@@ -38,7 +39,7 @@ export class RunActions {
   async ask(id: string, request: RunRequest): Promise<RunSummary> {
     const entry = await this.book.entry(id);
     const { can } = entry.summary!;
-    if (!(request === "pause" ? can.pause : can.end)) throw notNow(entry.summary!, request);
+    if (!(request === "pause" ? can.pause : can.end)) throw notNow(entry, request);
     await askRun(entry.path, request);
     entry.askedFor(request);
     return await this.book.lookAt(id);
@@ -47,7 +48,7 @@ export class RunActions {
   async resume(id: string): Promise<RunSummary> {
     const entry = await this.book.entry(id);
     const { summary, record } = entry;
-    if (isAtWork(summary!) || !summary!.can.resume) throw notNow(summary!, "resume");
+    if (isAtWork(summary!) || !summary!.can.resume) throw notNow(entry, "resume");
     // What the page started it with; of a run from a terminal, what its record has.
     const values = await this.valuesOf(id, record?.options);
     if (values.reward !== undefined)
@@ -92,10 +93,12 @@ function withoutPlaces(options: Readonly<Record<string, unknown>>): Record<strin
   return rest;
 }
 
-function notNow({ id, state, can }: RunSummary, what: string): RequestError {
+function notNow({ summary, holder }: RunEntry, what: string): RequestError {
+  const { id, state, can } = summary!;
   const works = state === "running" || state === "starting";
+  // Who has no lock yet does not listen yet.
   const why =
-    works && what !== "resume" && !can.pause
+    works && holder && what !== "resume" && !can.pause
       ? "it is part of another program, which does not listen"
       : `it is ${state}`;
   return new RequestError(`${id}: it cannot ${what} now: ${why}`, null, 409);

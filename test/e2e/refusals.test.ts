@@ -289,7 +289,10 @@ it("a learning rate that destroys the model: the step, the rows, and the last go
   expect(state.step).toBe(1);
   // Whoever looks at the run's folder later reads the same there.
   const record = JSON.parse(readFileSync(join(out, "run.json"), "utf8"));
-  expect(record).toMatchObject({ status: "failed", error: expect.stringMatching(/^step 2: .* not a finite/) });
+  expect(record).toMatchObject({
+    status: "failed",
+    error: expect.stringMatching(/^step 2: .* not a finite/),
+  });
   expect(result.stderr).toContain(record.error);
   const verified = lowrank("verify", out, "--steps", "none");
   expect(verified.stdout).toMatch(/the run is not done \(failed\)/);
