@@ -17,7 +17,10 @@ export const checkGgufDefinition = defineOptions({
       model: modelName("what it was made of: a folder or a name on the hub"),
       adapter: text("the adapter that was merged into it", { placeholder: "DIR" }),
       chatTemplate,
-      bound: real("the most that the mean KL divergence may be, in nats", { default: 0.2, min: 0 }),
+      bound: real("the most that the mean KL divergence from what it was made of may be, in nats", {
+        defaultText: "by the file's type: from 0.0001 of f32 to 0.4 of 4 bits",
+        min: 0,
+      }),
     },
     "Device and output": deviceFields,
   },

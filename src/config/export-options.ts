@@ -17,7 +17,7 @@ export const exportDefinition = defineOptions({
       adapterOnly: toggle("write the adapter alone, for llama.cpp's --lora", false),
       format: choice(["gguf"], "format of the file", { default: "gguf" }),
       type: choice(["auto", ...(Object.keys(fileTypes) as GgufFileType[])], "type of the tensors", {
-        defaultText: "auto, the model's own; f32 for an adapter",
+        defaultText: "auto, the model's own, bf16 of a quantised one; f32 for an adapter",
         default: "auto",
       }),
       importance: text(
@@ -30,7 +30,7 @@ export const exportDefinition = defineOptions({
       out: text("file to write", { required: true, placeholder: "F.gguf" }),
       receipt: toggle("read the file back and hold it against what it was made of", true),
       receiptBound: real("the most that the mean KL divergence from it may be, in nats", {
-        defaultText: "by the type: from 0.0001 of f32 to 0.2 of q4_0",
+        defaultText: "by the type: from 0.0001 of f32 to 0.4 of 4 bits",
         min: 0,
       }),
       force: toggle("keep the file even where the receipt is not good enough", false),

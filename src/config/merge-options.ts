@@ -24,9 +24,13 @@ export const mergeDefinition = defineOptions({
       base: modelName("the original, full-precision model to merge into, where --model is stored in 4 bits"),
       chatTemplate,
       out: text("folder to write; must be new or empty", { required: true, placeholder: "DIR" }),
-      dtype: choice(["auto", "f32", "f16", "bf16"], "dtype of the merged weights; auto is the base's own", {
-        default: "auto",
-      }),
+      dtype: choice(
+        ["auto", "f32", "f16", "bf16"],
+        "dtype of the merged weights; auto is the base's own, bf16 of a quantised one",
+        {
+          default: "auto",
+        },
+      ),
     },
     Receipt: {
       sampleData: dataFile("rows to compare the models on, in place of the built-in text"),

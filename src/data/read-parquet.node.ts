@@ -3,6 +3,7 @@
 
 import { Worker } from "node:worker_threads";
 import { UserError } from "../util/errors.ts";
+import { threadFlags } from "../util/thread-flags.node.ts";
 import type { ParquetJob, ParquetMessage } from "./parquet-thread.node.ts";
 
 /** What reading may take. */
@@ -37,6 +38,7 @@ export async function* readParquetGroups(
 ): AsyncGenerator<readonly unknown[]> {
   const job: ParquetJob = { bytes };
   const worker = new Worker(module, {
+    ...threadFlags(),
     workerData: job,
     resourceLimits: { maxOldGenerationSizeMb: bounds.heapMegabytes },
   });

@@ -40,7 +40,7 @@ export function mergeWith(options: MergeCommandOptions, hooks: Hooks): Promise<M
     const base = options.base === undefined ? undefined : locateModel(options.base);
     const model = locateModel(options.model);
     const tell = { note: hooks.onNote ?? ignore, warn: hooks.onWarning ?? ignore };
-    return mergeFolder(backend, { ...options, model, base }, tell);
+    return mergeFolder(backend, { ...options, model, base, named: options }, tell);
   });
 }
 type MergeCommandOptions = ReturnType<(typeof mergeDefinition)["finish"]>;
@@ -55,7 +55,12 @@ export function exportWith(
   hooks: Hooks,
 ): Promise<ExportReport> {
   return onDevice(exportDefinition, options, hooks, (backend) =>
-    writeGgufFile(backend, { ...options, model: locateModel(options.model) }, hooks.onWarning, hooks.onNote),
+    writeGgufFile(
+      backend,
+      { ...options, model: locateModel(options.model), modelName: options.model },
+      hooks.onWarning,
+      hooks.onNote,
+    ),
   );
 }
 
@@ -87,7 +92,11 @@ export function quantizeWith(
   onProgress: QuantizeInput["onProgress"] = ignore,
 ): Promise<FolderReport> {
   return onDevice(quantizeDefinition, options, hooks, (backend) =>
-    quantizeFolder(backend, { ...options, model: locateModel(options.model) }, onProgress),
+    quantizeFolder(
+      backend,
+      { ...options, model: locateModel(options.model), modelName: options.model },
+      onProgress,
+    ),
   );
 }
 

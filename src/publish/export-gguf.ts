@@ -2,7 +2,7 @@
 // for Ollama. What goes into the file is gguf-model.ts, gguf-tokenizer.ts and gguf-adapter.ts.
 
 import { realpath, rename, rm, stat } from "node:fs/promises";
-import { basename, dirname, resolve } from "node:path";
+import { basename, dirname, isAbsolute, relative, resolve } from "node:path";
 import type { Backend } from "../backend/backend.ts";
 import { removeLeftovers, writeFileAtomic, writeProblem } from "../formats/atomic-file.ts";
 import { openFile } from "../formats/disk.ts";
@@ -13,18 +13,20 @@ import { type ModelFolder, openModelFolder } from "../formats/model-folder.ts";
 import { claimOutputFile } from "../formats/output-file.ts";
 import { readAdapter } from "../formats/peft.ts";
 import { type AdapterPlan, planAdapter } from "../models/adapter-plan.ts";
+import { hasBlocks } from "../models/block-weights.ts";
 import { embeddingName, weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource } from "../models/dense-source.ts";
 import { readFolderConfig } from "../models/folder-config.ts";
 import { ggufArchitecture } from "../models/gguf/names.ts";
 import type { WeightSource } from "../models/load-model.ts";
+import { blockTypeOf } from "../quant/ggml/index.ts";
 import { decodeToF32, dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/tensor.ts";
 import { type OpenedText, openText } from "../text/open-text.ts";
 import { UsageError, UserError } from "../util/errors.ts";
 import { adapterFiles, filePart, modelPart, partOf, receiptPlace, sealedRecord } from "./chain.ts";
 import { ggufAdapter } from "./gguf-adapter.ts";
-import type { GgufFileType } from "./gguf-mix.ts";
+import { fileTypes, type GgufFileType } from "./gguf-mix.ts";
 import { modelMetadata, modelTensors } from "./gguf-model.ts";
 import { ggufModelName } from "./gguf-name.ts";
 import { type GgufReceipt, ggufReceipt, receiptBounds, receiptProblems } from "./gguf-receipt.ts";
@@ -36,6 +38,8 @@ import { ollamaModelfile } from "./ollama-modelfile.ts";
 export interface ExportOptions {
   /** Folders. */
   readonly model: string;
+  /** What the model is called by who gave it; its folder when absent. */
+  readonly modelName?: string;
   readonly adapter?: string;
   /** In place of the adapter's template and the model's. */
   readonly chatTemplate?: string;
@@ -117,7 +121,9 @@ async function exportLocked(
   note: (message: string) => void,
 ): Promise<ExportReport> {
   const { model, out } = options;
-  const name = lastPart(model);
+  const name = lastPart(options.modelName ?? model)
+    .replace(/@.*$/, "")
+    .replace(/\.gguf$/i, "");
   const folder = await openModelFolder(model);
   try {
     await refuseOwnInputs(options, folder.files);
@@ -148,14 +154,20 @@ async function exportLocked(
       }
       report = { out, kind: "adapter", type, tensors: tensors.length };
     } else {
-      if (base.quantizedNames.size > 0)
+      const isQuantized = base.quantizedNames.size > 0 || hasBlocks(folder);
+      if (isQuantized && !blockTypeOf(fileTypes[options.type === "auto" ? "bf16" : options.type].of))
         warn(
-          "the model is stored in 4 bits: its dequantised weights are exported, which keep their rounding",
+          "the model is stored quantised: its dequantised weights are exported, which keep their rounding",
         );
       const merged = adapter && mergedSource(backend, base, config, adapter);
       const source = merged ?? base;
       const shape = merged?.config ?? config;
-      const type = options.type === "auto" ? storedType(base, weightSpecs(config)[0]!.name) : options.type;
+      const type =
+        options.type !== "auto"
+          ? options.type
+          : hasBlocks(folder)
+            ? "bf16"
+            : storedType(base, weightSpecs(config)[0]!.name);
       const json = await readTokenizerJson(await tokenizerFolder(opened));
       const metadata = new Map([
         ...modelMetadata(shape, { name: ggufModelName(name, json), type, warn }),
@@ -195,7 +207,10 @@ async function exportLocked(
     }
     const modelfile = `${out.replace(/\.gguf$/i, "")}.Modelfile`;
     const file = `./${lastPart(out)}`;
-    const sources = report.kind === "adapter" ? { from: name, adapter: file } : { from: file };
+    const sources =
+      report.kind === "adapter"
+        ? { from: baseIn(dirname(out), folder) ?? name, adapter: file }
+        : { from: file };
     await writeFileAtomic(modelfile, ollamaModelfile(sources, tokenizer, opened.template));
     report = { ...report, modelfile };
     await writeReceipt(options, report, folder);
@@ -203,6 +218,14 @@ async function exportLocked(
   } finally {
     await folder.close();
   }
+}
+
+/** The GGUF file that a model is, as a Modelfile in a folder names it. */
+function baseIn(folder: string, { files }: ModelFolder): string | undefined {
+  const path = files[0]?.source.name ?? "";
+  if (!/\.gguf$/i.test(path)) return undefined;
+  const way = relative(folder, path).replaceAll("\\", "/");
+  return way.startsWith(".") || isAbsolute(way) ? way : `./${way}`;
 }
 
 /** What the file was made of, beside it. */

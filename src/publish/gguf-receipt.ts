@@ -4,11 +4,13 @@
 
 import type { Backend } from "../backend/backend.ts";
 import { beginText } from "../data/render.ts";
+import { openFile } from "../formats/disk.ts";
+import { openWholeGguf } from "../formats/gguf-parts.ts";
 import { ggufPlace } from "../formats/gguf-place.ts";
 import { unpackGguf } from "../models/gguf/unpack.node.ts";
 import { type OpenedModel, openModel } from "../models/open-model.ts";
 import { UserError } from "../util/errors.ts";
-import type { GgufFileType } from "./gguf-mix.ts";
+import { fileTypes, type GgufFileType } from "./gguf-mix.ts";
 import { openInLlama } from "./llama-cpp.ts";
 import {
   type Comparison,
@@ -25,7 +27,7 @@ export interface ReceiptOptions {
   readonly model?: string;
   readonly adapter?: string;
   readonly chatTemplate?: string;
-  /** The most that the mean KL divergence from it may be, in nats. */
+  /** The most that the mean KL divergence from it may be, in nats; by the file's type when absent. */
   readonly bound?: number;
 }
 
@@ -45,15 +47,18 @@ export interface GgufReceipt {
   readonly passed: boolean;
 }
 
-/** What a type may cost: mean KL divergence in nats. */
+/**
+ * What a type may cost: mean KL divergence in nats. Half as much again as it costs the most fragile models, mixtures of random
+ * weights: a file beyond that is not rounded but wrong, which costs whole nats.
+ */
 export const receiptBounds: Readonly<Record<GgufFileType, number>> = {
-  ...{ f32: 1e-4, f16: 1e-3, bf16: 5e-3, q8_0: 0.01, q6_k: 0.02 },
-  ...{ q5_0: 0.06, q5_1: 0.06, q5_k_s: 0.05, q5_k_m: 0.05 },
-  ...{ q4_0: 0.2, q4_1: 0.2, q4_k_s: 0.15, q4_k_m: 0.12 },
+  ...{ f32: 1e-4, f16: 1e-3, bf16: 5e-3, q8_0: 0.02, q6_k: 0.08 },
+  ...{ q5_0: 0.15, q5_1: 0.15, q5_k_s: 0.15, q5_k_m: 0.15 },
+  ...{ q4_0: 0.4, q4_1: 0.4, q4_k_s: 0.4, q4_k_m: 0.4 },
 };
 
-/** llama.cpp rounds activations to 8 bits beside quantised weights. */
-const llamaBound = 0.02;
+/** llama.cpp rounds activations to 8 bits beside quantised weights, and a mixture then may ask another expert. */
+const llamaBound = 0.1;
 const sampleTokens = 320;
 const longestSample = 128;
 /** Tokens that llama.cpp is asked about: it answers with all probabilities, one token at a time. */
@@ -77,6 +82,7 @@ export async function ggufReceipt(backend: Backend, options: ReceiptOptions): Pr
     passed:
       (source?.comparison.passed ?? true) &&
       ("passed" in llama.comparison ? llama.comparison.passed : "absent" in llama.comparison) &&
+      llama.sameTokens !== false &&
       template !== "differs",
   };
 }
@@ -102,7 +108,7 @@ function templates(one: string | undefined, other: string | undefined): GgufRece
 /** Of what the file was made of: its predictions, and how far the file's are from them. */
 async function against(
   backend: Backend,
-  { file, adapter, chatTemplate, bound = receiptBounds.q4_0 }: ReceiptOptions,
+  { file, adapter, chatTemplate, bound }: ReceiptOptions,
   model: string,
   { samples, logits, vocabulary }: Reading,
 ) {
@@ -116,8 +122,17 @@ async function against(
   return {
     logits: wanted,
     template: opened.text.template?.hash,
-    comparison: compareLogits("what it was made of", samples, wanted, logits, bound),
+    comparison: compareLogits("what it was made of", samples, wanted, logits, bound ?? (await boundOf(file))),
   };
+}
+
+/** By what a file is named after; the widest where that is no type that is written here. */
+async function boundOf(path: string): Promise<number> {
+  const file = await openWholeGguf(path, openFile);
+  const id = file.metadata.get("general.file_type")?.value;
+  await file.close();
+  const names = Object.keys(fileTypes) as GgufFileType[];
+  return receiptBounds[names.find((name) => fileTypes[name].id === id) ?? "q4_0"];
 }
 
 function firstDifference({ samples, logits }: Reading, other: SampleLogits): number {

@@ -18,6 +18,7 @@ import { copySideFiles } from "../formats/side-files.ts";
 import { stageFolder } from "../formats/staged-folder.ts";
 import { attachLoadedAdapter } from "../models/adapter.ts";
 import { vocabularyOf } from "../models/adapter-plan.ts";
+import { hasBlocks } from "../models/block-weights.ts";
 import type { DecoderConfig } from "../models/decoder-config.ts";
 import { weightSpecs } from "../models/decoder-weights.ts";
 import { denseSource, fourBitView } from "../models/dense-source.ts";
@@ -56,6 +57,8 @@ export interface MergeOptions {
   /** Folders. `base` is the original of a `model` that is stored in 4 bits. */
   readonly model: string;
   readonly base?: string;
+  /** What they are called by who gave them; their folders when absent. */
+  readonly named?: { readonly model: string; readonly base?: string };
   readonly adapter: string;
   /** In place of the adapter's template and the model's. */
   readonly chatTemplate?: string;
@@ -140,7 +143,8 @@ export async function mergeFolder(
     }
 
     const merged = mergedSource(backend, source, config, adapter);
-    const dtype = options.dtype === "auto" ? storedDType(config, source) : options.dtype;
+    const dtype =
+      options.dtype !== "auto" ? options.dtype : hasBlocks(base) ? "bf16" : storedDType(config, source);
     await writeModelFolder(staged.path, {
       config: mergedConfig(base.config, merged, dtype),
       configLike: base.config,
@@ -157,8 +161,8 @@ export async function mergeFolder(
     );
     const passed = comparisons.every((comparison) => comparison.passed);
     const report: MergeReport = {
-      model: options.model,
-      base: options.base,
+      model: (options.named ?? options).model,
+      base: (options.named ?? options).base,
       adapter: options.adapter,
       dtype,
       mergedWeights: merged.changed.size,

@@ -35,6 +35,8 @@ import { denseDTypes, weightsToQuantize } from "./weights-to-quantize.ts";
 
 export interface QuantizeFolderOptions {
   readonly model: string;
+  /** What it is called by who gave it; its folder when absent. */
+  readonly modelName?: string;
   readonly out: string;
   readonly quantType: BnbQuantType;
   readonly blockSize: number;
@@ -89,12 +91,14 @@ export async function quantizeFolder(
       const made = await openModelFolder(staged.path);
       const { names } = await modelFiles(made);
       await made.close();
+      const { modelName, ...recipe } = options;
+      const record = { ...recipe, model: modelName ?? options.model };
       const chain = {
         made: "quantize" as const,
         sources: [await modelPart("model", options.model, folder)],
         outputs: [await partOf("result", ".", staged.path, names, true)],
       };
-      await writeFileAtomic(join(staged.path, REPORT_FILES.quantize), sealedRecord({ ...options }, chain));
+      await writeFileAtomic(join(staged.path, REPORT_FILES.quantize), sealedRecord(record, chain));
       await staged.publish();
       return report;
     } finally {

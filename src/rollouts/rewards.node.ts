@@ -10,6 +10,7 @@ import { type MessagePort, Worker } from "node:worker_threads";
 import { type RowId, rowLabel } from "../data/row.ts";
 import type { RewardTable } from "../objectives/advantages.ts";
 import { UserError } from "../util/errors.ts";
+import { threadFlags } from "../util/thread-flags.node.ts";
 import type { FromReward, Judgeable, RewardPort } from "./judging.ts";
 import type { RewardJob } from "./reward-thread.node.ts";
 
@@ -191,7 +192,7 @@ function startThread(path: string): RewardPort {
   }
   const job: RewardJob = { lowrankReward: true, module: pathToFileURL(file).href };
   const source = new URL(`./reward-thread.node${import.meta.url.slice(-3)}`, import.meta.url);
-  const worker = new Worker(source, { workerData: job });
+  const worker = new Worker(source, { ...threadFlags(), workerData: job });
   // Whoever waits for it has a timer.
   worker.unref();
   return worker;

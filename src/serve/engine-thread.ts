@@ -3,6 +3,7 @@
 
 import { Worker } from "node:worker_threads";
 import { BugError, errorFromData } from "../util/errors.ts";
+import { threadFlags } from "../util/thread-flags.node.ts";
 import {
   type EngineFacts,
   type EngineLoad,
@@ -44,6 +45,7 @@ export class EngineThread {
   static async start(options: StartOptions, onLost: (error: Error) => void): Promise<EngineThread> {
     const source = new URL(`./worker${import.meta.url.slice(-3)}`, import.meta.url);
     const worker = new Worker(source, {
+      ...threadFlags(),
       workerData: { lowrankServing: options },
       stdout: true,
       stderr: true,

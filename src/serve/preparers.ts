@@ -5,6 +5,7 @@
 
 import { Worker } from "node:worker_threads";
 import type { AdapterBase } from "../models/adapter-set.ts";
+import { threadFlags } from "../util/thread-flags.node.ts";
 import { BoundedThread } from "./bounded-thread.ts";
 import type { ReadAdapter } from "./jobs.ts";
 import type {
@@ -146,6 +147,7 @@ export class Preparers {
     return new Worker(
       new URL(this.options.preparer ?? `./preparer${import.meta.url.slice(-3)}`, import.meta.url),
       {
+        ...threadFlags(),
         workerData: { lowrankPreparer },
         resourceLimits: { maxOldGenerationSizeMb: heapMegabytes },
         stdout: true,

@@ -3,6 +3,7 @@
 // Events go up as messages. The wish to stop goes down as one shared integer, because a thread inside a kernel
 // reads no messages. Errors cross as data and arrive as the class they were. Not here: training itself (run.ts).
 
+import { existsSync, rmdirSync } from "node:fs";
 import { isMainThread, type MessagePort, parentPort, Worker, workerData } from "node:worker_threads";
 import type { TrainOptions } from "../config/train-options.ts";
 import { sourcesOf } from "../data/data-source.ts";
@@ -11,6 +12,7 @@ import { ranksLaunched } from "../distributed/join.node.ts";
 import type { PlaceLock } from "../formats/place-lock.ts";
 import type { RewardPort } from "../rollouts/judging.ts";
 import { BugError, type ErrorData, errorFromData, errorToData, UserError } from "../util/errors.ts";
+import { threadFlags } from "../util/thread-flags.node.ts";
 import type { EngineModule } from "./engine.ts";
 import type { TrainEvent, TrainSummary } from "./events.ts";
 import { type ClaimHooks, claimRunFolder } from "./run-folder.ts";
@@ -137,7 +139,20 @@ async function openTrackers(
 /** Of several ranks the first holds the folder for all. */
 async function claim(options: TrainOptions, hooks: ClaimHooks): Promise<PlaceLock> {
   if ((ranksLaunched(options)?.rank ?? 0) > 0) return { nonce: "", release: () => {} };
-  return await claimRunFolder(options.out, options.resume, hooks);
+  const { out } = options;
+  const isNew = !existsSync(out);
+  const { nonce, release } = await claimRunFolder(out, options.resume, hooks);
+  return {
+    nonce,
+    release() {
+      release();
+      // Made for a run that was refused before it wrote anything; a folder that holds something stays.
+      if (isNew)
+        try {
+          rmdirSync(out);
+        } catch {}
+    },
+  };
 }
 
 function startThread(job: Job, emit: (event: TrainEvent) => void): Worker {
@@ -159,7 +174,7 @@ function newWorker(job: Job): Worker {
   try {
     const transferList = job.rewards.filter((port) => port !== undefined) as MessagePort[];
     return new Worker(new URL(import.meta.url), {
-      ...{ workerData: job, transferList },
+      ...{ ...threadFlags(), workerData: job, transferList },
       ...{ stdout: true, stderr: true },
     });
   } catch (error) {

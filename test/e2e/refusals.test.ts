@@ -1,7 +1,7 @@
 // Bad models, data, options and places: each refused by the real command with one clear sentence on stderr, no stack,
 // and its exit code: 1 for what files hold, 2 for what the command line says.
 
-import { cpSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import {
@@ -273,6 +273,15 @@ describe("options", () => {
       "adapter_config.json",
     ]);
   });
+});
+
+it("a run that is refused before it wrote anything leaves no folder, but one that was there", () => {
+  const [made, given] = [join(folder, "made", "run"), join(folder, "given")];
+  mkdirSync(given);
+  const broken = changed((path) => writeFileSync(join(path, "config.json"), '{"model_type":"bert"}'));
+  for (const out of [made, given]) expect(lowrank(...train({ model: broken, out })).status).toBe(1);
+  expect(existsSync(made)).toBe(false);
+  expect(existsSync(given)).toBe(true);
 });
 
 it("a learning rate that destroys the model: the step, the rows, and the last good state", () => {

@@ -31,6 +31,20 @@ afterAll(() => {
 
 /** A folder with a node-llama-cpp that loads no model. */
 function writeStandIn(folder: string, reason: string): string {
+  return writeLlama(folder, `async () => { throw new Error(${JSON.stringify(reason)}); }`);
+}
+
+/** One that loads every model, says nothing of what comes next, and makes of each text the token 7. */
+const otherTokens = `async () => ({
+  tokenize: () => [7],
+  createContext: async () => ({
+    getSequence: () => ({ clearHistory: async () => {}, controlledEvaluate: async () => [] }),
+    dispose: async () => {},
+  }),
+  dispose: async () => {},
+})`;
+
+function writeLlama(folder: string, loadModel: string): string {
   const package_ = join(folder, "node_modules", "node-llama-cpp");
   mkdirSync(package_, { recursive: true });
   writeFileSync(join(folder, "package.json"), "{}");
@@ -42,7 +56,7 @@ function writeStandIn(folder: string, reason: string): string {
     join(package_, "index.js"),
     `export const LlamaLogLevel = {};
 export const getLlama = async () => ({
-  loadModel: async () => { throw new Error(${JSON.stringify(reason)}); },
+  loadModel: ${loadModel},
   dispose: async () => {},
 });
 `,
@@ -99,6 +113,44 @@ describe("a GGUF file's receipt", () => {
       if (place === undefined) delete process.env.LOWRANK_LLAMA;
       else process.env.LOWRANK_LLAMA = place;
     }
+  });
+
+  it("does not pass a file whose texts llama.cpp makes other tokens of", async () => {
+    const place = process.env.LOWRANK_LLAMA;
+    try {
+      process.env.LOWRANK_LLAMA = writeLlama(join(root, "llama-c"), otherTokens);
+      const tried = { ...plain, out: join(root, "other-tokens.gguf"), type: "q8_0" } as const;
+      await expect(exportGguf(backend, tried)).rejects.toThrow(
+        /not written.*llama\.cpp makes other tokens of the sample texts/,
+      );
+    } finally {
+      if (place === undefined) delete process.env.LOWRANK_LLAMA;
+      else process.env.LOWRANK_LLAMA = place;
+    }
+  });
+
+  it("is bounded by the type that the file is named after", async () => {
+    const adapter = await writeRandomAdapter(join(root, "slight"), model, {}, 0.06);
+    for (const [type, bound] of [
+      ["f16", 1e-3],
+      ["q5_k_m", 0.15],
+      ["q4_0", 0.4],
+    ] as const) {
+      const out = join(root, `${type}.gguf`);
+      await exportGguf(backend, { ...plain, receipt: false, out, type });
+      const { source } = await ggufReceipt(backend, { file: out, model });
+      expect(source).toMatchObject({ bound, passed: true });
+      expect(source!.meanKl, type).toBeLessThan(bound / 4);
+    }
+    // The same distance is a fault of the one and the rounding of the other.
+    const [exact, rounded] = await Promise.all(
+      ["f16", "q4_0"].map((type) =>
+        ggufReceipt(backend, { file: join(root, `${type}.gguf`), model, adapter }),
+      ),
+    );
+    expect(exact!.source!.meanKl).toBeGreaterThan(1e-3);
+    expect(rounded!.source!.meanKl).toBeLessThan(0.4);
+    expect([exact!.passed, rounded!.passed]).toEqual([false, true]);
   });
 
   it("leaves nothing of the file under the name that it was read back by", async () => {
