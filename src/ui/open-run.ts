@@ -48,7 +48,11 @@ const usableShare = 0.8;
 export function optionsOf({ options, folder }: Pick<RunJob, "options" | "folder">): TrainOptions {
   const { out: _, resume, json, distributed, collectiveTimeout, ...rest } = options;
   if (rest.model === undefined)
-    throw new RequestError("the run has no record yet: look again when it has begun", null, 409);
+    throw new RequestError(
+      "the run has no run.json that can be read; one that is starting has it soon",
+      null,
+      409,
+    );
   return resolveInput(trainDefinition, { ...givenValues(trainDefinition, rest), out: folder }, "run.json");
 }
 

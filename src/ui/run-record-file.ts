@@ -69,7 +69,7 @@ export async function readRunRecord(path: string): Promise<ReadRecord | undefine
     backend: textIn(value.backend),
     device: textIn(value.device),
     precision: textIn(value.precision),
-    totalSteps: numberIn(value.totalSteps),
+    totalSteps: stepsIn(value.totalSteps),
     flopsPerToken: numberIn(value.flopsPerToken),
     trainableParameters: numberIn(value.trainableParameters),
     totalParameters: numberIn(value.totalParameters),
@@ -89,6 +89,10 @@ export async function readRunRecord(path: string): Promise<ReadRecord | undefine
 
 export function textIn(value: unknown): string | undefined {
   return typeof value === "string" ? value.slice(0, longestText) : undefined;
+}
+
+function stepsIn(value: unknown): number | undefined {
+  return Number.isSafeInteger(value) && (value as number) > 0 ? (value as number) : undefined;
 }
 
 export function numberIn(value: unknown): number | undefined {

@@ -119,6 +119,7 @@ it("writes numbers shortly, and errors with two digits", () => {
   expect(withError(0.61114, 0.02625)).toBe("0.611 ± 0.026");
   expect(withError(12.345, 3.21)).toBe("12.3 ± 3.2");
   expect(withError(1.5, null)).toBe("1.5");
+  expect(withError(1.5, -5)).toBe("1.5");
   expect([bytes(999), bytes(269e6), bytes(1.4e9)]).toEqual(["999 B", "269 MB", "1.4 GB"]);
   expect([duration(6400), duration(200_000), duration(7_500_000)]).toEqual([
     "6.4 s",

@@ -3,7 +3,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { createServer, get } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -11,6 +11,7 @@ import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { lowrankMain, scratchFolder, succeed } from "../e2e/lowrank.ts";
 import { noChromium, openChromium } from "./chromium.ts";
+import { makeRun } from "./made-runs.ts";
 import { drawnIn, rendererBytes } from "./page-checks.ts";
 
 const scratch = scratchFolder();
@@ -271,6 +272,21 @@ describe.skipIf(noChromium)(
       expect(page.url()).not.toContain("key");
       await page.reload();
       await page.getByText("No runs here yet").waitFor();
+      await page.context().close();
+      await kill(ui);
+    });
+
+    it("says of a run whose folder is removed or renamed that it is not here any more", async () => {
+      makeRun(join(scratch, "passing"), "first", 20);
+      makeRun(join(scratch, "passing"), "second", 20);
+      const ui = await openUi("passing");
+      const page = await openPage();
+      await page.goto(`${ui.url}#/run/first`);
+      await page.locator("figure canvas").first().waitFor();
+      renameSync(join(scratch, "passing/first"), join(scratch, "passing/other"));
+      await page.getByRole("heading", { name: "first is not here any more" }).waitFor({ timeout: 60_000 });
+      await page.getByRole("link", { name: "All runs" }).click();
+      await page.getByRole("link", { name: "other" }).waitFor();
       await page.context().close();
       await kill(ui);
     });

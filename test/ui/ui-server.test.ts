@@ -47,7 +47,7 @@ beforeAll(async () => {
     options: { model: { deep: 1 }, rank: "x", method: ["y"] },
     data: 7,
     memory: [],
-    totalSteps: "z",
+    totalSteps: -5,
   });
   makeRun(base, "outside", 5);
   symlinkSync(join(base, "outside"), join(root, "link"));

@@ -55,7 +55,8 @@ export function percent(share: number | undefined, digits = 0): string {
 
 /** "1.234 ± 0.056": an error has two digits, and the value no more places than it. */
 export function withError(value: number | null | undefined, error: number | null | undefined): string {
-  if (value === null || value === undefined || !error || !Number.isFinite(error)) return short(value);
+  const known = typeof error === "number" && error > 0 && Number.isFinite(error);
+  if (value === null || value === undefined || !known) return short(value);
   const places = Math.min(8, Math.max(0, 1 - Math.floor(Math.log10(error))));
   return `${value.toFixed(places)} ± ${error.toFixed(places)}`;
 }

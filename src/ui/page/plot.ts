@@ -83,7 +83,8 @@ export function makePlot(host: HTMLElement, first: readonly Line[], options: Plo
     {
       width: width(),
       height: options.height,
-      padding: [8, 18, 0, 0],
+      // The last label stands halfway beyond the axis.
+      padding: [8, () => Math.max(18, 3.5 * (options.xValue ?? short)(data[0].at(-1) ?? 0).length), 0, 0],
       legend: { show: false },
       cursor: {
         points: { size: 7, width: 1.5 },

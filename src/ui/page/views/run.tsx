@@ -39,6 +39,8 @@ export function RunView({ id }: { id: string }) {
   const detail = useAsked(`${id} ${news}`, (signal) => calls.detail(id, signal));
   const tab = tabs.find((one) => one.id === place.value.query.tab)?.id ?? "training";
   const run = live ?? detail.value?.summary;
+  // What was read of it before is no longer so.
+  if (!live && runs.value && detail.error && detail.value) return <Gone id={id} error={detail.error} />;
   if (!run || !detail.value)
     return (
       <>
@@ -87,6 +89,21 @@ export function RunView({ id }: { id: string }) {
         {tab === "samples" && <SamplesTab {...given} />}
         {tab === "layers" && <LayersTab {...given} />}
         {tab === "recipe" && <RecipeTab {...given} />}
+      </div>
+    </>
+  );
+}
+
+function Gone({ id, error }: { id: string; error: string }) {
+  return (
+    <>
+      <Crumbs id={id} />
+      <div class="card problem" role="alert">
+        <h1>{id} is not here any more</h1>
+        <p>Its folder was removed, or has another name now: {error}.</p>
+        <p>
+          <a href={linkTo([])}>All runs</a>
+        </p>
       </div>
     </>
   );

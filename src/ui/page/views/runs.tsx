@@ -213,12 +213,15 @@ function Row(props: {
   );
 }
 
+const longestName = 80;
+
 /** "SmolLM-135M · qlora, rank 8". */
 export function kindOf(run: RunSummary): string {
   const model = run.model
     ?.replace(/[\\/]+$/, "")
     .split(/[\\/]/)
-    .at(-1);
+    .at(-1)
+    ?.slice(0, longestName);
   const method = [
     run.adapter && run.adapter !== "lora" ? `${run.method} (${run.adapter})` : run.method,
     run.method !== "full" && run.rank ? `rank ${run.rank}` : undefined,

@@ -37,7 +37,10 @@ export function TrainingTab({ run, metrics }: TabProps) {
         <Others {...{ metrics, look }} />
       </div>
       {metrics.badLines > 0 && (
-        <p class="note">{metrics.badLines} lines of metrics.jsonl could not be read and are left out.</p>
+        <p class="note">
+          {metrics.badLines.toLocaleString("en-US")} lines of metrics.jsonl could not be read and are left
+          out.
+        </p>
       )}
     </>
   );
