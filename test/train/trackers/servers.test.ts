@@ -46,7 +46,7 @@ function start(name: string, args: readonly string[]): () => string {
 
 /** A server's answer to whether it is there, waited for. */
 async function answered(url: string, told: () => string): Promise<void> {
-  for (let tries = 0; tries < 600; tries++) {
+  for (let tries = 0; tries < 3000; tries++) {
     const answer = await fetch(url).catch(() => undefined);
     if (answer?.ok) return;
     await sleep(100);
