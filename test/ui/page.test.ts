@@ -131,6 +131,16 @@ describe.skipIf(noChromium)(`in headless Chromium${noChromium && ` (skipped: ${n
     await page.reload();
     await page.waitForSelector(whole.start);
     expect(await background()).not.toBe(dark);
+    // Charts that are there when colors change look as those that are drawn afterwards, points too.
+    const inks = () => Promise.all([1, 2].map(async (color) => (await drawnIn(page, "Loss", color)).pixels));
+    await show(page, "training");
+    const light = await inks();
+    await toggle.click();
+    await poll(async () => (await inks()).join()).not.toBe(light.join());
+    const changed = await inks();
+    await page.reload();
+    await page.waitForSelector(whole.training);
+    await poll(inks).toEqual(changed);
     await page.context().close();
     quiet();
   });

@@ -179,7 +179,12 @@ export function makePlot(host: HTMLElement, first: readonly Line[], options: Plo
     redraw() {
       if (gone) return;
       now = colors();
-      for (const [i, line] of lines.entries()) Object.assign(plot.series[i + 1]!, strokeOf(line));
+      for (const [i, line] of lines.entries()) {
+        const series = plot.series[i + 1]!;
+        Object.assign(series, strokeOf(line));
+        const { color } = seriesStyle(line.color);
+        Object.assign(series.points!, { stroke: () => color, fill: () => color });
+      }
       plot.redraw(false, true);
     },
     destroy() {
