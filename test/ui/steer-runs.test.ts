@@ -106,10 +106,6 @@ describe("a run of the page", () => {
     const first = await openServer();
     const started = await call<RunSummary>(first.url, "/api/runs", { id: "steered", values });
     expect(started).toMatchObject({ id: "steered", state: "starting" });
-    // A process that has hardly begun does not listen yet, which is no reason to call it another program's.
-    const body = { method: "POST", headers: { "content-type": "application/json" }, body: "{}" };
-    const early = await (await fetch(`${first.url}/api/runs/steered/pause`, body)).text();
-    expect(early).toMatch(/"state":"pausing"|it cannot pause now: it is starting/);
     await until(first.url, "steered", ({ step, can }) => step >= 1 && can.pause);
     const asked = await call<RunSummary>(first.url, "/api/runs/steered/pause", {});
     expect(asked.state).toBe("pausing");
@@ -141,6 +137,10 @@ describe("a run of the page", () => {
   it("that is killed itself is stopped, and its error is told when it fails", async () => {
     const { url } = await openServer();
     await call(url, "/api/runs", { id: "failing", values: { ...values, sequenceLength: 4 } });
+    // A process that has hardly begun does not listen yet, which is no reason to call it another program's.
+    const body = { method: "POST", headers: { "content-type": "application/json" }, body: "{}" };
+    const early = await (await fetch(`${url}/api/runs/failing/pause`, body)).text();
+    expect(early).toMatch(/"state":"pausing"|it cannot pause now: it is starting/);
     let summary: RunSummary | undefined;
     for (; summary?.state !== "failed"; await sleep(20))
       ({ summary } = await call<RunDetail>(url, "/api/runs/failing"));
