@@ -10,6 +10,7 @@
 
 #include "call.h"
 #include "cuda/face.h"
+#include "largest.h"
 #include "measure.h"
 #include "memory.h"
 #include "mpi/calls.h"
@@ -100,6 +101,17 @@ napi_value read(napi_env env, napi_callback_info info) {
   size_t length;
   void* data = call.bytes(1, length);
   if (length > 0) std::memcpy(data, call.address(0), length);
+  return nullptr;
+}
+
+/** largest(address, columns, into): of each of its rows the index of the largest element. */
+napi_value largest(napi_env env, napi_callback_info info) {
+  const Call call(env, info);
+  size_t length;
+  auto* into = static_cast<int32_t*>(call.bytes(2, length));
+  const auto columns = static_cast<int64_t>(call.number(1));
+  const auto* rows = static_cast<const float*>(call.address(0));
+  parallelTasks(static_cast<int64_t>(length), [&](int64_t i, int) { into[i] = indexOfLargest(rows + i * columns, columns); });
   return nullptr;
 }
 
@@ -248,6 +260,7 @@ NAPI_MODULE_INIT() {
   define(env, exports, "free", freeBlock);
   define(env, exports, "write", write);
   define(env, exports, "read", read);
+  define(env, exports, "largest", largest);
   define(env, exports, "call", runKernels);
   define(env, exports, "setThreads", setThreads);
   define(env, exports, "setIsa", setIsa);

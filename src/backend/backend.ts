@@ -259,6 +259,14 @@ export interface RowsAlike {
   readonly piece: number;
 }
 
+/** Calls that were made once, to be made again over the same memory. */
+export interface RecordedCalls {
+  /** Makes them; false, and none is made, once memory that they use was freed. */
+  replay(): boolean;
+  /** Gives up what they need beside memory that others own. */
+  free(): void;
+}
+
 /** A device: memory plus kernels. Calls enqueue in order; only read() waits. */
 export interface Backend extends Kernels {
   readonly name: string;
@@ -302,6 +310,13 @@ export interface Backend extends Kernels {
   readonly paging?: Paging;
   /** Multiply-add rate of this device in this precision, in GFLOP/s, measured now. Absent: not measurable. */
   peakGflops?(): Promise<number>;
+  /**
+   * Runs `body`, which does nothing but kernels' calls with memory that it allocates for them, and keeps the calls. Undefined
+   * where they cannot be repeated. What `body` allocates and does not free is the caller's. Absent: calls are written anew.
+   */
+  record?(body: () => void): RecordedCalls | undefined;
+  /** Of each row of x [N, V] (f32) the index of its largest element, the first of equals. Absent: rows are read for that. */
+  largestOfRows?(x: Tensor): Promise<Int32Array>;
   /** Measures, where that is worth it and not done yet, how products by these frozen weights are made fastest here. */
   prepareProducts?(weights: readonly Matrix[]): Promise<void>;
   /** Runs what waits, where calls wait: for measuring. */

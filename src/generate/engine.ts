@@ -9,12 +9,12 @@ import type { AdapterSet } from "../models/adapter-set.ts";
 import type { Decoder } from "../models/decoder.ts";
 import { UserError } from "../util/errors.ts";
 import type { CacheType } from "./cache-type.ts";
-import { forwardTurns, type RunTokens } from "./forward-turns.ts";
+import { forwardTurns, PassMemory, type RunTokens } from "./forward-turns.ts";
 import { type CacheUse, KeyValueCache } from "./kv-cache.ts";
 import { nextTurn } from "./next-turn.ts";
-import type { GenerationRequest, GenerationResult } from "./request.ts";
+import { checkRequest, type GenerationRequest, type GenerationResult } from "./request.ts";
 import { newRun, type Running } from "./running.ts";
-import { tokenLogprobs } from "./token-logprobs.ts";
+import { type TokenLogprobs, tokenLogprobs } from "./token-logprobs.ts";
 import { chooseTurns, sharedPiece, sharedPieces } from "./turns.ts";
 
 export type { GenerationRequest, GenerationResult } from "./request.ts";
@@ -43,6 +43,7 @@ const usualPassMs = 100;
 
 export class GenerationEngine {
   private readonly cache: KeyValueCache;
+  private readonly memory: PassMemory;
   private readonly free: number[];
   private readonly waitingLine: Running[] = [];
   /** By slot, in the order in which they were admitted. */
@@ -62,6 +63,7 @@ export class GenerationEngine {
   ) {
     const { slots, capacity, cacheType: type, cacheBytes: memoryBytes } = options;
     this.cache = new KeyValueCache(decoder.backend, decoder.config, { slots, capacity, type, memoryBytes });
+    this.memory = new PassMemory(decoder.backend);
     this.free = Array.from({ length: options.slots }, (_, i) => options.slots - 1 - i);
   }
 
@@ -94,7 +96,8 @@ export class GenerationEngine {
 
   /** Runs a request to its end. Rejects with a UserError for one that cannot run. */
   async generate(request: GenerationRequest): Promise<GenerationResult> {
-    this.check(request);
+    if (this.closed) throw new UserError("the generation engine is closed");
+    checkRequest(request, this.vocabularyOf(request.adapter), this.options.capacity);
     const scores = request.promptLogprobs !== undefined && request.promptIds.length > 1;
     if (request.maxNewTokens <= 0 && !scores) return { tokenIds: [], finishReason: "length" };
     return new Promise((resolve, reject) => {
@@ -114,28 +117,6 @@ export class GenerationEngine {
     return adapter?.vocabularySize ?? this.options.vocabularySize ?? this.decoder.config.vocabularySize;
   }
 
-  private check({ promptIds, maxNewTokens, adapter }: GenerationRequest): void {
-    if (this.closed) throw new UserError("the generation engine is closed");
-    const vocabularySize = this.vocabularyOf(adapter);
-    if (promptIds.length === 0) {
-      throw new UserError(
-        "cannot generate from an empty prompt: the tokenizer adds no BOS token, so give at least one character",
-      );
-    }
-    for (const id of promptIds) {
-      if (id < 0 || id >= vocabularySize) {
-        throw new UserError(
-          `token id ${id} of the prompt is outside the model's vocabulary of ${vocabularySize}; tokenizer and model do not belong together`,
-        );
-      }
-    }
-    if (promptIds.length + maxNewTokens > this.options.capacity) {
-      throw new UserError(
-        `a prompt of ${promptIds.length} tokens and ${maxNewTokens} new ones do not fit the context of ${this.options.capacity} tokens`,
-      );
-    }
-  }
-
   private async pump(): Promise<void> {
     while (this.waitingLine.length > 0 || this.active.size > 0) {
       // Messages, timers and aborts get their turn between passes: on a CPU nothing else would ever wait.
@@ -152,8 +133,11 @@ export class GenerationEngine {
           run.reject(error);
         }
         this.cache.forgetUnused();
+        this.memory.free();
       }
     }
+    // While nobody runs, weights may be put elsewhere.
+    this.memory.free();
     // In the same breath as the last look at the line: who joins it later starts anew.
     this.pumping = undefined;
   }
@@ -232,9 +216,10 @@ export class GenerationEngine {
     const now = this.options.clock ?? (() => performance.now());
     const startedAt = now();
     const { decoder, cache } = this;
-    const logits = await forwardTurns(decoder, cache, turns, {
+    const drawable = await forwardTurns(decoder, cache, turns, this.memory, {
       vocabularyOf: ({ adapter }) => this.vocabularyOf(adapter),
       gone: (request) => this.gone(request),
+      greedy: (run) => this.greedy(run as Running),
     });
     const tokens = turns.reduce((sum, { ids }) => sum + ids.length, 0);
     if (this.lastMany === this.passes) this.msPerToken = (now() - startedAt) / tokens;
@@ -249,9 +234,12 @@ export class GenerationEngine {
         this.finish(run, "length");
         continue;
       }
-      const start = row * vocabularySize;
-      this.advance(run, logits.subarray(start, start + this.vocabularyOf(run.request.adapter)));
-      row++;
+      if ("likeliest" in drawable) this.advance(run, drawable.likeliest[row++]!);
+      else {
+        const start = row++ * vocabularySize;
+        const end = start + this.vocabularyOf(run.request.adapter);
+        this.draw(run, drawable.logits.subarray(start, end));
+      }
     }
   }
 
@@ -371,11 +359,21 @@ export class GenerationEngine {
     run.following = [];
   }
 
-  private advance(run: Running, logits: Float32Array): void {
+  /** The likeliest of all the model's tokens is what it goes on with. */
+  private greedy({ request, sampler }: Running): boolean {
+    const all = this.vocabularyOf(request.adapter) === this.decoder.config.vocabularySize;
+    return all && sampler.greedy && request.logprobs === undefined;
+  }
+
+  private draw(run: Running, logits: Float32Array): void {
     const { request, generated } = run;
     const raw = request.logprobs === undefined ? undefined : logits.slice();
     const id = run.sampler.next(logits, () => [...request.promptIds, ...generated]);
-    const logprobs = raw && tokenLogprobs(raw, id, request.logprobs!);
+    this.advance(run, id, raw && tokenLogprobs(raw, id, request.logprobs!));
+  }
+
+  private advance(run: Running, id: number, logprobs?: TokenLogprobs): void {
+    const { request, generated } = run;
     if (request.stopIds.includes(id)) {
       request.onStop?.(id, logprobs);
       this.finish(run, "stop");

@@ -1,16 +1,17 @@
 // One forward pass of the generation engine: the tokens of everyone who takes part, end to end, with their adapters' rows;
-// logits come back after the last token of those whose prompt is in, and what was asked of prompts' own tokens is told.
-// Who takes part: turns.ts. What becomes of the logits: engine.ts.
+// logits come back after the last token of those whose prompt is in, or where nobody needs more the likeliest tokens alone,
+// and what was asked of prompts' own tokens is told. Who takes part: turns.ts. What becomes of the logits: engine.ts.
 
-import { Tape } from "../autograd/tape.ts";
-import type { Tensor } from "../backend/backend.ts";
+import { Tape, type Value } from "../autograd/tape.ts";
+import type { Backend, Tensor } from "../backend/backend.ts";
 import type { AdapterSet } from "../models/adapter-set.ts";
 import type { Decoder } from "../models/decoder.ts";
 import type { AdapterRows } from "../nn/module.ts";
-import { encodeFrom, ownedToF32 } from "../tensor/dtype.ts";
-import { viewOf } from "../tensor/tensor.ts";
+import { ownedToF32 } from "../tensor/dtype.ts";
+import { KeptUpload } from "./kept-upload.ts";
 import type { KeyValueCache } from "./kv-cache.ts";
 import { tellPromptLogprobs } from "./prompt-logprobs.ts";
+import { RepeatedPasses } from "./repeated-passes.ts";
 import type { GenerationRequest } from "./request.ts";
 import { isShort } from "./turns.ts";
 
@@ -38,17 +39,42 @@ interface Asking {
   readonly vocabularyOf: (request: GenerationRequest) => number;
   /** Nobody waits for the request any more. */
   readonly gone: (request: GenerationRequest) => boolean;
+  /** The likeliest token is all that it needs to know, whichever of the model's. */
+  readonly greedy: (run: PassRun) => boolean;
+}
+
+/** What those who draw a token need of a pass, in the order of its turns: a row of logits [V] or the likeliest token. */
+export type Drawable = { readonly logits: Float32Array } | { readonly likeliest: Int32Array };
+
+/** What passes leave for one another: memory and recordings. */
+export class PassMemory {
+  readonly ids: KeptUpload;
+  readonly places: KeptUpload;
+  readonly lastRows: KeptUpload;
+  readonly repeated: RepeatedPasses;
+  constructor(backend: Backend) {
+    [this.ids, this.places, this.lastRows] = [0, 1, 2].map(() => new KeptUpload(backend)) as [
+      KeptUpload,
+      KeptUpload,
+      KeptUpload,
+    ];
+    this.repeated = new RepeatedPasses(backend);
+  }
+  free(): void {
+    for (const held of [this.repeated, this.ids, this.places, this.lastRows]) held.free();
+  }
 }
 
 const inference = { training: false, seed: 0, pass: 0 };
 
-/** Logits [n, V] after the last token of everyone who draws one after this pass. */
+/** What everyone needs who draws a token after this pass. */
 export async function forwardTurns(
   decoder: Decoder,
   cache: KeyValueCache,
   turns: readonly RunTokens[],
+  memory: PassMemory,
   asking: Asking,
-): Promise<Float32Array> {
+): Promise<Drawable> {
   const { backend } = decoder;
   const tokens = turns.flatMap(({ run, pieces }) => pieces.map((count) => ({ run, slot: run.slot, count })));
   const { segments, starts } = cache.begin(tokens);
@@ -95,39 +121,57 @@ export async function forwardTurns(
     // Rows of no sequence: then the device computes these, too, in the way of many rows.
     for (; all.length <= few; all.push(0)) places.push(0);
   }
-  const uploads = [all, places, lastRows].map((values) => {
-    const buffer = backend.allocate(Math.max(4, 4 * values.length), "workspace");
-    backend.write(buffer, encodeFrom(values, "i32"));
-    return viewOf(buffer, [values.length], "i32");
-  }) as [Tensor, Tensor, Tensor];
+  const ids = memory.ids.write(all);
+  const rows = memory.places.write(places);
+  const last = memory.lastRows.write(lastRows);
   const perLayer = decoder.perLayer?.rows(all);
-  try {
-    using tape = new Tape(backend, false);
-    const hidden = decoder.forward(
-      tape,
-      { ids: uploads[0], rows: uploads[1], tables: placed.tables, segments, perLayer },
-      { context: { ...inference, adapterRows }, cache },
-    );
-    if (scored.length > 0) tape.run([hidden]);
-    for (const { run, ...place } of scored) {
-      await tellPromptLogprobs(decoder, hidden.data, {
-        ...place,
-        adapter: run.request.adapter,
-        vocabularySize: asking.vocabularyOf(run.request),
-        count: run.request.promptLogprobs!,
-        gone: () => asking.gone(run.request),
-        tell: (told) => run.request.onPrompt?.(told),
-      });
-    }
-    if (lastRows.length === 0) {
-      tape.run();
-      return new Float32Array(0);
-    }
-    const logits = decoder.logits(tape, hidden, uploads[2], { ...inference, adapterRows: headRows });
+  const batch = { ids, rows, tables: placed.tables, segments, perLayer };
+  const forward = (tape: Tape) =>
+    decoder.forward(tape, batch, { context: { ...inference, adapterRows }, cache });
+  const draw = (tape: Tape, hidden: Value) => {
+    const logits = decoder.logits(tape, hidden, last, { ...inference, adapterRows: headRows });
     tape.run([logits]);
-    return ownedToF32(await backend.read(logits.data.buffer), logits.dtype);
+    return tape.takeData(logits);
+  };
+  try {
+    if (scored.length > 0 || lastRows.length === 0) {
+      using tape = new Tape(backend, false);
+      const hidden = forward(tape);
+      tape.run([hidden]);
+      for (const { run, ...place } of scored) {
+        await tellPromptLogprobs(decoder, hidden.data, {
+          ...place,
+          adapter: run.request.adapter,
+          vocabularySize: asking.vocabularyOf(run.request),
+          count: run.request.promptLogprobs!,
+          gone: () => asking.gone(run.request),
+          tell: (told) => run.request.onPrompt?.(told),
+        });
+      }
+      if (lastRows.length === 0) return { logits: new Float32Array(0) };
+      return await take(draw(tape, hidden));
+    }
+    // A token of everyone, beside the same tables and adapters: the calls of another such pass.
+    const alike = !prompts && lastRows.length === all.length && all.length === turns.length && !perLayer;
+    const adapters = adapterRows.flatMap(({ start, end, layers }) => [start, end, layers]);
+    const key = alike ? [all.length, ...placed.tables, ...adapters] : undefined;
+    const logits = memory.repeated.run(key, () => {
+      using tape = new Tape(backend, false);
+      return draw(tape, forward(tape));
+    });
+    return await take(logits);
   } finally {
-    for (const tensor of [...uploads, ...(perLayer ? [perLayer] : [])]) backend.free(tensor.buffer);
+    if (perLayer) backend.free(perLayer.buffer);
+  }
+
+  async function take(logits: Tensor): Promise<Drawable> {
+    try {
+      if (backend.largestOfRows && turns.every(({ run, draws }) => !draws || asking.greedy(run)))
+        return { likeliest: await backend.largestOfRows(logits) };
+      return { logits: ownedToF32(await backend.read(logits.buffer), logits.dtype) };
+    } finally {
+      memory.repeated.release(logits);
+    }
   }
 }
 

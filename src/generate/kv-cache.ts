@@ -7,12 +7,13 @@
 import type { Backend, Segments, Tensor } from "../backend/backend.ts";
 import type { DecoderConfig, LayerConfig } from "../models/decoder-config.ts";
 import type { KeyValueStore, LayerState } from "../models/pass.ts";
-import { dtypeBytes, encodeFrom } from "../tensor/dtype.ts";
+import { dtypeBytes } from "../tensor/dtype.ts";
 import { elementCount, rows, tensorBytes, viewOf } from "../tensor/tensor.ts";
 import { BugError, invariant, UserError } from "../util/errors.ts";
 import { BlockPool } from "./block-pool.ts";
 import { blockTokens, CacheMemory } from "./cache-memory.ts";
 import { type CacheType, cachedTokenBytes, chooseCacheType } from "./cache-type.ts";
+import { KeptUpload } from "./kept-upload.ts";
 import { type PrefixNode, PrefixTree } from "./prefix-tree.ts";
 
 /** New tokens of one slot in the coming pass: a segment. A slot's segments follow one another. */
@@ -77,9 +78,10 @@ export class KeyValueCache implements KeyValueStore {
   private readonly states: readonly Omit<LayerState, "segments">[];
   private readonly sequences: Sequence[];
   private rowIndex: Tensor | undefined;
-  private table: Tensor | undefined;
   private places: Tensor | undefined;
   private stateSegments: Segments | undefined;
+  /** Memory of what begin() brings. */
+  private readonly uploads: Readonly<Record<"rowIndex" | "table" | "places" | "states", KeptUpload>>;
 
   /** UserError where the budget holds less than one sequence. */
   constructor(
@@ -99,6 +101,8 @@ export class KeyValueCache implements KeyValueStore {
       );
     }
     this.pool = new BlockPool(most);
+    const upload = () => new KeptUpload(backend);
+    this.uploads = { rowIndex: upload(), table: upload(), places: upload(), states: upload() };
     const make = (shape: readonly number[]) => {
       const buffer = backend.allocate(tensorBytes(shape, backend.floatType), "activations");
       return viewOf(buffer, shape, backend.floatType);
@@ -251,13 +255,13 @@ export class KeyValueCache implements KeyValueStore {
       maxQueries = Math.max(maxQueries, count);
       maxKeys = Math.max(maxKeys, end);
     }
-    this.end();
-    this.rowIndex = this.upload(targets, [targets.length]);
-    this.table = this.upload(table, [tokens.length, 4]);
-    this.places = this.upload(places, [places.length]);
+    const { uploads } = this;
+    this.rowIndex = uploads.rowIndex.write(targets);
+    this.places = uploads.places.write(places);
     const counts = { count: tokens.length, maxQueries, maxKeys };
-    if (!this.shares) this.stateSegments = { table: this.upload(stateTable, [tokens.length, 4]), ...counts };
-    return { segments: { table: this.table, ...counts }, starts };
+    const shape = [tokens.length, 4];
+    if (!this.shares) this.stateSegments = { table: uploads.states.write(stateTable, shape), ...counts };
+    return { segments: { table: uploads.table.write(table, shape), ...counts }, starts };
   }
 
   extend(layer: number, k: Tensor, v: Tensor): { k: Tensor; v: Tensor } {
@@ -318,23 +322,8 @@ export class KeyValueCache implements KeyValueStore {
     this.pool.give(blocks);
   }
 
-  private upload(values: readonly number[], shape: readonly number[]): Tensor {
-    const buffer = this.backend.allocate(Math.max(4, 4 * values.length), "workspace");
-    this.backend.write(buffer, encodeFrom(values, "i32"));
-    return viewOf(buffer, shape, "i32");
-  }
-
-  private end(): void {
-    for (const tensor of [this.rowIndex, this.table, this.places, this.stateSegments?.table])
-      if (tensor) this.backend.free(tensor.buffer);
-    this.rowIndex = undefined;
-    this.table = undefined;
-    this.places = undefined;
-    this.stateSegments = undefined;
-  }
-
   free(): void {
-    this.end();
+    for (const upload of Object.values(this.uploads)) upload.free();
     this.memory.free();
     const states = this.states.flatMap(({ inputs, matrices }) => [inputs, matrices]);
     for (const tensor of states) if (tensor) this.backend.free(tensor.buffer);

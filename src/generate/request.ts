@@ -1,6 +1,7 @@
 // What is asked of the generation engine, and what it answers. The engine is engine.ts.
 
 import type { AdapterSet } from "../models/adapter-set.ts";
+import { UserError } from "../util/errors.ts";
 import type { PromptLogprobs } from "./prompt-logprobs.ts";
 import type { Sampling } from "./sampler.ts";
 import type { TokenLogprobs } from "./token-logprobs.ts";
@@ -35,4 +36,29 @@ export interface GenerationResult {
   readonly finishReason: "stop" | "length";
   /** Tokens of the prompt whose keys and values were there already; 0 where absent. */
   readonly cachedTokens?: number;
+}
+
+/** UserError for a request that cannot run on this vocabulary and context. */
+export function checkRequest(
+  { promptIds, maxNewTokens }: GenerationRequest,
+  vocabularySize: number,
+  capacity: number,
+): void {
+  if (promptIds.length === 0) {
+    throw new UserError(
+      "cannot generate from an empty prompt: the tokenizer adds no BOS token, so give at least one character",
+    );
+  }
+  for (const id of promptIds) {
+    if (id < 0 || id >= vocabularySize) {
+      throw new UserError(
+        `token id ${id} of the prompt is outside the model's vocabulary of ${vocabularySize}; tokenizer and model do not belong together`,
+      );
+    }
+  }
+  if (promptIds.length + maxNewTokens > capacity) {
+    throw new UserError(
+      `a prompt of ${promptIds.length} tokens and ${maxNewTokens} new ones do not fit the context of ${capacity} tokens`,
+    );
+  }
 }

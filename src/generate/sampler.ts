@@ -25,6 +25,12 @@ export class Sampler {
     this.random = new Random(sampling.seed, 0x5a3b);
   }
 
+  /** It takes the likeliest token, whatever came before. */
+  get greedy(): boolean {
+    const { temperature, repetitionPenalty = 1 } = this.sampling;
+    return temperature === 0 && repetitionPenalty === 1;
+  }
+
   /** The next token; `seen` gives the sequence's tokens so far. `logits` may be changed. */
   next(logits: Float32Array, seen: () => readonly number[]): number {
     const { temperature, repetitionPenalty = 1 } = this.sampling;
@@ -80,6 +86,12 @@ function sumOf(values: ArrayLike<number>): number {
 /** Index of the largest value; the first of equals. */
 export function likeliest(logits: Float32Array): number {
   let best = 0;
-  for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i;
+  let most = logits[0]!;
+  for (let i = 1; i < logits.length; i++) {
+    if (logits[i]! > most) {
+      best = i;
+      most = logits[i]!;
+    }
+  }
   return best;
 }

@@ -33,6 +33,8 @@ export interface NativeAddon {
   free(address: number, sizeBytes: number): void;
   write(address: number, data: Uint8Array): void;
   read(address: number, into: Uint8Array): void;
+  /** Of each of into.length rows of f32 the index of the largest element, the first of equals. */
+  largest(address: number, columns: number, into: Int32Array): void;
   /** 0: one per core. Returns the count in use. */
   setThreads(count: number): number;
   /** False when this machine does not run it. */

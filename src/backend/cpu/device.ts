@@ -4,7 +4,7 @@
 
 import { type Tensor, tensorBytes } from "../../tensor/tensor.ts";
 import { BugError, UserError } from "../../util/errors.ts";
-import type { Backend, DeviceBuffer, Kernels, Precision } from "../backend.ts";
+import type { Backend, DeviceBuffer, Kernels, Precision, RecordedCalls } from "../backend.ts";
 import { forEachKernel, type KernelName } from "../contract.ts";
 import { Ledger, type LedgerReport, type MemoryCategory } from "../ledger.ts";
 import type { NativeAddon } from "./addon.node.ts";
@@ -13,6 +13,7 @@ import { GroupedCalls } from "./grouped-call.ts";
 import { LinearCalls } from "./linear-call.ts";
 import { CpuPaging, outOfMemory } from "./paging.ts";
 import { CpuQueue } from "./queue.ts";
+import { Recording } from "./recording.ts";
 import { nativeSignatures } from "./signature.ts";
 import { CallWriter } from "./write-call.ts";
 
@@ -29,6 +30,8 @@ class CpuDevice implements Omit<Backend, keyof Kernels> {
   readonly queue: CpuQueue;
   private readonly memory = new Ledger();
   private readonly live = new Map<number, { sizeBytes: number; category: MemoryCategory }>();
+  /** Buffers freed so far; an object, as backends that wrap this one inherit from it. */
+  private readonly freed = { count: 0 };
 
   constructor(
     private readonly addon: NativeAddon,
@@ -50,7 +53,14 @@ class CpuDevice implements Omit<Backend, keyof Kernels> {
     return this.memory.report();
   }
 
+  /** Whether a call may use the memory. */
   isLive(address: number): boolean {
+    const { recording } = this.queue;
+    if (recording) {
+      const entry = this.live.get(address);
+      if (entry) recording.use(address, entry);
+      else recording.spoil();
+    }
     return this.live.has(address) || this.paging.owns(address);
   }
 
@@ -71,11 +81,51 @@ class CpuDevice implements Omit<Backend, keyof Kernels> {
     const entry = this.live.get(buffer.id);
     if (!entry) throw new BugError("cpu backend: a buffer was freed twice");
     this.live.delete(buffer.id);
+    this.freed.count++;
     this.memory.remove(entry.category, entry.sizeBytes);
     this.queue.free(buffer.id, entry.sizeBytes);
   }
 
+  record(body: () => void): RecordedCalls | undefined {
+    const { queue, memory } = this;
+    queue.run();
+    const recording = new Recording({
+      entryOf: (address) => this.live.get(address),
+      freedBlocks: () => this.freed.count,
+      repeat: (calls) => queue.repeat(calls),
+      keep: (sizeBytes) => memory.add("workspace", sizeBytes),
+      giveBack: (address, sizeBytes, counted) => {
+        if (counted) memory.remove("workspace", sizeBytes);
+        this.addon.free(address, sizeBytes);
+      },
+    });
+    queue.recording = recording;
+    try {
+      body();
+      queue.run();
+    } catch (error) {
+      recording.spoil();
+      queue.drop();
+      throw error;
+    } finally {
+      queue.recording = undefined;
+      recording.finish();
+    }
+    return recording.repeatable ? recording : undefined;
+  }
+
+  async largestOfRows({ buffer, byteOffset, shape, dtype }: Tensor): Promise<Int32Array> {
+    const [n, columns] = shape as [number, number];
+    if (dtype !== "f32" || shape.length !== 2 || columns < 1)
+      throw new BugError(`cpu backend: largest elements of rows of [${shape}] ${dtype}`);
+    this.queue.run();
+    const into = new Int32Array(n);
+    this.addon.largest(this.within(buffer, byteOffset, tensorBytes(shape, dtype)), columns, into);
+    return into;
+  }
+
   private within(buffer: DeviceBuffer, offset: number, sizeBytes: number): number {
+    this.queue.recording?.spoil();
     if (!this.isLive(buffer.id)) throw new BugError("cpu backend: the buffer was freed");
     if (offset < 0 || sizeBytes < 0 || offset + sizeBytes > buffer.sizeBytes) {
       throw new BugError(

@@ -5,6 +5,7 @@
 import { UserError } from "../../util/errors.ts";
 import type { NativeAddon } from "./addon.node.ts";
 import type { CallBuffer } from "./call-buffer.ts";
+import type { Recording } from "./recording.ts";
 
 /** So many calls wait at most. */
 const mostCalls = 256;
@@ -17,6 +18,8 @@ export class CpuQueue {
   /** Addresses of freed blocks by size. Waiting calls may still use them, so only later calls of this queue can have them. */
   private readonly freed = new Map<number, number[]>();
   private freedBytes = 0;
+  /** Of what runs now, where that is to be repeated. */
+  recording: Recording | undefined;
 
   constructor(
     private readonly addon: NativeAddon,
@@ -33,15 +36,29 @@ export class CpuQueue {
   run(): void {
     if (this.calls > 0) {
       this.calls = 0;
+      const length = this.prepared.take();
+      this.recording?.add(this.prepared.values.subarray(0, length));
       try {
-        this.addon.call(this.prepared.take());
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "ERR_OUT_OF_MEMORY") throw error;
-        throw new UserError(`${(error as Error).message}; use smaller batches`);
+        this.call(length);
       } finally {
         this.giveBack();
       }
     } else this.giveBack();
+  }
+
+  /** Runs calls that ran before, after those that wait. */
+  repeat(calls: readonly Float64Array[]): void {
+    this.run();
+    for (const some of calls) this.call(this.prepared.repeat(some));
+  }
+
+  private call(length: number): void {
+    try {
+      this.addon.call(length);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ERR_OUT_OF_MEMORY") throw error;
+      throw new UserError(`${(error as Error).message}; use smaller batches`);
+    }
   }
 
   /** Forgets what waits. */
@@ -53,6 +70,17 @@ export class CpuQueue {
 
   /** Address of memory for calls to come; 0 when there is none left. */
   allocate(sizeBytes: number): number {
+    const { recording } = this;
+    if (recording) {
+      const address = recording.take(sizeBytes) ?? this.addon.allocate(sizeBytes);
+      if (address !== 0) {
+        recording.took(address);
+        return address;
+      }
+      this.run();
+      recording.free();
+      return this.addon.allocate(sizeBytes);
+    }
     const kept = this.freed.get(sizeBytes)?.pop();
     if (kept !== undefined) {
       this.freedBytes -= sizeBytes;
@@ -65,6 +93,7 @@ export class CpuQueue {
   }
 
   free(address: number, sizeBytes: number): void {
+    if (this.recording?.receive(address, sizeBytes)) return;
     if (this.calls === 0) {
       this.addon.free(address, sizeBytes);
       return;
