@@ -194,10 +194,10 @@ inline __attribute__((always_inline)) void eachCoded(Lookup& lookup, const Weigh
   }
 }
 
-/** Elements [begin, end) of a row as numbers in the order of Lookup. */
-template <typename Lookup>
+/** Elements [begin, end) of a row as the numbers that Dots multiplies by, in the order of Lookup. */
+template <typename Dots, typename Lookup>
 inline void lookUpRow(Lookup lookup, const Weight& w, const Scales& scales, int64_t row, int64_t begin, int64_t end,
-                      typename Lookup::Dots::Weight* to) {
+                      typename Dots::Weight* to) {
   const auto* codes = static_cast<const uint8_t*>(w.data) + row * w.cols / 2;
   eachCoded(lookup, w, scales, row, begin, end, [&](int64_t at) {
     __builtin_prefetch(codes + at / 2 + kReadAhead);
@@ -205,7 +205,7 @@ inline void lookUpRow(Lookup lookup, const Weight& w, const Scales& scales, int6
     lookup.read(codes + at / 2, values);
     LOWRANK_UNROLL
     for (int v = 0; v < Lookup::kVectors; v++) {
-      Lookup::Dots::put(to + at - begin + v * Lookup::Dots::kElements, values[v]);
+      Dots::put(to + at - begin + v * Dots::kElements, values[v]);
     }
   });
 }

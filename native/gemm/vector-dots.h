@@ -6,10 +6,26 @@
 #include <algorithm>
 #include <type_traits>
 
+#if defined(__AVX512BF16__)
+#include <cpuid.h>
+#endif
+
 #include "lookup.h"
 #include "rows.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
+
+#if defined(__AVX512BF16__)
+/** Whether two products in f32 are faster than one of pairs of bf16 here, where arithmetic decides: on Intel's cores. */
+inline bool splitsPairs() {
+  static const bool intel = [] {
+    uint32_t a, b, c, d;
+    constexpr uint32_t kGenu = 0x756e6547;  // of GenuineIntel
+    return __get_cpuid(0, &a, &b, &c, &d) && b == kGenu;
+  }();
+  return intel;
+}
+#endif
 
 /** How rows of x are laid out for the rows of a weight. In bf16 they are rounded, as for larger products too. */
 enum class Form : int {
@@ -146,8 +162,17 @@ void codedDots(const Weight& w, int64_t row, int64_t rows, const Inputs& x, int6
       }
     });
   }
+#if defined(LOWRANK_HALF_LOOKUP)
+  if constexpr (std::is_same_v<Lookup, HalfLookup>) {
+    if (splitsPairs()) {
+      return decodedDots<SplitDots<float>>(w.cols, row, rows, x, t, sums, [&](int64_t at, int64_t k, int64_t n, float* to) {
+        lookUpRow<SplitDots<float>>(lookup, w, scales, at, k, k + n, to);
+      });
+    }
+  }
+#endif
   decodedDots<typename Lookup::Dots>(w.cols, row, rows, x, t, sums, [&](int64_t at, int64_t k, int64_t n, auto* to) {
-    lookUpRow(lookup, w, scales, at, k, k + n, to);
+    lookUpRow<typename Lookup::Dots>(lookup, w, scales, at, k, k + n, to);
   });
 }
 
@@ -178,6 +203,8 @@ inline void blockDots(const Weight& w, int64_t row, int64_t rows, const Inputs& 
           readRow<Bf16>(w, at, k, n, n, to);
         });
       }
+      if (t > kMostLookedUp && splitsPairs())
+        return storedDots<SplitDots<uint16_t>, tileRows(1)>(w, row, rows, 0, w.cols, x, t, sums);
       if (t > 1) return storedDots<HalfDots, tileRows(1)>(w, row, rows, 0, w.cols, x, t, sums);
       for (int64_t r = 0; r < rows; r++) {
         sums[r] = halfDot(static_cast<const uint16_t*>(w.data) + (row + r) * w.cols, x.row<uint16_t>(0), w.cols);
