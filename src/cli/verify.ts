@@ -1,7 +1,7 @@
 // `lowrank verify`: tells what of a chain is as it was, runs steps of a run again, and ends with 0 where all of it holds
 // and 1 where something does not. The walk is publish/verify-chain.ts's, the steps are train/replay.ts's.
 
-import { dirname } from "node:path";
+import { dirname, isAbsolute } from "node:path";
 import { trainDefinition } from "../config/train-options.ts";
 import { type ReplayChoice, type VerifyOptions, verifyDefinition } from "../config/verify-options.ts";
 import { fetchOptions } from "../library/fetch-options.ts";
@@ -40,12 +40,23 @@ const verify = defineCommand(verifyDefinition, async (options, terminal) => {
   const own = walked.records.find(({ path }) => /(^|[\\/])run\.json$/.test(path) && records.includes(path));
   const ownLink = links.find(({ record, role }) => record === own?.path && role === "record");
   const run = own?.json ?? (own && ownLink?.state === "not found" ? await unfinished(own.path) : undefined);
+  // A relative path of rows that are not there could be taken for the name of a data set on the hub.
+  const away = links.find(
+    ({ record, role, state, file }) =>
+      record === own?.path &&
+      state === "not found" &&
+      ["data", "eval-data", "forget"].includes(role) &&
+      !/^memory:/.test(file) &&
+      !isAbsolute(file),
+  );
   const { replays, notReplayed }: Replayed =
     !own || !run
       ? { replays: [] }
       : ownLink?.state === "broken"
         ? { replays: [], notReplayed: `${own.path} is not as it was written` }
-        : await replayed(dirname(own.path), run as RecordedRun, options, terminal);
+        : away && options.data?.length !== 1 && options.steps.kind !== "none"
+          ? { replays: [], notReplayed: `${away.file}: ${away.problem}` }
+          : await replayed(dirname(own.path), run as RecordedRun, options, terminal);
   const broken = links.filter(({ state }) => state === "broken");
   const sound = broken.length === 0 && replays.every(({ passed }) => passed);
   const absent = links.filter(({ state }) => state === "not found");

@@ -2,7 +2,7 @@
 // lead nowhere. Steps that are made again: test/train/replay.test.ts.
 
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, join, relative } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { readAdapter } from "../../src/formats/peft.ts";
 import { isSealed, sealedRecord } from "../../src/publish/chain.ts";
@@ -200,6 +200,21 @@ describe("what is not where it was", () => {
       const found = await walk("run", { data: [place("merged"), place("run")] });
       expect(states(found)).toEqual(new Set(["sound"]));
     }));
+
+  it("rows given by a relative path that are gone are not looked for on the hub", async () => {
+    const near = relative(process.cwd(), place("near.jsonl"));
+    writeRows(place("near.jsonl"), makeRows(8));
+    const flags = ["--max-steps", "2", "--save-every", "1", "--batch-size", "2", ...device];
+    succeed("train", "--model", base, "--data", near, "--out", place("near"), ...flags);
+    await moved("near.jsonl", "far.jsonl", async () => {
+      const { stdout, status } = lowrank("verify", place("near"));
+      expect(stdout).toMatch(/not made again: .*near\.jsonl: .*--data says where the rows are now/);
+      expect(status).toBe(0);
+      const found = lowrank("verify", place("near"), "--data", place("far.jsonl"));
+      // Under another name its hash is not looked at, but its rows are those that were learnt.
+      expect(found.stdout).toMatch(/bit-identical/);
+    });
+  });
 
   it("a file that no record names is not called sound for what lies beside it", () => {
     writeFileSync(place("merged/other.safetensors"), "other");
