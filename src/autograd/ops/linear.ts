@@ -79,30 +79,40 @@ function replaceRows(
   ]);
 }
 
-/** Whether some rows' products are scaled, so that bias and residual come after all else. */
-function scalesRows(spec: LinearSpec): boolean {
-  return spec.rowAdapters?.some(({ columns }) => columns !== undefined) ?? false;
+/** The adapters that scale their rows' products, whose bias and residual come after all else. */
+function scalingOf({ rowAdapters = [] }: LinearSpec): readonly RowAdapter[] {
+  return rowAdapters.filter(({ columns }) => columns !== undefined);
 }
 
-/** Scales the products of rows whose adapters ask for it, and adds to every row its bias and residual. */
-function finishRows({ backend }: Tape, spec: LinearSpec, y: Tensor): void {
-  const { rowAdapters = [], rowWeights = [], residual } = spec;
-  const ends = [...rowAdapters, ...rowWeights].flatMap(({ start, end }) => [start, end]);
-  const cuts = [...new Set([0, ...ends, y.shape[0]!])].sort((one, other) => one - other);
-  for (const [i, start] of cuts.slice(0, -1).entries()) {
-    const end = cuts[i + 1]!;
-    const covers = (group: { readonly start: number; readonly end: number }) =>
-      group.start <= start && end <= group.end;
-    const bias = rowWeights.find((group) => covers(group) && group.bias)?.bias ?? spec.bias;
-    const part = rows(y, start, end);
-    backend.scaleColumns({
-      x: part,
-      factors: rowAdapters.find(covers)?.columns,
-      bias: bias?.tensor,
+/**
+ * Where products without bias and residual go: nowhere unless some rows are scaled, to y when all are, else beside it. Then
+ * there are two products, so that a row comes to the bits that it has in a pass whose rows are all of its kind.
+ */
+function bareProduct(tape: Tape, spec: LinearSpec, y: Tensor): Tensor | undefined {
+  const scaled = scalingOf(spec).reduce((sum, { start, end }) => sum + end - start, 0);
+  if (scaled === 0) return undefined;
+  return scaled === y.shape[0] ? y : tape.allocateTensor(y.shape, "workspace");
+}
+
+/** What rows have of their own: weights, adapters; of scaled ones then the scale, bias and residual. */
+function addOwn(tape: Tape, x: Tensor, spec: LinearSpec, y: Tensor, bare: Tensor | undefined): void {
+  const scaling = scalingOf(spec);
+  const scales = ({ start, end }: { readonly start: number; readonly end: number }) =>
+    scaling.some((group) => group.start <= start && end <= group.end);
+  const { rowWeights = [], rowAdapters = [], residual } = spec;
+  for (const own of rowWeights) replaceRows(tape, x, spec, own, scales(own) ? bare! : y, scales(own));
+  for (const adapter of rowAdapters) addRowAdapter(tape, x, adapter, adapter.columns ? bare! : y);
+  for (const { start, end, columns } of scaling) {
+    const own = rowWeights.find((group) => group.bias && group.start <= start && end <= group.end);
+    tape.backend.scaleColumns({
+      x: rows(bare!, start, end),
+      factors: columns,
+      bias: (own?.bias ?? spec.bias)?.tensor,
       residual: residual && rows(residual.data, start, end),
-      y: part,
+      y: rows(y, start, end),
     });
   }
+  if (bare && bare !== y) tape.backend.free(bare.buffer);
 }
 
 /** y_i = x W_i^T + ... for every spec; x [T, in], results [T, out_i]. */
@@ -140,20 +150,15 @@ export function linear(tape: Tape, x: Value, specs: readonly LinearSpec[]): Valu
     outputs: [...ys, ...(us.filter((u) => u) as Value[])],
     saves: [...(keepsInput ? [x] : []), ...keptUs],
     forward() {
-      const parts: LinearPart[] = specs.map((s, i) => ({
-        weight: matrixOf(s.weight),
-        bias: scalesRows(s) ? undefined : s.bias?.tensor,
-        residual: scalesRows(s) ? undefined : s.residual?.data,
-        adapter: adapterOf(i),
-        y: ys[i]!.data,
-      }));
+      const bares = specs.map((s, i) => bareProduct(tape, s, ys[i]!.data));
+      const parts = specs.flatMap((s, i): LinearPart[] => {
+        const [bare, y] = [bares[i], ys[i]!.data];
+        const product = { weight: matrixOf(s.weight), adapter: adapterOf(i) };
+        const whole = { ...product, bias: s.bias?.tensor, residual: s.residual?.data, y };
+        return [...(bare === y ? [] : [whole]), ...(bare ? [{ ...product, y: bare }] : [])];
+      });
       tape.backend.linear(x.data, parts);
-      for (const [i, s] of specs.entries()) {
-        const y = ys[i]!.data;
-        for (const own of s.rowWeights ?? []) replaceRows(tape, x.data, s, own, y, scalesRows(s));
-        for (const adapter of s.rowAdapters ?? []) addRowAdapter(tape, x.data, adapter, y);
-        if (scalesRows(s)) finishRows(tape, s, y);
-      }
+      for (const [i, s] of specs.entries()) addOwn(tape, x.data, s, ys[i]!.data, bares[i]);
     },
     backward: ys.some((y) => y.needsGrad)
       ? () => {
