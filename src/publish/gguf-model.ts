@@ -107,6 +107,11 @@ export function modelTensors(
   );
   const like = ggufArchitecture(config);
   if (like.needsHead && config.tied) pieces.push({ ...pieces[0]!, name: "output.weight" });
+  if (importance && !pieces.some(({ name }) => importance.has(name))) {
+    throw new UserError(
+      `the importance matrix has numbers for ${[...importance.keys()].slice(0, 3).join(", ") || "nothing"}, and none for this model's ${pieces[0]!.name}, ${pieces[1]!.name} and others: it was made of another model`,
+    );
+  }
   const types = mixedTypes(
     file,
     pieces.map(({ name, shape, spec }) => ({ name, shape, quantizable: isQuantizedThere(spec, name) })),

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openBackend } from "../../src/backend/index.ts";
 import { openFile } from "../../src/formats/disk.ts";
 import { openGguf } from "../../src/formats/gguf.ts";
+import { writeImatrix } from "../../src/formats/imatrix.ts";
 import { exportGguf, merge, quantize } from "../../src/library/publish.ts";
 import { exportGguf as writeGgufFile } from "../../src/publish/export-gguf.ts";
 import { scratchFolder, writeRandomAdapter } from "./tiny-model.ts";
@@ -83,6 +84,21 @@ describe("of a GGUF file", () => {
     const beside = join(root, "lora.gguf");
     await exportGguf({ model: base, adapter, adapterOnly: true, out: beside, backend });
     expect(textOf(join(root, "lora.Modelfile"))).toMatch(/^FROM \.\/small\.Q4_K_M\.gguf\n/);
+  });
+
+  it("an importance matrix of another model is refused", async () => {
+    const importance = join(root, "other.imatrix.gguf");
+    const counts = Float64Array.of(1);
+    await writeImatrix(
+      importance,
+      [{ name: "enc.blk.0.q.weight", sums: new Float32Array(192).fill(1), counts }],
+      {
+        ...{ datasets: [], chunks: 1, chunkSize: 512 },
+      },
+    );
+    await expect(
+      exportGguf({ model: base, out: join(root, "weighed.gguf"), type: "q4_k_m", importance, backend }),
+    ).rejects.toThrow(/has numbers for enc\.blk\.0\.q\.weight, and none for this model's token_embd\.weight/);
   });
 
   it("a 4-bit folder's report names the file", async () => {
