@@ -147,9 +147,9 @@ napi_value setIsa(napi_env env, napi_callback_info info) {
   return result;
 }
 
-napi_value hasBf16(napi_env env, napi_callback_info) {
+napi_value bf16IsFaster(napi_env env, napi_callback_info) {
   napi_value result;
-  napi_get_boolean(env, instanceOf(env).isa->linear->hasBf16, &result);
+  napi_get_boolean(env, instanceOf(env).isa->linear->bf16IsFaster(), &result);
   return result;
 }
 
@@ -264,7 +264,7 @@ NAPI_MODULE_INIT() {
   define(env, exports, "call", runKernels);
   define(env, exports, "setThreads", setThreads);
   define(env, exports, "setIsa", setIsa);
-  define(env, exports, "hasBf16", hasBf16);
+  define(env, exports, "bf16IsFaster", bf16IsFaster);
   define(env, exports, "peakGflops", peak);
   define(env, exports, "streamBandwidth", bandwidth);
   define(env, exports, "memory", memory);

@@ -4,19 +4,20 @@
 #include "engine-bf16.h"
 #include "engine-f32.h"
 #include "gemm.h"
+#include "split-pairs.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
 
 using PlainEngine = F32Engine<F32>;
 #if defined(LOWRANK_ISA_AMX)
 using HalfEngine = AmxEngine;
-constexpr bool kHasBf16 = true;
+inline bool bf16IsFaster() { return true; }
 #elif defined(LOWRANK_ISA_AVX512BF16)
 using HalfEngine = Bf16Engine;
-constexpr bool kHasBf16 = true;
+inline bool bf16IsFaster() { return !splitsPairs(); }
 #else
 using HalfEngine = F32Engine<RoundedF32>;
-constexpr bool kHasBf16 = false;
+inline bool bf16IsFaster() { return false; }
 #endif
 
 /**

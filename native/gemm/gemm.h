@@ -136,8 +136,8 @@ struct GroupedPart {
 
 struct LinearTable {
   const char* isa;
-  /** Whether Precision::BF16 has instructions of its own here (it is computed by f32 arithmetic elsewhere). */
-  bool hasBf16;
+  /** Whether Precision::BF16 is faster than F32 here: only by instructions of its own, and not on every processor. */
+  bool (*bf16IsFaster)();
   void (*linear)(Precision precision, const float* x, int64_t t, int64_t in, const LinearPart* parts, int64_t count);
   /** x may be null when no part asks for dA or dWeight; dx may be null. */
   void (*linearBackward)(Precision precision, const float* x, int64_t t, int64_t in, const LinearGradPart* parts,

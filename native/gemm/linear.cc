@@ -29,7 +29,7 @@ double peak(Precision precision, double seconds) {
   return precision == Precision::BF16 ? measure<HalfEngine>(seconds) : measure<PlainEngine>(seconds);
 }
 
-const LinearTable table = {LOWRANK_QUOTE(LOWRANK_ISA_SUFFIX), kHasBf16, linearForward, linearBackward,
+const LinearTable table = {LOWRANK_QUOTE(LOWRANK_ISA_SUFFIX), bf16IsFaster, linearForward, linearBackward,
                            groupedForward, groupedBackward, peak};
 
 }  // namespace

@@ -6,26 +6,11 @@
 #include <algorithm>
 #include <type_traits>
 
-#if defined(__AVX512BF16__)
-#include <cpuid.h>
-#endif
-
 #include "lookup.h"
 #include "rows.h"
+#include "split-pairs.h"
 
 namespace lowrank::LOWRANK_ISA_NAMESPACE {
-
-#if defined(__AVX512BF16__)
-/** Whether two products in f32 are faster than one of pairs of bf16 here, where arithmetic decides: on Intel's cores. */
-inline bool splitsPairs() {
-  static const bool intel = [] {
-    uint32_t a, b, c, d;
-    constexpr uint32_t kGenu = 0x756e6547;  // of GenuineIntel
-    return __get_cpuid(0, &a, &b, &c, &d) && b == kGenu;
-  }();
-  return intel;
-}
-#endif
 
 /** How rows of x are laid out for the rows of a weight. In bf16 they are rounded, as for larger products too. */
 enum class Form : int {

@@ -52,8 +52,9 @@ export const cpu: BackendFactory = {
         'precision "fp16" is not available on the CPU backend; use "bf16", "fp32" or "auto"',
       );
     }
-    // Without bf16 instructions bf16 products are exact but no faster than fp32, so "auto" stays with fp32 there.
-    const precision = asked === "auto" ? (addon.hasBf16() ? "bf16" : "fp32") : asked;
+    // bf16 products are no faster than fp32 without instructions for them, nor on Intel's cores without AMX, whose bf16
+    // instruction has half the speed of f32's: "auto" stays with fp32 there.
+    const precision = asked === "auto" ? (addon.bf16IsFaster() ? "bf16" : "fp32") : asked;
     const description = `${isa}, ${threads} ${threads === 1 ? "thread" : "threads"}, ${precision} products`;
     return openCpuDevice(addon, description, precision);
   },

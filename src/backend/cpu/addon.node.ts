@@ -39,8 +39,8 @@ export interface NativeAddon {
   setThreads(count: number): number;
   /** False when this machine does not run it. */
   setIsa(name: string): boolean;
-  /** Whether the chosen instruction set has bf16 products of its own. */
-  hasBf16(): boolean;
+  /** Whether products in bf16 are faster than in f32 under the chosen instruction set on this processor. */
+  bf16IsFaster(): boolean;
   /** GFLOP/s of products from registers, all threads; 0: f32, 1: bf16. Takes about 0.2 s. */
   peakGflops(precision: 0 | 1): number;
   /** GB/s of reading memory, all threads. */
