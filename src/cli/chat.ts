@@ -6,6 +6,7 @@ import { openBackend } from "../backend/index.ts";
 import { chatDefinition } from "../config/chat-options.ts";
 import { locateModel } from "../formats/locate-model.ts";
 import { type LoadedAdapter, readAdapter } from "../formats/peft.ts";
+import { chooseCacheType } from "../generate/cache-type.ts";
 import { Conversation } from "../generate/conversation.ts";
 import { GenerationEngine } from "../generate/engine.ts";
 import { type AdapterSet, loadAdapterSet } from "../models/adapter-set.ts";
@@ -56,7 +57,12 @@ export const command = defineCommand(chatDefinition, async (options, terminal) =
       }
       const context = Math.min(options.context ?? usualContext, config.maxPositions);
       const engine = new GenerationEngine(decoder, {
-        ...{ slots: 2, capacity: context, vocabularySize, cacheType: "auto" },
+        ...{
+          slots: 2,
+          capacity: context,
+          vocabularySize,
+          cacheType: chooseCacheType(backend, config, "auto", options.precision),
+        },
       });
       const { maxNewTokens, system } = options;
       const conversation = new Conversation({

@@ -168,7 +168,7 @@ export const vram = size(
 export const cacheFields = {
   kvType: choice(
     ["auto", ...cacheTypes],
-    "what keys and values of earlier tokens are stored as; auto goes by --precision, q8_0 is 8 bits",
+    "what keys and values of earlier tokens are stored as; auto is f32 with --precision fp32, else 16 bits; q8_0 is 8 bits",
     { default: "auto" },
   ),
   kvMemory: size("what keys and values may take; prompts' beginnings are kept for others within it", {

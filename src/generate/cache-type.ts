@@ -1,7 +1,7 @@
 // What a cache of keys and values stores a number as, and what a token of a model then takes. Which of these a device
 // reads is Backend.cacheTypes; the cache is kv-cache.ts.
 
-import type { Backend } from "../backend/backend.ts";
+import type { Backend, Precision } from "../backend/backend.ts";
 import type { DecoderConfig, LayerConfig } from "../models/decoder-config.ts";
 import { type DType, dtypeBytes } from "../tensor/dtype.ts";
 import { UserError } from "../util/errors.ts";
@@ -19,13 +19,18 @@ export function storedAs(type: CacheType, { floatType }: Pick<Backend, "floatTyp
 }
 
 /**
- * The type that is asked for; "auto" is as exact as the precision of the device's products, as far as the device has it.
- * UserError where device or model do not take it.
+ * The type that is asked for; "auto" is f32 where `precision`, what products were asked for in, is fp32, else of 16 bits, as
+ * far as the device has it. UserError where device or model do not take it.
  */
-export function chooseCacheType(device: Device, config: DecoderConfig, asked: CacheType | "auto"): CacheType {
+export function chooseCacheType(
+  device: Device,
+  config: DecoderConfig,
+  asked: CacheType | "auto",
+  precision: Precision | "auto" = device.precision,
+): CacheType {
   const takes = (type: CacheType) => type === "f32" || device.cacheTypes?.includes(storedAs(type, device));
   if (asked === "auto") {
-    const wanted = device.precision === "fp32" ? "f32" : device.precision === "bf16" ? "bf16" : "f16";
+    const wanted = precision === "fp32" ? "f32" : device.precision === "fp16" ? "f16" : "bf16";
     return takes(wanted) ? wanted : "f32";
   }
   if (!takes(asked)) {

@@ -81,7 +81,7 @@ class EngineHost {
     const { decoder } = model.loaded;
     const { vocabularySize } = model;
     const { slots } = options;
-    const cacheType = chooseCacheType(backend, model.config, options.cacheType);
+    const cacheType = chooseCacheType(backend, model.config, options.cacheType, options.precision);
     const tokenBytes = cachedTokenBytes(model.config, cacheType, backend);
     const cacheBytes =
       options.cacheBytes ?? usualCacheBytes(backend, model.config, slots, context, tokenBytes);

@@ -329,7 +329,12 @@ describe("key/value cache", () => {
       const plain = { name: "plain", precision: "bf16", floatType: "f32" } as const;
       expect(chooseCacheType(plain, config, "auto")).toBe("f32");
       expect(() => chooseCacheType(plain, config, "bf16")).toThrow(/keeps keys and values as f32/);
-      expect(chooseCacheType({ ...plain, cacheTypes: ["f32", "bf16"] }, config, "auto")).toBe("bf16");
+      const both = { ...plain, cacheTypes: ["f32", "bf16"] } as const;
+      expect(chooseCacheType(both, config, "auto")).toBe("bf16");
+      // Products that are in fp32 because that is fastest do not make the cache as large; those that were asked for do.
+      const exact = { ...both, precision: "fp32" } as const;
+      expect(chooseCacheType(exact, config, "auto", "auto")).toBe("bf16");
+      expect(chooseCacheType(exact, config, "auto", "fp32")).toBe("f32");
     });
   });
 
