@@ -28,9 +28,15 @@ function expectedOf(kernelCase: KernelCase): Promise<Record<string, Float32Array
   return known;
 }
 
+/** A card's kernel in f16 takes a program on the CPU up to ten seconds to compile, and lengths of blocks differ in a number. */
+const ofOtherBlocks = /quantised .* blocks of (32|256)/;
+
 const suites = [
   ...conformanceBackends.map((backend) => ({ ...backend, cases: kernelCases })),
-  ...cardProducts.map((backend) => ({ ...backend, cases: kernelCases.filter(({ product }) => product) })),
+  ...cardProducts.map((backend) => ({
+    ...backend,
+    cases: kernelCases.filter(({ product, name }) => product && (backend.exact || !ofOtherBlocks.test(name))),
+  })),
 ];
 
 for (const { name, open, skip, cases } of suites) {
