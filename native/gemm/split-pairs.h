@@ -1,6 +1,6 @@
 // What an instruction set with products of pairs of bf16 (VDPBF16PS) is good for on this processor: Intel's cores make it at
 // half the speed of f32 products (88 against 179 GFLOP/s a core, Emerald Rapids), AMD's at twice that speed. Who asks:
-// engines.h, for what "auto" takes; vector.cc, for products of few rows.
+// engines.h, for what "auto" takes; vector-dots.h, for products of few rows.
 #pragma once
 
 #if defined(__AVX512BF16__)
